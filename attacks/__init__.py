@@ -1,0 +1,15 @@
+"""Attacks: one paper a file. They need torch, transformers and numpy; neither Flower nor the truth."""
+
+from attacks.base import Attack
+from attacks.dager import Dager
+from fedsim.plugins import table
+
+ATTACKS: dict[str, type[Attack]] = {"dager": Dager}
+
+
+def attack_table() -> dict[str, type[Attack]]:
+    """Return every attack by name: the project's own and those registered by others."""
+    return table("fedsim.attacks", Attack, ATTACKS)
+
+
+__all__ = ["ATTACKS", "Attack", "Dager", "attack_table"]

@@ -1,0 +1,58 @@
+"""The base of every attack: what it is shown, what it may return."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+
+from fedsim.errors import BadInput, UnsupportedObservation
+from fedsim.messages import Observation, Reconstruction
+from fedsim.models import ModelAdapter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """Reads text off one client's update; its fields are its hyper-parameters and its only state."""
+
+    families: ClassVar[tuple[str, ...]]  # the model families it fits
+    paper_knowledge: ClassVar[tuple[str, ...]] = ()  # what its paper grants it, see Knowledge
+
+    @classmethod
+    def check(cls, model: ModelAdapter) -> None:
+        """Raise BadInput, before anything long starts, when the attack does not fit ``model``."""
+        if model.family not in cls.families:
+            raise BadInput(
+                f"attack {cls.__name__.lower()} fits {' and '.join(cls.families)} models, "
+                f"but {model.spec.name!r} is a {model.family} model"
+            )
+
+    @final
+    def reconstruct(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+        """Return the guessed token ids of the client's texts.
+
+        The same ``seen`` and generator state give the same guess, and ``seen`` comes back as it was.
+
+        Raises:
+            UnsupportedObservation: the update is malformed, or lacks what the attack needs.
+        """
+        for name, tensor in seen.update.tensors.items():
+            sent = seen.broadcast.parameters.get(name)
+            if sent is None:
+                raise UnsupportedObservation(f"update holds {name!r}, which was never broadcast")
+            if sent.shape != tensor.shape:
+                wanted, got = tuple(sent.shape), tuple(tensor.shape)
+                raise UnsupportedObservation(f"update {name!r} must have shape {wanted}, got {got}")
+            if not math.isfinite(tensor.double().abs().sum().item()):
+                raise UnsupportedObservation(f"update {name!r} holds NaN or infinite values")
+        with torch.no_grad():
+            guess = self._run(seen, generator)
+        for sequence in guess.sequences:
+            if not all(0 <= token < seen.model.vocabulary for token in sequence):
+                raise AssertionError(f"{self!r} guessed ids outside [0, {seen.model.vocabulary})")
+        return guess
+
+    @abstractmethod
+    def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+        """Return the guess: the paper's algorithm, in the paper's order and names."""

@@ -1,0 +1,139 @@
+"""The Flower client: it draws its batch, trains, protects the update and sends it."""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from clients.data import DataSettings, load_corpus, shards
+from clients.training import LocalTraining, threads
+from defenses import Defense
+from fedsim.errors import BadInput, ClientFailure
+from fedsim.messages import Broadcast, Update
+from fedsim.models import ModelAdapter, ModelSpec, cached_adapter
+from fedsim.rng import global_stream, stream
+from fedsim.training import Examples, TrainingSettings
+from fedsim.vault.writer import VaultWriter
+from fedsim.wire import PARTITION, read_broadcast, sent_round, update_content, whoami_content
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings:
+    """What every client of a run is started with; small, since Ray sends it with every message."""
+
+    model: ModelSpec
+    data: DataSettings
+    max_length: int  # tokens, special ones included; the rest of a text is cut off
+    clients: int
+    batch_size: int  # examples a round; a client with fewer uses all of them
+    seed: int
+    vault: Path
+    defenses: tuple[Defense, ...] = ()
+    threads: int = 1  # torch's, for the same bits on every engine
+    device: str = "cpu"
+
+
+def encode(
+    adapter: ModelAdapter, texts: Sequence[str], labels: Sequence[int | None], max_length: int
+) -> Examples:
+    """Return ``texts`` as token ids; those too short to have a loss are left out.
+
+    A next-token loss needs two tokens, the others one.
+    """
+    ids = adapter.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    shortest = 2 if adapter.spec.task == "causal-lm" else 1
+    kept = [row for row, tokens in enumerate(ids) if len(tokens) >= shortest]
+    return Examples(
+        sequences=tuple(tuple(ids[row]) for row in kept),
+        labels=tuple(labels[row] for row in kept),
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _shards(
+    data: DataSettings, clients: int, seed: int
+) -> list[tuple[list[str], list[int | None]]]:
+    parts = shards(load_corpus(data, seed).train, data, clients, seed)
+    return [
+        (
+            list(part["text"]),
+            list(part["label"]) if "label" in part.column_names else [None] * len(part),
+        )
+        for part in parts
+    ]
+
+
+@functools.lru_cache(maxsize=256)
+def client_examples(settings: ClientSettings, client: int) -> Examples:
+    """Return all that ``client`` holds, as token ids."""
+    texts, labels = _shards(settings.data, settings.clients, settings.seed)[client]
+    examples = encode(cached_adapter(settings.model), texts, labels, settings.max_length)
+    if not len(examples):
+        raise BadInput(f"data.name: client {client} holds no text long enough to train on")
+    return examples
+
+
+def round_batch(settings: ClientSettings, client: int, round_: int) -> Examples:
+    """Return what ``client`` trains on in ``round_``: drawn without replacement, by the seed."""
+    examples = client_examples(settings, client)
+    wanted = settings.batch_size or len(examples)
+    generator = stream(settings.seed, "client", client, "batch", round_)
+    order = torch.randperm(len(examples), generator=generator)
+    return examples.take(order[:wanted].tolist())
+
+
+def client_update(settings: ClientSettings, client: int, broadcast: Broadcast) -> Update:
+    """Return what ``client`` answers to ``broadcast``; the vault knows first what it trained on."""
+    batch = round_batch(settings, client, broadcast.round)
+    VaultWriter(settings.vault).note(broadcast.round, client, batch.sequences, batch.labels)
+    name = ("client", client, "round", broadcast.round)
+    training = TrainingSettings.from_config(broadcast.config)
+    local = functools.reduce(
+        lambda inner, defense: defense.wrap(inner),
+        settings.defenses,
+        LocalTraining(cached_adapter(settings.model).to(settings.device), training),
+    )
+    generator = stream(settings.seed, *name, "training")
+    with threads(settings.threads), global_stream(settings.seed, *name, "dropout"):
+        tensors, loss = local(broadcast.parameters, batch, generator)
+        for place, defense in enumerate(settings.defenses):
+            noise = stream(settings.seed, *name, "defense", place)
+            tensors = dict(defense.protect(tensors, noise))
+    if not math.isfinite(loss):
+        raise ClientFailure(f"training diverged: the loss is {loss}; lower training.learning_rate")
+    dtype = getattr(torch, training.wire_dtype)
+    return Update(
+        tensors={name: tensor.to("cpu", dtype) for name, tensor in tensors.items()},
+        kind="gradient" if training.algorithm == "fedsgd" else "delta",
+        num_examples=len(batch),
+        metrics={"train_loss": loss},
+    )
+
+
+def build_client_app(settings: ClientSettings) -> ClientApp:
+    """Return the Flower app that every client of a run is an instance of."""
+    app = ClientApp()
+
+    @app.query()
+    def whoami(message: Message, context: Context) -> Message:
+        return Message(whoami_content(_client(context)), reply_to=message)
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        round_ = sent_round(message.content)
+        if round_ is None:
+            raise BadInput("the server's message names no round")
+        broadcast = read_broadcast(message.content, round_)
+        update = client_update(settings, _client(context), broadcast)
+        return Message(update_content(update), reply_to=message)
+
+    return app
+
+
+def _client(context: Context) -> int:
+    return int(context.node_config[PARTITION])

@@ -1,0 +1,305 @@
+"""The clients' text: read, cleaned, part of it held out, the rest divided among the clients."""
+
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+
+from clients.named import find_rows
+from fedsim.errors import BadInput, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which text, and how it is divided: the [data] table of a config."""
+
+    name: str  # cola | sst2 | rotten_tomatoes | wikitext2 | builtin:clinic | hub id | a file
+    path: str = ""  # a folder with the raw files of a named data set; "": from the hub
+    partition: str = "iid"  # a key of PARTITIONS
+    alpha: float = 0.5  # Dirichlet concentration, > 0; the smaller, the more the clients differ
+    partition_by: str = "label"  # the column that PARTITIONS_BY_COLUMN go by
+    text_column: str = ""  # "": text, sentence or prompt, or else the only column of strings
+    label_column: str = ""  # "": label, if there is one
+    evaluate: int = 128  # held-out examples, at most; 0: none
+
+    def __post_init__(self) -> None:
+        """Refuse what no data could make right."""
+        if self.partition not in PARTITIONS:
+            raise BadInput(unknown("data.partition", self.partition, PARTITIONS))
+        if not 0.0 < self.alpha < math.inf:
+            raise BadInput(f"data.alpha must be a positive number, got {self.alpha}")
+        if self.evaluate < 0:
+            raise BadInput(f"data.evaluate must be at least 0, got {self.evaluate}")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Columns "text", never blank, and "label", if the data has labels: 0 to len(label_names) - 1.
+
+    Where the partition goes by another column, ``train`` has that one too, its values numbered
+    in sorted order.
+    """
+
+    train: datasets.Dataset
+    held_out: datasets.Dataset
+    label_names: tuple[str, ...]  # () when the data has no labels
+
+
+def load_corpus(settings: DataSettings, seed: int) -> Corpus:
+    """Read the data and hold out ``settings.evaluate`` rows, drawn by ``seed``.
+
+    They come from the data's own development split. Where it has none they come from its rows,
+    no text twice, and further rows with a text that is held out are dropped.
+
+    Raises:
+        BadInput: the data cannot be found, read or used as the settings say.
+    """
+    rows = find_rows(settings.name, settings.path)
+    columns = _columns(rows.train, settings)
+    train = _clean(rows.train, columns, settings)
+    generator = np.random.default_rng(seed)
+    if rows.held_out is None:
+        train, held_out = _split(train, settings, generator)
+    else:
+        held_out = _clean(rows.held_out, columns, settings)
+        held_out = held_out.sample(min(settings.evaluate, len(held_out)), random_state=generator)
+    both = pd.concat([train, held_out])
+    label_names: tuple[str, ...] = ()
+    for column, origin in columns.items():
+        if column == "label":
+            names = rows.label_names.get(origin, ())
+            what = f"data.label_column {origin!r}"
+            both[column], label_names = _numbered(both[column].tolist(), what, names)
+        elif column != "text":
+            what = f"data.partition_by {origin!r}"
+            both[column], _ = _numbered(both[column].tolist(), what)
+    return Corpus(
+        train=_dataset(both[: len(train)]),
+        held_out=_dataset(both[len(train) :].filter(["text", "label"])),
+        label_names=label_names,
+    )
+
+
+def shards(
+    train: datasets.Dataset, settings: DataSettings, clients: int, seed: int
+) -> list[datasets.Dataset]:
+    """Divide the train set among ``clients``: item i is client i's, with "text" and "label" only.
+
+    Raises:
+        BadInput: the rows cannot be divided so that every client has one.
+    """
+    rows = len(train)
+    if not 1 <= clients <= rows:
+        raise BadInput(
+            f"federation.clients must be between 1 and the {rows} rows to train on, got {clients}"
+        )
+    order = np.random.default_rng(seed).permutation(rows)  # most partitioners cut runs of rows
+    groups = _groups(train, settings)[order]
+    index = datasets.Dataset.from_dict({"row": order, "group": groups})
+    plan = _Plan(rows, len(set(groups.tolist())), clients, settings.alpha, seed)
+    try:
+        parts = _divide(index, PARTITIONS[settings.partition], plan)
+    except ValueError as error:
+        raise BadInput(
+            f"data.partition {settings.partition!r} cannot divide {rows} rows among {clients} "
+            f"clients (data.alpha = {settings.alpha}): {error}"
+        ) from error
+    if [] in parts:
+        raise BadInput(
+            f"data.partition {settings.partition!r} leaves client {parts.index([])} without data"
+        )
+    columns = [column for column in ("text", "label") if column in train.column_names]
+    return [train.select(part).select_columns(columns) for part in parts]
+
+
+# Reading
+
+
+def _columns(frame: pd.DataFrame, settings: DataSettings) -> dict[str, str]:
+    """Return where "text", "label" and the column that the partition goes by are to come from."""
+    there = list(frame.columns)
+    for key in ("text_column", "label_column"):
+        if (wanted := getattr(settings, key)) and wanted not in there:
+            raise BadInput(unknown(f"data.{key}", wanted, there))
+    label = settings.label_column or ("label" if "label" in there else "")
+    columns = {"text": settings.text_column or _text_column(frame, label)}
+    if label:
+        columns["label"] = label
+    by = settings.partition_by
+    if settings.partition in PARTITIONS_BY_COLUMN and by not in columns:
+        _need_column(settings, there)
+        columns[by] = by
+    return columns
+
+
+def _text_column(frame: pd.DataFrame, label: str) -> str:
+    for name in ("text", "sentence", "prompt"):
+        if name in frame and name != label:
+            return name
+    others = [str(name) for name in frame.columns if name != label]
+    strings = [name for name in others if {"str"} <= _kinds(frame[name]) <= {"str", "blank"}]
+    if len(strings) != 1:
+        raise BadInput(
+            "data.text_column must be given: none is called text, sentence or prompt, and "
+            f"{len(strings)} hold strings (columns: {', '.join(map(str, frame.columns))})"
+        )
+    return strings[0]
+
+
+def _need_column(settings: DataSettings, there: Iterable[str]) -> None:
+    if settings.partition_by not in there:
+        raise BadInput(
+            f"data.partition {settings.partition!r} goes by the column data.partition_by = "
+            f"{settings.partition_by!r}, but the columns are {', '.join(there)}"
+        )
+
+
+def _clean(frame: pd.DataFrame, columns: dict[str, str], settings: DataSettings) -> pd.DataFrame:
+    """Return the columns wanted under their new names, texts stripped, blank ones dropped."""
+    texts = frame[columns["text"]]
+    if others := sorted(_kinds(texts) - {"str", "blank"}):
+        raise BadInput(
+            f"data.text_column {columns['text']!r} must hold strings, got {', '.join(others)}"
+        )
+    picked = pd.DataFrame({new: frame[old] for new, old in columns.items()})
+    picked["text"] = [text.strip() if isinstance(text, str) else "" for text in texts]
+    picked = picked[picked["text"] != ""].reset_index(drop=True)
+    if picked.empty:
+        raise BadInput(f"data.name {settings.name!r} has no text in its column {columns['text']!r}")
+    return picked
+
+
+def _split(
+    frame: pd.DataFrame, settings: DataSettings, generator: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    different = frame.drop_duplicates("text")
+    if settings.evaluate >= len(different):
+        raise BadInput(
+            f"data.evaluate must be less than the {len(different)} different texts of "
+            f"{settings.name!r}, got {settings.evaluate}"
+        )
+    held_out = different.sample(settings.evaluate, random_state=generator)
+    return frame[~frame["text"].isin(held_out["text"])], held_out
+
+
+def _numbered(
+    values: list[Any], what: str, names: tuple[str, ...] = ()
+) -> tuple[list[int], tuple[str, ...]]:
+    """Replace values by their place among ``names``, or else in their own sorted order."""
+    kinds = _kinds(values)
+    if kinds not in ({"int"}, {"str"}, {"bool"}):
+        raise BadInput(
+            f"{what} must hold only whole numbers or only strings, got {', '.join(sorted(kinds))}"
+        )
+    known = list(range(len(names))) or sorted(set(values))
+    if strange := sorted(set(values) - set(known)):
+        raise BadInput(
+            f"{what} must be 0 to {len(names) - 1} ({', '.join(names)}), got {strange[0]!r}"
+        )
+    place = {value: number for number, value in enumerate(known)}
+    return [place[value] for value in values], names or tuple(map(str, known))
+
+
+def _kinds(values: Iterable[Any]) -> set[str]:
+    """Return the names of the types that occur; "blank" for no value, NaN and white space."""
+    return {"blank" if _blank(value) else type(value).__name__ for value in values}
+
+
+def _blank(value: object) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
+
+
+def _dataset(frame: pd.DataFrame) -> datasets.Dataset:
+    kinds = {name: "string" if name == "text" else "int64" for name in frame.columns}
+    return datasets.Dataset.from_dict(
+        {name: frame[name].tolist() for name in frame.columns},
+        features=datasets.Features({name: datasets.Value(kind) for name, kind in kinds.items()}),
+    )
+
+
+# Dividing
+
+
+@dataclass(frozen=True)
+class _Plan:
+    rows: int
+    groups: int  # different values in the column that the partition goes by
+    clients: int
+    alpha: float
+    seed: int
+
+
+_Maker = Callable[[Any, _Plan], Any]  # (flwr_datasets.partitioner, plan) -> a Partitioner
+
+
+def _groups(train: datasets.Dataset, settings: DataSettings) -> np.ndarray[Any, Any]:
+    """Return the number of each row's group: (rows,) int, all 0 where no column matters."""
+    if settings.partition not in PARTITIONS_BY_COLUMN:
+        return np.zeros(len(train), dtype=np.int64)
+    _need_column(settings, train.column_names)
+    return np.unique(train[settings.partition_by][:], return_inverse=True)[1]
+
+
+def _divide(index: datasets.Dataset, make: _Maker, plan: _Plan) -> list[list[int]]:
+    from flwr_datasets import partitioner  # here, because it takes seconds: it imports matplotlib
+
+    chosen = make(partitioner, plan)
+    chosen.dataset = index
+    # One redraws with a warning each time, one shows a progress bar.
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return [chosen.load_partition(client)["row"][:] for client in range(plan.clients)]
+
+
+def _inner_dirichlet(flower: Any, plan: _Plan) -> Any:
+    sizes = [len(part) for part in np.array_split(np.arange(plan.rows), plan.clients)]
+    return flower.InnerDirichletPartitioner(sizes, "group", plan.alpha, seed=plan.seed)
+
+
+def _natural(flower: Any, plan: _Plan) -> Any:
+    # With more groups than clients the first ones in sorted order take part, as under Flower.
+    if plan.groups < plan.clients:
+        raise ValueError(f"data.partition_by has only {plan.groups} different values")
+    return flower.NaturalIdPartitioner("group")
+
+
+def _pathological(flower: Any, plan: _Plan) -> Any:
+    # Two labels a client (McMahan et al., AISTATS 2017, sec. 3), one if there are only two.
+    labels = 1 if plan.groups < 3 else 2
+    return flower.PathologicalPartitioner(
+        plan.clients, "group", labels, class_assignment_mode="deterministic", seed=plan.seed
+    )
+
+
+def _shard(flower: Any, plan: _Plan) -> Any:
+    # Two shards of the sorted rows a client (McMahan et al., AISTATS 2017, sec. 3).
+    if plan.rows < 2 * plan.clients:
+        raise ValueError(f"two shards a client take {2 * plan.clients} rows")
+    return flower.ShardPartitioner(plan.clients, "group", 2, seed=plan.seed)
+
+
+PARTITIONS_BY_COLUMN: dict[str, _Maker] = {
+    "dirichlet": lambda flower, plan: flower.DirichletPartitioner(
+        plan.clients, "group", plan.alpha, min_partition_size=1, seed=plan.seed
+    ),
+    "inner_dirichlet": _inner_dirichlet,
+    "natural": _natural,
+    "pathological": _pathological,
+    "shard": _shard,
+}
+PARTITIONS: dict[str, _Maker] = {
+    "exponential": lambda flower, plan: flower.ExponentialPartitioner(plan.clients),
+    "iid": lambda flower, plan: flower.IidPartitioner(plan.clients),
+    "linear": lambda flower, plan: flower.LinearPartitioner(plan.clients),
+    "square": lambda flower, plan: flower.SquarePartitioner(plan.clients),
+    **PARTITIONS_BY_COLUMN,
+}

@@ -1,0 +1,300 @@
+"""Where rows come from: the built-in corpus, named data sets, files, the hub.
+
+Columns stay as they came; ``clients.data`` finds the text and the labels among them.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+import httpx
+import pandas as pd
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from clients.corpus import LABELS, clinic
+from fedsim.errors import BadInput, unknown
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Raw rows; ``held_out`` is None where the data has no split for evaluation of its own."""
+
+    train: pd.DataFrame
+    held_out: pd.DataFrame | None = None
+    label_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by column
+
+
+@dataclass(frozen=True)
+class Named:
+    """A data set known by name: as its raw upstream files in a folder, or from the hub."""
+
+    files: tuple[str, ...]
+    read: Callable[[Path], tuple[pd.DataFrame, pd.DataFrame | None]]  # train, held-out
+    hub: tuple[str, str | None]  # repository, configuration
+    label_names: tuple[str, ...] = ()  # of labels 0, 1, ...; () without labels
+    clean: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame
+
+
+def find_rows(name: str, path: str) -> Rows:
+    """Read the data called ``name``, from the folder ``path`` unless that is empty.
+
+    Raises:
+        BadInput: it cannot be found or read; one line says which key of [data] to change.
+    """
+    if name in NAMED:
+        named = NAMED[name]
+        rows = _copy(name, path) if path else _hub(name, *named.hub)
+        held_out = None if rows.held_out is None else named.clean(rows.held_out)
+        return Rows(named.clean(rows.train), held_out, {"label": named.label_names})
+    if path:
+        raise BadInput(
+            f"data.path is for a copy of {', '.join(sorted(NAMED))}, got data.name = {name!r}"
+        )
+    if name in BUILTIN:
+        texts, labels = zip(*clinic(), strict=True)
+        return Rows(pd.DataFrame({"text": texts, "label": labels}), None, {"label": LABELS})
+    if name.startswith("builtin:"):
+        raise BadInput(unknown("data.name", name, BUILTIN))
+    if Path(name).suffix.lower() in FILES or Path(name).expanduser().exists():
+        return Rows(_file(Path(name).expanduser()))
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in ".-":
+        return _hub(name, name, None)
+    hint = unknown("data.name", name, (*BUILTIN, *NAMED))
+    raise BadInput(f"{hint}; a hub id is owner/name, a file ends in {', '.join(FILES)}")
+
+
+# Files
+
+
+def _file(path: Path) -> pd.DataFrame:
+    if path.suffix.lower() not in FILES:
+        raise BadInput(f"data.name must be a file of {', '.join(FILES)}, got {str(path)!r}")
+    return FILES[path.suffix.lower()](path, "data.name")
+
+
+def _bytes(path: Path, key: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{key}: there is no file {str(path)!r}") from None
+    except OSError as error:
+        raise BadInput(f"{key}: cannot read {str(path)!r} ({error.strerror})") from error
+    if not content.strip():
+        raise BadInput(f"{key}: the file {str(path)!r} is empty")
+    return content
+
+
+def _text(path: Path, key: str, encoding: str = "utf-8") -> str:
+    try:
+        text = _bytes(path, key).decode(encoding)
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{key}: {str(path)!r} must be {encoding}, got byte 0x{error.object[error.start]:02x} "
+            f"at offset {error.start}"
+        ) from error
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _lines(path: Path, key: str, encoding: str = "utf-8") -> pd.DataFrame:
+    # Not str.splitlines: form feeds, 0x85 and the like occur inside sentences.
+    lines = _text(path, key, encoding).split("\n")
+    return pd.DataFrame({"text": [line for line in lines if line.strip()]}, dtype="str")
+
+
+def _table(path: Path, key: str, **options: Any) -> pd.DataFrame:
+    # "NA", "null", "None" are words, not gaps: keep_default_na=False.
+    text = _text(path, key)
+    try:
+        frame: pd.DataFrame = pd.read_csv(
+            io.StringIO(text), keep_default_na=False, low_memory=False, **options
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise BadInput(f"{key}: {str(path)!r} is not a table ({_one_line(error)})") from error
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the surplus for an index
+        raise BadInput(f"{key}: {str(path)!r} has rows with more cells than its header")
+    return frame
+
+
+def _tsv(path: Path, key: str, **options: Any) -> pd.DataFrame:
+    # A quotation mark is a character here, as in the GLUE files: quoting would join their lines.
+    return _table(path, key, sep="\t", quoting=csv.QUOTE_NONE, lineterminator="\n", **options)
+
+
+def _json_lines(path: Path, key: str) -> pd.DataFrame:
+    rows: list[dict[str, object]] = []
+    for number, line in enumerate(_text(path, key).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise BadInput(f"{key}: {str(path)!r}, line {number}: {error}") from error
+        if not isinstance(row, dict):
+            raise BadInput(f"{key}: {str(path)!r}, line {number} must be an object {{...}}")
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)  # as written: no 1 that a gap turns into 1.0
+
+
+def _parquet(path: Path, key: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(io.BytesIO(_bytes(path, key)))
+    except (ValueError, OSError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{key}: {str(path)!r} is not parquet ({_one_line(error)})") from error
+
+
+FILES: dict[str, Callable[[Path, str], pd.DataFrame]] = {
+    ".csv": _table,
+    ".tsv": _tsv,
+    ".jsonl": _json_lines,
+    ".parquet": _parquet,
+    ".txt": _lines,
+}
+
+
+# Named data sets
+
+
+def _copy(name: str, path: str) -> Rows:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise BadInput(
+            f"data.path must be a folder with {', '.join(NAMED[name].files)} "
+            f"for data.name = {name!r}, got {path!r}"
+        )
+    return Rows(*NAMED[name].read(folder))
+
+
+def _sst2(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return _tsv(folder / "train.tsv", "data.path"), _tsv(folder / "dev.tsv", "data.path")
+
+
+def _cola(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    columns = ["source", "label", "mark", "sentence"]
+    train, held_out = (
+        _tsv(folder / f"in_domain_{split}.tsv", "data.path", header=None, names=columns)
+        for split in ("train", "dev")
+    )
+    return train, held_out
+
+
+def _rotten_tomatoes(folder: Path) -> tuple[pd.DataFrame, None]:
+    halves = [
+        _lines(folder / f"rt-polarity.{kind}", "data.path", "cp1252").assign(label=label)
+        for label, kind in enumerate(("neg", "pos"))
+    ]
+    return pd.concat(halves, ignore_index=True), None
+
+
+def _wikitext2(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    # The training text is not in every copy; then valid stands in for it, and test is held out.
+    has_train = (folder / "train.txt").exists()
+    files = ("train.txt", "valid.txt") if has_train else ("valid.txt", "test.txt")
+    train, held_out = (_lines(folder / file, "data.path") for file in files)
+    return train, held_out
+
+
+def _without_headings(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[~frame["text"].str.fullmatch(r"\s*= .* =\s*", na=False)]
+
+
+BUILTIN = ("builtin:clinic",)
+NAMED = {
+    "cola": Named(
+        files=("in_domain_train.tsv", "in_domain_dev.tsv"),
+        read=_cola,
+        hub=("nyu-mll/glue", "cola"),
+        label_names=("unacceptable", "acceptable"),
+    ),
+    "rotten_tomatoes": Named(
+        files=("rt-polarity.neg", "rt-polarity.pos"),
+        read=_rotten_tomatoes,
+        hub=("cornell-movie-review-data/rotten_tomatoes", None),
+        label_names=("negative", "positive"),
+    ),
+    "sst2": Named(
+        files=("train.tsv", "dev.tsv"),
+        read=_sst2,
+        hub=("nyu-mll/glue", "sst2"),
+        label_names=("negative", "positive"),
+    ),
+    "wikitext2": Named(
+        files=("valid.txt", "test.txt"),
+        read=_wikitext2,
+        hub=("Salesforce/wikitext", "wikitext-2-raw-v1"),
+        clean=_without_headings,
+    ),
+}
+
+
+# The hub
+
+_HUB_ERRORS = (
+    *(OSError, ValueError, RuntimeError, httpx.HTTPError),
+    datasets.exceptions.DatasetsError,
+)
+
+
+def _hub(name: str, repository: str, configuration: str | None) -> Rows:
+    """Read a data set from the hub, or from what `datasets` has kept of an earlier time."""
+    away = _unreachable(name, repository)
+    try:
+        with _cache_only() if away else nullcontext():
+            splits = datasets.load_dataset(repository, configuration)
+    except _HUB_ERRORS as error:
+        why = away or _one_line(error)
+        instead = "point data.path at a local copy" if name in NAMED else "name a local file"
+        raise BadInput(
+            f"data.name {name!r} did not come from the hub ({why}); {instead}"
+        ) from error
+    if "train" not in splits:
+        raise BadInput(f"data.name {name!r} must have a train split, got {', '.join(splits)}")
+    train = splits["train"]
+    held_out = [
+        splits[split].to_pandas()
+        for split in ("validation", "test")
+        if split in splits and splits[split].column_names == train.column_names
+    ]
+    label_names = {
+        column: tuple(feature.names)
+        for column, feature in train.features.items()
+        if isinstance(feature, datasets.ClassLabel)
+    }
+    return Rows(train.to_pandas(), held_out[0] if held_out else None, label_names)
+
+
+def _unreachable(name: str, repository: str) -> str:
+    """Say why the hub cannot be reached; "" if it can."""
+    try:
+        HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(repository, timeout=5.0)
+    except RepositoryNotFoundError as error:
+        raise BadInput(
+            f"data.name {name!r}: the hub has no such data set, or a private one"
+        ) from error
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        return _one_line(error)
+    return ""
+
+
+@contextmanager
+def _cache_only() -> Iterator[None]:
+    """Keep `datasets` off the network: it would retry for 23 seconds before it gave up."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

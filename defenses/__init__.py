@@ -1,0 +1,15 @@
+"""Defenses: one mechanism a file."""
+
+from defenses.base import Defense, Guarantee
+from defenses.none import NoDefense
+from fedsim.plugins import table
+
+DEFENSES: dict[str, type[Defense]] = {"none": NoDefense}
+
+
+def defense_table() -> dict[str, type[Defense]]:
+    """Return every defense by name: the project's own and those registered by others."""
+    return table("fedsim.defenses", Defense, DEFENSES)
+
+
+__all__ = ["DEFENSES", "Defense", "Guarantee", "NoDefense", "defense_table"]

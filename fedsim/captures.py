@@ -1,0 +1,148 @@
+"""Captures: what the server saw of one client in one round, on disk, to attack later or elsewhere.
+
+``captures/round=R/client=C/`` holds ``broadcast.safetensors``, ``update.safetensors`` and
+``observation.json``, which is written last: a capture without it was never finished. Reading one
+needs neither Flower nor anything of the clients.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fedsim.errors import BadInput, MalformedMessage
+from fedsim.files import read_json, write_json, write_tensors
+from fedsim.messages import Broadcast, Parameters, Update
+
+SCHEMA = 1
+PLACE = re.compile(r"round=(\d+)/client=(\d+)$")
+
+
+@dataclass(frozen=True, order=True)
+class CapturePath:
+    """Where one capture lies."""
+
+    round: int
+    client: int
+    directory: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captured:
+    """One capture, read back."""
+
+    round: int
+    client: int
+    broadcast: Broadcast
+    update: Update
+    model: Mapping[str, Any]  # the fields of a ModelSpec; empty where the app did not say
+
+
+def place(root: Path, round_: int, client: int) -> Path:
+    """Return the directory of one capture."""
+    return root / f"round={round_}" / f"client={client}"
+
+
+def write_capture(
+    directory: Path,
+    client: int,
+    broadcast: Broadcast,
+    update: Update,
+    model: Mapping[str, Any],
+    same_broadcast: Path | None = None,
+) -> None:
+    """Write one capture.
+
+    Args:
+        directory: ``round=R/client=C`` under the root, see :func:`place`.
+        client: the client's number.
+        broadcast: what was sent.
+        update: what came back.
+        model: the fields of a ModelSpec, or {} where it is not known.
+        same_broadcast: a broadcast.safetensors already written with these very weights: it is
+            linked, so that a round of many clients stores its weights once.
+    """
+    target = directory / "broadcast.safetensors"
+    directory.mkdir(parents=True, exist_ok=True)
+    for stale in ("observation.json", target.name):
+        (directory / stale).unlink(missing_ok=True)
+    if same_broadcast is not None:
+        with contextlib.suppress(OSError):  # a file system without links: write it again
+            os.link(same_broadcast, target)
+    if not target.exists():
+        write_tensors(target, broadcast.parameters)
+    write_tensors(directory / "update.safetensors", update.tensors)
+    record = {
+        "schema": SCHEMA,
+        "round": broadcast.round,
+        "client": client,
+        "kind": update.kind,
+        "num_examples": update.num_examples,
+        "metrics": dict(update.metrics),
+        "config": dict(broadcast.config),
+        "model": dict(model),
+    }
+    write_json(directory / "observation.json", record)
+
+
+def find_captures(root: Path) -> list[CapturePath]:
+    """Return the finished captures under ``root`` (a captures directory or a run), in order.
+
+    Raises:
+        BadInput: ``root`` is missing or holds none.
+    """
+    if not root.is_dir():
+        raise BadInput(f"captures: {str(root)!r} is not a directory")
+    found = []
+    for path in root.glob("**/observation.json"):
+        match = PLACE.search(path.parent.as_posix())
+        if match:
+            found.append(CapturePath(int(match[1]), int(match[2]), path.parent))
+    if not found:
+        raise BadInput(
+            f"captures: {str(root)!r} holds no capture (wanted round=R/client=C/observation.json)"
+        )
+    return sorted(found)
+
+
+def read_capture(where: CapturePath) -> Captured:
+    """Read one capture.
+
+    Raises:
+        MalformedMessage: a file is missing, cut short or of another schema.
+    """
+    path = where.directory / "observation.json"
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise MalformedMessage(f"{path}: wanted schema {SCHEMA}")
+    try:
+        update = Update(
+            tensors=_tensors(where.directory / "update.safetensors"),
+            kind=record["kind"],
+            num_examples=int(record["num_examples"]),
+            metrics=record["metrics"],
+        )
+        broadcast = Broadcast(
+            round=int(record["round"]),
+            parameters=_tensors(where.directory / "broadcast.safetensors"),
+            config=record["config"],
+        )
+        model = dict(record["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedMessage(f"{path}: {error!r}") from error
+    return Captured(
+        round=where.round, client=where.client, broadcast=broadcast, update=update, model=model
+    )
+
+
+def _tensors(path: Path) -> Parameters:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise MalformedMessage(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,44 @@
+"""The error tree.
+
+FedsimError
+├── BadInput                 what the user wrote cannot be used: exit code 2, before anything long
+├── MalformedMessage         a record or a file on the wire or on disk does not say what it must
+├── UnsupportedObservation   an attack cannot work on what it was shown
+├── ClientFailure            a client failed and the run was told to stop: exit code 4
+└── RunFailed                the run itself failed: exit code 4
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FedsimError(Exception):
+    """Everything fedsim raises on purpose."""
+
+
+class BadInput(FedsimError, ValueError):
+    """What the user wrote cannot be used; one line says what was wanted, what came, what is allowed."""
+
+
+class MalformedMessage(FedsimError, ValueError):
+    """A record or a file does not say what it must."""
+
+
+class UnsupportedObservation(FedsimError, ValueError):
+    """An attack cannot work on what it was shown."""
+
+
+class ClientFailure(FedsimError, RuntimeError):
+    """A client failed, and the run was told to stop."""
+
+
+class RunFailed(FedsimError, RuntimeError):
+    """The run failed for a reason of its own."""
+
+
+def unknown(what: str, got: str, known: Iterable[str]) -> str:
+    """Return one line for a name that is not known: the nearest known one, then all of them."""
+    names = sorted(known)
+    near = get_close_matches(got, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {got!r}{hint} (known: {', '.join(names) or 'none'})"

@@ -1,0 +1,42 @@
+"""The private Flower symbols that fedsim needs, all of them, and how long records stay ours.
+
+Flower 1.41 and 1.42 have no public way to make a Message outside a running app, to number it, or
+to have an empty Run; nothing else of the project touches a private symbol.
+"""
+
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+
+def set_identity(run_id: int = 1) -> None:
+    """Give this process the identity without which ``Message(...)`` raises."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, 1, 1
+
+
+def empty_run(run_id: int = 1) -> Run:
+    """Return a Run with nothing in it: what a Grid must have to offer."""
+    return Run.create_empty(run_id=run_id)
+
+
+def stamp(message: Message, text: str) -> None:
+    """Number a message, as Flower's own grids do when they push one."""
+    message.metadata.__dict__["_message_id"] = text
+
+
+def rewrap(content: RecordDict, message: Message) -> Message:
+    """Return a message with the metadata of ``message`` and other content."""
+    return Message(content=content, metadata=message.metadata)
+
+
+def _copy(record: object) -> Any:
+    if not isinstance(record, ArrayRecord):
+        return type(record)(dict(record))  # type: ignore[call-overload]
+    return ArrayRecord({k: Array(a.dtype, a.shape, a.stype, a.data) for k, a in record.items()})
+
+
+def snapshot(content: RecordDict) -> RecordDict:
+    """Return a copy that shares nothing with ``content`` but the arrays' bytes, which cannot change."""
+    return RecordDict({name: _copy(record) for name, record in content.items()})

@@ -1,0 +1,176 @@
+"""Runs attacks on what the tap saw, live or from captures, and notes what they guessed."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from attacks import Attack, attack_table
+from clients.training import best_threads, threads
+from fedsim.errors import BadInput, UnsupportedObservation, unknown
+from fedsim.lab.config import AttackSection
+from fedsim.lab.controls import own_sequences, own_update
+from fedsim.lab.display import Display
+from fedsim.messages import Broadcast, Knowledge, Observation, Tokens, Update
+from fedsim.models import ModelAdapter
+from fedsim.plugins import make
+from fedsim.rng import stream
+from fedsim.vault.reader import Truth, VaultReader
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedAttack:
+    """One attack of a config: what to run, where, with which knowledge."""
+
+    name: str
+    attack: Attack
+    rounds: tuple[int, ...]  # () every one
+    clients: tuple[int, ...]  # () every one
+    knowledge: tuple[str, ...]  # names of Knowledge's fields
+
+    def wants(self, round_: int, client: int) -> bool:
+        """Return whether this client's update of this round is to be attacked."""
+        return (not self.rounds or round_ in self.rounds) and (
+            not self.clients or client in self.clients
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The attack's hyper-parameters, for the record."""
+        return {one.name: getattr(self.attack, one.name) for one in fields(self.attack)}
+
+
+def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
+    """Return the attacks of a config, each checked.
+
+    Raises:
+        BadInput: an unknown attack, parameter or kind of knowledge, or a value out of range.
+    """
+    planned, known = [], attack_table()
+    for section in sections:
+        attack = make("attack", section.name, known, section.parameters)
+        granted = section.knowledge
+        if granted == "paper":
+            names = attack.paper_knowledge
+        else:
+            assert isinstance(granted, dict)
+            for name in granted:
+                if name not in Knowledge.names():
+                    raise BadInput(unknown("attack.knowledge", name, Knowledge.names()))
+            names = tuple(sorted(name for name, given in granted.items() if given))
+        planned.append(
+            PlannedAttack(
+                name=section.name,
+                attack=attack,
+                rounds=tuple(section.rounds),
+                clients=tuple(section.clients),
+                knowledge=names,
+            )
+        )
+    return planned
+
+
+def grant(names: Sequence[str], truth: Truth | None) -> Knowledge:
+    """Return the knowledge called ``names``, taken from the truth: the only way it reaches an attack."""
+    if not names:
+        return Knowledge()
+    if truth is None:
+        raise BadInput(f"attack.knowledge: {', '.join(names)} cannot be granted: no truth is known")
+    facts = {
+        "labels": tuple(label for label in truth.labels if label is not None),
+        "lengths": tuple(map(len, truth.sequences)),
+        "batch_size": len(truth.sequences),
+    }
+    return Knowledge(**{name: facts[name] for name in names})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs the planned attacks on one client's update after the other."""
+
+    planned: Sequence[PlannedAttack]
+    adapter: ModelAdapter
+    seed: int
+    vault: VaultReader | None
+    controls: bool
+    note: Callable[[Mapping[str, Any]], None]  # takes a line of reconstructions.jsonl
+    display: Display
+
+    def attack_round(self, seen: Sequence[tuple[int, Broadcast, Update]]) -> None:
+        """Attack the updates of one round: (client, what was sent, what came back) each."""
+        for one in self.planned:
+            wanted = [row for row in seen if one.wants(row[1].round, row[0])]
+            for client, broadcast, update in wanted:
+                self._attack(one, client, broadcast, update)
+            if wanted and self.controls:
+                self._positive(one, *wanted[0][:2])
+
+    def _attack(
+        self, one: PlannedAttack, client: int, broadcast: Broadcast, update: Update
+    ) -> None:
+        truth = self.vault.truth(broadcast.round, client) if self.vault else None
+        seen = Observation(
+            model=self.adapter,
+            broadcast=broadcast,
+            update=update,
+            knowledge=grant(one.knowledge, truth),
+        )
+        self._reconstruct(one, seen, client, role="attack")
+
+    def _positive(self, one: PlannedAttack, client: int, broadcast: Broadcast) -> None:
+        truth = self.vault.truth(broadcast.round, client) if self.vault else None
+        shape = [len(tokens) for tokens in truth.sequences] if truth else [12, 16]
+        own = own_sequences(self.adapter, shape)
+        update = own_update(self.adapter, broadcast, own, self.seed)
+        as_truth = Truth(sequences=own, labels=tuple(i % 2 for i in range(len(own))))
+        seen = Observation(
+            model=self.adapter,
+            broadcast=broadcast,
+            update=update,
+            knowledge=grant(one.knowledge, as_truth),
+        )
+        self._reconstruct(one, seen, client, role="positive", truth=own)
+
+    def _reconstruct(
+        self,
+        one: PlannedAttack,
+        seen: Observation,
+        client: int,
+        *,
+        role: str,
+        truth: Sequence[Tokens] = (),
+    ) -> None:
+        round_ = seen.broadcast.round
+        what = "positive control" if role == "positive" else f"client {client}"
+        self.display.step(f"round {round_}: {one.name} on {what}")
+        generator = stream(self.seed, "attack", one.name, role, round_, client)
+        started, error = time.perf_counter(), None
+        sequences: tuple[Tokens, ...] = ()
+        diagnostics: Mapping[str, Any] = {}
+        try:
+            with threads(best_threads(seen.broadcast.parameters)):
+                guess = one.attack.reconstruct(seen, generator)
+            sequences, diagnostics = guess.sequences, guess.diagnostics
+        except UnsupportedObservation as reason:
+            error = str(reason)
+        self.note(
+            {
+                "attack": one.name,
+                "role": role,
+                "round": round_,
+                "client": client,
+                "settings": one.settings,
+                "knowledge": seen.knowledge.granted(),
+                "seconds": round(time.perf_counter() - started, 3),
+                "sequences": [list(tokens) for tokens in sequences],
+                "texts": [
+                    self.adapter.tokenizer.decode(list(tokens), skip_special_tokens=True)
+                    for tokens in sequences
+                ],
+                "diagnostics": dict(diagnostics),
+                "error": error,
+                **({"truth": [list(tokens) for tokens in truth]} if truth else {}),
+            }
+        )
+
+

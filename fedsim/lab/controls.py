@@ -1,0 +1,73 @@
+"""The positive control: the same attack on an undefended update that the attacker makes itself.
+
+It is made of public sentences, in the shape of the client's batch (as many texts, as many tokens
+each), at the same weights and with the same training. An attack that fails here is broken, or out
+of its range; that it found nothing in the client's update then says nothing.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from clients.training import LocalTraining
+from fedsim.messages import Broadcast, Tokens, Update
+from fedsim.models import ModelAdapter
+from fedsim.rng import global_stream, stream
+from fedsim.training import Examples, TrainingSettings
+
+OWN_TEXTS = (
+    "The ferry leaves the northern harbour at seven and comes back before dark.",
+    "A tall oak stood behind the school until the storm took it.",
+    "We painted the kitchen yellow, then green, and in the end yellow again.",
+    "Nobody on the train had noticed that the clock was an hour slow.",
+    "Her brother repairs accordions in a cellar that smells of glue and apples.",
+    "If it rains tomorrow, the match will be played in the old tram depot.",
+    "They found three coins and a rusty key under the second step.",
+    "My grandmother counts the geese every evening and is never wrong.",
+    "Fresh bread costs less in the village across the river.",
+    "The painter signed his name so small that only children could read it.",
+    "Nine people applied for the lighthouse job, and one of them could swim.",
+    "Please leave the bicycle where it is; the tyre is flat.",
+    "Salt, pepper, two lemons and patience are all that this soup needs.",
+    "Our neighbour plays the trumpet at noon on the first Sunday of May.",
+    "Behind the library begins a path that no map of the town shows.",
+    "It took the committee four meetings to choose the colour of the door.",
+)
+
+
+def own_sequences(adapter: ModelAdapter, lengths: Sequence[int]) -> tuple[Tokens, ...]:
+    """Return one sequence of public text for each of ``lengths``, in tokens, special ones included."""
+    prefix, suffix = adapter.prefix, adapter.suffix
+    texts: list[list[int]] = adapter.tokenizer(list(OWN_TEXTS), add_special_tokens=False)["input_ids"]
+    rows = []
+    for place, length in enumerate(lengths):
+        wanted = max(1, length - len(prefix) - len(suffix))
+        body: list[int] = []
+        for step in range(10 * wanted):  # a text of its own each, and the next ones where it is short
+            body += texts[(place + step) % len(texts)]
+            if len(body) >= wanted:
+                break
+        rows.append((*prefix, *body[:wanted], *suffix))
+    return tuple(rows)
+
+
+def own_update(
+    adapter: ModelAdapter, broadcast: Broadcast, sequences: Sequence[Tokens], seed: int
+) -> Update:
+    """Return what an undefended client with ``sequences`` would have answered to ``broadcast``."""
+    labels = adapter.spec.num_labels
+    examples = Examples(
+        sequences=tuple(sequences), labels=tuple(row % labels for row in range(len(sequences)))
+    )
+    settings = TrainingSettings.from_config(broadcast.config)
+    training = LocalTraining(adapter, settings)
+    with global_stream(seed, "control", broadcast.round, "dropout"):
+        generator = stream(seed, "control", broadcast.round)
+        tensors, loss = training(broadcast.parameters, examples, generator)
+    dtype = getattr(torch, settings.wire_dtype)
+    return Update(
+        tensors={name: tensor.to("cpu", dtype) for name, tensor in tensors.items()},
+        kind="gradient" if settings.algorithm == "fedsgd" else "delta",
+        num_examples=len(examples),
+        metrics={"train_loss": loss},
+    )

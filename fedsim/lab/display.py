@@ -1,0 +1,160 @@
+"""What a person sees: progress while it works, then the table and the texts side by side."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from statistics import fmean
+from typing import Any, ClassVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from fedsim.lab.scoring import Scored
+from fedsim.messages import Tokens
+from fedsim.models import ModelAdapter
+
+SHOWN = 8  # pairs of texts; all of them are in reconstructions.jsonl
+PAUSE = 10.0  # seconds between lines of progress where no terminal can redraw one
+NOTHING = [{"bag_f1": 0.0}]
+STYLES = {"leak": "bold red", "no-leak": "bold green", "inconclusive": "bold yellow"}
+
+
+class Display:
+    """Progress on stderr, so that stdout stays for results."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._status: Status | None = None
+        self._last = 0.0
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self._status = self.console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self.console.print(escape(line))
+
+    def step(self, line: str) -> None:
+        """Show what is being done now: redrawn in place, or now and then a line in a log file."""
+        if self._status is not None:
+            self._status.update(escape(line))
+        elif time.monotonic() - self._last > PAUSE:
+            self._last = time.monotonic()
+            self.console.print(escape(line))
+
+
+class StepHandler(logging.Handler):
+    """Shows what the attacks log as progress."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__(logging.INFO)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show the record's message."""
+        self._display.step(record.getMessage())
+
+
+def print_table(summary: Mapping[str, Any]) -> None:
+    """Print one row for each attacked update, and each attack's verdict with its reason."""
+    console = Console(file=sys.stdout, highlight=False)
+    columns = ("round", "client", "attack", "samples", "exact", "tokens", "ROUGE-1", "no gradient")
+    table = Table(*columns, "seconds", "verdict", title="What the server could read")
+    for one in summary["attacks"]:
+        found, chance = one["metrics"], one["controls"].get("no_gradient", {})
+        exact = found.get("exact_match_but_last", found.get("exact_match"))
+        accuracy = found.get("token_accuracy_but_last", found.get("token_accuracy"))
+        table.add_row(
+            str(one["round"]),
+            str(one["client"]),
+            one["attack"],
+            str(one["samples"] or "?"),
+            _number(exact, 2),
+            _number(accuracy, 2),
+            _number(found.get("rouge1"), 1),
+            _number(chance.get("rouge1"), 1),
+            f"{one['seconds']:.1f}",
+            Text(one["verdict"], style=STYLES[one["verdict"]]),
+        )
+    console.print(table)
+    for note in summary["notes"]:
+        console.print(escape(f"Note: {note}"))
+    for name, verdict in summary["verdicts"].items():
+        word = verdict["verdict"]
+        console.print(
+            f"[{STYLES[word]}]{escape(name)}: {word}[/]. {escape(verdict['reason'])}", soft_wrap=True
+        )
+
+
+def print_summary(summary: Mapping[str, Any], scores: Sequence[Scored], texts: "SideBySide") -> None:
+    """Print the texts side by side, the worst first, then the table and the verdicts."""
+    ranked = sorted(scores, key=lambda one: -fmean(s["bag_f1"] for s in one.samples or NOTHING))
+    pairs = [(pair.truth, pair.guess) for one in ranked for pair in one.pairs]
+    guesses = [((), tuple(g)) for one in scores if not one.pairs for g in one.row["sequences"]]
+    if pairs or guesses:
+        texts.print(pairs or guesses)
+    if summary["attacks"]:
+        print_table(summary)
+    utility = summary.get("utility")
+    if utility:
+        line = f"Utility ({utility['metric']}): {utility['before']:.3f} before the first round, "
+        Console(file=sys.stdout, highlight=False).print(f"{line}{utility['after']:.3f} after the last")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+class SideBySide:
+    """Prints true and reconstructed texts, what was read marked in both."""
+
+    HEADERS: ClassVar = ("", "what the client had", "what the server read")
+
+    def __init__(self, adapter: ModelAdapter) -> None:
+        self._tokenizer = adapter.tokenizer
+
+    def print(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> None:
+        """Print ``pairs`` of (truth, guess)."""
+        table = Table(*self.HEADERS, show_lines=True)
+        for truth, guess in pairs[:SHOWN]:
+            left, right = self._marked(truth, guess)
+            mark = Text("=", "green") if truth == guess else Text("~" if guess else "-", "red")
+            table.add_row(mark, left, right)
+        console = Console(file=sys.stdout, highlight=False)
+        console.print(table)
+        if len(pairs) > SHOWN:
+            console.print(f"... and {len(pairs) - SHOWN} more in reconstructions.jsonl")
+
+    def _marked(self, truth: Tokens, guess: Tokens) -> tuple[Text, Text]:
+        """Return both texts: equal runs of tokens green, the truth's others plain, the guess's red."""
+        left, right = Text(), Text()
+        blocks = SequenceMatcher(a=truth, b=guess, autojunk=False).get_opcodes()
+        for kind, a0, a1, b0, b1 in blocks:
+            same = kind == "equal"
+            left.append(self._decode(truth, a0, a1), style="green" if same else "underline")
+            right.append(self._decode(guess, b0, b1), style="green" if same else "red strike")
+        return left, right
+
+    def _decode(self, tokens: Tokens, start: int, end: int) -> str:
+        """Return the text of ``tokens[start:end]`` with the spaces it has in its sentence."""
+        before = self._tokenizer.decode(list(tokens[:start]))
+        whole = self._tokenizer.decode(list(tokens[:end]))
+        return printable(str(whole[len(before) :]))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with control characters shown, so that it cannot drive the terminal."""
+    return "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in text)

@@ -1,0 +1,308 @@
+"""The main job: federated rounds, a curious server, attacks, scores."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from clients import ClientSettings, DataSettings, build_client_app
+from clients.app import encode
+from clients.training import best_threads
+from clients.data import Corpus, load_corpus, shards
+from defenses import Defense, defense_table
+from fedsim.errors import BadInput, RunFailed
+from fedsim.files import write_json, write_lines
+from fedsim.lab.attacking import PlannedAttack, Runner, plan
+from fedsim.lab.config import Config
+from fedsim.lab.display import Display
+from fedsim.lab.engines import ENGINES, Resources
+from fedsim.lab.rundir import RunDirectory, checksum
+from fedsim.lab.scoring import Scored, Scorer
+from fedsim.lab.utility import METRICS, utility
+from fedsim.messages import Broadcast, Tokens, Update
+from fedsim.models import ModelAdapter, ModelSpec, cached_adapter
+from fedsim.plugins import make
+from fedsim.training import Examples, TrainingSettings
+from fedsim.vault.reader import VaultReader
+from fedsim.wire import read_broadcast, read_update
+from server import Capture, Exchange, Progress, ServerSettings, build_server_app
+from server.strategies import make_strategy
+
+POOL = 256  # held-out sequences kept for the no-gradient control
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A config that was checked against the world: model, data and plugins are there and fit."""
+
+    config: Config
+    adapter: ModelAdapter
+    corpus: Corpus
+    planned: Sequence[PlannedAttack]
+    defenses: Sequence[Defense]
+    held_out: Examples
+    pool: tuple[Tokens, ...]
+
+    @property
+    def data(self) -> DataSettings:
+        """The [data] table, as clients take it."""
+        return data_settings(self.config)
+
+
+def data_settings(config: Config) -> DataSettings:
+    """Return what clients need of the [data] table."""
+    return DataSettings(**config.data.model_dump(exclude={"max_length"}))
+
+
+def model_spec(config: Config, labels: int) -> ModelSpec:
+    """Return the public facts about the model."""
+    section = config.model
+    return ModelSpec(
+        name=section.name,
+        tokenizer=section.tokenizer,
+        task=section.task,
+        weights=section.weights,
+        seed=config.seed,
+        num_labels=labels,
+        lora_rank=section.lora_rank,
+        lora_targets=tuple(section.lora_targets),
+        freeze=tuple(section.freeze),
+    )
+
+
+def prepare(config: Config) -> Experiment:
+    """Check all that can go wrong before anything long starts.
+
+    Raises:
+        BadInput: one line that names the key, what came and what is allowed.
+    """
+    planned = plan(config.attack)
+    defenses = [make("defense", one.name, defense_table(), one.parameters) for one in config.defense]
+    make_strategy(config.federation.strategy, config.federation.strategy_options)
+    cached_adapter(model_spec(config, 2))  # before the data: its errors are the likeliest
+    corpus = load_corpus(data_settings(config), config.seed)
+    shards(corpus.train, data_settings(config), config.federation.clients, config.seed)
+    labels = len(corpus.label_names)
+    if config.model.task == "classification" and labels < 2:
+        raise BadInput(
+            f"model.task: classification needs labels of at least 2 kinds, {config.data.name!r} has "
+            f"{labels}; set data.label_column, or a task that needs none"
+        )
+    adapter = cached_adapter(model_spec(config, labels or 2)).to(device(config.device))
+    if config.data.max_length > adapter.positions:
+        raise BadInput(
+            f"data.max_length must be at most the model's {adapter.positions} positions, "
+            f"got {config.data.max_length}"
+        )
+    for one in planned:
+        one.attack.check(adapter)
+    held = corpus.held_out
+    held_labels = list(held["label"]) if "label" in held.column_names else [None] * len(held)
+    held_out = encode(adapter, list(held["text"]), held_labels, config.data.max_length)
+    return Experiment(
+        config=config,
+        adapter=adapter,
+        corpus=corpus,
+        planned=planned,
+        defenses=defenses,
+        held_out=held_out,
+        pool=held_out.sequences[:POOL],
+    )
+
+
+def device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInput(f"device: {name!r} is not here; allowed: auto, cpu")
+    return torch.device(name)
+
+
+@dataclass(kw_only=True)
+class Recorder:
+    """What the lab does while rounds run: notes, attacks, measures, saves."""
+
+    experiment: Experiment
+    run: RunDirectory
+    runner: Runner
+    display: Display
+    round: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+    checksum: str = ""
+
+    def watch(self, exchanges: Sequence[Exchange]) -> None:
+        """Note who answered, then attack what they sent (a tap's hook)."""
+        answered = [one for one in exchanges if one.received is not None]
+        self.round = {
+            "clients": [one.client for one in answered],
+            "failures": [
+                {"client": one.client, "error": one.error} for one in exchanges if one.error
+            ],
+        }
+        seen: list[tuple[int, Broadcast, Update]] = []
+        for one in answered:
+            assert one.received is not None and one.client is not None
+            wanted = any(a.wants(one.round, one.client) for a in self.experiment.planned)
+            if wanted:
+                sent = seen[0][1] if seen else read_broadcast(one.sent, one.round)
+                seen.append((one.client, sent, read_update(one.received, sent)))
+        self.runner.attack_round(seen)
+
+    def after_round(self, progress: Progress) -> None:
+        """Measure the utility, note the round, save a checkpoint."""
+        self.display.step(f"round {progress.round}: evaluating")
+        held_out, adapter = self.experiment.held_out, self.experiment.adapter
+        done = {row["round"] for row in self.run.rows("rounds.jsonl")}
+        self.checksum = checksum(progress.parameters)
+        if progress.round in done:  # where a resumed run begins
+            return
+        measured = utility(adapter, progress.parameters, held_out) if len(held_out) else None
+        row = {
+            "round": progress.round,
+            "utility": measured,
+            "checksum": self.checksum,
+            "seconds": round(time.perf_counter() - self.started, 3),
+            **self.round,
+        }
+        self.run.save(progress)
+        self.run.append("rounds.jsonl", row)
+        self.started, self.round = time.perf_counter(), {}
+        name = METRICS[adapter.spec.task]
+        shown = "" if measured is None else f", {name} {measured:.3f}"
+        for one in row.get("failures", []):
+            reason = str(one["error"]).strip().splitlines()[-1]
+            self.display.say(f"round {progress.round}: client {one['client']} failed: {reason}")
+        if progress.round:
+            rounds = self.experiment.config.federation.rounds
+            self.display.say(f"round {progress.round}/{rounds} done{shown}")
+
+
+def run_experiment(
+    experiment: Experiment, run: RunDirectory, display: Display, *, quick: bool = False
+) -> tuple[dict[str, Any], list[Scored]]:
+    """Run what is left of ``experiment`` in ``run``; return its summary and the scores.
+
+    Args:
+        experiment: what to run.
+        run: a directory that holds the config, and perhaps rounds that are done.
+        display: shows progress.
+        quick: skip the controls; every verdict is then ``inconclusive``.
+    """
+    config, adapter = experiment.config, experiment.adapter
+    start = run.latest()
+    if start is None:
+        display.step("building the model")
+        start = Progress(round=0, parameters=adapter.initial_parameters())
+    run.forget_after(start.round if run.rows("rounds.jsonl") else -1)
+    write_lines(run.vault / "pool.jsonl", [{"tokens": list(one)} for one in experiment.pool])
+    runner = Runner(
+        planned=experiment.planned,
+        adapter=adapter,
+        seed=config.seed,
+        vault=VaultReader(run.vault),
+        controls=not quick,
+        note=lambda row: run.append("reconstructions.jsonl", row),
+        display=display,
+    )
+    recorder = Recorder(experiment=experiment, run=run, runner=runner, display=display)
+    if start.round < config.federation.rounds:
+        _run_rounds(experiment, run, start, recorder)
+    return summarize(experiment, run, quick=quick)
+
+
+def _run_rounds(
+    experiment: Experiment, run: RunDirectory, start: Progress, recorder: Recorder
+) -> None:
+    config, adapter = experiment.config, experiment.adapter
+    federation = config.federation
+    hooks = [Capture(run.captures, model=adapter.spec.as_dict())] if federation.capture else []
+    server = build_server_app(
+        server_settings(config), start, [*hooks, recorder.watch], recorder.after_round
+    )
+    settings = ClientSettings(
+        model=adapter.spec,
+        data=experiment.data,
+        max_length=config.data.max_length,
+        clients=federation.clients,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        vault=run.vault.absolute(),
+        defenses=tuple(experiment.defenses),
+        threads=best_threads(start.parameters),
+        device=str(adapter.device),
+    )
+    resources = Resources(cpus=federation.cpus_per_client, gpus=federation.gpus_per_client)
+    ENGINES[federation.engine](
+        server, build_client_app(settings), federation.clients, resources
+    )
+    done = [row["round"] for row in run.rows("rounds.jsonl")]
+    if max(done, default=0) < federation.rounds:  # Flower may return as if all were well
+        raise RunFailed(f"the engine stopped after round {max(done, default=0)}")
+
+
+def server_settings(config: Config) -> ServerSettings:
+    """Return the server's side of the config; the batch size is the clients' own affair."""
+    federation = config.federation
+    training = TrainingSettings(**config.training.model_dump(exclude={"batch_size"}))
+    return ServerSettings(
+        clients=federation.clients,
+        clients_per_round=federation.clients_per_round or federation.clients,
+        rounds=federation.rounds,
+        seed=config.seed,
+        strategy=federation.strategy,
+        strategy_options=federation.strategy_options,
+        on_failure=federation.on_failure,
+        learning_rate=config.training.learning_rate,
+        config=training.as_config(),
+    )
+
+
+def summarize(
+    experiment: Experiment, run: RunDirectory, *, quick: bool
+) -> tuple[dict[str, Any], list[Scored]]:
+    """Score what is noted in ``run``, write its summary.json and return both."""
+    config, adapter = experiment.config, experiment.adapter
+    scorer = Scorer(
+        adapter=adapter,
+        vault=VaultReader(run.vault),
+        pool=experiment.pool,
+        controls=not quick,
+        seed=config.seed,
+    )
+    scores = scorer.score(run.rows("reconstructions.jsonl"))
+    leakage, verdicts = scorer.leakage(scores)
+    rounds = run.rows("rounds.jsonl")
+    guarantees = [one.guarantee() for one in experiment.defenses]
+    summary: dict[str, Any] = {
+        "schema": 1,
+        "name": config.name,
+        "seed": config.seed,
+        "engine": config.federation.engine,
+        "rounds": config.federation.rounds,
+        "seconds": round(sum(row["seconds"] for row in rounds), 3),
+        "utility": _utility(adapter, rounds),
+        "guarantee": next((vars(one) for one in guarantees if one), None),
+        "attacks": [scorer.entry(one) for one in scores],
+        "leakage": leakage,
+        "verdicts": verdicts,
+        "failures": [{"round": row["round"], **one} for row in rounds for one in row.get("failures", [])],
+        "checksum": rounds[-1]["checksum"],
+        "notes": scorer.notes(scores),
+    }
+    write_json(run.root / "summary.json", summary)
+    return summary, scores
+
+
+def _utility(adapter: ModelAdapter, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    values = [row["utility"] for row in rounds]
+    if any(value is None for value in values):
+        return None
+    return {
+        "metric": METRICS[adapter.spec.task],
+        "before": values[0],
+        "after": values[-1],
+        "per_round": values[1:],
+    }

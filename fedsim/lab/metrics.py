@@ -1,0 +1,202 @@
+"""Pair reconstructions with the truth, one to one, and measure each pair.
+
+Token metrics are fractions in [0, 1]; ROUGE is F-measure x 100 (rouge_score, no stemmer), which
+lower-cases and keeps only [a-z0-9], so it says little about other scripts: token ids always do.
+Chance is well above zero and grows with the batch; no number here means anything without controls.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenize import tokenize
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+
+Tokens = tuple[int, ...]
+Matrix = NDArray[np.float64]
+T = TypeVar("T", Tokens, str)
+
+_ROUGE = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A client's sample and what was read of it, special tokens dropped.
+
+    A truth that nothing was paired with has the guess ``()`` and ``""``.
+    """
+
+    truth: Tokens
+    guess: Tokens
+    truth_text: str
+    guess_text: str
+
+
+def match(truths: Sequence[Tokens], guesses: Sequence[Tokens]) -> list[int | None]:
+    """Return, for each truth, the index of the one guess it is paired with, or None.
+
+    One to one (Hungarian): first as many exact pairs as there can be, then the largest sum of
+    bag F1 + token accuracy. Which guesses are chosen depends on what they say, never on their
+    order. An empty guess says nothing and is never paired.
+
+    Raises:
+        ValueError: a truth is empty.
+    """
+    for truth in truths:
+        _require_tokens(truth)
+    return _pair_up(truths, guesses, _token_similarity)
+
+
+def sample_metrics(pair: Pair, *, but_last: bool) -> dict[str, float]:
+    """Return the metrics of one pair, by name.
+
+    ``token_accuracy`` is the share of the truth's positions at which the guess says the same;
+    ``bag_f1`` compares multisets of token ids, order ignored.
+
+    Args:
+        pair: what to compare.
+        but_last: the update does not carry a sequence's last token (causal-lm): score also without
+            that position. The guess may put one token there, right or wrong, or none. A truth of
+            one token has no other position and is scored on that one.
+
+    Raises:
+        ValueError: the truth is empty.
+    """
+    truth, guess = pair.truth, pair.guess
+    _require_tokens(truth)
+    metrics = {
+        "exact_match": float(guess == truth),
+        "token_accuracy": _token_accuracy(truth, guess),
+        "bag_f1": bag_f1(truth, guess),
+        **_rouge(pair.truth_text, pair.guess_text),
+    }
+    if but_last:
+        carried = truth[: max(1, len(truth) - 1)]
+        exact = len(guess) <= len(truth) and guess[: len(carried)] == carried
+        metrics["exact_match_but_last"] = float(exact)
+        metrics["token_accuracy_but_last"] = _token_accuracy(carried, guess)
+    return metrics
+
+
+def bag_f1(truth: Tokens, guess: Tokens) -> float:
+    """Return the F1 of two multisets of token ids, not both empty: order does not count."""
+    return 2 * (Counter(truth) & Counter(guess)).total() / (len(truth) + len(guess))
+
+
+def emitted_precision(pairs: Iterable[Pair], surplus: int) -> float:
+    """Return the share of emitted guesses that are exact; 0 when nothing was emitted.
+
+    Args:
+        pairs: all pairs of one update; an empty guess was not emitted.
+        surplus: how many non-empty guesses were left without a truth. Each of them is wrong.
+
+    Raises:
+        ValueError: ``surplus`` is negative.
+    """
+    if surplus < 0:
+        raise ValueError(f"surplus must be 0 or more, got {surplus}")
+    emitted = [pair for pair in pairs if pair.guess]
+    exact = sum(pair.guess == pair.truth for pair in emitted)
+    return exact / max(1, len(emitted) + surplus)
+
+
+def paper_rouge(truth_texts: Sequence[str], guess_texts: Sequence[str]) -> dict[str, float]:
+    """Return mean ROUGE over the truths, as the LAMP family reports it: for comparison only.
+
+    Hungarian on 1 - ROUGE-1 F, on texts that KEEP their special tokens, whose names then count as
+    correct words (Balunović et al., NeurIPS 2022, arXiv:2202.08827, released code). That code
+    reports the median of bootstrap means and we the mean; a truth without a guess counts as 0.
+
+    Raises:
+        ValueError: there are no truths.
+    """
+    if not truth_texts:
+        raise ValueError("paper_rouge needs at least one truth, got none")
+    chosen = _pair_up(truth_texts, guess_texts, _word_similarity)
+    scores = [
+        _rouge(text, "" if j is None else guess_texts[j])
+        for text, j in zip(truth_texts, chosen, strict=True)
+    ]
+    return {f"{name}_paper": float(np.mean([s[name] for s in scores])) for name in scores[0]}
+
+
+def _require_tokens(truth: Tokens) -> None:
+    if not truth:
+        raise ValueError("a truth needs at least one token to be scored, got none")
+
+
+def _token_accuracy(truth: Tokens, guess: Tokens) -> float:
+    return sum(a == b for a, b in zip(truth, guess, strict=False)) / len(truth)
+
+
+def _rouge(truth: str, guess: str) -> dict[str, float]:
+    scores = _ROUGE.score(truth, guess)
+    return {name: 100 * float(score.fmeasure) for name, score in scores.items()}
+
+
+def _pair_up(
+    truths: Sequence[T], guesses: Sequence[T], similarity: Callable[[list[T], list[T]], Matrix]
+) -> list[int | None]:
+    """Solve the assignment with both sides sorted, so that no tie is settled by their order."""
+    rows = sorted(range(len(truths)), key=lambda i: truths[i])
+    columns = sorted((j for j, guess in enumerate(guesses) if guess), key=lambda j: guesses[j])
+    chosen: list[int | None] = [None] * len(truths)
+    if rows and columns:
+        matrix = similarity([truths[i] for i in rows], [guesses[j] for j in columns])
+        for row, column in zip(*linear_sum_assignment(matrix, maximize=True), strict=True):
+            chosen[rows[row]] = columns[column]
+    return chosen
+
+
+def _token_similarity(truths: list[Tokens], guesses: list[Tokens]) -> Matrix:
+    """Return (N, M) bag F1 + token accuracy + a weight on equality that no sum can outbid."""
+    lengths, guess_lengths = _lengths(truths), _lengths(guesses).T  # (N, 1), (1, M)
+    equal = _shared([list(enumerate(t)) for t in truths], [list(enumerate(g)) for g in guesses])
+    exact: NDArray[np.bool_] = (equal == lengths) & (lengths == guess_lengths)
+    weight = 2 * min(len(truths), len(guesses)) + 1  # every pair adds at most 1 + 1 besides
+    return _bag_f1(truths, guesses) + equal / lengths + weight * exact
+
+
+def _word_similarity(truths: list[str], guesses: list[str]) -> Matrix:
+    """Return (N, M) ROUGE-1 F in [0, 1], which is the bag F1 of the words that ROUGE sees."""
+    return _bag_f1([tokenize(t, None) for t in truths], [tokenize(g, None) for g in guesses])
+
+
+def _bag_f1(truths: Sequence[Sequence[Hashable]], guesses: Sequence[Sequence[Hashable]]) -> Matrix:
+    overlap = _shared([_numbered(t) for t in truths], [_numbered(g) for g in guesses])
+    return 2 * overlap / np.maximum(_lengths(truths) + _lengths(guesses).T, 1)  # both empty: 0
+
+
+def _lengths(sequences: Sequence[Sequence[object]]) -> Matrix:
+    return np.array([[len(s)] for s in sequences], dtype=np.float64)  # (N, 1)
+
+
+def _numbered(sequence: Sequence[Hashable]) -> list[Hashable]:
+    """Number the occurrences: as sets, ``a0 a1 b0`` and ``a0 b0`` share what the bags share."""
+    seen: Counter[Hashable] = Counter()
+    items: list[Hashable] = []
+    for token in sequence:
+        items.append((token, seen[token]))
+        seen[token] += 1
+    return items
+
+
+def _shared(truths: Sequence[Sequence[Hashable]], guesses: Sequence[Sequence[Hashable]]) -> Matrix:
+    """Return (N, M) counts of the items that a truth and a guess share; each has distinct items."""
+    column = {item: k for k, item in enumerate(dict.fromkeys(chain.from_iterable(truths)))}
+
+    def incidence(rows: Sequence[Sequence[Hashable]]) -> csr_array:
+        known = [[column[item] for item in row if item in column] for row in rows]
+        starts = np.cumsum([0, *map(len, known)])
+        indices = np.fromiter(chain.from_iterable(known), dtype=np.int64)
+        shape = (len(rows), len(column))
+        return csr_array((np.ones(len(indices)), indices, starts), shape=shape)
+
+    counts: Matrix = (incidence(truths) @ incidence(guesses).T).toarray()  # (N, M)
+    return counts

@@ -1,0 +1,138 @@
+"""Attacks captures: those of a run, or of any Flower project that was tapped."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsim.captures import Captured, CapturePath, find_captures, read_capture
+from fedsim.errors import BadInput, unknown
+from fedsim.files import append_line, read_lines, write_json
+from fedsim.lab.attacking import PlannedAttack, Runner, plan
+from fedsim.lab.config import AttackSection, ModelSection, apply
+from fedsim.lab.display import Display
+from fedsim.lab.scoring import Scored, Scorer
+from fedsim.messages import Tokens
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.vault.reader import VaultReader
+
+OPTIONS = ("rounds", "clients", "knowledge", "model", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Captures and what is to be run on them, checked."""
+
+    found: Sequence[CapturePath]
+    adapter: ModelAdapter
+    planned: PlannedAttack
+    vault: VaultReader | None
+    pool: Sequence[Tokens]
+    seed: int
+    out: Path
+
+
+def prepare_replay(
+    captures: Path, attack: str, overrides: Sequence[str], out: Path | None
+) -> Replay:
+    """Check what ``fedsim attack`` was asked for.
+
+    Args:
+        captures: a captures directory, or a run that holds one.
+        attack: the attack's name.
+        overrides: the attack's parameters as ``key=value``; also ``rounds``, ``clients``,
+            ``knowledge``, ``seed`` and ``model.<key>``, which replaces what the captures say.
+        out: where the results go; default: ``attack-<name>-<hash of its settings>`` beside the captures.
+
+    Raises:
+        BadInput: no captures, no model, or an attack that does not fit.
+    """
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        apply(tree, override)
+    seed, model = tree.pop("seed", 1), tree.pop("model", {})
+    if not isinstance(seed, int):
+        raise BadInput(f"seed: wanted an integer, got {seed!r}")
+    planned = plan([AttackSection.model_validate({"name": attack, **tree})])[0]
+    found = [one for one in find_captures(captures) if planned.wants(one.round, one.client)]
+    if not found:
+        raise BadInput(f"captures: {str(captures)!r} holds none of the rounds and clients asked for")
+    adapter = load_adapter(_spec(read_capture(found[0]), model))
+    planned.attack.check(adapter)
+    run = found[0].directory.parents[1].parent  # <run>/captures/round=R/client=C
+    vault = VaultReader(run / "vault") if (run / "vault").is_dir() else None
+    pool = [tuple(row["tokens"]) for row in read_lines(run / "vault" / "pool.jsonl")]
+    text = json.dumps([planned.settings, planned.knowledge, seed, model], sort_keys=True, default=str)
+    name = f"attack-{attack}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return Replay(
+        found=found,
+        adapter=adapter,
+        planned=planned,
+        vault=vault,
+        pool=pool,
+        seed=seed,
+        out=out or run / name,
+    )
+
+
+def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
+    """Return the model: what the captures say of it, and what the command line says instead."""
+    if not isinstance(overrides, dict):
+        raise BadInput(f"model: wanted model.<key>=value, got {overrides!r}")
+    known = set(ModelSection.model_fields) | {"num_labels", "seed"}
+    for key in overrides:
+        if key not in known:
+            raise BadInput(unknown("key", f"model.{key}", [f"model.{one}" for one in known]))
+    fields = {**first.model, **overrides}
+    if "name" not in fields:
+        raise BadInput(
+            "model.name: the captures do not say which model this is; add model.name=<hub id or "
+            "directory>, and model.tokenizer and model.task where they differ from the defaults"
+        )
+    heads = [t for n, t in first.broadcast.parameters.items() if n in ("score.weight", "classifier.weight")]
+    if heads and "num_labels" not in fields:
+        fields["num_labels"] = heads[0].shape[0]
+    lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+    return ModelSpec(**{**fields, **lists})
+
+
+def run_replay(
+    replay: Replay, display: Display, *, quick: bool = False
+) -> tuple[dict[str, Any], list[Scored]]:
+    """Attack every capture asked for; return the summary, also written to ``replay.out``, and scores."""
+    path = replay.out / "reconstructions.jsonl"
+    path.unlink(missing_ok=True)
+    runner = Runner(
+        planned=[replay.planned],
+        adapter=replay.adapter,
+        seed=replay.seed,
+        vault=replay.vault,
+        controls=not quick,
+        note=lambda row: append_line(path, row),
+        display=display,
+    )
+    for round_ in sorted({one.round for one in replay.found}):
+        captured = (read_capture(one) for one in replay.found if one.round == round_)
+        runner.attack_round([(one.client, one.broadcast, one.update) for one in captured])
+    scorer = Scorer(
+        adapter=replay.adapter,
+        vault=replay.vault,
+        pool=replay.pool,
+        controls=not quick,
+        seed=replay.seed,
+    )
+    scores = scorer.score(list(read_lines(path)))
+    leakage, verdicts = scorer.leakage(scores)
+    summary: dict[str, Any] = {
+        "schema": 1,
+        "name": replay.out.name,
+        "seed": replay.seed,
+        "attacks": [scorer.entry(one) for one in scores],
+        "leakage": leakage,
+        "verdicts": verdicts,
+        "notes": scorer.notes(scores),
+    }
+    write_json(replay.out / "summary.json", summary)
+    return summary, scores

@@ -1,0 +1,109 @@
+"""The messages: what travels between server and clients, and what an attack gets and gives.
+
+No message has a field for text: the types are the first lock on the truth. A field that could
+carry a string is checked against a short list of allowed words.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Literal, get_args
+
+from torch import Tensor
+
+from fedsim.errors import MalformedMessage
+
+if TYPE_CHECKING:
+    from fedsim.models.base import ModelAdapter
+
+Parameters = Mapping[str, Tensor]
+"""Tensors by parameter name, as ``named_parameters`` calls them."""
+
+Scalar = bool | int | float | str
+UpdateKind = Literal["gradient", "delta"]
+Tokens = tuple[int, ...]
+
+
+def _numbers_only(what: str, values: Mapping[str, object]) -> None:
+    for name, value in values.items():
+        if not isinstance(value, (bool, int, float)):
+            raise MalformedMessage(f"{what} {name!r} must be a number, got {type(value).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broadcast:
+    """What the server sent to one client: the round's weights and its training config."""
+
+    round: int  # from 1
+    parameters: Parameters  # the weights that train; frozen ones are public and do not travel
+    config: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What one client returned, as it was on the wire: after clipping, noise and compression.
+
+    ``gradient`` is dL/dθ at the broadcast weights; ``delta`` is θ_local - θ_global.
+    """
+
+    tensors: Parameters
+    kind: UpdateKind
+    num_examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(UpdateKind):
+            allowed = " or ".join(get_args(UpdateKind))
+            raise MalformedMessage(f"update kind must be {allowed}, got {self.kind!r}")
+        if self.num_examples < 0:
+            raise MalformedMessage(f"num_examples must be >= 0, got {self.num_examples}")
+        _numbers_only("metric", self.metrics)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knowledge:
+    """What an attack is granted beyond the protocol; nothing by default, all of it reported."""
+
+    labels: tuple[int, ...] | None = None  # one per example, in the client's order
+    lengths: tuple[int, ...] | None = None  # tokens per example, special tokens included
+    batch_size: int | None = None  # where the protocol does not tell it (secure aggregation)
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "lengths"):
+            values = getattr(self, name) or ()
+            _numbers_only(f"knowledge.{name}", {str(i): value for i, value in enumerate(values)})
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return every kind of knowledge that can be granted, in alphabetical order."""
+        return tuple(sorted(one.name for one in fields(cls)))
+
+    def granted(self) -> dict[str, bool]:
+        """Return the kinds that were granted, for the record beside a score."""
+        return {name: True for name in self.names() if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """All that an attack sees of one client in one round."""
+
+    model: "ModelAdapter"
+    broadcast: Broadcast
+    update: Update
+    knowledge: Knowledge = field(default_factory=Knowledge)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """An attack's guess: token ids, and numbers about how it came to them.
+
+    ``sequences`` is empty when nothing was found: a failure never looks like a result.
+    """
+
+    sequences: tuple[Tokens, ...]
+    diagnostics: Mapping[str, bool | int | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for sequence in self.sequences:
+            if not all(isinstance(token, int) for token in sequence):
+                raise MalformedMessage(f"a sequence must hold token ids, got {sequence!r}")
+        _numbers_only("diagnostic", self.diagnostics)

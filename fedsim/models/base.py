@@ -1,0 +1,356 @@
+"""What an attack may ask of a model, so that no attack ever says ``if gpt2``."""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Literal
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from fedsim.errors import BadInput, MalformedMessage, unknown
+from fedsim.messages import Parameters, Tokens
+from fedsim.models.lora import add_lora
+from fedsim.rng import global_stream
+
+Task = Literal["classification", "causal-lm", "masked-lm"]
+IGNORED = -100  # the label that transformers' losses leave out
+MASKED_SHARE = 0.15  # Devlin et al., NAACL 2019, sec. 3.1: 15 % of the tokens; 80/10/10 of those
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """All that is public about the model: enough to build it again anywhere, weights aside."""
+
+    name: str  # hub id, local directory, or builtin:<preset>
+    tokenizer: str = ""  # hub id or directory; default: the model's own
+    task: Task = "classification"
+    weights: Literal["pretrained", "random"] = "pretrained"
+    seed: int = 1  # of random weights, of a new head, of LoRA's A
+    num_labels: int = 2  # classification only
+    lora_rank: int = 0  # 0: full fine-tuning
+    lora_targets: tuple[str, ...] = ()  # module names; default: the family's q, k, v
+    freeze: tuple[str, ...] = ()  # groups ("embeddings", "layers.0", "head") or patterns
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A weight whose input is a layer's hidden state."""
+
+    name: str
+    input_axis: int  # which axis of the weight is that input's
+    fused: int = 1  # how many maps of equal width the weight holds side by side on the other axis
+
+
+class Trunk:
+    """The embeddings and first ``depth`` blocks, ending in the input of the next block's q, k, v.
+
+    That is f0(token, position) of DAGER for ``depth`` 0 and f1(prefix) for ``depth`` 1.
+    """
+
+    def __init__(self, adapter: "ModelAdapter", module: nn.Module) -> None:
+        self._adapter = adapter
+        self._module = module
+        self._loaded = adapter.loads
+
+    @torch.no_grad()
+    def inputs(
+        self, tokens: Tensor, *, first: int = 0, past: DynamicCache | None = None
+    ) -> tuple[Tensor, DynamicCache | None]:
+        """Return the hidden states that the next block's q, k, v read, and the keys and values so far.
+
+        Args:
+            tokens: (N, T) int64.
+            first: the position of ``tokens[:, 0]``; with ``past``, the length of the prefix.
+            past: keys and values of the N prefixes, which this call extends in place.
+
+        Returns:
+            (N, T, D) float32 on the adapter's device, and ``past`` with the new tokens added (None for encoders).
+        """
+        if self._loaded != self._adapter.loads:
+            raise RuntimeError("other weights were loaded into the model since this trunk was made")
+        device = self._adapter.device
+        tokens = tokens.to(device)
+        positions = torch.arange(first, first + tokens.shape[1], device=device)
+        extra: dict[str, Any] = {}
+        if self._adapter.causal:
+            extra = {"past_key_values": past or DynamicCache(), "use_cache": True}
+        seen = tokens.shape[1] + (past.get_seq_length() if past is not None else 0)
+        output = self._module(
+            input_ids=tokens,
+            attention_mask=torch.ones(len(tokens), seen, dtype=torch.int64, device=device),
+            position_ids=positions.expand(tokens.shape),
+            **extra,
+        )
+        return output.last_hidden_state, extra.get("past_key_values")
+
+
+def select(past: DynamicCache, rows: Tensor) -> DynamicCache:
+    """Return the keys and values of the prefixes in ``rows`` (K,), in that order; ``past`` stays."""
+    chosen = DynamicCache()
+    for place, layer in enumerate(past.layers):
+        if layer.keys is not None and layer.values is not None:
+            chosen.update(layer.keys[rows], layer.values[rows], place)
+    return chosen
+
+
+class ModelAdapter(ABC):
+    """One model family on ``transformers``: how to build it, train it and look into it.
+
+    The adapter owns one module, a workspace: whoever needs weights in it loads them first.
+    """
+
+    family: ClassVar[str]
+    causal: ClassVar[bool]  # a token sees only those before it: prefixes can be tested alone
+    positional: ClassVar[bool]  # the first layer's input depends on the position
+    classes: ClassVar[Mapping[str, type[PreTrainedModel]]]  # by task
+    groups: ClassVar[Mapping[str, tuple[str, ...]]]  # what "freeze" can name, as patterns
+    attention: ClassVar[tuple[str, ...]]  # LoRA's default targets
+    stack: ClassVar[str]  # the last part of the name of the list of blocks
+
+    def __init__(
+        self, spec: ModelSpec, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        if spec.task not in self.classes:
+            raise BadInput(
+                f"model.task: a {self.family} model can do {' or '.join(sorted(self.classes))}, "
+                f"got {spec.task!r}"
+            )
+        self.spec = spec
+        self.config = config
+        self.tokenizer = tokenizer
+        self.device = torch.device("cpu")
+        self.loads = 0  # how often weights were loaded: a trunk made before is stale
+        self._module: PreTrainedModel | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.name!r}, task={self.spec.task!r})"
+
+    def to(self, device: torch.device | str) -> "ModelAdapter":
+        """Have the workspace on ``device`` from now on; messages stay on the CPU."""
+        device = torch.device(device)
+        if device != self.device:
+            self.device, self._module = device, None
+        return self
+
+    @property
+    def vocabulary(self) -> int:
+        """V: the number of token ids the model embeds."""
+        return int(self.config.vocab_size)
+
+    @property
+    def width(self) -> int:
+        """D: the width of the hidden state."""
+        return int(self.config.hidden_size)
+
+    @property
+    def layers(self) -> int:
+        """L: the number of blocks."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def positions(self) -> int:
+        """The longest sequence the model can take, in tokens."""
+        return int(self.config.max_position_embeddings)
+
+    @property
+    def prefix(self) -> Tokens:
+        """The special tokens that the tokenizer puts before every text."""
+        return self._around()[0]
+
+    @property
+    def suffix(self) -> Tokens:
+        """The special tokens that the tokenizer puts after every text."""
+        return self._around()[1]
+
+    def _around(self) -> tuple[Tokens, Tokens]:
+        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = list(self.tokenizer("a")["input_ids"])
+        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        return tuple(full[:start]), tuple(full[start + len(bare) :])
+
+    @property
+    def special(self) -> frozenset[int]:
+        """The ids that stand for no text: dropped before scoring."""
+        return frozenset(self.tokenizer.all_special_ids)
+
+    @property
+    def pad(self) -> int:
+        """The id that fills a batch up on the right; it gets no gradient."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+    @property
+    def module(self) -> PreTrainedModel:
+        """The workspace: its weights are whatever was loaded or trained last."""
+        if self._module is None:
+            self._module = self.build()
+        return self._module
+
+    def build(self) -> PreTrainedModel:
+        """Return a fresh module: pretrained or random weights, LoRA and freezing as in the spec."""
+        with global_stream(self.spec.seed, "model"):
+            module = self._fresh()
+            if self.spec.lora_rank:
+                targets = self.spec.lora_targets or self.attention
+                module = add_lora(module, self.spec.lora_rank, targets, self.spec.task)
+        self._freeze(module)
+        return module.to(self.device).eval()  # type: ignore[arg-type]
+
+    def _fresh(self) -> PreTrainedModel:
+        kind = self.classes[self.spec.task]
+        config = copy.deepcopy(self.config)
+        config.pad_token_id = self.pad
+        if self.spec.task == "classification":
+            config.num_labels = self.spec.num_labels
+        how: dict[str, Any] = {"attn_implementation": "eager", "dtype": torch.float32}
+        if self.spec.weights == "random":
+            return kind._from_config(config, **how)
+        try:
+            return kind.from_pretrained(self.spec.name, config=config, **how)
+        except (OSError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BadInput(f"model.name: no weights in {self.spec.name!r}: {reason}") from error
+
+    def _freeze(self, module: nn.Module) -> None:
+        parameters = dict(module.named_parameters())
+        for name in self.spec.freeze:
+            patterns = self.groups.get(name, (name,))
+            if name.startswith("layers."):
+                patterns = (f"*.{self.stack}.{name.removeprefix('layers.')}.*",)
+            hits = [one for one in parameters if any(fnmatchcase(one, p) for p in patterns)]
+            if not hits:
+                known = [*self.groups, *(f"layers.{i}" for i in range(self.layers))]
+                raise BadInput(f"model.freeze: {unknown('parameters', name, known)}")
+            for one in hits:
+                parameters[one].requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in parameters.values()):
+            raise BadInput(f"model.freeze: nothing is left to train with {list(self.spec.freeze)}")
+
+    def trainable(self) -> list[str]:
+        """Return the names of the parameters that train, so travel."""
+        return [name for name, one in self.module.named_parameters() if one.requires_grad]
+
+    def initial_parameters(self) -> dict[str, Tensor]:
+        """Return the weights of round 1 that train, from a fresh module."""
+        self._module, self.loads = self.build(), self.loads + 1
+        return {
+            name: parameter.detach().cpu().clone()
+            for name, parameter in self._module.named_parameters()
+            if parameter.requires_grad
+        }
+
+    @torch.no_grad()
+    def load(self, parameters: Parameters) -> PreTrainedModel:
+        """Copy ``parameters`` into the workspace and return it.
+
+        Raises:
+            MalformedMessage: a name or a shape that the model does not have, or one that is missing.
+        """
+        slots = dict(self.module.named_parameters(remove_duplicate=False))
+        slots |= dict(self.module.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]
+        for name, tensor in parameters.items():
+            if name not in slots:
+                raise MalformedMessage(f"{self!r} has no parameter {name!r}")
+            if slots[name].shape != tensor.shape:
+                wanted, got = tuple(slots[name].shape), tuple(tensor.shape)
+                raise MalformedMessage(f"parameter {name!r} must have shape {wanted}, got {got}")
+        missing = [name for name in self.trainable() if name not in parameters]
+        if missing:
+            raise MalformedMessage(f"{len(missing)} parameters are missing, first {missing[0]!r}")
+        self.loads += 1
+        for name, tensor in parameters.items():
+            slots[name].copy_(tensor)
+        return self.module
+
+    def batch(
+        self, sequences: Sequence[Tokens], labels: Sequence[int | None], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return what the model's forward takes: right-padded ids, mask and the task's labels.
+
+        Args:
+            sequences: token ids, special tokens included; none empty.
+            labels: one per sequence; read for classification only.
+            generator: chooses the tokens to mask; read for masked-lm only.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` (B, T) and ``labels`` (B,) or (B, T), all int64, on the
+            adapter's device.
+        """
+        size = (len(sequences), max(map(len, sequences)))
+        ids = torch.full(size, self.pad)  # (B, T)
+        mask = torch.zeros(size, dtype=torch.int64)
+        for row, tokens in enumerate(sequences):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        if self.spec.task == "classification":
+            targets = torch.tensor(labels)
+        elif self.spec.task == "causal-lm":
+            targets = ids.masked_fill(mask == 0, IGNORED)
+        else:
+            ids, targets = self._mask(ids, generator)
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": targets}
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def _mask(self, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        special = torch.isin(ids, torch.tensor(sorted(self.special)))
+        draw = torch.rand(ids.shape, generator=generator).masked_fill(special, 2.0)
+        chosen = (draw < MASKED_SHARE) | (draw == draw.amin(dim=1, keepdim=True))  # at least one
+        chosen &= ~special
+        fate = torch.rand(ids.shape, generator=generator)
+        noise = torch.randint(self.vocabulary, ids.shape, generator=generator)
+        masked = ids.masked_fill(chosen & (fate < 0.8), int(self.tokenizer.mask_token_id or 0))
+        masked = torch.where(chosen & (fate >= 0.9), noise, masked)
+        return masked, ids.masked_fill(~chosen, IGNORED)
+
+    def projections(self, layer: int) -> tuple[Projection, ...]:
+        """Return the weights that read the hidden state entering ``layer``: its q, k and v."""
+        base = f"{self._path()}{self.stack}.{layer}."
+        return tuple(replace(one, name=base + one.name) for one in self._reads())
+
+    @abstractmethod
+    def _reads(self) -> tuple[Projection, ...]:
+        """Return q, k and v with their names inside a block."""
+
+    def _path(self) -> str:
+        """Return what stands before the list of blocks in a parameter's name."""
+        return next(
+            name[: name.index(f"{self.stack}.0.")]
+            for name, _ in self.module.named_parameters()
+            if f"{self.stack}.0." in name
+        )
+
+    def trunks(self, parameters: Parameters, *depths: int) -> tuple[Trunk, ...]:
+        """Return the model's first blocks at the weights ``parameters``, one trunk for each depth.
+
+        They share the workspace, so they work until other weights are loaded.
+        """
+        for depth in depths:
+            if not 0 <= depth < self.layers:
+                raise ValueError(f"depth must be in [0, {self.layers}), got {depth}")
+        module = self.load(parameters).eval()
+        whole = module.get_base_model() if self.spec.lora_rank else module  # type: ignore[operator]
+        return tuple(Trunk(self, self._cut(whole.base_model, depth)) for depth in depths)
+
+    @abstractmethod
+    def _cut(self, base: nn.Module, depth: int) -> nn.Module:
+        """Return ``base`` with ``depth`` blocks and the next block's input norm as its last."""
+
+
+def shell(module: nn.Module, **parts: nn.Module | None) -> nn.Module:
+    """Return a module that shares all of ``module`` but has ``parts`` in place of some children."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    for name, part in parts.items():
+        twin._modules[name] = part
+    return twin

@@ -1,0 +1,90 @@
+"""From a spec to an adapter: presets, local directories, hub ids."""
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from fedsim.errors import BadInput
+from fedsim.models.base import ModelAdapter, ModelSpec
+from fedsim.models.bert import BertAdapter
+from fedsim.models.gpt2 import GPT2Adapter
+from fedsim.models.llama import LlamaAdapter
+from fedsim.models.presets import preset, preset_tokenizer
+
+FAMILIES: dict[str, type[ModelAdapter]] = {
+    one.family: one for one in (BertAdapter, GPT2Adapter, LlamaAdapter)
+}
+BUILTIN = "builtin:"
+
+
+def load_adapter(spec: ModelSpec) -> ModelAdapter:
+    """Return the adapter for ``spec``; weights are built or read when they are first needed.
+
+    Raises:
+        BadInput: the model, its tokenizer or its family cannot be had; one line says why.
+    """
+    if spec.name.startswith(BUILTIN):
+        config = preset(spec.name.removeprefix(BUILTIN))
+        spec = replace(spec, weights="random")  # a preset has no others
+    else:
+        config = _config(spec.name)
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise BadInput(
+            f"model.name: {spec.name!r} is a {config.model_type!r} model; "
+            f"families known: {', '.join(sorted(FAMILIES))}"
+        )
+    tokenizer = _tokenizer(spec, family.family)
+    if len(tokenizer) > int(config.vocab_size):
+        raise BadInput(
+            f"model.tokenizer: it has {len(tokenizer)} tokens, but {spec.name!r} embeds only "
+            f"{config.vocab_size}"
+        )
+    return family(spec, config, tokenizer)
+
+
+@functools.lru_cache(maxsize=1)
+def cached_adapter(spec: ModelSpec) -> ModelAdapter:
+    """Return this process's one adapter for ``spec``, so that a large model is in memory once."""
+    return load_adapter(spec)
+
+
+def _config(name: str) -> PreTrainedConfig:
+    _check_directory(name, "config.json", "model.name")
+    try:
+        return AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"model.name: {_reason(name, error)}") from error
+
+
+def _tokenizer(spec: ModelSpec, family: str) -> PreTrainedTokenizerBase:
+    name = spec.tokenizer or spec.name
+    if name.startswith(BUILTIN):
+        return preset_tokenizer(family)
+    _check_directory(name, "tokenizer*", "model.tokenizer")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise BadInput(f"model.tokenizer: {_reason(name, error)}") from error
+    return tokenizer
+
+
+def _check_directory(name: str, needed: str, key: str) -> None:
+    path = Path(name)
+    if path.is_dir():
+        if not any(path.glob(needed)):
+            raise BadInput(f"{key}: the directory {name!r} holds no {needed} file")
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
+        raise BadInput(f"{key}: wanted a hub id, a directory or builtin:<preset>, got {name!r}")
+
+
+def _reason(name: str, error: Exception) -> str:
+    if Path(name).is_dir():
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        return f"the directory {name!r} cannot be read: {line}"
+    return (
+        f"{name!r} is neither a directory nor in the local cache, and the model hub did not give it; "
+        "wanted a hub id, a directory or builtin:<preset>"
+    )

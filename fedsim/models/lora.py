@@ -1,0 +1,35 @@
+"""LoRA by peft: only adapters and the new head train, so only they travel."""
+
+from collections.abc import Sequence
+from typing import cast
+
+import peft
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from fedsim.errors import BadInput
+
+TASK_TYPES = {"classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}  # peft's; it unfreezes the head
+
+
+def add_lora(
+    module: PreTrainedModel, rank: int, targets: Sequence[str], task: str
+) -> PreTrainedModel:
+    """Return ``module`` with adapters of ``rank`` on the linear maps named in ``targets``.
+
+    Source: Hu et al., "LoRA", ICLR 2022, arXiv:2106.09685; alpha = rank, so the scale is 1.
+    """
+    if rank < 0:
+        raise BadInput(f"model.lora_rank must be >= 0, got {rank}")
+    hits = {name.rsplit(".", 1)[-1]: part for name, part in module.named_modules()}
+    missing = [name for name in targets if name not in hits]
+    if missing:
+        raise BadInput(f"model.lora_targets: no module is called {missing[0]!r}")
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=rank,
+        target_modules=list(targets),
+        task_type=TASK_TYPES.get(task),
+        fan_in_fan_out=any(isinstance(hits[name], Conv1D) for name in targets),
+    )
+    return cast(PreTrainedModel, peft.get_peft_model(module, config))

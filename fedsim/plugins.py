@@ -1,0 +1,62 @@
+"""Plugin tables: the project's own attacks and defenses, and those that others register.
+
+Outsiders register a class under the entry-point group ``fedsim.attacks`` or ``fedsim.defenses``.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from fedsim.errors import BadInput, unknown
+
+P = TypeVar("P")
+
+
+def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, type[P]]:
+    """Return ``own`` and the plugins registered under ``group``, by name.
+
+    Raises:
+        BadInput: an outsider's plugin takes a name that is taken, cannot be imported, or is no ``base``.
+    """
+    known = dict(own)
+    for point in entry_points(group=group):
+        try:
+            found = point.load()
+        except Exception as error:  # anything may go wrong while a stranger's module is imported
+            raise BadInput(f"plugin {point.name!r} ({point.value}): {error!r}") from error
+        if not (isinstance(found, type) and issubclass(found, base)):
+            raise BadInput(f"plugin {point.name!r} ({point.value}) must be a {base.__name__} class")
+        if point.name in known:
+            raise BadInput(f"plugin {point.name!r} ({point.value}): that name is taken")
+        known[point.name] = found
+    return known
+
+
+def make(
+    what: str, name: str, known: Mapping[str, type[P]], parameters: Mapping[str, Any]
+) -> P:
+    """Return the plugin called ``name`` with ``parameters``, checked against its fields.
+
+    Raises:
+        BadInput: an unknown name, an unknown parameter, a wrong type or a value out of range.
+    """
+    if name not in known:
+        raise BadInput(unknown(what, name, known))
+    kind = known[name]
+    fields = getattr(kind, "__dataclass_fields__", {})
+    for parameter in parameters:
+        if parameter not in fields:
+            raise BadInput(f"{what} {name}: {unknown('parameter', parameter, fields)}")
+    adapter: TypeAdapter[P] = TypeAdapter(kind)
+    try:
+        return adapter.validate_python(dict(parameters), strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        got = f", got {first['input']!r}" if place else ""
+        raise BadInput(f"{what} {name}: {f'{place}: ' if place else ''}{reason}{got}") from error
+
+

@@ -1,0 +1,70 @@
+"""How a client trains: the settings that travel, and the shape of a training that defenses wrap."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from fedsim.errors import MalformedMessage
+from fedsim.messages import Parameters, Scalar, Tokens
+
+Algorithm = Literal["fedsgd", "fedavg"]
+Optimizer = Literal["sgd", "momentum", "adamw"]
+WireDtype = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """What a server tells its clients about a round's training."""
+
+    algorithm: Algorithm = "fedsgd"  # fedsgd uploads a gradient, fedavg a delta
+    local_epochs: int = 1  # fedavg only
+    mini_batch_size: int = 4  # examples a local step, fedavg only
+    learning_rate: float = 1e-2  # of the local steps (fedavg) or of the server's (fedsgd)
+    optimizer: Optimizer = "sgd"  # fedavg only; momentum 0.9, AdamW with torch's defaults
+    dropout: bool = False  # True: the model's own rates
+    wire_dtype: WireDtype = "float32"  # of the update
+    proximal_mu: float = 0.0  # FedProx's weight of ||θ - θ_global||² / 2, set by its strategy
+
+    def as_config(self) -> dict[str, Scalar]:
+        """Return the settings as a training config's scalars."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Scalar]) -> "TrainingSettings":
+        """Return the settings a server sent; keys of other owners are left alone."""
+        names = {one.name for one in fields(cls)}
+        try:
+            return cls(**{k: v for k, v in config.items() if k in names})  # type: ignore[arg-type]
+        except TypeError as error:
+            raise MalformedMessage(f"training config: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What a client trains on in one round."""
+
+    sequences: tuple[Tokens, ...]  # token ids, special tokens included
+    labels: tuple[int | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def take(self, rows: list[int]) -> "Examples":
+        """Return the examples in ``rows``, in that order."""
+        return Examples(
+            sequences=tuple(self.sequences[row] for row in rows),
+            labels=tuple(self.labels[row] for row in rows),
+        )
+
+
+class Training(Protocol):
+    """A client's training: from the broadcast weights and its examples to the raw update."""
+
+    def __call__(
+        self, parameters: Parameters, examples: Examples, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], float]:
+        """Return the update's tensors by parameter name, and the mean loss it saw."""
+        ...

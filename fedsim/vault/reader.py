@@ -1,0 +1,35 @@
+"""The reading side of the vault: for the lab alone, which scores what attacks found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsim.errors import MalformedMessage
+from fedsim.files import read_lines
+from fedsim.messages import Tokens
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What one client trained on in one round."""
+
+    sequences: tuple[Tokens, ...]
+    labels: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class VaultReader:
+    """Reads back what :class:`fedsim.vault.writer.VaultWriter` noted."""
+
+    root: Path
+
+    def truth(self, round_: int, client: int) -> Truth | None:
+        """Return the truth of one client in one round, or None where none was noted."""
+        path = self.root / f"round={round_}" / f"client={client}.jsonl"
+        if not path.exists():
+            return None
+        rows = list(read_lines(path))
+        try:
+            sequences = tuple(tuple(int(token) for token in row["tokens"]) for row in rows)
+            return Truth(sequences=sequences, labels=tuple(row.get("label") for row in rows))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MalformedMessage(f"{path}: each line needs a list 'tokens': {error!r}") from error

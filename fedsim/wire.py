@@ -1,0 +1,131 @@
+"""Messages to Flower records and back: the only file that knows a record's keys.
+
+A fedsim client answers with one ArrayRecord (the update), one MetricRecord and one ConfigRecord
+that says what the arrays are. A stock Flower client sends no such ConfigRecord: its arrays are
+weights, and its update is what they moved by.
+"""
+
+from collections.abc import Mapping
+from typing import cast, get_args
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from torch import Tensor
+
+from fedsim.errors import MalformedMessage
+from fedsim.messages import Broadcast, Parameters, Scalar, Update, UpdateKind
+
+ARRAYS = "arrays"  # the key under which Flower's strategies look for the arrays, both ways
+CONFIG = "config"
+METRICS = "metrics"
+UPDATE = "fedsim.update"
+ROUND = "server-round"  # written by Flower's strategies into the config of each round
+EXAMPLES = "num-examples"  # the weight of a reply in Flower's averages
+PROXIMAL = "proximal-mu"  # written by FedProx
+PARTITION = "partition-id"
+
+
+def to_arrays(parameters: Parameters) -> ArrayRecord:
+    """Return ``parameters`` as an ArrayRecord, dtypes kept (numpy, so Flower, has no bfloat16)."""
+    return ArrayRecord(
+        {
+            name: Array(np.ascontiguousarray(tensor.detach().cpu().numpy()))
+            for name, tensor in parameters.items()
+        }
+    )
+
+
+def to_tensors(arrays: ArrayRecord) -> dict[str, Tensor]:
+    """Return the arrays as tensors of their own: changing one changes nothing that travels."""
+    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in arrays.items()}
+
+
+def train_config(config: Mapping[str, Scalar]) -> ConfigRecord:
+    """Return a round's training config as the server sends it."""
+    return ConfigRecord(dict(config))
+
+
+def update_content(update: Update) -> RecordDict:
+    """Return what a client answers with."""
+    metrics = MetricRecord({EXAMPLES: update.num_examples, **update.metrics})
+    kind = ConfigRecord({"kind": update.kind})
+    return RecordDict({ARRAYS: to_arrays(update.tensors), METRICS: metrics, UPDATE: kind})
+
+
+def sent_round(content: RecordDict) -> int | None:
+    """Return the round a server message belongs to, or None where it does not say."""
+    for record in content.config_records.values():
+        if ROUND in record:
+            return int(cast(int, record[ROUND]))
+    return None
+
+
+def _only_arrays(content: RecordDict, what: str) -> ArrayRecord:
+    records = list(content.array_records.values())
+    if len(records) != 1:
+        raise MalformedMessage(f"a {what} must hold exactly one ArrayRecord, got {len(records)}")
+    return records[0]
+
+
+def read_broadcast(content: RecordDict, round_: int) -> Broadcast:
+    """Return what a server message said; any Flower app's will do."""
+    config: dict[str, Scalar] = {}
+    for record in content.config_records.values():
+        config |= {k: v for k, v in record.items() if isinstance(v, (bool, int, float, str))}
+    if PROXIMAL in config:
+        config["proximal_mu"] = config[PROXIMAL]
+    return Broadcast(
+        round=round_, parameters=to_tensors(_only_arrays(content, "broadcast")), config=config
+    )
+
+
+def update_kind(content: RecordDict) -> UpdateKind | None:
+    """Return what a reply says its arrays are, or None: a stock Flower client's weights."""
+    record = content.config_records.get(UPDATE)
+    if record is None:
+        return None
+    kind = record.get("kind")
+    if kind not in get_args(UpdateKind):
+        raise MalformedMessage(f"update kind must be gradient or delta, got {kind!r}")
+    return cast(UpdateKind, kind)
+
+
+def read_update(content: RecordDict, broadcast: Broadcast) -> Update:
+    """Return what a client answered, as it was on the wire.
+
+    Weights become a delta: their difference from the broadcast in float64, rounded to float32.
+    """
+    tensors = to_tensors(_only_arrays(content, "reply"))
+    kind = update_kind(content)
+    if kind is None:
+        tensors = difference(tensors, broadcast.parameters)
+        kind = "delta"
+    metrics: dict[str, float] = {}
+    for record in content.metric_records.values():
+        metrics |= {k: v for k, v in record.items() if isinstance(v, (int, float))}
+    return Update(
+        tensors=tensors, kind=kind, num_examples=int(metrics.pop(EXAMPLES, 0)), metrics=metrics
+    )
+
+
+def difference(local: Parameters, sent: Parameters) -> dict[str, Tensor]:
+    """Return ``local - sent`` for every floating-point tensor; counters and the like are no update."""
+    missing = sorted(set(local) - set(sent))
+    if missing:
+        raise MalformedMessage(f"the reply holds arrays that were never sent: {missing[:3]}")
+    return {
+        name: (tensor.double() - sent[name].double()).float()
+        for name, tensor in local.items()
+        if tensor.is_floating_point()
+    }
+
+
+def whoami_content(partition: int) -> RecordDict:
+    """Return a client's answer to the harness that asks which partition it holds."""
+    return RecordDict({"node": ConfigRecord({PARTITION: partition})})
+
+
+def read_partition(content: RecordDict) -> int:
+    """Return the partition a client named."""
+    return int(cast(int, content.config_records["node"][PARTITION]))

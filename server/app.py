@@ -1,0 +1,96 @@
+"""The Flower server: it follows the protocol, and its grid is tapped."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from fedsim.messages import Parameters, Scalar
+from fedsim.wire import to_arrays, to_tensors, train_config
+from server.grids import PartitionedGrid
+from server.state import load_state, save_state
+from server.strategies import Driven, FromUpdates, make_strategy, uniform
+from server.tap import Hook, TapGrid
+
+TIMEOUT = 24 * 3600.0  # seconds a round may take
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands: enough to go on from."""
+
+    round: int  # the last one that is done; 0 before the first
+    parameters: Parameters
+    strategy: Mapping[str, Tensor] = field(default_factory=dict)  # see server.state
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """What the server is started with."""
+
+    clients: int
+    clients_per_round: int
+    rounds: int
+    seed: int
+    strategy: str = "fedavg"
+    strategy_options: Mapping[str, Any] = field(default_factory=dict)
+    on_failure: Literal["stop", "continue"] = "stop"
+    learning_rate: float = 1e-2  # of the step along averaged gradients
+    config: Mapping[str, Scalar] = field(default_factory=dict)  # sent with every broadcast
+
+
+def build_server_app(
+    settings: ServerSettings,
+    start: Progress,
+    hooks: Sequence[Hook],
+    after_round: Callable[[Progress], None],
+) -> ServerApp:
+    """Return the Flower app that runs ``settings.rounds`` rounds.
+
+    Args:
+        settings: the protocol.
+        start: where to begin: initial weights, or a checkpoint.
+        hooks: shown every round's exchanges, see :class:`server.tap.TapGrid`.
+        after_round: called with the state after ``start`` itself and after each round.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        inner = make_strategy(settings.strategy, settings.strategy_options)
+        load_state(inner, dict(start.strategy))
+        tapped = TapGrid(
+            PartitionedGrid(grid, settings.clients), hooks, on_failure=settings.on_failure
+        )
+        strategy = Driven(
+            FromUpdates(inner, learning_rate=settings.learning_rate),
+            uniform(settings.clients_per_round, settings.seed),
+            first_round=start.round + 1,
+        )
+        strategy.start(
+            grid=tapped,
+            initial_arrays=to_arrays(start.parameters),
+            num_rounds=settings.rounds - start.round,
+            timeout=TIMEOUT,
+            train_config=train_config(settings.config),
+            evaluate_fn=_reporter(start.round, inner, after_round),
+        )
+
+    return app
+
+
+def _reporter(
+    done: int, strategy: Strategy, after_round: Callable[[Progress], None]
+) -> Callable[[int, ArrayRecord], None]:
+    def report(round_: int, arrays: ArrayRecord) -> None:
+        after_round(
+            Progress(
+                round=done + round_, parameters=to_tensors(arrays), strategy=save_state(strategy)
+            )
+        )
+
+    return report

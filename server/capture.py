@@ -1,0 +1,49 @@
+"""A tap's hook that writes what it sees to disk: evidence that can be attacked again."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsim.captures import place, write_capture
+from fedsim.wire import read_broadcast, read_update
+from server.tap import Exchange
+
+
+class Capture:
+    """Writes every exchange of a round under ``root``, one directory a (round, client).
+
+    Args:
+        root: where to write.
+        model: what the clients train, as the fields of ``fedsim.models.ModelSpec``, e.g.
+            ``{"name": "gpt2", "task": "classification"}``. It is public, and an attack needs it;
+            left out, it is given on the command line of ``fedsim attack``.
+    """
+
+    def __init__(self, root: str | Path, *, model: Mapping[str, Any] | None = None) -> None:
+        self.root = Path(root)
+        self.model = dict(model or {})
+        self._clients: dict[int, int] = {}  # node id -> client, in order of first sight
+
+    def __call__(self, exchanges: Sequence[Exchange]) -> None:
+        """Write the exchanges that a client answered."""
+        written: dict[int, Path] = {}  # id of what was sent -> its file
+        for one in exchanges:
+            client = self._client(one)
+            if one.received is None:
+                continue
+            broadcast = read_broadcast(one.sent, one.round)
+            directory = place(self.root, one.round, client)
+            write_capture(
+                directory,
+                client,
+                broadcast,
+                read_update(one.received, broadcast),
+                self.model,
+                same_broadcast=written.get(id(one.sent)),
+            )
+            written[id(one.sent)] = directory / "broadcast.safetensors"
+
+    def _client(self, exchange: Exchange) -> int:
+        if exchange.client is not None:
+            return exchange.client
+        return self._clients.setdefault(exchange.node_id, len(self._clients))

@@ -1,0 +1,110 @@
+"""Grids around grids: who is there, and in which order."""
+
+import time
+from collections.abc import Iterable
+
+from flwr.app import Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from typing_extensions import override
+
+from fedsim.errors import ClientFailure
+from fedsim.wire import read_partition
+
+
+class GridProxy(Grid):
+    """A Grid that hands everything to the one inside it; the base of those that do more."""
+
+    def __init__(self, inner: Grid) -> None:
+        self.inner = inner
+
+    @override
+    def set_run(self, run: Run) -> None:
+        self.inner.set_run(run)
+
+    @property
+    @override
+    def run(self) -> Run:
+        return self.inner.run
+
+    @override
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return self.inner.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    @override
+    def get_node_ids(self) -> Iterable[int]:
+        return self.inner.get_node_ids()
+
+    @override
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return self.inner.push_messages(messages)
+
+    @override
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self.inner.pull_messages(message_ids)
+
+    @override
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        return self.inner.send_and_receive(messages, timeout=timeout)
+
+
+class PartitionedGrid(GridProxy):
+    """Waits for every client, asks each once which partition it holds, and lists them in that order.
+
+    Node ids are random in every run, and clients register while the server already runs: without
+    this, neither who takes part nor the order of a float sum would be fixed by the seed.
+    """
+
+    def __init__(self, inner: Grid, expected: int, *, wait: float = 120.0) -> None:
+        super().__init__(inner)
+        self.expected = expected
+        self.wait = wait  # seconds
+        self.partition: dict[int, int] = {}  # node id -> partition = client
+
+    @override
+    def get_node_ids(self) -> Iterable[int]:
+        if not self.partition:
+            self.partition = self._ask(self._connected())
+        return sorted(self.partition, key=self.partition.__getitem__)
+
+    def _connected(self) -> list[int]:
+        end = time.monotonic() + self.wait
+        while len(ids := list(self.inner.get_node_ids())) < self.expected:
+            if time.monotonic() > end:
+                raise ClientFailure(
+                    f"{len(ids)} of {self.expected} clients connected after {self.wait:.0f} s"
+                )
+            time.sleep(0.05)
+        return ids
+
+    def _ask(self, ids: list[int]) -> dict[int, int]:
+        queries = [Message(RecordDict(), node, MessageType.QUERY) for node in ids]
+        replies = list(self.inner.send_and_receive(queries, timeout=600))
+        errors = [reply.error.reason for reply in replies if reply.has_error()]
+        if errors or len(replies) < self.expected:
+            told = len(replies) - len(errors)
+            raise ClientFailure(
+                f"{told} of {self.expected} clients told their partition; errors: {errors}"
+            )
+        return {reply.metadata.src_node_id: read_partition(reply.content) for reply in replies}
+
+
+class Only(GridProxy):
+    """Shows the strategy the chosen nodes alone."""
+
+    def __init__(self, inner: Grid, ids: list[int]) -> None:
+        super().__init__(inner)
+        self.ids = ids
+
+    @override
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.ids)

@@ -1,0 +1,126 @@
+"""The tap: a Grid that shows every training exchange to its hooks and changes none.
+
+One line puts it into any Flower server: ``strategy.start(grid=TapGrid(grid, [Capture("captures/")]),
+...)``. It follows the protocol and looks.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from typing_extensions import override
+
+from fedsim.errors import ClientFailure
+from fedsim.flower import snapshot
+from fedsim.wire import sent_round
+from server.grids import GridProxy
+
+logger = logging.getLogger("fedsim.tap")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """What the server sent to one client, and what came back."""
+
+    round: int
+    node_id: int
+    client: int | None  # the partition, where a harness knows it; a real server does not
+    sent: RecordDict
+    received: RecordDict | None  # None: the client failed or was late
+    error: str | None = None
+
+
+Hook = Callable[[Sequence[Exchange]], None]
+
+
+class TapGrid(GridProxy):
+    """Hands snapshots of each round's training exchanges to ``hooks``, then the replies, untouched, on.
+
+    Args:
+        inner: the grid of the app, or a harness around it.
+        hooks: called in order, once a round, in the server's thread.
+        on_failure: ``stop`` raises ClientFailure when a client fails; ``continue`` logs it and goes
+            on with the others, as Flower does (which says so at level INFO only).
+        prefix: the message types to look at.
+    """
+
+    def __init__(
+        self,
+        inner: Grid,
+        hooks: Iterable[Hook],
+        *,
+        on_failure: Literal["stop", "continue"] = "continue",
+        prefix: str = "train",
+    ) -> None:
+        super().__init__(inner)
+        self.hooks = list(hooks)
+        self.on_failure = on_failure
+        self.prefix = prefix
+        self._count = 0
+
+    @override
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        messages = list(messages)  # may be a generator, and is needed twice
+        if not messages or not messages[0].metadata.message_type.startswith(self.prefix):
+            return self.inner.send_and_receive(messages, timeout=timeout)
+        self._count += 1
+        sent = self._snapshots(messages)
+        replies = list(self.inner.send_and_receive(messages, timeout=timeout))
+        exchanges = self._pair(messages, sent, replies)
+        self._report([one for one in exchanges if one.error is not None])
+        for hook in self.hooks:
+            hook(exchanges)
+        return replies
+
+    def _snapshots(self, messages: list[Message]) -> list[RecordDict]:
+        """Copy what is sent: Flower shares one record among all messages and rewrites it next round."""
+        copies: dict[int, RecordDict] = {}
+        for message in messages:
+            if id(message.content) not in copies:
+                copies[id(message.content)] = snapshot(message.content)
+        return [copies[id(message.content)] for message in messages]
+
+    def _pair(
+        self, messages: list[Message], sent: list[RecordDict], replies: list[Message]
+    ) -> list[Exchange]:
+        """Join each message with its reply; a slow client has none, a dead one an error."""
+        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        partition: dict[int, int] = getattr(self.inner, "partition", {})
+        exchanges = []
+        for message, content in zip(messages, sent, strict=True):
+            reply = answers.get(message.metadata.message_id)
+            node = message.metadata.dst_node_id
+            received, error = None, None
+            if reply is None:
+                error = "no reply before the timeout"
+            elif reply.has_error():
+                error = reply.error.reason.strip() or "no reason given"
+            else:
+                received = snapshot(reply.content)
+            exchanges.append(
+                Exchange(
+                    round=sent_round(content) or self._count,
+                    node_id=node,
+                    client=partition.get(node),
+                    sent=content,
+                    received=received,
+                    error=error,
+                )
+            )
+        return exchanges
+
+    def _report(self, failed: list[Exchange]) -> None:
+        lines = [
+            f"round {one.round}, client {one.node_id if one.client is None else one.client}: "
+            f"{one.error.strip().splitlines()[-1]}"
+            for one in failed
+        ]
+        if failed and self.on_failure == "stop":
+            raise ClientFailure("; ".join(lines))
+        for line in lines:
+            logger.warning("a client failed, the round goes on without it: %s", line)
