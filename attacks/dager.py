@@ -8,8 +8,8 @@ Assumes:     a decoder; fewer distinct prefixes in the batch than its width D; a
 Recovers:    every distinct sequence, exactly. Equal sequences once; one that is a prefix of another
              not at all; of a next-token loss all but each last token, which only the output layer saw.
 Deviations:  q, k and v are stacked, each divided by its own noise (the paper's q alone never sees
-             position 0); rank and tolerances come from each layer's own spectrum and from random
-             tokens (the paper: one absolute constant per batch size);
+             position 0); rank and thresholds come from each layer's own spectrum, a threshold for
+             each token (the paper: absolute constants, the rank's by batch size);
              the new position alone is checked, on cached prefixes, as earlier ones were before; a
              sketch of the complement discards most of the vocabulary before the exact check.
 """
@@ -25,7 +25,7 @@ from transformers import DynamicCache
 from typing_extensions import override
 
 from attacks.base import Attack
-from attacks.span import Span, find_span, sketch
+from attacks.span import Gate, find_span, open_gate, sketch
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction, Tokens
 from fedsim.models import ModelAdapter, Trunk, select
@@ -35,7 +35,8 @@ logger = logging.getLogger("fedsim.attacks")
 PAIRS = 1024  # (prefix, token) pairs run through block 0 at a time
 CHUNK = 8192  # candidate tokens embedded at a time
 SAMPLE = 512  # random tokens that show how far from a span is far
-MARGIN = 4.0  # the sketch keeps what it estimates below this many tolerances: four of its errors
+MARGIN = 2.0  # the sketch keeps what it estimates below this many thresholds: four of its errors
+FACTORS = (100.0, 16.0)  # thresholds over the expected distance; block 1 sorts out block 0's surplus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,19 +59,17 @@ class Dager(Attack):
         spans = [find_span(input_gradients(seen, layer)) for layer in (0, 1)]
         notes: dict[str, bool | int | float] = {"pairs_checked": 0, "cut": False}
         for layer, span in enumerate(spans):
-            notes |= {f"rank_{layer}": span.rank, f"noise_{layer}": span.noise}
-            notes[f"blurred_{layer}"] = span.blurred
+            notes |= {f"rank_{layer}": span.rank, f"blurred_{layer}": span.blurred}
         if not all(span.rank for span in spans):
             return Reconstruction(sequences=(), diagnostics=notes)
         trunks = model.trunks(seen.broadcast.parameters, 0, 1)
         random = torch.randint(model.vocabulary, (SAMPLE, 1), generator=generator)
         gates = []
         for layer, (span, trunk) in enumerate(zip(spans, trunks, strict=True)):
-            tolerance = span.tolerance(trunk.inputs(random)[0][:, 0])
-            gates.append(Gate(span=span, trunk=trunk, tolerance=tolerance))
-            notes[f"tolerance_{layer}"] = tolerance
-        tokens = TokenSets(model, gates[0], generator)
-        search = Search(gate=gates[1], tokens=tokens, attack=self, notes=notes)
+            gates.append(open_gate(span, trunk.inputs(random)[0][:, 0], FACTORS[layer]))
+            notes[f"widest_{layer}"] = gates[layer].widest
+        tokens = TokenSets(model, trunks[0], gates[0], generator)
+        search = Search(trunk=trunks[1], gate=gates[1], tokens=tokens, attack=self, notes=notes)
         found = tuple(search.run(model.prefix, model.positions))
         return Reconstruction(sequences=found, diagnostics=notes)
 
@@ -95,21 +94,15 @@ def input_gradients(seen: Observation, layer: int) -> list[Tensor]:
     return parts
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """A layer's span, the trunk that leads to its input, and how close counts as inside."""
-
-    span: Span
-    trunk: Trunk
-    tolerance: float
-
-
 class TokenSets:
     """Algorithm 1: which tokens can stand at a position, by the span of block 0's inputs."""
 
-    def __init__(self, model: ModelAdapter, gate: Gate, generator: torch.Generator) -> None:
+    def __init__(
+        self, model: ModelAdapter, trunk: Trunk, gate: Gate, generator: torch.Generator
+    ) -> None:
         self.positional = model.positional
         self._vocabulary = model.vocabulary
+        self._trunk = trunk
         self._gate = gate
         self._sketch = sketch(gate.span, generator)
         self._everywhere: Tensor | None = None
@@ -123,13 +116,14 @@ class TokenSets:
         return self._everywhere
 
     def _passing(self, position: int) -> Tensor:
-        kept, gate = [], self._gate
+        kept = []
+        near = min(MARGIN * self._gate.widest, self._gate.outside)
         for ids in torch.arange(self._vocabulary).split(CHUNK):
-            inputs, _ = gate.trunk.inputs(ids[:, None], first=position)  # (K, 1, D)
+            inputs, _ = self._trunk.inputs(ids[:, None], first=position)  # (K, 1, D)
             vectors = inputs[:, 0]
-            close = self._sketch.distance(vectors) < MARGIN * gate.tolerance
+            close = self._sketch.distance(vectors) < near
             ids, vectors = ids[close.cpu()], vectors[close]
-            kept.append(ids[(gate.span.distance(vectors) < gate.tolerance).cpu()])
+            kept.append(ids[(self._gate.excess(vectors) < 1.0).cpu()])
         return torch.cat(kept)
 
 
@@ -137,6 +131,7 @@ class TokenSets:
 class Search:
     """Algorithm 2: prefixes grown token by token while block 1's new input stays in its span."""
 
+    trunk: Trunk
     gate: Gate
     tokens: TokenSets
     attack: Dager
@@ -146,7 +141,7 @@ class Search:
         """Yield each sequence that begins with ``start`` once nothing can follow it."""
         prefixes, past = [start], None
         if start:
-            _, past = self.gate.trunk.inputs(torch.tensor([start]))
+            _, past = self.trunk.inputs(torch.tensor([start]))
         for position in range(len(start), positions):
             rows, tokens = self._extensions(prefixes, past, position)
             extended = set(rows.tolist())
@@ -160,7 +155,7 @@ class Search:
                 for row, token in zip(rows.tolist(), tokens.tolist(), strict=True)
             ]
             kept = select(past, rows) if past is not None else None
-            _, past = self.gate.trunk.inputs(tokens[:, None], first=position, past=kept)
+            _, past = self.trunk.inputs(tokens[:, None], first=position, past=kept)
             logger.info("position %d: %d prefixes", position + 1, len(prefixes))
         yield from prefixes
 
@@ -169,17 +164,17 @@ class Search:
     ) -> tuple[Tensor, Tensor]:
         """Return the rows of ``prefixes`` and the tokens that extend them: two (K,) in row order."""
         pairs = self._pairs(prefixes, self.tokens.at(position))
-        distances = [torch.empty(0)]
+        parts = [torch.empty(0)]
         for some in pairs.split(PAIRS) if len(pairs) else ():
             kept = select(past, some[:, 0]) if past is not None else None
-            inputs, _ = self.gate.trunk.inputs(some[:, 1:], first=position, past=kept)  # (K, 1, D)
-            distances.append(self.gate.span.distance(inputs[:, 0]).cpu())
-        distance = torch.cat(distances)
-        inside = (distance < self.gate.tolerance).nonzero().flatten()
+            inputs, _ = self.trunk.inputs(some[:, 1:], first=position, past=kept)  # (K, 1, D)
+            parts.append(self.gate.excess(inputs[:, 0]).cpu())
+        excess = torch.cat(parts)
+        inside = (excess < 1.0).nonzero().flatten()
         self.notes["pairs_checked"] += len(pairs)
         if len(inside) > self.attack.max_prefixes:
             self.notes["cut"] = True
-            closest = distance[inside].topk(self.attack.max_prefixes, largest=False).indices
+            closest = excess[inside].topk(self.attack.max_prefixes, largest=False).indices
             inside = inside[closest.sort().values]
         return pairs[inside, 0], pairs[inside, 1]
 
