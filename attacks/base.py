@@ -14,7 +14,7 @@ from fedsim.models import ModelAdapter
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
-    """Reads text off one client's update; its fields are its hyper-parameters and its only state."""
+    """Reads text off one client's update; its fields are its hyper-parameters and only state."""
 
     families: ClassVar[tuple[str, ...]]  # the model families it fits
     paper_knowledge: ClassVar[tuple[str, ...]] = ()  # what its paper grants it, see Knowledge
@@ -32,7 +32,7 @@ class Attack(ABC):
     def reconstruct(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
         """Return the guessed token ids of the client's texts.
 
-        The same ``seen`` and generator state give the same guess, and ``seen`` comes back as it was.
+        The same ``seen`` and generator state give the same guess; ``seen`` comes back as it was.
 
         Raises:
             UnsupportedObservation: the update is malformed, or lacks what the attack needs.

@@ -6,7 +6,8 @@ Assumes:     a decoder; fewer distinct prefixes in the batch than its width D; a
              q, k, v weights of blocks 0 and 1 are there and nearly free of noise. No labels, no
              lengths, no batch size, no prior.
 Recovers:    every distinct sequence, exactly. Equal sequences once; one that is a prefix of another
-             not at all; of a next-token loss all but each last token, which only the output layer saw.
+             not at all; of a next-token loss all but each last token, which the output layer alone
+             saw.
 Deviations:  q, k and v are stacked, each divided by its own noise (the paper's q alone never sees
              position 0); rank and thresholds come from each layer's own spectrum, a threshold for
              each token (the paper: absolute constants, the rank's by batch size);
@@ -36,12 +37,15 @@ PAIRS = 1024  # (prefix, token) pairs run through block 0 at a time
 CHUNK = 8192  # candidate tokens embedded at a time
 SAMPLE = 512  # random tokens that show how far from a span is far
 MARGIN = 2.0  # the sketch keeps what it estimates below this many thresholds: four of its errors
-FACTORS = (100.0, 16.0)  # thresholds over the expected distance; block 1 sorts out block 0's surplus
+FACTORS = (
+    100.0,
+    16.0,
+)  # thresholds over the expected distance; block 1 sorts out block 0's surplus
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dager(Attack):
-    """Keep the tokens in the span of block 0's inputs, then the prefixes in the span of block 1's."""
+    """Keep the tokens in the span of block 0's inputs, then the prefixes in that of block 1's."""
 
     max_prefixes: int = 1024  # prefixes kept per position, closest first; > 0
     max_pairs: int = 1_000_000  # (prefix, token) pairs checked before the search is cut short; > 0
@@ -79,7 +83,8 @@ def input_gradients(seen: Observation, layer: int) -> list[Tensor]:
 
     A fused weight is taken apart, since q, k and v differ in size and so in rounding.
     """
-    parts, wanted = [], seen.model.projections(layer)
+    wanted = seen.model.projections(layer)
+    parts: list[Tensor] = []
     for one in wanted:
         gradient = seen.update.tensors.get(one.name)
         if gradient is not None:
@@ -108,7 +113,7 @@ class TokenSets:
         self._everywhere: Tensor | None = None
 
     def at(self, position: int) -> Tensor:
-        """Return the ids (K,) that pass at ``position``; one set for all where it does not matter."""
+        """Return the ids (K,) that pass at ``position``: one set for all where none matters."""
         if self.positional:
             return self._passing(position)
         if self._everywhere is None:
@@ -118,7 +123,7 @@ class TokenSets:
     def _passing(self, position: int) -> Tensor:
         kept = []
         near = min(MARGIN * self._gate.widest, self._gate.outside)
-        for ids in torch.arange(self._vocabulary).split(CHUNK):
+        for ids in torch.split(torch.arange(self._vocabulary), CHUNK):
             inputs, _ = self._trunk.inputs(ids[:, None], first=position)  # (K, 1, D)
             vectors = inputs[:, 0]
             close = self._sketch.distance(vectors) < near
@@ -148,7 +153,7 @@ class Search:
             ended = [prefix for row, prefix in enumerate(prefixes) if row not in extended]
             yield from (prefix for prefix in ended if len(prefix) > len(start))
             if not extended or self.notes["pairs_checked"] > self.attack.max_pairs:
-                self.notes["cut"] |= bool(extended)
+                self.notes["cut"] = bool(extended)
                 return
             prefixes = [
                 (*prefixes[row], token)
@@ -162,10 +167,10 @@ class Search:
     def _extensions(
         self, prefixes: list[Tokens], past: DynamicCache | None, position: int
     ) -> tuple[Tensor, Tensor]:
-        """Return the rows of ``prefixes`` and the tokens that extend them: two (K,) in row order."""
+        """Return the rows of ``prefixes`` and the tokens that extend them: (K,) each, by row."""
         pairs = self._pairs(prefixes, self.tokens.at(position))
         parts = [torch.empty(0)]
-        for some in pairs.split(PAIRS) if len(pairs) else ():
+        for some in torch.split(pairs, PAIRS) if len(pairs) else ():
             kept = select(past, some[:, 0]) if past is not None else None
             inputs, _ = self.trunk.inputs(some[:, 1:], first=position, past=kept)  # (K, 1, D)
             parts.append(self.gate.excess(inputs[:, 0]).cpu())

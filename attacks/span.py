@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SPARE = 20  # dimensions assumed free of signal (DAGER's rank cap, fig. 3); an eighth where D is small
+SPARE = (
+    20  # dimensions assumed free of signal (DAGER's rank cap, fig. 3); an eighth where D is small
+)
 EDGE = 10.0  # noise reaches up to this many times its level at SPARE; measured: 3 to 8
 GAP = 2.5  # noise falls smoothly: neighbouring singular values differ by far less than this factor
 RESOLUTION = 1e-4  # distances below it are never told apart: float32 hidden states differ by 1e-6
@@ -39,7 +41,7 @@ class Span:
 
     def distance(self, vectors: Tensor) -> Tensor:
         """Return the sine of the angle between each of ``vectors`` (..., D) and the span: (...)."""
-        return (vectors @ self.complement).norm(dim=-1) / length(vectors)
+        return length(vectors @ self.complement) / length(vectors)
 
     def expected(self, vectors: Tensor) -> Tensor:
         """Return the distance that noise alone would give each of ``vectors`` (..., D): (...).
@@ -48,12 +50,13 @@ class Span:
         gradient and E its noise (Wedin, BIT 1972): far for what only weak directions carry.
         Measured against the true inputs of GPT-2 updates: right within a factor of 1.4.
         """
-        return ((vectors @ self.basis) * self.noise).norm(dim=-1) / length(vectors)
+        return length((vectors @ self.basis) * self.noise) / length(vectors)
 
 
 def length(vectors: Tensor) -> Tensor:
     """Return the norms of ``vectors`` (..., D), never zero: (...)."""
-    return vectors.norm(dim=-1).clamp_min(torch.finfo(vectors.dtype).tiny)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return norms.clamp_min(torch.finfo(vectors.dtype).tiny)
 
 
 def find_span(gradients: Sequence[Tensor]) -> Span:
@@ -80,7 +83,9 @@ def find_span(gradients: Sequence[Tensor]) -> Span:
 def _span(left: Tensor, values: Tensor, columns: int, rank: int, blurred: bool) -> Span:
     """Return the span of the first ``rank`` of the left singular vectors ``left`` (D, D)."""
     rest = values[rank:]
-    spread = rest.square().mean().sqrt() if len(rest) else torch.zeros(())  # of one direction's noise
+    spread = (
+        rest.square().mean().sqrt() if len(rest) else torch.zeros(())
+    )  # of one direction's noise
     seen = (len(left) - rank) / columns  # the share of it that turns a direction out of the span
     return Span(
         basis=left[:, :rank].float(),
@@ -120,7 +125,10 @@ def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
     share = max(shares, default=torch.finfo(gradients[0].dtype).eps)
     tiny = torch.finfo(torch.float64).eps
     return [
-        max(values[_quiet(values)].item() if is_wide else share * values[0].item(), tiny * values[0].item())
+        max(
+            values[_quiet(values)].item() if is_wide else share * values[0].item(),
+            tiny * values[0].item(),
+        )
         for values, is_wide in zip(spectra, wide, strict=True)
     ]
 
@@ -170,7 +178,7 @@ class Sketch:
 
     def distance(self, vectors: Tensor) -> Tensor:
         """Return an estimate of the distance of each of ``vectors`` (..., D): (...)."""
-        return (vectors @ self.directions).norm(dim=-1) * self.scale / length(vectors)
+        return length(vectors @ self.directions) * self.scale / length(vectors)
 
 
 def sketch(span: Span, generator: torch.Generator) -> Sketch:

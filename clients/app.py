@@ -17,7 +17,7 @@ from fedsim.errors import BadInput, ClientFailure
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter, ModelSpec, cached_adapter
 from fedsim.rng import global_stream, stream
-from fedsim.training import Examples, TrainingSettings
+from fedsim.training import Examples, Training, TrainingSettings
 from fedsim.vault.writer import VaultWriter
 from fedsim.wire import PARTITION, read_broadcast, sent_round, update_content, whoami_content
 
@@ -93,11 +93,10 @@ def client_update(settings: ClientSettings, client: int, broadcast: Broadcast) -
     VaultWriter(settings.vault).note(broadcast.round, client, batch.sequences, batch.labels)
     name = ("client", client, "round", broadcast.round)
     training = TrainingSettings.from_config(broadcast.config)
-    local = functools.reduce(
-        lambda inner, defense: defense.wrap(inner),
-        settings.defenses,
-        LocalTraining(cached_adapter(settings.model).to(settings.device), training),
-    )
+    adapter = cached_adapter(settings.model).to(settings.device)
+    local: Training = LocalTraining(adapter, training)
+    for defense in settings.defenses:
+        local = defense.wrap(local)
     generator = stream(settings.seed, *name, "training")
     with threads(settings.threads), global_stream(settings.seed, *name, "dropout"):
         tensors, loss = local(broadcast.parameters, batch, generator)

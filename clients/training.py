@@ -42,7 +42,7 @@ def best_threads(parameters: Parameters) -> int:
 
 @dataclass(frozen=True)
 class LocalTraining(Training):
-    """One client's training of ``adapter``'s workspace; dropout draws from torch's global stream."""
+    """One client's training in ``adapter``'s workspace; dropout draws from torch's own stream."""
 
     adapter: ModelAdapter
     settings: TrainingSettings

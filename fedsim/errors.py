@@ -17,7 +17,7 @@ class FedsimError(Exception):
 
 
 class BadInput(FedsimError, ValueError):
-    """What the user wrote cannot be used; one line says what was wanted, what came, what is allowed."""
+    """What the user wrote cannot be used: one line with what was wanted, came and is allowed."""
 
 
 class MalformedMessage(FedsimError, ValueError):

@@ -15,7 +15,7 @@ from fedsim.messages import Parameters
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, then move it there; nothing half-written stays.
+    """Have ``write`` fill a temporary file beside ``path``, then move it there: all or nothing.
 
     Raises:
         RunFailed: the disk is full or cannot be written; the line names the file.
@@ -78,7 +78,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> Iterator[Any]:
-    """Yield the JSON value of each line of ``path``; a last line cut short by a kill is left out."""
+    """Yield the JSON value of each line of ``path``, but not of a last one cut short by a kill."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8").split("\n")

@@ -28,15 +28,17 @@ def stamp(message: Message, text: str) -> None:
 
 def rewrap(content: RecordDict, message: Message) -> Message:
     """Return a message with the metadata of ``message`` and other content."""
-    return Message(content=content, metadata=message.metadata)
+    made: Message = Message(content=content, metadata=message.metadata)  # type: ignore[call-overload]
+    return made
 
 
-def _copy(record: object) -> Any:
+def _copy(record: Any) -> Any:
     if not isinstance(record, ArrayRecord):
-        return type(record)(dict(record))  # type: ignore[call-overload]
+        kind: Any = type(record)
+        return kind(dict(record))
     return ArrayRecord({k: Array(a.dtype, a.shape, a.stype, a.data) for k, a in record.items()})
 
 
 def snapshot(content: RecordDict) -> RecordDict:
-    """Return a copy that shares nothing with ``content`` but the arrays' bytes, which cannot change."""
+    """Return a copy that shares only the arrays' bytes, which cannot change, with ``content``."""
     return RecordDict({name: _copy(record) for name, record in content.items()})

@@ -18,7 +18,8 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
     """Return ``own`` and the plugins registered under ``group``, by name.
 
     Raises:
-        BadInput: an outsider's plugin takes a name that is taken, cannot be imported, or is no ``base``.
+        BadInput: an outsider's plugin has a name that is taken, cannot be imported, or is no
+            ``base``.
     """
     known = dict(own)
     for point in entry_points(group=group):
@@ -34,9 +35,7 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
     return known
 
 
-def make(
-    what: str, name: str, known: Mapping[str, type[P]], parameters: Mapping[str, Any]
-) -> P:
+def make(what: str, name: str, known: Mapping[str, type[P]], parameters: Mapping[str, Any]) -> P:
     """Return the plugin called ``name`` with ``parameters``, checked against its fields.
 
     Raises:
@@ -58,5 +57,3 @@ def make(
         reason = first["msg"].removeprefix("Value error, ")
         got = f", got {first['input']!r}" if place else ""
         raise BadInput(f"{what} {name}: {f'{place}: ' if place else ''}{reason}{got}") from error
-
-

@@ -24,7 +24,7 @@ def stream(seed: int, *name: str | int) -> torch.Generator:
 
 @contextlib.contextmanager
 def global_stream(seed: int, *name: str | int) -> Iterator[None]:
-    """Make torch's global generators the stream called ``name`` inside the block, then put them back.
+    """Make torch's global generators the stream called ``name`` inside the block; restore them.
 
     For code that cannot be handed a generator: dropout, and the initialisation in transformers.
     """

@@ -110,7 +110,7 @@ def read_update(content: RecordDict, broadcast: Broadcast) -> Update:
 
 
 def difference(local: Parameters, sent: Parameters) -> dict[str, Tensor]:
-    """Return ``local - sent`` for every floating-point tensor; counters and the like are no update."""
+    """Return ``local - sent`` for each floating-point tensor; counters and such do not train."""
     missing = sorted(set(local) - set(sent))
     if missing:
         raise MalformedMessage(f"the reply holds arrays that were never sent: {missing[:3]}")

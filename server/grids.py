@@ -58,7 +58,7 @@ class GridProxy(Grid):
 
 
 class PartitionedGrid(GridProxy):
-    """Waits for every client, asks each once which partition it holds, and lists them in that order.
+    """Waits for every client, asks each once for its partition, and lists them in that order.
 
     Node ids are random in every run, and clients register while the server already runs: without
     this, neither who takes part nor the order of a float sum would be fixed by the seed.

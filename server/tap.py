@@ -1,7 +1,7 @@
 """The tap: a Grid that shows every training exchange to its hooks and changes none.
 
-One line puts it into any Flower server: ``strategy.start(grid=TapGrid(grid, [Capture("captures/")]),
-...)``. It follows the protocol and looks.
+One line puts it into any Flower server, ``grid=TapGrid(grid, [Capture("captures/")])`` in its call
+of ``strategy.start``. It follows the protocol and looks.
 """
 
 import logging
@@ -33,11 +33,16 @@ class Exchange:
     error: str | None = None
 
 
+def last_line(error: str) -> str:
+    """Return what a traceback ends in: the one line that says what went wrong."""
+    return error.strip().splitlines()[-1]
+
+
 Hook = Callable[[Sequence[Exchange]], None]
 
 
 class TapGrid(GridProxy):
-    """Hands snapshots of each round's training exchanges to ``hooks``, then the replies, untouched, on.
+    """Shows snapshots of each round's training exchanges to ``hooks``; the replies go on untouched.
 
     Args:
         inner: the grid of the app, or a harness around it.
@@ -78,7 +83,7 @@ class TapGrid(GridProxy):
         return replies
 
     def _snapshots(self, messages: list[Message]) -> list[RecordDict]:
-        """Copy what is sent: Flower shares one record among all messages and rewrites it next round."""
+        """Copy what is sent: Flower shares one record among messages and rewrites it next round."""
         copies: dict[int, RecordDict] = {}
         for message in messages:
             if id(message.content) not in copies:
@@ -99,7 +104,7 @@ class TapGrid(GridProxy):
             if reply is None:
                 error = "no reply before the timeout"
             elif reply.has_error():
-                error = reply.error.reason.strip() or "no reason given"
+                error = (reply.error.reason or "").strip() or "no reason given"
             else:
                 received = snapshot(reply.content)
             exchanges.append(
@@ -117,8 +122,9 @@ class TapGrid(GridProxy):
     def _report(self, failed: list[Exchange]) -> None:
         lines = [
             f"round {one.round}, client {one.node_id if one.client is None else one.client}: "
-            f"{one.error.strip().splitlines()[-1]}"
+            f"{last_line(one.error)}"
             for one in failed
+            if one.error
         ]
         if failed and self.on_failure == "stop":
             raise ClientFailure("; ".join(lines))

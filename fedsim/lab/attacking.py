@@ -71,7 +71,7 @@ def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
 
 
 def grant(names: Sequence[str], truth: Truth | None) -> Knowledge:
-    """Return the knowledge called ``names``, taken from the truth: the only way it reaches an attack."""
+    """Return the knowledge called ``names``, from the truth: the only way it reaches an attack."""
     if not names:
         return Knowledge()
     if truth is None:
@@ -172,5 +172,3 @@ class Runner:
                 **({"truth": [list(tokens) for tokens in truth]} if truth else {}),
             }
         )
-
-

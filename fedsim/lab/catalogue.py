@@ -25,7 +25,9 @@ def catalogue(kind: str | None) -> dict[str, list[dict[str, Any]]]:
 
 def _plugin(name: str, kind: type) -> dict[str, Any]:
     parameters = {
-        one.name: None if one.default is MISSING else one.default for one in fields(kind) if one.init
+        one.name: None if one.default is MISSING else one.default
+        for one in fields(kind)
+        if one.init
     }
     row = {"name": name, "about": _first_line(kind), "parameters": parameters}
     if families := getattr(kind, "families", ()):
@@ -45,7 +47,9 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _data() -> list[dict[str, Any]]:
-    rows = [{"name": "builtin:clinic", "about": "invented messages to a clinic, with labels; offline"}]
+    rows = [
+        {"name": "builtin:clinic", "about": "invented messages to a clinic, with labels; offline"}
+    ]
     for name, one in sorted(NAMED.items()):
         about = f"hub {one.hub[0]}, or data.path = a folder with {' and '.join(one.files)}"
         rows.append({"name": name, "about": about})

@@ -83,7 +83,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: Any, name: str, function: Callable[[argparse.Namespace], int], text: str, examples: str
+    commands: Any,
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    text: str,
+    examples: str,
 ) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -117,7 +121,8 @@ def _run(options: argparse.Namespace) -> int:
         config = load_config(path, words)
         run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
 
-    from fedsim.lab.experiment import prepare, run_experiment
+    from fedsim.lab.experiment import run_experiment
+    from fedsim.lab.prepare import prepare
 
     with _display(options) as display:
         display.step("checking the model and the data")
@@ -151,10 +156,10 @@ def _quiet() -> None:
 
     assert fedsim.lab
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    import transformers
+    from transformers.utils import logging as transformers_logging
 
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _display(options: argparse.Namespace) -> Any:

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic import model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from fedsim.errors import BadInput, unknown
@@ -66,8 +65,8 @@ class FederationSection(Section):
     def _enough_clients(self) -> "FederationSection":
         if (self.clients_per_round or 0) > self.clients:
             raise ValueError(
-                f"federation.clients_per_round must be at most federation.clients = {self.clients}, "
-                f"got {self.clients_per_round}"
+                f"federation.clients_per_round must be at most federation.clients = "
+                f"{self.clients}, got {self.clients_per_round}"
             )
         return self
 

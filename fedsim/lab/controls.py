@@ -36,14 +36,18 @@ OWN_TEXTS = (
 
 
 def own_sequences(adapter: ModelAdapter, lengths: Sequence[int]) -> tuple[Tokens, ...]:
-    """Return one sequence of public text for each of ``lengths``, in tokens, special ones included."""
+    """Return a sequence of public text for each of ``lengths``, in tokens with the special ones."""
     prefix, suffix = adapter.prefix, adapter.suffix
-    texts: list[list[int]] = adapter.tokenizer(list(OWN_TEXTS), add_special_tokens=False)["input_ids"]
+    texts: list[list[int]] = adapter.tokenizer(list(OWN_TEXTS), add_special_tokens=False)[
+        "input_ids"
+    ]
     rows = []
     for place, length in enumerate(lengths):
         wanted = max(1, length - len(prefix) - len(suffix))
         body: list[int] = []
-        for step in range(10 * wanted):  # a text of its own each, and the next ones where it is short
+        for step in range(
+            10 * wanted
+        ):  # a text of its own each, and the next ones where it is short
             body += texts[(place + step) % len(texts)]
             if len(body) >= wanted:
                 break

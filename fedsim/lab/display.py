@@ -95,11 +95,14 @@ def print_table(summary: Mapping[str, Any]) -> None:
     for name, verdict in summary["verdicts"].items():
         word = verdict["verdict"]
         console.print(
-            f"[{STYLES[word]}]{escape(name)}: {word}[/]. {escape(verdict['reason'])}", soft_wrap=True
+            f"[{STYLES[word]}]{escape(name)}: {word}[/]. {escape(verdict['reason'])}",
+            soft_wrap=True,
         )
 
 
-def print_summary(summary: Mapping[str, Any], scores: Sequence[Scored], texts: "SideBySide") -> None:
+def print_summary(
+    summary: Mapping[str, Any], scores: Sequence[Scored], texts: "SideBySide"
+) -> None:
     """Print the texts side by side, the worst first, then the table and the verdicts."""
     ranked = sorted(scores, key=lambda one: -fmean(s["bag_f1"] for s in one.samples or NOTHING))
     pairs = [(pair.truth, pair.guess) for one in ranked for pair in one.pairs]
@@ -111,7 +114,9 @@ def print_summary(summary: Mapping[str, Any], scores: Sequence[Scored], texts: "
     utility = summary.get("utility")
     if utility:
         line = f"Utility ({utility['metric']}): {utility['before']:.3f} before the first round, "
-        Console(file=sys.stdout, highlight=False).print(f"{line}{utility['after']:.3f} after the last")
+        Console(file=sys.stdout, highlight=False).print(
+            f"{line}{utility['after']:.3f} after the last"
+        )
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -139,7 +144,7 @@ class SideBySide:
             console.print(f"... and {len(pairs) - SHOWN} more in reconstructions.jsonl")
 
     def _marked(self, truth: Tokens, guess: Tokens) -> tuple[Text, Text]:
-        """Return both texts: equal runs of tokens green, the truth's others plain, the guess's red."""
+        """Return both texts: equal runs of tokens green, others underlined or struck out in red."""
         left, right = Text(), Text()
         blocks = SequenceMatcher(a=truth, b=guess, autojunk=False).get_opcodes()
         for kind, a0, a1, b0, b1 in blocks:

@@ -5,6 +5,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -26,13 +27,10 @@ class InlineGrid(Grid):
     def __init__(self, client_app: ClientApp, clients: int, run_id: int = 1) -> None:
         self._app = client_app
         self._run = empty_run(run_id)
-        self._contexts = {
-            1000 + client: Context(
-                run_id, 1000 + client, {PARTITION: client, "num-partitions": clients},
-                RecordDict(), {},
-            )
-            for client in range(clients)
-        }  # by node id; a client's state survives the rounds
+        self._contexts: dict[int, Context] = {}  # by node id; a client's state survives the rounds
+        for client in range(clients):
+            node, where = 1000 + client, {PARTITION: client, "num-partitions": clients}
+            self._contexts[node] = Context(run_id, node, dict(where), RecordDict(), {})
         self._serial = itertools.count(1)
         self._replies: dict[str, Message] = {}
 
@@ -113,17 +111,16 @@ def run_ray(server: ServerApp, client: ClientApp, clients: int, resources: Resou
     Raises:
         RunFailed: Ray has not the resources for a single client.
     """
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    backend: Any = {
+        "client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus},
+        "init_args": {
+            "include_dashboard": False,
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+        },
+    }
     try:
-        run_simulation(
-            server,
-            client,
-            num_supernodes=clients,
-            backend_config={
-                "client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus},
-                "init_args": quiet,
-            },
-        )
+        run_simulation(server, client, num_supernodes=clients, backend_config=backend)
     except ValueError as error:
         if "ActorPool is empty" not in str(error):
             raise

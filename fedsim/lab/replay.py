@@ -44,7 +44,7 @@ def prepare_replay(
         attack: the attack's name.
         overrides: the attack's parameters as ``key=value``; also ``rounds``, ``clients``,
             ``knowledge``, ``seed`` and ``model.<key>``, which replaces what the captures say.
-        out: where the results go; default: ``attack-<name>-<hash of its settings>`` beside the captures.
+        out: where the results go; default: ``attack-<name>-<hash of its settings>`` in the run.
 
     Raises:
         BadInput: no captures, no model, or an attack that does not fit.
@@ -58,13 +58,17 @@ def prepare_replay(
     planned = plan([AttackSection.model_validate({"name": attack, **tree})])[0]
     found = [one for one in find_captures(captures) if planned.wants(one.round, one.client)]
     if not found:
-        raise BadInput(f"captures: {str(captures)!r} holds none of the rounds and clients asked for")
+        raise BadInput(
+            f"captures: {str(captures)!r} holds none of the rounds and clients asked for"
+        )
     adapter = load_adapter(_spec(read_capture(found[0]), model))
     planned.attack.check(adapter)
     run = found[0].directory.parents[1].parent  # <run>/captures/round=R/client=C
     vault = VaultReader(run / "vault") if (run / "vault").is_dir() else None
     pool = [tuple(row["tokens"]) for row in read_lines(run / "vault" / "pool.jsonl")]
-    text = json.dumps([planned.settings, planned.knowledge, seed, model], sort_keys=True, default=str)
+    text = json.dumps(
+        [planned.settings, planned.knowledge, seed, model], sort_keys=True, default=str
+    )
     name = f"attack-{attack}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return Replay(
         found=found,
@@ -91,7 +95,11 @@ def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
             "model.name: the captures do not say which model this is; add model.name=<hub id or "
             "directory>, and model.tokenizer and model.task where they differ from the defaults"
         )
-    heads = [t for n, t in first.broadcast.parameters.items() if n in ("score.weight", "classifier.weight")]
+    heads = [
+        t
+        for n, t in first.broadcast.parameters.items()
+        if n in ("score.weight", "classifier.weight")
+    ]
     if heads and "num_labels" not in fields:
         fields["num_labels"] = heads[0].shape[0]
     lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
@@ -101,7 +109,7 @@ def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
 def run_replay(
     replay: Replay, display: Display, *, quick: bool = False
 ) -> tuple[dict[str, Any], list[Scored]]:
-    """Attack every capture asked for; return the summary, also written to ``replay.out``, and scores."""
+    """Attack every capture asked for; return the summary, also a file in ``out``, and scores."""
     path = replay.out / "reconstructions.jsonl"
     path.unlink(missing_ok=True)
     runner = Runner(

@@ -51,7 +51,9 @@ class RunDirectory:
         """Return ``runs/<name>-<UTC>-<hash>``, the hash over the resolved config."""
         text = json.dumps(config.as_toml(), sort_keys=True)
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        return cls(Path("runs") / f"{config.name}-{now}-{hashlib.sha256(text.encode()).hexdigest()[:8]}")
+        return cls(
+            Path("runs") / f"{config.name}-{now}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        )
 
     @property
     def captures(self) -> Path:

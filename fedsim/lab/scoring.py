@@ -87,7 +87,11 @@ class Scorer:
 
     def _controls(self, scored: Scored, truths: list[Tokens], rows: Sequence[Row]) -> None:
         self._no_gradient(scored, truths)
-        same = [r for r in rows if (r["attack"], r["round"]) == (scored.row["attack"], scored.row["round"])]
+        same = [
+            r
+            for r in rows
+            if (r["attack"], r["round"]) == (scored.row["attack"], scored.row["round"])
+        ]
         others = [r for r in same if r["role"] == "attack" and r["client"] != scored.row["client"]]
         positive = [r for r in same if r["role"] == "positive"]
         if others or positive:
@@ -104,7 +108,9 @@ class Scorer:
         pool = self._clean(self.pool)
         if not pool:
             return
-        chance = random.Random(derive(self.seed, "chance", scored.row["round"], scored.row["client"]))
+        chance = random.Random(
+            derive(self.seed, "chance", scored.row["round"], scored.row["client"])
+        )
         metrics: Samples = []
         for draw in range(max(20, min(200, 800 // len(truths)))):
             guesses = chance.choices(pool, k=len(truths))
@@ -211,7 +217,9 @@ class Scorer:
             }
             leakage[name] = {
                 metric: vars(
-                    self._interval([self._values(one, metric) for one in known], rate=metric in RATES)
+                    self._interval(
+                        [self._values(one, metric) for one in known], rate=metric in RATES
+                    )
                 )
                 for metric in (known[0].samples[0] if known else ())
             }
@@ -222,8 +230,8 @@ class Scorer:
         lines = []
         if scores and self.but_last:
             lines.append(
-                "a causal-lm gradient does not carry a sequence's last token (it is only a target), "
-                "so exact_match counts it as missed; the *_but_last figures leave it out."
+                "a causal-lm gradient does not carry a sequence's last token (it is only a "
+                "target), so exact_match counts it as missed; the *_but_last figures leave it out."
             )
         if scores and self.adapter.spec.weights == "random":
             lines.append("the model started from random weights, not from pretrained ones.")

@@ -20,7 +20,8 @@ def utility(adapter: ModelAdapter, parameters: Parameters, held_out: Examples) -
     Perplexity is exp of the mean negative log-likelihood, in nats, over all predicted tokens; the
     masks of masked-lm are the same in every call.
     """
-    module = adapter.load(parameters).eval()
+    module = adapter.load(parameters)
+    module.train(False)
     generator = stream(0, "utility")
     total, count = 0.0, 0
     for start in range(0, len(held_out), BATCH):

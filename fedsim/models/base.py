@@ -3,103 +3,24 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, cast
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput, MalformedMessage, unknown
 from fedsim.messages import Parameters, Tokens
 from fedsim.models.lora import add_lora
+from fedsim.models.spec import ModelSpec, Projection
+from fedsim.models.trunk import Trunk
 from fedsim.rng import global_stream
 
-Task = Literal["classification", "causal-lm", "masked-lm"]
 IGNORED = -100  # the label that transformers' losses leave out
 MASKED_SHARE = 0.15  # Devlin et al., NAACL 2019, sec. 3.1: 15 % of the tokens; 80/10/10 of those
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelSpec:
-    """All that is public about the model: enough to build it again anywhere, weights aside."""
-
-    name: str  # hub id, local directory, or builtin:<preset>
-    tokenizer: str = ""  # hub id or directory; default: the model's own
-    task: Task = "classification"
-    weights: Literal["pretrained", "random"] = "pretrained"
-    seed: int = 1  # of random weights, of a new head, of LoRA's A
-    num_labels: int = 2  # classification only
-    lora_rank: int = 0  # 0: full fine-tuning
-    lora_targets: tuple[str, ...] = ()  # module names; default: the family's q, k, v
-    freeze: tuple[str, ...] = ()  # groups ("embeddings", "layers.0", "head") or patterns
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-
-@dataclass(frozen=True)
-class Projection:
-    """A weight whose input is a layer's hidden state."""
-
-    name: str
-    input_axis: int  # which axis of the weight is that input's
-    fused: int = 1  # how many maps of equal width the weight holds side by side on the other axis
-
-
-class Trunk:
-    """The embeddings and first ``depth`` blocks, ending in the input of the next block's q, k, v.
-
-    That is f0(token, position) of DAGER for ``depth`` 0 and f1(prefix) for ``depth`` 1.
-    """
-
-    def __init__(self, adapter: "ModelAdapter", module: nn.Module) -> None:
-        self._adapter = adapter
-        self._module = module
-        self._loaded = adapter.loads
-
-    @torch.no_grad()
-    def inputs(
-        self, tokens: Tensor, *, first: int = 0, past: DynamicCache | None = None
-    ) -> tuple[Tensor, DynamicCache | None]:
-        """Return the hidden states that the next block's q, k, v read, and the keys and values so far.
-
-        Args:
-            tokens: (N, T) int64.
-            first: the position of ``tokens[:, 0]``; with ``past``, the length of the prefix.
-            past: keys and values of the N prefixes, which this call extends in place.
-
-        Returns:
-            (N, T, D) float32 on the adapter's device, and ``past`` with the new tokens added (None for encoders).
-        """
-        if self._loaded != self._adapter.loads:
-            raise RuntimeError("other weights were loaded into the model since this trunk was made")
-        device = self._adapter.device
-        tokens = tokens.to(device)
-        positions = torch.arange(first, first + tokens.shape[1], device=device)
-        extra: dict[str, Any] = {}
-        if self._adapter.causal:
-            extra = {"past_key_values": past or DynamicCache(), "use_cache": True}
-        seen = tokens.shape[1] + (past.get_seq_length() if past is not None else 0)
-        output = self._module(
-            input_ids=tokens,
-            attention_mask=torch.ones(len(tokens), seen, dtype=torch.int64, device=device),
-            position_ids=positions.expand(tokens.shape),
-            **extra,
-        )
-        return output.last_hidden_state, extra.get("past_key_values")
-
-
-def select(past: DynamicCache, rows: Tensor) -> DynamicCache:
-    """Return the keys and values of the prefixes in ``rows`` (K,), in that order; ``past`` stays."""
-    chosen = DynamicCache()
-    for place, layer in enumerate(past.layers):
-        if layer.keys is not None and layer.values is not None:
-            chosen.update(layer.keys[rows], layer.values[rows], place)
-    return chosen
 
 
 class ModelAdapter(ABC):
@@ -205,7 +126,7 @@ class ModelAdapter(ABC):
                 targets = self.spec.lora_targets or self.attention
                 module = add_lora(module, self.spec.lora_rank, targets, self.spec.task)
         self._freeze(module)
-        return module.to(self.device).eval()  # type: ignore[arg-type]
+        return cast(PreTrainedModel, cast(nn.Module, module).to(self.device).eval())
 
     def _fresh(self) -> PreTrainedModel:
         kind = self.classes[self.spec.task]
@@ -215,7 +136,7 @@ class ModelAdapter(ABC):
             config.num_labels = self.spec.num_labels
         how: dict[str, Any] = {"attn_implementation": "eager", "dtype": torch.float32}
         if self.spec.weights == "random":
-            return kind._from_config(config, **how)
+            return cast(PreTrainedModel, kind._from_config(config, **how))  # type: ignore[no-untyped-call]
         try:
             return kind.from_pretrained(self.spec.name, config=config, **how)
         except (OSError, SafetensorError) as error:
@@ -255,7 +176,7 @@ class ModelAdapter(ABC):
         """Copy ``parameters`` into the workspace and return it.
 
         Raises:
-            MalformedMessage: a name or a shape that the model does not have, or one that is missing.
+            MalformedMessage: a name or shape that the model does not have, or one that is missing.
         """
         slots = dict(self.module.named_parameters(remove_duplicate=False))
         slots |= dict(self.module.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]
@@ -284,7 +205,7 @@ class ModelAdapter(ABC):
             generator: chooses the tokens to mask; read for masked-lm only.
 
         Returns:
-            ``input_ids``, ``attention_mask`` (B, T) and ``labels`` (B,) or (B, T), all int64, on the
+            ``input_ids``, ``attention_mask`` (B, T), ``labels`` (B,) or (B, T): int64, on the
             adapter's device.
         """
         size = (len(sequences), max(map(len, sequences)))
@@ -338,19 +259,11 @@ class ModelAdapter(ABC):
         for depth in depths:
             if not 0 <= depth < self.layers:
                 raise ValueError(f"depth must be in [0, {self.layers}), got {depth}")
-        module = self.load(parameters).eval()
-        whole = module.get_base_model() if self.spec.lora_rank else module  # type: ignore[operator]
+        module: Any = self.load(parameters)
+        module.eval()
+        whole = module.get_base_model() if self.spec.lora_rank else module
         return tuple(Trunk(self, self._cut(whole.base_model, depth)) for depth in depths)
 
     @abstractmethod
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
         """Return ``base`` with ``depth`` blocks and the next block's input norm as its last."""
-
-
-def shell(module: nn.Module, **parts: nn.Module | None) -> nn.Module:
-    """Return a module that shares all of ``module`` but has ``parts`` in place of some children."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    for name, part in parts.items():
-        twin._modules[name] = part
-    return twin

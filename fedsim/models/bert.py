@@ -4,13 +4,15 @@ Source: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 
         arXiv:1810.04805.
 """
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import nn
 from transformers import BertForMaskedLM, BertForSequenceClassification
 from typing_extensions import override
 
-from fedsim.models.base import ModelAdapter, Projection, shell
+from fedsim.models.base import ModelAdapter
+from fedsim.models.spec import Projection
+from fedsim.models.trunk import shell
 
 
 class BertAdapter(ModelAdapter):
@@ -34,6 +36,6 @@ class BertAdapter(ModelAdapter):
 
     @override
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
-        encoder = base.encoder
-        assert isinstance(encoder, nn.Module) and isinstance(encoder.layer, nn.ModuleList)
-        return shell(base, encoder=shell(encoder, layer=encoder.layer[:depth]), pooler=None)
+        encoder = cast(nn.Module, base.encoder)
+        blocks = cast(nn.ModuleList, encoder.layer)[:depth]
+        return shell(base, encoder=shell(encoder, layer=blocks), pooler=None)

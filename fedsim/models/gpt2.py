@@ -3,13 +3,15 @@
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
 """
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import nn
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 from typing_extensions import override
 
-from fedsim.models.base import ModelAdapter, Projection, shell
+from fedsim.models.base import ModelAdapter
+from fedsim.models.spec import Projection
+from fedsim.models.trunk import shell
 
 
 class GPT2Adapter(ModelAdapter):
@@ -32,6 +34,5 @@ class GPT2Adapter(ModelAdapter):
 
     @override
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
-        blocks = base.h
-        assert isinstance(blocks, nn.ModuleList)
-        return shell(base, h=blocks[:depth], ln_f=blocks[depth].ln_1)
+        blocks = cast(nn.ModuleList, base.h)
+        return shell(base, h=blocks[:depth], ln_f=cast(nn.Module, blocks[depth].ln_1))

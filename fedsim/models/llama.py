@@ -3,13 +3,15 @@
 Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", arXiv:2302.13971.
 """
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from torch import nn
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 from typing_extensions import override
 
-from fedsim.models.base import ModelAdapter, Projection, shell
+from fedsim.models.base import ModelAdapter
+from fedsim.models.spec import Projection
+from fedsim.models.trunk import shell
 
 
 class LlamaAdapter(ModelAdapter):
@@ -32,6 +34,6 @@ class LlamaAdapter(ModelAdapter):
 
     @override
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
-        blocks = base.layers
-        assert isinstance(blocks, nn.ModuleList)
-        return shell(base, layers=blocks[:depth], norm=blocks[depth].input_layernorm)
+        blocks = cast(nn.ModuleList, base.layers)
+        norm = cast(nn.Module, blocks[depth].input_layernorm)
+        return shell(base, layers=blocks[:depth], norm=norm)

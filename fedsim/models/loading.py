@@ -7,11 +7,12 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput
-from fedsim.models.base import ModelAdapter, ModelSpec
+from fedsim.models.base import ModelAdapter
 from fedsim.models.bert import BertAdapter
 from fedsim.models.gpt2 import GPT2Adapter
 from fedsim.models.llama import LlamaAdapter
 from fedsim.models.presets import preset, preset_tokenizer
+from fedsim.models.spec import ModelSpec
 
 FAMILIES: dict[str, type[ModelAdapter]] = {
     one.family: one for one in (BertAdapter, GPT2Adapter, LlamaAdapter)
@@ -54,9 +55,10 @@ def cached_adapter(spec: ModelSpec) -> ModelAdapter:
 def _config(name: str) -> PreTrainedConfig:
     _check_directory(name, "config.json", "model.name")
     try:
-        return AutoConfig.from_pretrained(name)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise BadInput(f"model.name: {_reason(name, error)}") from error
+    return config
 
 
 def _tokenizer(spec: ModelSpec, family: str) -> PreTrainedTokenizerBase:
@@ -85,6 +87,6 @@ def _reason(name: str, error: Exception) -> str:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         return f"the directory {name!r} cannot be read: {line}"
     return (
-        f"{name!r} is neither a directory nor in the local cache, and the model hub did not give it; "
-        "wanted a hub id, a directory or builtin:<preset>"
+        f"{name!r} is neither a directory nor in the local cache, and the model hub did not give "
+        "it; wanted a hub id, a directory or builtin:<preset>"
     )

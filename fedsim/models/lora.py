@@ -9,7 +9,10 @@ from transformers.pytorch_utils import Conv1D
 
 from fedsim.errors import BadInput
 
-TASK_TYPES = {"classification": "SEQ_CLS", "causal-lm": "CAUSAL_LM"}  # peft's; it unfreezes the head
+TASK_TYPES = {
+    "classification": "SEQ_CLS",
+    "causal-lm": "CAUSAL_LM",
+}  # peft's; it unfreezes the head
 
 
 def add_lora(

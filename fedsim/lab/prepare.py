@@ -1,0 +1,129 @@
+"""From a config to an experiment: every check against the world, before anything long starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from clients import DataSettings
+from clients.app import encode
+from clients.data import Corpus, load_corpus, shards
+from defenses import Defense, defense_table
+from fedsim.errors import BadInput
+from fedsim.lab.attacking import PlannedAttack, plan
+from fedsim.lab.config import Config
+from fedsim.messages import Tokens
+from fedsim.models import ModelAdapter, ModelSpec, cached_adapter
+from fedsim.plugins import make
+from fedsim.training import Examples, TrainingSettings
+from server import ServerSettings
+from server.strategies import make_strategy
+
+POOL = 256  # held-out sequences kept for the no-gradient control
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A config that was checked against the world: model, data and plugins are there and fit."""
+
+    config: Config
+    adapter: ModelAdapter
+    corpus: Corpus
+    planned: Sequence[PlannedAttack]
+    defenses: Sequence[Defense]
+    held_out: Examples
+    pool: tuple[Tokens, ...]
+
+    @property
+    def data(self) -> DataSettings:
+        """The [data] table, as clients take it."""
+        return data_settings(self.config)
+
+
+def data_settings(config: Config) -> DataSettings:
+    """Return what clients need of the [data] table."""
+    return DataSettings(**config.data.model_dump(exclude={"max_length"}))
+
+
+def model_spec(config: Config, labels: int) -> ModelSpec:
+    """Return the public facts about the model."""
+    section = config.model
+    return ModelSpec(
+        name=section.name,
+        tokenizer=section.tokenizer,
+        task=section.task,
+        weights=section.weights,
+        seed=config.seed,
+        num_labels=labels,
+        lora_rank=section.lora_rank,
+        lora_targets=tuple(section.lora_targets),
+        freeze=tuple(section.freeze),
+    )
+
+
+def prepare(config: Config) -> Experiment:
+    """Check all that can go wrong before anything long starts.
+
+    Raises:
+        BadInput: one line that names the key, what came and what is allowed.
+    """
+    planned = plan(config.attack)
+    defenses = [
+        make("defense", one.name, defense_table(), one.parameters) for one in config.defense
+    ]
+    make_strategy(config.federation.strategy, config.federation.strategy_options)
+    cached_adapter(model_spec(config, 2))  # before the data: its errors are the likeliest
+    corpus = load_corpus(data_settings(config), config.seed)
+    shards(corpus.train, data_settings(config), config.federation.clients, config.seed)
+    labels = len(corpus.label_names)
+    if config.model.task == "classification" and labels < 2:
+        raise BadInput(
+            f"model.task: classification needs labels of at least 2 kinds, {config.data.name!r} "
+            f"has {labels}; set data.label_column, or a task that needs none"
+        )
+    adapter = cached_adapter(model_spec(config, labels or 2)).to(device(config.device))
+    if config.data.max_length > adapter.positions:
+        raise BadInput(
+            f"data.max_length must be at most the model's {adapter.positions} positions, "
+            f"got {config.data.max_length}"
+        )
+    for one in planned:
+        one.attack.check(adapter)
+    held = corpus.held_out
+    held_labels = list(held["label"]) if "label" in held.column_names else [None] * len(held)
+    held_out = encode(adapter, list(held["text"]), held_labels, config.data.max_length)
+    return Experiment(
+        config=config,
+        adapter=adapter,
+        corpus=corpus,
+        planned=planned,
+        defenses=defenses,
+        held_out=held_out,
+        pool=held_out.sequences[:POOL],
+    )
+
+
+def device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is a GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise BadInput(f"device: {name!r} is not here; allowed: auto, cpu")
+    return torch.device(name)
+
+
+def server_settings(config: Config) -> ServerSettings:
+    """Return the server's side of the config; the batch size is the clients' own affair."""
+    federation = config.federation
+    training = TrainingSettings(**config.training.model_dump(exclude={"batch_size"}))
+    return ServerSettings(
+        clients=federation.clients,
+        clients_per_round=federation.clients_per_round or federation.clients,
+        rounds=federation.rounds,
+        seed=config.seed,
+        strategy=federation.strategy,
+        strategy_options=federation.strategy_options,
+        on_failure=federation.on_failure,
+        learning_rate=config.training.learning_rate,
+        config=training.as_config(),
+    )

@@ -1,0 +1,34 @@
+"""What is public about a model, and where an attack finds its weights."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Task = Literal["classification", "causal-lm", "masked-lm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """All that is public about the model: enough to build it again anywhere, weights aside."""
+
+    name: str  # hub id, local directory, or builtin:<preset>
+    tokenizer: str = ""  # hub id or directory; default: the model's own
+    task: Task = "classification"
+    weights: Literal["pretrained", "random"] = "pretrained"
+    seed: int = 1  # of random weights, of a new head, of LoRA's A
+    num_labels: int = 2  # classification only
+    lora_rank: int = 0  # 0: full fine-tuning
+    lora_targets: tuple[str, ...] = ()  # module names; default: the family's q, k, v
+    freeze: tuple[str, ...] = ()  # groups ("embeddings", "layers.0", "head") or patterns
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A weight whose input is a layer's hidden state."""
+
+    name: str
+    input_axis: int  # which axis of the weight is that input's
+    fused: int = 1  # how many maps of equal width the weight holds side by side on the other axis

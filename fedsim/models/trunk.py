@@ -1,0 +1,74 @@
+"""The first blocks of a model: what an attack runs candidate tokens and prefixes through."""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+if TYPE_CHECKING:
+    from fedsim.models.base import ModelAdapter
+
+
+class Trunk:
+    """The embeddings and first ``depth`` blocks, ending in the input of the next block's q, k, v.
+
+    That is f0(token, position) of DAGER for ``depth`` 0 and f1(prefix) for ``depth`` 1.
+    """
+
+    def __init__(self, adapter: "ModelAdapter", module: nn.Module) -> None:
+        self._adapter = adapter
+        self._module = module
+        self._loaded = adapter.loads
+
+    @torch.no_grad()
+    def inputs(
+        self, tokens: Tensor, *, first: int = 0, past: DynamicCache | None = None
+    ) -> tuple[Tensor, DynamicCache | None]:
+        """Return the hidden states that the next block's q, k, v read, and keys and values so far.
+
+        Args:
+            tokens: (N, T) int64.
+            first: the position of ``tokens[:, 0]``; with ``past``, the length of the prefix.
+            past: keys and values of the N prefixes, which this call extends in place.
+
+        Returns:
+            (N, T, D) float32 on the adapter's device, and ``past`` with the new tokens added (None
+            for encoders).
+        """
+        if self._loaded != self._adapter.loads:
+            raise RuntimeError("other weights were loaded into the model since this trunk was made")
+        device = self._adapter.device
+        tokens = tokens.to(device)
+        positions = torch.arange(first, first + tokens.shape[1], device=device)
+        extra: dict[str, Any] = {}
+        if self._adapter.causal:
+            extra = {"past_key_values": past or DynamicCache(), "use_cache": True}
+        seen = tokens.shape[1] + (past.get_seq_length() if past is not None else 0)
+        output = self._module(
+            input_ids=tokens,
+            attention_mask=torch.ones(len(tokens), seen, dtype=torch.int64, device=device),
+            position_ids=positions.expand(tokens.shape),
+            **extra,
+        )
+        return output.last_hidden_state, extra.get("past_key_values")
+
+
+def select(past: DynamicCache, rows: Tensor) -> DynamicCache:
+    """Return the keys and values of the prefixes in ``rows`` (K,), in order; ``past`` stays."""
+    chosen = DynamicCache()
+    for place, layer in enumerate(past.layers):
+        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
+            chosen.update(layer.keys[rows], layer.values[rows], place)
+    return chosen
+
+
+def shell(module: nn.Module, **parts: nn.Module | None) -> nn.Module:
+    """Return a module that shares all of ``module`` but has ``parts`` in place of some children."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    for name, part in parts.items():
+        twin._modules[name] = part
+    return twin
