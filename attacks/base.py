@@ -1,6 +1,5 @@
 """The base of every attack: what it is shown, what it may return."""
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, final
@@ -44,7 +43,7 @@ class Attack(ABC):
             if sent.shape != tensor.shape:
                 wanted, got = tuple(sent.shape), tuple(tensor.shape)
                 raise UnsupportedObservation(f"update {name!r} must have shape {wanted}, got {got}")
-            if not math.isfinite(tensor.double().abs().sum().item()):
+            if not torch.isfinite(tensor).all():
                 raise UnsupportedObservation(f"update {name!r} holds NaN or infinite values")
         with torch.no_grad():
             guess = self._run(seen, generator)

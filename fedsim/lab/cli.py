@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,14 @@ LIST_EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Errors are one line on stderr."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, more = parser.parse_known_args(arguments)
+    # argparse stops to collect words at the first option; those that follow belong to them.
+    stray = [word for word in more if word.startswith("-") or not hasattr(options, "words")]
+    if stray:
+        parser.error(f"unrecognized arguments: {' '.join(stray)}")
+    if more:
+        options.words += more
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
@@ -47,6 +55,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output left
         sys.stderr.close()
+        return FAILED
+    except Exception:  # a fault of ours: exit code 1 would say that a gate found a leak
+        traceback.print_exc()
+        print("fedsim: this is a bug; please report the lines above", file=sys.stderr)
         return FAILED
 
 
@@ -132,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
         display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")
         try:
             summary, scores = run_experiment(experiment, run, display, quick=options.quick)
-        except (KeyboardInterrupt, FedsimError):
+        except BaseException:
             display.say(f"stopped; go on with: fedsim run --out {run.root} --resume")
             raise
     return _show(options, summary, scores, experiment.adapter)

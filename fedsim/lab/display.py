@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from statistics import fmean
 from typing import Any, ClassVar
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
@@ -71,8 +72,9 @@ class StepHandler(logging.Handler):
 def print_table(summary: Mapping[str, Any]) -> None:
     """Print one row for each attacked update, and each attack's verdict with its reason."""
     console = Console(file=sys.stdout, highlight=False)
-    columns = ("round", "client", "attack", "samples", "exact", "tokens", "ROUGE-1", "no gradient")
-    table = Table(*columns, "seconds", "verdict", title="What the server could read")
+    columns = ("round", "client", "attack", "n", "exact", "tokens", "R-1", "chance", "s")
+    table = Table(*columns, title="What the server could read", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
     for one in summary["attacks"]:
         found, chance = one["metrics"], one["controls"].get("no_gradient", {})
         exact = found.get("exact_match_but_last", found.get("exact_match"))
@@ -106,9 +108,11 @@ def print_summary(
     """Print the texts side by side, the worst first, then the table and the verdicts."""
     ranked = sorted(scores, key=lambda one: -fmean(s["bag_f1"] for s in one.samples or NOTHING))
     pairs = [(pair.truth, pair.guess) for one in ranked for pair in one.pairs]
-    guesses = [((), tuple(g)) for one in scores if not one.pairs for g in one.row["sequences"]]
-    if pairs or guesses:
-        texts.print(pairs or guesses)
+    if pairs:
+        texts.print(pairs)
+    for one in scores:
+        if not one.pairs:
+            texts.print_guesses(one.row)
     if summary["attacks"]:
         print_table(summary)
     utility = summary.get("utility")
@@ -143,8 +147,18 @@ class SideBySide:
         if len(pairs) > SHOWN:
             console.print(f"... and {len(pairs) - SHOWN} more in reconstructions.jsonl")
 
+    def print_guesses(self, row: Mapping[str, Any]) -> None:
+        """Print what was read of an update whose truth nobody here knows."""
+        console = Console(file=sys.stdout, highlight=False)
+        title = (
+            f"Round {row['round']}, client {row['client']}: what the server read (truth unknown)"
+        )
+        console.print(Text(title, "bold"))
+        for text in row["texts"][:SHOWN] or ["nothing"]:
+            console.print(f"  {escape(printable(text))}", soft_wrap=True)
+
     def _marked(self, truth: Tokens, guess: Tokens) -> tuple[Text, Text]:
-        """Return both texts: equal runs of tokens green, others underlined or struck out in red."""
+        """Return both texts: equal tokens green, others underlined or struck out in red."""
         left, right = Text(), Text()
         blocks = SequenceMatcher(a=truth, b=guess, autojunk=False).get_opcodes()
         for kind, a0, a1, b0, b1 in blocks:

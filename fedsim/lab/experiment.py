@@ -69,8 +69,8 @@ class Recorder:
             "seconds": round(time.perf_counter() - self.started, 3),
             **self.round,
         }
-        self.run.save(progress)
         self.run.append("rounds.jsonl", row)
+        self.run.save(progress)  # last: a round without a checkpoint is run again, and noted again
         self.started, self.round = time.perf_counter(), {}
         name = METRICS[adapter.spec.task]
         shown = "" if measured is None else f", {name} {measured:.3f}"
@@ -98,7 +98,9 @@ def run_experiment(
     if start is None:
         display.step("building the model")
         start = Progress(round=0, parameters=adapter.initial_parameters())
-    run.forget_after(start.round if run.rows("rounds.jsonl") else -1)
+        run.forget_after(-1)
+    else:
+        run.forget_after(start.round)
     write_lines(run.vault / "pool.jsonl", [{"tokens": list(one)} for one in experiment.pool])
     runner = Runner(
         planned=experiment.planned,

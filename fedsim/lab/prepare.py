@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -12,6 +13,7 @@ from defenses import Defense, defense_table
 from fedsim.errors import BadInput
 from fedsim.lab.attacking import PlannedAttack, plan
 from fedsim.lab.config import Config
+from fedsim.lab.controls import OWN_TEXTS, own_sequences
 from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter, ModelSpec, cached_adapter
 from fedsim.plugins import make
@@ -42,15 +44,23 @@ class Experiment:
 
 def data_settings(config: Config) -> DataSettings:
     """Return what clients need of the [data] table."""
-    return DataSettings(**config.data.model_dump(exclude={"max_length"}))
+    section = config.data.model_dump(exclude={"max_length"})
+    if Path(section["name"]).is_file():  # a folder called sst2 is not the data set
+        section["name"] = there(section["name"])
+    return DataSettings(**{**section, "path": there(section["path"])})
+
+
+def there(name: str) -> str:
+    """Return ``name`` as an absolute path where it is one: Ray's workers may be elsewhere."""
+    return str(Path(name).absolute()) if name and Path(name).exists() else name
 
 
 def model_spec(config: Config, labels: int) -> ModelSpec:
     """Return the public facts about the model."""
     section = config.model
     return ModelSpec(
-        name=section.name,
-        tokenizer=section.tokenizer,
+        name=there(section.name),
+        tokenizer=there(section.tokenizer),
         task=section.task,
         weights=section.weights,
         seed=config.seed,
@@ -99,7 +109,7 @@ def prepare(config: Config) -> Experiment:
         planned=planned,
         defenses=defenses,
         held_out=held_out,
-        pool=held_out.sequences[:POOL],
+        pool=held_out.sequences[:POOL] or own_sequences(adapter, [12] * len(OWN_TEXTS)),
     )
 
 

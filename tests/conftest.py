@@ -1,0 +1,118 @@
+"""What the tests share: one thread, tiny models built once, plain gradients, borrowed data."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsim.messages import Broadcast, Knowledge, Observation, Parameters, Tokens, Update
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+Adapt = Callable[..., ModelAdapter]
+Gradient = Callable[..., dict[str, Tensor]]
+Observe = Callable[..., Observation]
+Sentences = Callable[..., list[Tokens]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # a float sum depends on how many share it
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Return a path under ``shared/``, beside the repository, or skip where it is not there."""
+
+    def find(relative: str) -> Path:
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"needs shared/{relative} beside the repository, which is absent")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def adapt() -> Adapt:
+    """Return the adapter of a preset, built once: ``adapt("gpt2-tiny", task="causal-lm")``."""
+    made: dict[ModelSpec, ModelAdapter] = {}
+
+    def make(preset: str, **fields: object) -> ModelAdapter:
+        spec = ModelSpec(name=f"builtin:{preset}", **fields)  # type: ignore[arg-type]
+        if spec not in made:
+            made[spec] = load_adapter(spec)
+        return made[spec]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sentences() -> Sentences:
+    """Return sentences of the built-in corpus as token ids, specials included."""
+    from clients.corpus import clinic
+
+    texts = [text for text, _ in clinic()]
+
+    def encode(model: ModelAdapter, count: int, *, skip: int = 0) -> list[Tokens]:
+        some = texts[skip : skip + count]
+        return [tuple(ids) for ids in model.tokenizer(some)["input_ids"]]
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def gradient() -> Gradient:
+    """Return dL/dθ of a batch by plain autograd, one unpadded example at a time.
+
+    The loss is the mean over examples, or over predicted tokens for a next-token loss.
+    """
+
+    def of(
+        model: ModelAdapter,
+        parameters: Parameters,
+        sequences: Sequence[Tokens],
+        labels: Sequence[int] | None = None,
+    ) -> dict[str, Tensor]:
+        module = model.load(parameters).eval()
+        module.zero_grad(set_to_none=True)
+        causal_lm = model.spec.task == "causal-lm"
+        weights = [len(tokens) - 1 if causal_lm else 1 for tokens in sequences]
+        for row, tokens in enumerate(sequences):
+            ids = torch.tensor([tokens])
+            label = row % 2 if labels is None else labels[row]
+            target = ids if causal_lm else torch.tensor([label])
+            loss = module(input_ids=ids, labels=target).loss
+            (loss * weights[row] / sum(weights)).backward()
+        result = {
+            name: torch.zeros_like(one) if one.grad is None else one.grad.detach().clone()
+            for name, one in module.named_parameters()
+            if one.requires_grad
+        }
+        module.zero_grad(set_to_none=True)
+        return result
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def observe() -> Observe:
+    """Return what an attack sees of an update."""
+
+    def see(
+        model: ModelAdapter,
+        parameters: Parameters,
+        tensors: Parameters,
+        knowledge: Knowledge | None = None,
+    ) -> Observation:
+        return Observation(
+            model=model,
+            broadcast=Broadcast(round=1, parameters=parameters),
+            update=Update(tensors=tensors, kind="gradient", num_examples=1),
+            knowledge=knowledge or Knowledge(),
+        )
+
+    return see

@@ -1,0 +1,194 @@
+"""Files are whole or not there; every failure names the file."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fedsim import files
+from fedsim.errors import MalformedMessage, RunFailed
+from fedsim.files import (
+    append_line,
+    read_json,
+    read_lines,
+    write_atomically,
+    write_json,
+    write_lines,
+    write_tensors,
+    write_text,
+)
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def full_disk(*args: object, **kwargs: object) -> None:
+    raise FULL
+
+
+def half_then(error: Exception) -> Callable[[Path], None]:
+    """Return a writer that gets half of its work done."""
+
+    def write(draft: Path) -> None:
+        draft.write_text("new, but only ha")
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize("error", [ValueError("a slip"), KeyboardInterrupt()])
+def test_a_writer_that_stops_half_way_leaves_the_old_file_alone(
+    tmp_path: Path, error: Exception
+) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(type(error)):
+        write_atomically(path, half_then(error))
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]  # no temporary file beside it
+
+
+def test_a_writer_that_stops_half_way_leaves_nothing_where_nothing_was(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"could not write .*sub/file.txt: .*No space left"):
+        write_atomically(tmp_path / "sub" / "file.txt", half_then(FULL))
+    assert os.listdir(tmp_path / "sub") == []
+
+
+def test_the_file_appears_at_its_place_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    seen: list[bool] = []
+
+    def write(draft: Path) -> None:
+        draft.write_text("whole")
+        seen.append(path.exists())
+        assert draft.parent == path.parent  # a move within one file system is atomic
+
+    write_atomically(path, write)
+    assert seen == [False] and path.read_text() == "whole"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_a_full_disk_is_a_failed_run_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"w": torch.ones(3)})
+    monkeypatch.setattr(files, "save_file", full_disk)
+    with pytest.raises(RunFailed, match=r"could not write .*weights.safetensors: .*No space left"):
+        write_tensors(path, {"w": torch.zeros(3)})
+    assert torch.equal(load_file(path)["w"], torch.ones(3))
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(RunFailed, match=r"could not write .*summary.json: .*No space left"):
+        write_json(tmp_path / "summary.json", {})
+    assert os.listdir(tmp_path) == ["weights.safetensors"]
+
+
+def test_a_disk_that_fills_up_while_a_line_is_appended_is_a_failed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(RunFailed, match=r"could not write .*rounds.jsonl: .*No space left"):
+        append_line(tmp_path / "rounds.jsonl", {"round": 1})
+
+
+@pytest.mark.parametrize("write", [lambda path: write_text(path, ""), lambda p: append_line(p, 1)])
+def test_a_directory_that_cannot_be_made_is_a_failed_run(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunFailed, match=r"could not write .*file/below.txt"):
+        write(tmp_path / "file" / "below.txt")
+
+
+def test_text_is_utf8_and_directories_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "text.txt"
+    write_text(path, "naïve ≠ naive\n")
+    assert path.read_bytes() == b"na\xc3\xafve \xe2\x89\xa0 naive\n"
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    value = {"text": "Zoë", "numbers": [1, 2.5, None, True]}
+    write_json(tmp_path / "value.json", value)
+    text = (tmp_path / "value.json").read_text(encoding="utf-8")
+    assert text.endswith("}\n") and "Zoë" in text  # readable as it is
+    assert json.loads(text) == value == read_json(tmp_path / "value.json")
+
+
+def test_json_that_is_missing_or_broken_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    with pytest.raises(MalformedMessage, match=r"value.json is missing"):
+        read_json(path)
+    path.write_text('{"schema": 1, "rou')
+    with pytest.raises(MalformedMessage, match=r"value.json is not valid JSON"):
+        read_json(path)
+    path.write_bytes(b'{"text": "Zo\xff"}')
+    with pytest.raises(MalformedMessage, match=r"value.json is not valid JSON"):
+        read_json(path)
+
+
+def test_lines_come_back_and_more_can_be_appended(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.jsonl"
+    append_line(path, {"a": 1})
+    append_line(path, ["Zoë\n"])  # a line break inside a value stays inside its line
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
+    assert list(read_lines(path)) == [{"a": 1}, ["Zoë\n"]]
+    write_lines(path, [3, None])
+    assert list(read_lines(path)) == [3, None]
+    write_lines(path, [])
+    assert list(read_lines(path)) == []
+
+
+def test_a_missing_file_has_no_lines(tmp_path: Path) -> None:
+    assert list(read_lines(tmp_path / "rows.jsonl")) == []
+
+
+@pytest.mark.parametrize("torn", ['{"round": 3, "lo', '{"text": "a", ', "{"])
+def test_a_torn_last_line_is_left_out(tmp_path: Path, torn: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"round": 1}\n\n{"round": 2}\n' + torn)
+    assert list(read_lines(path)) == [{"round": 1}, {"round": 2}]
+
+
+def test_a_last_line_torn_inside_a_character_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    append_line(path, {"round": 1})
+    append_line(path, {"text": "Zoë"})
+    whole = path.read_bytes()
+    cut = whole.index("ë".encode()) + 1  # between the two bytes of the ë
+    path.write_bytes(whole[:cut])
+    assert list(read_lines(path)) == [{"round": 1}]
+
+
+def test_a_torn_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"round": 1}\n{"round": 2, "lo\n{"round": 3}\n')
+    rows = read_lines(path)
+    assert next(rows) == {"round": 1}
+    with pytest.raises(MalformedMessage, match=r"rows.jsonl, line 2 is not valid JSON"):
+        next(rows)
+
+
+def test_a_broken_last_line_that_was_finished_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"round": 1}\n{"round": 2, "lo\n')
+    with pytest.raises(MalformedMessage, match=r"rows.jsonl, line 2 is not valid JSON"):
+        list(read_lines(path))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int64])
+def test_tensors_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    drawn = torch.randn(5, 7, generator=torch.Generator().manual_seed(0)) * 100
+    tensors = {"turned": drawn.to(dtype).T, "point": torch.tensor(3, dtype=dtype)}
+    tensors["none"] = torch.empty(0, 3, dtype=dtype)
+    if dtype.is_floating_point:
+        tensors["trained"] = torch.nn.Parameter(drawn.to(dtype))
+    write_tensors(tmp_path / "tensors.safetensors", tensors)
+    found = load_file(tmp_path / "tensors.safetensors")
+    assert set(found) == set(tensors)
+    for name, tensor in tensors.items():
+        assert found[name].dtype == dtype
+        assert torch.equal(found[name], tensor.detach())

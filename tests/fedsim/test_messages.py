@@ -1,0 +1,136 @@
+"""The first lock on the truth: no message can carry text."""
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, fields
+from typing import Any, Literal
+
+import pytest
+import torch
+
+from fedsim.errors import MalformedMessage
+from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
+
+SECRET: Any = "The patient is Ada Lovelace."
+MESSAGES = (Broadcast, Update, Knowledge, Observation, Reconstruction)
+
+
+def update(**changes: Any) -> Update:
+    return Update(**{"tensors": {}, "kind": "gradient", "num_examples": 1, **changes})
+
+
+def test_an_update_keeps_what_it_was_given() -> None:
+    tensors = {"w": torch.ones(2, 3)}
+    made = update(tensors=tensors, kind="delta", num_examples=0, metrics={"loss": 0.5, "ok": True})
+    assert made.tensors is tensors
+    assert (made.kind, made.num_examples) == ("delta", 0)
+    assert made.metrics == {"loss": 0.5, "ok": True}
+
+
+@pytest.mark.parametrize("kind", ["weights", "Gradient", "", None, 3, SECRET])
+def test_an_update_is_a_gradient_or_a_delta(kind: Any) -> None:
+    with pytest.raises(MalformedMessage, match=r"kind must be gradient or delta, got "):
+        update(kind=kind)
+
+
+def test_an_update_counts_no_negative_examples() -> None:
+    with pytest.raises(MalformedMessage, match=r"num_examples must be >= 0, got -1"):
+        update(num_examples=-1)
+
+
+@pytest.mark.parametrize(
+    "value", [SECRET, SECRET.encode(), [SECRET], (SECRET,), {"text": SECRET}, None]
+)
+def test_a_metric_carries_no_text(value: Any) -> None:
+    with pytest.raises(MalformedMessage, match=r"metric 'note' must be a number, got \w+"):
+        update(metrics={"loss": 0.5, "note": value})
+
+
+@pytest.mark.parametrize("value", [SECRET, SECRET.encode(), [SECRET], None, torch.ones(1)])
+def test_a_diagnostic_carries_no_text(value: Any) -> None:
+    with pytest.raises(MalformedMessage, match=r"diagnostic 'note' must be a number, got \w+"):
+        Reconstruction(sequences=(), diagnostics={"rank": 3, "cut": False, "note": value})
+
+
+@pytest.mark.parametrize("sequence", [SECRET, ("The", "patient"), (1, SECRET), (1, 2.0), (1, None)])
+def test_a_sequence_carries_no_text(sequence: Any) -> None:
+    with pytest.raises(MalformedMessage, match="a sequence must hold token ids, got "):
+        Reconstruction(sequences=((4, 5), sequence))
+
+
+def test_sequences_are_not_one_text() -> None:
+    with pytest.raises(MalformedMessage, match="a sequence must hold token ids, got 'T'"):
+        Reconstruction(sequences=SECRET)
+
+
+@pytest.mark.parametrize("name", ["labels", "lengths"])
+@pytest.mark.parametrize("values", [SECRET, (1, SECRET), ("urgent",), (1, None)])
+def test_labels_and_lengths_carry_no_text(name: str, values: Any) -> None:
+    with pytest.raises(MalformedMessage, match=rf"knowledge.{name} '\d+' must be a number, got "):
+        Knowledge(**{name: values})
+
+
+@pytest.mark.parametrize("value", [SECRET, [SECRET], {"text": SECRET}])
+def test_a_batch_size_carries_no_text(value: Any) -> None:
+    with pytest.raises(MalformedMessage, match=r"knowledge.batch_size"):
+        Knowledge(batch_size=value)
+
+
+@pytest.mark.parametrize("value", [SECRET, [SECRET], {"text": SECRET}])
+def test_an_example_count_carries_no_text(value: Any) -> None:
+    with pytest.raises((MalformedMessage, TypeError)):
+        update(num_examples=value)
+
+
+@pytest.mark.parametrize("value", [SECRET, [SECRET], 3.0])
+def test_an_update_carries_tensors_and_no_text(value: Any) -> None:
+    with pytest.raises(MalformedMessage, match="'note'"):
+        update(tensors={"w": torch.ones(2), "note": value})
+
+
+def leaves(annotation: Any) -> set[Any]:
+    """Return what a field can hold in the end: the types inside tuples, mappings and unions."""
+    origin, inside = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Literal:
+        return {annotation}
+    if origin in (typing.Union, types.UnionType, tuple):
+        return set().union(*(leaves(one) for one in inside if one is not Ellipsis))
+    if origin is Mapping:  # keys are names: of parameters, metrics, settings
+        return leaves(inside[1])
+    return {annotation}
+
+
+def test_no_field_of_what_a_client_sends_or_an_attack_gives_is_of_a_text_type() -> None:
+    from fedsim.models import ModelAdapter
+
+    held = {
+        f"{kind.__name__}.{name}": leaves(annotation)
+        for kind in MESSAGES
+        for name, annotation in typing.get_type_hints(
+            kind, localns={"ModelAdapter": ModelAdapter}
+        ).items()
+    }
+    plain = {bool, int, float, type(None), torch.Tensor, *MESSAGES, ModelAdapter}
+    wordy = {name: kinds - plain for name, kinds in held.items() if kinds - plain}
+    # by hand: the server's own training config names an optimizer; a kind is one of two words
+    assert wordy == {
+        "Broadcast.config": {str},
+        "Update.kind": {Literal["gradient", "delta"]},
+    }
+
+
+def test_knowledge_is_nothing_by_default_and_says_what_was_granted() -> None:
+    assert Knowledge.names() == ("batch_size", "labels", "lengths")
+    assert Knowledge().granted() == {}
+    granted = Knowledge(labels=(0, 1), batch_size=2).granted()
+    assert granted == {"batch_size": True, "labels": True}
+    assert Knowledge(labels=()).granted() == {"labels": True}  # none of them, but granted
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_messages_are_frozen_and_keyword_only(kind: type) -> None:
+    assert all(one.kw_only for one in fields(kind))
+    with pytest.raises(FrozenInstanceError):
+        Knowledge().labels = (1,)  # type: ignore[misc]
+    assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]

@@ -1,0 +1,90 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from flwr.app import Context, Error, RecordDict
+
+from fedsim.errors import ClientFailure
+from fedsim.wire import read_broadcast
+from server import Exchange, Progress, ServerSettings, build_server_app
+from tests.server.conftest import Answer, ToyGrid, towards, weights
+from tests.server.test_state import same
+from tests.server.test_strategies import partitioned
+
+TARGETS = [weights(seed) for seed in (1, 2, 3, 4)]
+
+
+def settings(**changes: Any) -> ServerSettings:
+    usual: dict[str, Any] = {"clients": 4, "clients_per_round": 3, "rounds": 3, "seed": 6}
+    return ServerSettings(**{**usual, **changes})
+
+
+def run(
+    how: ServerSettings, start: Progress, *, broken: dict[int, Answer] | None = None
+) -> tuple[list[Progress], list[Sequence[Exchange]]]:
+    """Run the app on a grid of toy clients; return what it reported and what it showed."""
+    reported: list[Progress] = []
+    seen: list[Sequence[Exchange]] = []
+    app = build_server_app(how, start, [seen.append], reported.append)
+    nodes = {90 - client: client for client in range(how.clients)}
+    answers = {client: towards(TARGETS[client]) for client in range(how.clients)} | (broken or {})
+    grid: ToyGrid = partitioned(nodes, lambda client: answers[client])
+    app(grid, Context(1, 0, {}, RecordDict(), {}))
+    return reported, seen
+
+
+def test_it_reports_the_start_and_every_round() -> None:
+    start = Progress(round=0, parameters=weights(0))
+    reported, seen = run(settings(config={"algorithm": "fedavg", "learning_rate": 0.1}), start)
+    assert [one.round for one in reported] == [0, 1, 2, 3]
+    assert same(dict(reported[0].parameters), weights(0))
+    assert [[one.round for one in round_] for round_ in seen] == [[1] * 3, [2] * 3, [3] * 3]
+    for row, round_ in enumerate(seen):  # each round starts at what the last one ended with
+        broadcast = read_broadcast(round_[0].sent, row + 1)
+        assert same(dict(broadcast.parameters), dict(reported[row].parameters))
+        assert broadcast.config["learning_rate"] == 0.1
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
+def test_a_run_goes_on_from_what_it_reported(strategy: str) -> None:
+    how = settings(strategy=strategy)
+    whole, seen = run(how, Progress(round=0, parameters=weights(0)))
+    for done in (1, 2):
+        again, late = run(how, whole[done])
+        assert [one.round for one in again] == list(range(done, 4))
+        for one, other in zip(again, whole[done:], strict=True):
+            assert same(dict(one.parameters), dict(other.parameters))
+            assert same(dict(one.strategy), dict(other.strategy))
+        assert [[e.client for e in r] for r in late] == [[e.client for e in r] for r in seen[done:]]
+
+
+def test_fedprox_tells_its_clients_mu() -> None:
+    how = settings(strategy="fedprox", strategy_options={"proximal_mu": 0.25}, rounds=1)
+    _, seen = run(how, Progress(round=0, parameters=weights(0)))
+    assert read_broadcast(seen[0][0].sent, 1).config["proximal_mu"] == 0.25
+
+
+def test_the_learning_rate_is_that_of_the_step_along_gradients() -> None:
+    start = Progress(round=0, parameters=weights(0))
+    gradient = {0: towards(TARGETS[0], kind="gradient")}
+    how = settings(clients=1, clients_per_round=1, rounds=1, learning_rate=0.25)
+    reported, _ = run(how, start, broken=gradient)
+    for name, w in weights(0).items():  # one client, so w - lr * (w - target)
+        expected = w.double() - 0.25 * (w - TARGETS[0][name]).double()
+        assert (reported[1].parameters[name] - expected).abs().max() < 1e-6
+
+
+def test_a_failing_client_stops_the_run_or_is_left_out() -> None:
+    def broken(_: object) -> Error:
+        return Error(2, "ValueError: no more text")
+
+    start = Progress(round=0, parameters=weights(0))
+    everyone = {"clients_per_round": 4, "rounds": 2}
+    with pytest.raises(ClientFailure, match="round 1, client 2: ValueError: no more text"):
+        run(settings(on_failure="stop", **everyone), start, broken={2: broken})
+    reported, seen = run(settings(on_failure="continue", **everyone), start, broken={2: broken})
+    assert [one.round for one in reported] == [0, 1, 2]
+    assert [one.client for one in seen[1] if one.error] == [2]
+    for name, w in weights(0).items():  # the other three went half the way, equally weighted
+        mean = sum(TARGETS[client][name].double() for client in (0, 1, 3)) / 3
+        assert (reported[1].parameters[name] - (w.double() + mean) / 2).abs().max() < 1e-6
