@@ -4,6 +4,7 @@ Outsiders register a class under the entry-point group ``fedsim.attacks`` or ``f
 """
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
@@ -27,8 +28,11 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
             found = point.load()
         except Exception as error:  # anything may go wrong while a stranger's module is imported
             raise BadInput(f"plugin {point.name!r} ({point.value}): {error!r}") from error
-        if not (isinstance(found, type) and issubclass(found, base)):
-            raise BadInput(f"plugin {point.name!r} ({point.value}) must be a {base.__name__} class")
+        if not (isinstance(found, type) and issubclass(found, base) and is_dataclass(found)):
+            raise BadInput(
+                f"plugin {point.name!r} ({point.value}) must be a dataclass that derives from "
+                f"{base.__name__}"
+            )
         if point.name in known:
             raise BadInput(f"plugin {point.name!r} ({point.value}): that name is taken")
         known[point.name] = found
@@ -44,10 +48,10 @@ def make(what: str, name: str, known: Mapping[str, type[P]], parameters: Mapping
     if name not in known:
         raise BadInput(unknown(what, name, known))
     kind = known[name]
-    fields = getattr(kind, "__dataclass_fields__", {})
+    names = [one.name for one in fields(kind)]  # type: ignore[arg-type]
     for parameter in parameters:
-        if parameter not in fields:
-            raise BadInput(f"{what} {name}: {unknown('parameter', parameter, fields)}")
+        if parameter not in names:
+            raise BadInput(f"{what} {name}: {unknown('parameter', parameter, names)}")
     adapter: TypeAdapter[P] = TypeAdapter(kind)
     try:
         return adapter.validate_python(dict(parameters), strict=False)

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import Strategy
 from typing_extensions import override
 
 from fedsim.errors import BadInput, unknown
-from fedsim.rng import stream
+from fedsim.rng import derive
 from fedsim.wire import ARRAYS, update_kind
 from server.grids import Only
 
@@ -136,8 +136,8 @@ def uniform(per_round: int, seed: int) -> Select:
     """Return a choice of ``per_round`` clients a round, without replacement, by the seed alone."""
 
     def select(round_: int, clients: int) -> list[int]:
-        order = np.random.default_rng(stream(seed, "participation", round_).initial_seed())
-        return sorted(order.choice(clients, size=per_round, replace=False).tolist())
+        generator = np.random.default_rng(derive(seed, "participation", round_))
+        return sorted(generator.choice(clients, size=per_round, replace=False).tolist())
 
     return select
 

@@ -2,13 +2,14 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from fedsim.errors import BadInput, unknown
+from fedsim.errors import BadInput
 from fedsim.models import Task
 from fedsim.training import Algorithm, Optimizer, WireDtype
 
@@ -47,11 +48,16 @@ class DataSection(Section):
     evaluate: int = Field(128, ge=0)
 
 
+def _everyone(section: dict[str, Any]) -> int:
+    """All clients take part in a round, where the config does not say otherwise."""
+    return int(section.get("clients", 1))  # absent: it was wrong, and is complained about
+
+
 class FederationSection(Section):
     """[federation]"""
 
     clients: int = Field(4, ge=1)
-    clients_per_round: int | None = Field(None, ge=1)  # default: all
+    clients_per_round: int = Field(default_factory=_everyone, ge=1, validate_default=True)
     rounds: int = Field(1, ge=1)
     strategy: str = "fedavg"
     strategy_options: dict[str, Any] = {}
@@ -63,7 +69,7 @@ class FederationSection(Section):
 
     @model_validator(mode="after")
     def _enough_clients(self) -> "FederationSection":
-        if (self.clients_per_round or 0) > self.clients:
+        if self.clients_per_round > self.clients:
             raise ValueError(
                 f"federation.clients_per_round must be at most federation.clients = "
                 f"{self.clients}, got {self.clients_per_round}"
@@ -131,7 +137,7 @@ class Config(Section):
 
     def as_toml(self) -> dict[str, Any]:
         """Return the resolved config as TOML values."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump()
 
 
 def load_config(path: Path | None, overrides: Sequence[str]) -> Config:
@@ -199,7 +205,7 @@ def _line(error: ErrorDetails) -> str:
     place = [str(part) for part in error["loc"] if not str(part).startswith(("literal[", "dict["))]
     key = ".".join(place)
     if error["type"] == "extra_forbidden":
-        return unknown("key", key, known_keys())
+        return _unknown(key)
     if error["type"] == "missing":
         return f"{key}: missing; it must be set"
     if error["type"] == "value_error":
@@ -208,6 +214,18 @@ def _line(error: ErrorDetails) -> str:
     if error["type"] == "string_pattern_mismatch":
         wanted = f"text that matches {error['ctx']['pattern']}"
     return f"{key or 'config'}: wanted {wanted}, got {error['input']!r}"
+
+
+def _unknown(key: str) -> str:
+    """Say which key is meant: the nearest of all, then those that stand beside it."""
+    parent, _, last = key.rpartition(".")
+    depth = key.count(".")
+    known = known_keys()
+    beside = {".".join(one.split(".")[: depth + 1]) for one in known if one.startswith(parent)}
+    elsewhere = {one for one in known if one.rpartition(".")[2] == last}
+    near = get_close_matches(key, sorted(beside), n=1, cutoff=0.5) or sorted(elsewhere)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown key {key!r}{hint} (known here: {', '.join(sorted(beside))})"
 
 
 def known_keys() -> list[str]:

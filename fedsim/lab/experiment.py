@@ -21,6 +21,7 @@ from fedsim.models import ModelAdapter
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
+from server.tap import last_line
 
 
 @dataclass(kw_only=True)
@@ -75,7 +76,7 @@ class Recorder:
         name = METRICS[adapter.spec.task]
         shown = "" if measured is None else f", {name} {measured:.3f}"
         for one in row.get("failures", []):
-            reason = str(one["error"]).strip().splitlines()[-1]
+            reason = last_line(one["error"])
             self.display.say(f"round {progress.round}: client {one['client']} failed: {reason}")
         if progress.round:
             rounds = self.experiment.config.federation.rounds
@@ -174,7 +175,9 @@ def summarize(
         "leakage": leakage,
         "verdicts": verdicts,
         "failures": [
-            {"round": row["round"], **one} for row in rounds for one in row.get("failures", [])
+            {"round": row["round"], "client": one["client"], "error": last_line(one["error"])}
+            for row in rounds
+            for one in row.get("failures", [])
         ],
         "checksum": rounds[-1]["checksum"],
         "notes": scorer.notes(scores),

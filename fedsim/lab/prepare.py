@@ -99,6 +99,10 @@ def prepare(config: Config) -> Experiment:
         )
     for one in planned:
         one.attack.check(adapter)
+        if "labels" in one.knowledge and config.model.task != "classification":
+            raise BadInput(
+                f"attack.knowledge: only classification has labels, got {config.model.task!r}"
+            )
     held = corpus.held_out
     held_labels = list(held["label"]) if "label" in held.column_names else [None] * len(held)
     held_out = encode(adapter, list(held["text"]), held_labels, config.data.max_length)
@@ -128,7 +132,7 @@ def server_settings(config: Config) -> ServerSettings:
     training = TrainingSettings(**config.training.model_dump(exclude={"batch_size"}))
     return ServerSettings(
         clients=federation.clients,
-        clients_per_round=federation.clients_per_round or federation.clients,
+        clients_per_round=federation.clients_per_round,
         rounds=federation.rounds,
         seed=config.seed,
         strategy=federation.strategy,

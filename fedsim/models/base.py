@@ -38,7 +38,11 @@ class ModelAdapter(ABC):
     stack: ClassVar[str]  # the last part of the name of the list of blocks
 
     def __init__(
-        self, spec: ModelSpec, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+        self,
+        spec: ModelSpec,
+        config: PreTrainedConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        options: Mapping[str, Any] | None = None,  # of transformers' loaders
     ) -> None:
         if spec.task not in self.classes:
             raise BadInput(
@@ -48,6 +52,7 @@ class ModelAdapter(ABC):
         self.spec = spec
         self.config = config
         self.tokenizer = tokenizer
+        self.options = dict(options or {})
         self.device = torch.device("cpu")
         self.loads = 0  # how often weights were loaded: a trunk made before is stale
         self._module: PreTrainedModel | None = None
@@ -138,7 +143,7 @@ class ModelAdapter(ABC):
         if self.spec.weights == "random":
             return cast(PreTrainedModel, kind._from_config(config, **how))  # type: ignore[no-untyped-call]
         try:
-            return kind.from_pretrained(self.spec.name, config=config, **how)
+            return kind.from_pretrained(self.spec.name, config=config, **how, **self.options)
         except (OSError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0]
             raise BadInput(f"model.name: no weights in {self.spec.name!r}: {reason}") from error

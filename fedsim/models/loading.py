@@ -4,6 +4,8 @@ import functools
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
+from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput
@@ -43,7 +45,8 @@ def load_adapter(spec: ModelSpec) -> ModelAdapter:
             f"model.tokenizer: it has {len(tokenizer)} tokens, but {spec.name!r} embeds only "
             f"{config.vocab_size}"
         )
-    return family(spec, config, tokenizer)
+    options = {} if spec.weights == "random" else _kept_only(spec.name)
+    return family(spec, config, tokenizer, options)
 
 
 @functools.lru_cache(maxsize=1)
@@ -55,7 +58,7 @@ def cached_adapter(spec: ModelSpec) -> ModelAdapter:
 def _config(name: str) -> PreTrainedConfig:
     _check_directory(name, "config.json", "model.name")
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(name)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(name, **_kept_only(name))
     except (OSError, ValueError) as error:
         raise BadInput(f"model.name: {_reason(name, error)}") from error
     return config
@@ -67,10 +70,25 @@ def _tokenizer(spec: ModelSpec, family: str) -> PreTrainedTokenizerBase:
         return preset_tokenizer(family)
     _check_directory(name, "tokenizer*", "model.tokenizer")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **_kept_only(name))
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise BadInput(f"model.tokenizer: {_reason(name, error)}") from error
     return tokenizer
+
+
+@functools.cache
+def _unreachable(name: str) -> bool:
+    """Ask the hub for ``name`` once, briefly: the loaders would try for half a minute."""
+    try:
+        HfApi().model_info(name, timeout=5.0)
+    except (OSError, ValueError, httpx.HTTPError):
+        return True
+    return False
+
+
+def _kept_only(name: str) -> dict[str, bool]:
+    """Return the option that keeps a loader to directories and the local cache, where it must."""
+    return {"local_files_only": True} if Path(name).is_dir() or _unreachable(name) else {}
 
 
 def _check_directory(name: str, needed: str, key: str) -> None:
