@@ -28,7 +28,8 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
             found = point.load()
         except Exception as error:  # anything may go wrong while a stranger's module is imported
             raise BadInput(f"plugin {point.name!r} ({point.value}): {error!r}") from error
-        if not (isinstance(found, type) and issubclass(found, base) and is_dataclass(found)):
+        fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
+        if not fits:
             raise BadInput(
                 f"plugin {point.name!r} ({point.value}) must be a dataclass that derives from "
                 f"{base.__name__}"
