@@ -45,8 +45,11 @@ class Attack(ABC):
                 raise UnsupportedObservation(f"update {name!r} must have shape {wanted}, got {got}")
             if not torch.isfinite(tensor).all():
                 raise UnsupportedObservation(f"update {name!r} holds NaN or infinite values")
+        versions = _versions(seen)
         with torch.no_grad():
             guess = self._run(seen, generator)
+        if _versions(seen) != versions:
+            raise AssertionError(f"{self!r} changed what it was shown")
         for sequence in guess.sequences:
             if not all(0 <= token < seen.model.vocabulary for token in sequence):
                 raise AssertionError(f"{self!r} guessed ids outside [0, {seen.model.vocabulary})")
@@ -55,3 +58,9 @@ class Attack(ABC):
     @abstractmethod
     def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
         """Return the guess: the paper's algorithm, in the paper's order and names."""
+
+
+def _versions(seen: Observation) -> list[int]:
+    """Return how often each tensor that an attack is shown was changed in place."""
+    shown = [*seen.update.tensors.values(), *seen.broadcast.parameters.values()]
+    return [tensor._version for tensor in shown]

@@ -48,7 +48,7 @@ class Dager(Attack):
     """Keep the tokens in the span of block 0's inputs, then the prefixes in that of block 1's."""
 
     max_prefixes: int = 1024  # prefixes kept per position, closest first; > 0
-    max_pairs: int = 1_000_000  # (prefix, token) pairs checked before the search is cut short; > 0
+    max_pairs: int = 500_000  # (prefix, token) pairs checked before the search is cut short; > 0
 
     families: ClassVar[tuple[str, ...]] = ("gpt2", "llama")
 
@@ -152,8 +152,10 @@ class Search:
             extended = set(rows.tolist())
             ended = [prefix for row, prefix in enumerate(prefixes) if row not in extended]
             yield from (prefix for prefix in ended if len(prefix) > len(start))
-            if not extended or self.notes["pairs_checked"] > self.attack.max_pairs:
-                self.notes["cut"] = bool(extended)
+            if not extended:
+                return
+            if self.notes["pairs_checked"] > self.attack.max_pairs:
+                self.notes["cut"] = True
                 return
             prefixes = [
                 (*prefixes[row], token)

@@ -18,6 +18,7 @@ SPARE = (
 EDGE = 10.0  # noise reaches up to this many times its level at SPARE; measured: 3 to 8
 GAP = 2.5  # noise falls smoothly: neighbouring singular values differ by far less than this factor
 RESOLUTION = 1e-4  # distances below it are never told apart: float32 hidden states differ by 1e-6
+ROUNDING = 1 / 256  # machine epsilons, of the largest singular value: the least level of noise
 SKETCH = 32  # directions of the coarse filter; relative std of its distances: sqrt(2 / 32) = 25 %
 
 
@@ -76,7 +77,7 @@ def find_span(gradients: Sequence[Tensor]) -> Span:
     scaled = [g.double() / level for g, level in zip(gradients, levels, strict=True) if level]
     stack = torch.cat(scaled, dim=1)  # (D, K)
     left, values, _ = torch.linalg.svd(stack, full_matrices=width > stack.shape[1])
-    rank, blurred = _rank(values, values[_quiet(values)])
+    rank, blurred = _rank(values, values[_quiet(values)].clamp_min(1.0))  # 1: the unit of levels
     return _span(left, values, stack.shape[1], rank, blurred)
 
 
@@ -103,7 +104,8 @@ def _rank(values: Tensor, level: Tensor) -> tuple[int, bool]:
     too many costs little, since the span stays far smaller than D; one too few loses a token.
     """
     ratios = values[:-1] / values[1:].clamp_min(level / EDGE)
-    gaps = ((ratios >= GAP) & (values[1:] <= EDGE**2 * level)).nonzero().flatten()
+    near = (values[:-1] > GAP * level) & (values[1:] <= EDGE**2 * level)
+    gaps = (near & (ratios >= GAP)).nonzero().flatten()
     if len(gaps):
         return int(gaps[-1]) + 1, False
     return int((values > EDGE * level).sum()), True
@@ -112,8 +114,9 @@ def _rank(values: Tensor, level: Tensor) -> tuple[int, bool]:
 def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
     """Return the level of noise in each of ``gradients`` (D, K); 0 for one that is all zeros.
 
-    It is the singular value beyond which ``SPARE`` dimensions are left. A gradient narrower than D
-    may have no such dimension; its level is taken in proportion to its size, as rounding's is.
+    It is the singular value beyond which ``SPARE`` dimensions are left, or what rounding leaves at
+    the least. A gradient narrower than D may have no such dimension; its level is taken in
+    proportion to its size, as rounding's is.
     """
     spectra = [torch.linalg.svdvals(gradient.double()) for gradient in gradients]
     wide = [gradient.shape[1] >= gradient.shape[0] for gradient in gradients]
@@ -122,12 +125,12 @@ def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
         for values, is_wide in zip(spectra, wide, strict=True)
         if is_wide and values[0]
     ]
-    share = max(shares, default=torch.finfo(gradients[0].dtype).eps)
-    tiny = torch.finfo(torch.float64).eps
+    share = max(shares, default=0.0)
+    least = max(ROUNDING * torch.finfo(gradients[0].dtype).eps, 4 * torch.finfo(torch.float64).eps)
     return [
         max(
             values[_quiet(values)].item() if is_wide else share * values[0].item(),
-            tiny * values[0].item(),
+            least * values[0].item(),
         )
         for values, is_wide in zip(spectra, wide, strict=True)
     ]

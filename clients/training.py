@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fedsim.errors import BadInput
 from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, Training, TrainingSettings
@@ -121,7 +120,5 @@ def make_optimizer(
     """Return the local optimizer; its state does not outlive the round."""
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(parameters, lr=settings.learning_rate)
-    if settings.optimizer in ("sgd", "momentum"):
-        momentum = MOMENTUM if settings.optimizer == "momentum" else 0.0
-        return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=momentum)
-    raise BadInput(f"training.optimizer must be sgd, momentum or adamw, got {settings.optimizer!r}")
+    momentum = MOMENTUM if settings.optimizer == "momentum" else 0.0
+    return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=momentum)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fedsim.errors import BadInput, MalformedMessage
-from fedsim.files import read_json, write_json, write_tensors
+from fedsim.files import make_directory, read_json, write_json, write_tensors
 from fedsim.messages import Broadcast, Parameters, Update
 
 SCHEMA = 1
@@ -69,7 +69,7 @@ def write_capture(
             linked, so that a round of many clients stores its weights once.
     """
     target = directory / "broadcast.safetensors"
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     for stale in ("observation.json", target.name):
         (directory / stale).unlink(missing_ok=True)
     if same_broadcast is not None:
@@ -126,15 +126,15 @@ def read_capture(where: CapturePath) -> Captured:
             tensors=_tensors(where.directory / "update.safetensors"),
             kind=record["kind"],
             num_examples=int(record["num_examples"]),
-            metrics=record["metrics"],
+            metrics=dict(record["metrics"]),
         )
         broadcast = Broadcast(
             round=int(record["round"]),
             parameters=_tensors(where.directory / "broadcast.safetensors"),
-            config=record["config"],
+            config=dict(record["config"]),
         )
         model = dict(record["model"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MalformedMessage(f"{path}: {error!r}") from error
     return Captured(
         round=where.round, client=where.client, broadcast=broadcast, update=update, model=model

@@ -20,7 +20,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunFailed: the disk is full or cannot be written; the line names the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent, wanted=path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(draft)
@@ -32,6 +32,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             draft.unlink()
+
+
+def make_directory(path: Path, *, wanted: Path | None = None) -> None:
+    """Make ``path`` and its parents, where they are not there, for the sake of ``wanted``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFailed(f"could not write {wanted or path}: {error}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -57,7 +65,7 @@ def write_tensors(path: Path, tensors: Parameters, metadata: dict[str, str] | No
 
 def append_line(path: Path, row: object) -> None:
     """Append one JSON value as a line to ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent, wanted=path)
     try:
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -81,13 +89,13 @@ def read_lines(path: Path) -> Iterator[Any]:
     """Yield the JSON value of each line of ``path``, but not of a last one cut short by a kill."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             yield json.loads(line)
-        except json.JSONDecodeError as error:
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
             if number == len(lines):  # no newline after it: it was never finished
                 return
             raise MalformedMessage(f"{path}, line {number} is not valid JSON: {error}") from error

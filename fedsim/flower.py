@@ -4,6 +4,7 @@ Flower 1.41 and 1.42 have no public way to make a Message outside a running app,
 to have an empty Run; nothing else of the project touches a private symbol.
 """
 
+import copy
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
@@ -34,8 +35,7 @@ def rewrap(content: RecordDict, message: Message) -> Message:
 
 def _copy(record: Any) -> Any:
     if not isinstance(record, ArrayRecord):
-        kind: Any = type(record)
-        return kind(dict(record))
+        return copy.deepcopy(record)  # metrics and configs may hold lists
     return ArrayRecord({k: Array(a.dtype, a.shape, a.stype, a.data) for k, a in record.items()})
 
 

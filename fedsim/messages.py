@@ -54,8 +54,13 @@ class Update:
         if self.kind not in get_args(UpdateKind):
             allowed = " or ".join(get_args(UpdateKind))
             raise MalformedMessage(f"update kind must be {allowed}, got {self.kind!r}")
+        if not isinstance(self.num_examples, int):
+            raise MalformedMessage(f"num_examples must be an int, got {self.num_examples!r}")
         if self.num_examples < 0:
             raise MalformedMessage(f"num_examples must be >= 0, got {self.num_examples}")
+        for name, tensor in self.tensors.items():
+            if not isinstance(tensor, Tensor):
+                raise MalformedMessage(f"update {name!r} must be a tensor, got {tensor!r}")
         _numbers_only("metric", self.metrics)
 
 
@@ -71,6 +76,8 @@ class Knowledge:
         for name in ("labels", "lengths"):
             values = getattr(self, name) or ()
             _numbers_only(f"knowledge.{name}", {str(i): value for i, value in enumerate(values)})
+        if not isinstance(self.batch_size, int | None):
+            raise MalformedMessage(f"knowledge.batch_size must be int, got {self.batch_size!r}")
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,11 @@ from fedsim.messages import Parameters, Scalar, Tokens
 Algorithm = Literal["fedsgd", "fedavg"]
 Optimizer = Literal["sgd", "momentum", "adamw"]
 WireDtype = Literal["float32", "float16"]
+WORDS: dict[str, tuple[str, ...]] = {
+    "algorithm": get_args(Algorithm),
+    "optimizer": get_args(Optimizer),
+    "wire_dtype": get_args(WireDtype),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,16 @@ class TrainingSettings:
     wire_dtype: WireDtype = "float32"  # of the update
     proximal_mu: float = 0.0  # FedProx's weight of ||θ - θ_global||² / 2, set by its strategy
 
+    def __post_init__(self) -> None:
+        kinds: dict[type, Any] = {int: int, float: (int, float), bool: bool}
+        for one in fields(self):
+            value, default = getattr(self, one.name), one.default
+            words = WORDS.get(one.name)
+            fits = value in words if words else isinstance(value, kinds[type(default)])
+            if not fits:
+                wanted = " or ".join(words) if words else type(default).__name__
+                raise MalformedMessage(f"training.{one.name} must be {wanted}, got {value!r}")
+
     def as_config(self) -> dict[str, Scalar]:
         """Return the settings as a training config's scalars."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
@@ -36,10 +51,8 @@ class TrainingSettings:
     def from_config(cls, config: Mapping[str, Scalar]) -> "TrainingSettings":
         """Return the settings a server sent; keys of other owners are left alone."""
         names = {one.name for one in fields(cls)}
-        try:
-            return cls(**{k: v for k, v in config.items() if k in names})  # type: ignore[arg-type]
-        except TypeError as error:
-            raise MalformedMessage(f"training config: {error}") from error
+        known: dict[str, Any] = {k: v for k, v in config.items() if k in names}
+        return cls(**known)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ that says what the arrays are. A stock Flower client sends no such ConfigRecord:
 weights, and its update is what they moved by.
 """
 
+import math
 from collections.abc import Mapping
 from typing import cast, get_args
 
@@ -30,7 +31,7 @@ def to_arrays(parameters: Parameters) -> ArrayRecord:
     """Return ``parameters`` as an ArrayRecord, dtypes kept (numpy, so Flower, has no bfloat16)."""
     return ArrayRecord(
         {
-            name: Array(np.ascontiguousarray(tensor.detach().cpu().numpy()))
+            name: Array(np.array(tensor.detach().cpu().numpy(), order="C"))
             for name, tensor in parameters.items()
         }
     )
@@ -104,9 +105,10 @@ def read_update(content: RecordDict, broadcast: Broadcast) -> Update:
     metrics: dict[str, float] = {}
     for record in content.metric_records.values():
         metrics |= {k: v for k, v in record.items() if isinstance(v, (int, float))}
-    return Update(
-        tensors=tensors, kind=kind, num_examples=int(metrics.pop(EXAMPLES, 0)), metrics=metrics
-    )
+    examples = metrics.pop(EXAMPLES, 0)
+    if not math.isfinite(examples):
+        raise MalformedMessage(f"{EXAMPLES} must be a number of examples, got {examples}")
+    return Update(tensors=tensors, kind=kind, num_examples=int(examples), metrics=metrics)
 
 
 def difference(local: Parameters, sent: Parameters) -> dict[str, Tensor]:
@@ -114,6 +116,10 @@ def difference(local: Parameters, sent: Parameters) -> dict[str, Tensor]:
     missing = sorted(set(local) - set(sent))
     if missing:
         raise MalformedMessage(f"the reply holds arrays that were never sent: {missing[:3]}")
+    for name, tensor in local.items():
+        if tensor.shape != sent[name].shape:
+            wanted, got = tuple(sent[name].shape), tuple(tensor.shape)
+            raise MalformedMessage(f"the reply's {name!r} must have shape {wanted}, got {got}")
     return {
         name: (tensor.double() - sent[name].double()).float()
         for name, tensor in local.items()

@@ -1,7 +1,7 @@
 """Flower's strategies by name, ours around them: gradients and deltas in, seeded participation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -41,6 +41,12 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> strategy.FedAvg:
     """
     if name not in STRATEGIES:
         raise BadInput(f"federation.strategy: {unknown('strategy', name, STRATEGIES)}")
+    hints = get_type_hints(STRATEGIES[name].__init__)
+    for key, value in options.items():
+        if hints.get(key) in (int, float) and not isinstance(value, (int, float)):
+            raise BadInput(
+                f"federation.strategy_options: {name}: {key} must be a number, got {value!r}"
+            )
     everyone = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1}
     everyone |= {"min_evaluate_nodes": 0, "min_available_nodes": 1}
     try:

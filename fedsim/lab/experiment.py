@@ -17,7 +17,7 @@ from fedsim.lab.rundir import RunDirectory, checksum
 from fedsim.lab.scoring import Scored, Scorer
 from fedsim.lab.utility import METRICS, utility
 from fedsim.messages import Broadcast, Update
-from fedsim.models import ModelAdapter
+from fedsim.models import ModelAdapter, load_adapter
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
@@ -105,7 +105,7 @@ def run_experiment(
     write_lines(run.vault / "pool.jsonl", [{"tokens": list(one)} for one in experiment.pool])
     runner = Runner(
         planned=experiment.planned,
-        adapter=adapter,
+        adapter=load_adapter(adapter.spec).to(adapter.device),  # a workspace no client shares
         seed=config.seed,
         vault=VaultReader(run.vault),
         controls=not quick,

@@ -156,6 +156,8 @@ class ModelAdapter(ABC):
                 patterns = (f"*.{self.stack}.{name.removeprefix('layers.')}.*",)
             hits = [one for one in parameters if any(fnmatchcase(one, p) for p in patterns)]
             if not hits:
+                if name in self.groups:  # a causal-lm head may be the embeddings themselves
+                    raise BadInput(f"model.freeze: {self!r} has no {name} of its own")
                 known = [*self.groups, *(f"layers.{i}" for i in range(self.layers))]
                 raise BadInput(f"model.freeze: {unknown('parameters', name, known)}")
             for one in hits:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 from huggingface_hub import HfApi
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput
@@ -59,7 +60,7 @@ def _config(name: str) -> PreTrainedConfig:
     _check_directory(name, "config.json", "model.name")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **_kept_only(name))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise BadInput(f"model.name: {_reason(name, error)}") from error
     return config
 

@@ -35,4 +35,8 @@ def add_lora(
         task_type=TASK_TYPES.get(task),
         fan_in_fan_out=any(isinstance(hits[name], Conv1D) for name in targets),
     )
-    return cast(PreTrainedModel, peft.get_peft_model(module, config))
+    try:
+        return cast(PreTrainedModel, peft.get_peft_model(module, config))
+    except ValueError as error:
+        kinds = ", ".join(f"{name} ({type(hits[name]).__name__})" for name in targets)
+        raise BadInput(f"model.lora_targets: must be linear maps, got {kinds}") from error

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clients.training import LocalTraining, best_threads, make_optimizer, threads
-from fedsim.errors import BadInput
+from clients.training import LocalTraining
+from fedsim.errors import MalformedMessage
 from fedsim.models import ModelAdapter
 from fedsim.rng import global_stream
 from fedsim.training import Examples, TrainingSettings
@@ -352,21 +352,6 @@ def test_the_update_is_no_view_of_the_workspace() -> None:
 # Odds and ends
 
 
-def test_an_unknown_optimizer_is_bad_input() -> None:
-    how = TrainingSettings(optimizer="lion")  # type: ignore[arg-type]
-    with pytest.raises(BadInput, match=r"training\.optimizer must be .*'lion'"):
-        make_optimizer(how, [nn.Parameter(torch.ones(1))])
-
-
-def test_threads_are_put_back() -> None:
-    before = torch.get_num_threads()
-    with pytest.raises(KeyError), threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-        raise KeyError
-    assert torch.get_num_threads() == before
-
-
-def test_one_thread_for_small_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 12)
-    assert best_threads({"w": torch.empty(100, 30)}) == 1
-    assert best_threads({"w": torch.empty(5000, 5000, device="meta")}) == 12  # 25 million
+def test_an_unknown_optimizer_is_never_a_setting() -> None:
+    with pytest.raises(MalformedMessage, match=r"training\.optimizer must be .*'lion'"):
+        TrainingSettings(optimizer="lion")  # type: ignore[arg-type]

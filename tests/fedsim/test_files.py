@@ -72,6 +72,16 @@ def test_the_file_appears_at_its_place_only_when_it_is_whole(tmp_path: Path) -> 
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
+def test_whoever_has_the_old_file_open_keeps_it(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    os.link(path, tmp_path / "same.txt")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"  # a new file took its place; the old one was not written to
+    assert (tmp_path / "same.txt").read_text() == "old" and path.read_text() == "new"
+
+
 def test_a_full_disk_is_a_failed_run_that_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +110,7 @@ def test_a_directory_that_cannot_be_made_is_a_failed_run(
     tmp_path: Path, write: Callable[[Path], None]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunFailed, match=r"could not write .*file/below.txt"):
+    with pytest.raises(RunFailed, match=r"could not make the directory .*/file: "):
         write(tmp_path / "file" / "below.txt")
 
 

@@ -141,10 +141,20 @@ def test_a_name_that_is_taken_is_refused(install: Install) -> None:
         table("fedsim.tests", Base, KNOWN)
 
 
-@pytest.mark.parametrize("thing", ["class Theirs: pass", "def Theirs(): pass", "Theirs = 3"])
+@pytest.mark.parametrize(
+    "thing",
+    [
+        "class Theirs: pass",
+        "def Theirs(): pass",
+        "Theirs = 3",
+        f"from {__name__} import Base\nclass Theirs(Base): pass",  # no dataclass
+        f"from {__name__} import Base\nTheirs = Base()",  # no class
+    ],
+)
 def test_what_is_no_plugin_class_is_refused(install: Install, thing: str) -> None:
     install("odd = outsider_c:Theirs", thing)
-    with pytest.raises(BadInput, match=r"plugin 'odd' \(outsider_c:Theirs\) must be a Base class"):
+    wanted = r"plugin 'odd' \(outsider_c:Theirs\) must be a dataclass that derives from Base"
+    with pytest.raises(BadInput, match=wanted):
         table("fedsim.tests", Base, KNOWN)
 
 

@@ -112,7 +112,7 @@ def test_the_resolved_config_survives_toml(path: Path) -> None:
         'defense=[{name="clip", norm=0.1}, "topk"]',
         'federation.strategy_options={eta=0.1, nested={b=[1.5, "x"]}}',
         'model.freeze=["embeddings"]',
-        "data.name=Zürich – \\ \"q\".csv",
+        'data.name=Zürich – \\ "q".csv',
         "training.learning_rate=1e-30",
     ]
     for config in (load_config(path, []), load_config(path, words), load_config(None, [])):
@@ -196,7 +196,7 @@ def test_a_config_cannot_be_changed(path: Path) -> None:
         ('attack=[{name="dager", knowledge="all"}]', "attack.0.knowledge.*got 'all'"),
         ('attack=[{name="dager", knowledge={labels=1}}]', "attack.0.knowledge.labels: wanted bool"),
         ("defense=3", "defense.0: wanted .*, got 3"),
-        ("seed.x=1", "seed.x: seed is not a table"),
+        ("name.x=1", "name.x: name is not a table"),
         ("seed", "wanted key=value, got 'seed'"),
         ("=3", "wanted key=value, got '=3'"),
     ],

@@ -124,7 +124,10 @@ def small(tmp_path: Path, **config: Any) -> ModelAdapter:
     (tmp_path / "config.json").write_text(json.dumps(record))
     return load_adapter(
         ModelSpec(
-            name=str(tmp_path), weights="random", tokenizer="builtin:gpt2-tiny", freeze=("layers.1",)
+            name=str(tmp_path),
+            weights="random",
+            tokenizer="builtin:gpt2-tiny",
+            freeze=("layers.1",),
         )
     )
 

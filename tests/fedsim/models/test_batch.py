@@ -114,6 +114,14 @@ def test_masked_lm_masks_at_least_one_token_a_row_and_no_padding(adapt: Adapt) -
     assert chosen.any(dim=1).all() and not chosen[~real].any()
 
 
+def test_masked_lm_has_nothing_to_mask_in_a_text_without_tokens(adapt: Adapt) -> None:
+    model = adapt("bert-tiny", task="masked-lm")
+    empty = (*model.prefix, *model.suffix)
+    batch = model.batch([empty, (*model.prefix, 20, *model.suffix)], [None, None], seeded())
+    assert batch["labels"].tolist() == [[IGNORED] * 3, [IGNORED, 20, IGNORED]]
+    assert batch["input_ids"][0].tolist() == [*empty, model.pad]
+
+
 def test_masks_follow_the_generator(adapt: Adapt, sentences: Sentences) -> None:
     model = adapt("bert-tiny", task="masked-lm")
     sequences = sentences(model, 4)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import socket
 import time
 from collections.abc import Callable
 from importlib.resources import files
@@ -153,6 +154,19 @@ def test_a_hub_id_without_a_network_is_bad_input_within_ten_seconds(
     assert time.monotonic() - started + sum(slept) < 10.0
 
 
+def test_a_hub_that_never_answers_is_bad_input_within_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from huggingface_hub import constants
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, then says nothing
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(BadInput, match=r"model.name: 'silent/model' is neither a directory"):
+            load("silent/model")
+        assert time.monotonic() - started < 10.0
+
+
 def test_trained_llama_weights_load_with_their_own_tokenizer(shared: Shared) -> None:
     model = load(shared("data/models/stories260K-hf"), task="causal-lm")
     assert (model.family, model.width, model.layers) == ("llama", 64, 5)
@@ -183,7 +197,9 @@ def test_trained_bert_weights_load_as_float32(shared: Shared) -> None:
     texts = ["A man is eating food.", "Someone has a meal.", "The girl plays the violin."]
     with torch.no_grad():  # a sentence encoder: near sentences have near vectors
         batch = model.batch(
-            [tuple(ids) for ids in model.tokenizer(texts)["input_ids"]], [0, 0, 0], torch.Generator()
+            [tuple(ids) for ids in model.tokenizer(texts)["input_ids"]],
+            [0, 0, 0],
+            torch.Generator(),
         )
         hidden = module.bert(batch["input_ids"], batch["attention_mask"]).last_hidden_state
         mask = batch["attention_mask"][..., None]

@@ -206,9 +206,7 @@ def test_projections_are_the_weights_whose_gradient_lies_in_the_span_of_the_inpu
         ids = tokens_of(model, rows=2, length=9)
         names = tuple(name.format(layer) for name in READERS[preset])
         label = torch.tensor([1, 0])
-        seen = hooked(
-            module, names, lambda: module(input_ids=ids, labels=label).loss.backward()
-        )
+        seen = hooked(module, names, lambda: module(input_ids=ids, labels=label).loss.backward())
         inputs = seen[0].flatten(0, 1)  # (18, D)
         found = {
             (name, axis)

@@ -1,0 +1,236 @@
+"""What every attack in the table must keep, whatever it does."""
+
+import json
+import pickle
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import FrozenInstanceError, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attacks import ATTACKS, Attack
+from fedsim.captures import find_captures, place, read_capture, write_capture
+from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Tokens, Update
+from fedsim.models import ModelSpec, load_adapter
+from tests.conftest import Adapt, Gradient, Sentences
+
+NAMES = sorted(ATTACKS)
+CHEAP: dict[str, dict[str, Any]] = {}  # settings that keep an attack's runs here to seconds
+BLOCKED = ("clients", "defenses", "server", "flwr", "ray", "fedsim.lab", "fedsim.vault")
+SEED = 11
+
+# Run elsewhere: replays every capture under argv[1] with the pickled attacks of argv[2].
+REPLAY = f"""
+import sys
+for name in {BLOCKED!r}:
+    sys.modules[name] = None  # whatever imports it fails
+import json, pathlib, pickle
+import torch
+from fedsim.captures import find_captures, read_capture
+from fedsim.messages import Knowledge, Observation
+from fedsim.models import ModelSpec, load_adapter
+torch.set_num_threads(1)
+guesses = {{}}
+for name, (attack, knowledge) in pickle.loads(pathlib.Path(sys.argv[2]).read_bytes()).items():
+    found = read_capture(find_captures(pathlib.Path(sys.argv[1]) / name)[0])
+    lists = {{k: tuple(v) if isinstance(v, list) else v for k, v in found.model.items()}}
+    seen = Observation(
+        model=load_adapter(ModelSpec(**lists)),
+        broadcast=found.broadcast,
+        update=found.update,
+        knowledge=knowledge,
+    )
+    guess = attack.reconstruct(seen, torch.Generator().manual_seed({SEED}))
+    guesses[name] = [guess.sequences, dict(guess.diagnostics)]
+assert not any(sys.modules.get(name) for name in {BLOCKED!r})
+print(json.dumps(guesses))
+"""
+
+
+@dataclass
+class Case:
+    """One attack, what its paper grants it, and an undefended client's update to work on."""
+
+    attack: Attack
+    seen: Observation
+    truth: list[Tokens]
+    others: list[list[Tokens]]  # batches of other clients
+
+    def run(self, seen: Observation | None = None) -> Reconstruction:
+        return self.attack.reconstruct(seen or self.seen, torch.Generator().manual_seed(SEED))
+
+
+@pytest.fixture(scope="module")
+def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, Case]:
+    made = {}
+    for name, kind in ATTACKS.items():
+        model = adapt(f"{kind.families[0]}-tiny")
+        truth = sentences(model, 2)
+        facts: dict[str, Any] = {
+            "labels": (0, 1),
+            "lengths": tuple(map(len, truth)),
+            "batch_size": 2,
+        }
+        parameters = model.initial_parameters()
+        update = gradient(model, parameters, truth, [0, 1])
+        seen = Observation(
+            model=model,
+            broadcast=Broadcast(round=1, parameters=parameters),
+            update=Update(tensors=update, kind="gradient", num_examples=2),
+            knowledge=Knowledge(**{one: facts[one] for one in kind.paper_knowledge}),
+        )
+        made[name] = Case(
+            attack=kind(**CHEAP.get(name, {})),
+            seen=seen,
+            truth=truth,
+            others=[sentences(model, 2, skip=skip) for skip in range(20, 120, 2)],
+        )
+    return made
+
+
+@pytest.fixture(params=NAMES)
+def case(request: Any, cases: dict[str, Case]) -> Case:
+    return cases[request.param]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(cases: dict[str, Case], tmp_path_factory: Any) -> dict[str, Any]:
+    """Return every attack's guess from a capture on disk, in a process that knows no clients."""
+    root = tmp_path_factory.mktemp("captures")
+    for name, case in cases.items():
+        seen = case.seen
+        write_capture(
+            place(root / name, 1, 0), 0, seen.broadcast, seen.update, seen.model.spec.as_dict()
+        )
+    pickled = root / "attacks.pickle"
+    attacks = {name: (case.attack, case.seen.knowledge) for name, case in cases.items()}
+    pickled.write_bytes(pickle.dumps(attacks))
+    command = [sys.executable, "-c", REPLAY, str(root), str(pickled)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_guess_where_clients_cannot_be_imported(
+    cases: dict[str, Case], elsewhere: dict[str, Any], name: str
+) -> None:
+    guess = cases[name].run()
+    sequences, diagnostics = elsewhere[name]
+    assert tuple(map(tuple, sequences)) == guess.sequences
+    assert diagnostics == dict(guess.diagnostics)
+
+
+def test_a_capture_is_the_observation(case: Case, tmp_path: Path) -> None:
+    seen = case.seen
+    directory = place(tmp_path, 1, 0)
+    write_capture(directory, 0, seen.broadcast, seen.update, seen.model.spec.as_dict())
+    found = read_capture(find_captures(tmp_path)[0])
+    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in found.model.items()}
+    replayed = Observation(
+        model=load_adapter(ModelSpec(**lists)),
+        broadcast=found.broadcast,
+        update=found.update,
+        knowledge=seen.knowledge,
+    )
+    assert case.run(replayed) == case.run()
+
+
+def test_inputs_come_back_as_they_were_and_the_guess_is_the_seeds(case: Case) -> None:
+    seen = case.seen
+    before = [
+        {name: one.clone() for name, one in tensors.items()}
+        for tensors in (seen.update.tensors, seen.broadcast.parameters)
+    ]
+    rest = repr((seen.knowledge, seen.broadcast.config, seen.update.metrics, case.attack))
+    torch.manual_seed(1)
+    random.seed(1)
+    state, other = torch.get_rng_state(), random.getstate()
+    first = case.run()
+    assert torch.equal(torch.get_rng_state(), state) and random.getstate() == other
+    torch.manual_seed(2)  # a guess that drew from it would change
+    assert case.run() == first
+    for tensors, kept in zip((seen.update.tensors, seen.broadcast.parameters), before, strict=True):
+        assert list(tensors) == list(kept)
+        assert all(torch.equal(tensors[name], one) for name, one in kept.items())
+    again = repr((seen.knowledge, seen.broadcast.config, seen.update.metrics, case.attack))
+    assert again == rest
+
+
+def overlap(guess: Sequence[Tokens], truth: Sequence[Tokens]) -> float:
+    """Return the F-measure of the bags of tokens."""
+    one, other = (Counter(token for ids in some for token in ids) for some in (guess, truth))
+    return 2 * (one & other).total() / max(1, one.total() + other.total())
+
+
+@pytest.mark.parametrize("null", ["zeros", "noise", "another client"])
+def test_a_null_update_gives_what_chance_gives(case: Case, gradient: Gradient, null: str) -> None:
+    seen, generator = case.seen, torch.Generator().manual_seed(0)
+    if null == "another client":
+        parameters = dict(seen.broadcast.parameters)
+        update = gradient(seen.model, parameters, case.others[0], [0, 1])
+    else:
+        size = float(null == "noise")
+        update = {
+            name: size * torch.randn(one.shape, generator=generator)
+            for name, one in seen.update.tensors.items()
+        }
+    guess = case.run(
+        Observation(
+            model=seen.model,
+            broadcast=seen.broadcast,
+            update=Update(tensors=update, kind="gradient", num_examples=2),
+            knowledge=seen.knowledge,
+        )
+    ).sequences
+    assert not set(guess) & set(case.truth)
+    # the truth scores no better than the best of 49 batches that have as little to do with it
+    assert overlap(guess, case.truth) <= max(overlap(guess, other) for other in case.others[1:])
+
+
+def test_the_update_itself_gives_more_than_chance(case: Case) -> None:
+    guess = case.run().sequences
+    assert overlap(guess, case.truth) > max(overlap(guess, other) for other in case.others)
+
+
+def test_a_guess_is_token_ids_and_numbers(case: Case) -> None:
+    guess = case.run()
+    vocabulary = case.seen.model.vocabulary
+    assert all(type(token) is int for ids in guess.sequences for token in ids)
+    assert all(0 <= token < vocabulary for ids in guess.sequences for token in ids)
+    assert {type(one) for one in guess.diagnostics.values()} <= {bool, int, float}
+    json.dumps(dict(guess.diagnostics), allow_nan=False)  # no NaN into a record
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_repr_is_the_record(name: str) -> None:
+    attack = ATTACKS[name](**CHEAP.get(name, {}))
+    settings = ", ".join(f"{one.name}={getattr(attack, one.name)!r}" for one in fields(attack))
+    assert repr(attack) == f"{type(attack).__name__}({settings})"
+    assert eval(repr(attack), {type(attack).__name__: type(attack)}) == attack
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_attack_is_frozen_hashable_and_survives_pickling(name: str) -> None:
+    attack = ATTACKS[name]()
+    again = pickle.loads(pickle.dumps(attack))
+    assert again == attack and hash(again) == hash(attack)
+    for one in fields(attack):
+        assert one.kw_only
+        with pytest.raises(FrozenInstanceError):
+            setattr(attack, one.name, getattr(attack, one.name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_attack_says_where_it_is_from_and_what_it_assumes(name: str) -> None:
+    module = sys.modules[ATTACKS[name].__module__]
+    header = module.__doc__ or ""
+    places = [header.find(f"\n{part}:") for part in ("Source", "Assumes", "Recovers", "Deviations")]
+    assert -1 not in places and places == sorted(places)
+    assert set(ATTACKS[name].paper_knowledge) <= set(Knowledge.names())

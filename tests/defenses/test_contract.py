@@ -1,0 +1,117 @@
+"""What every defense in the table must keep, whatever it does."""
+
+import pickle
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clients.training import LocalTraining
+from defenses import DEFENSES, Defense, Guarantee, NoDefense
+from fedsim.training import Examples, TrainingSettings
+from tests.conftest import Adapt, Sentences
+
+NAMES = sorted(DEFENSES)
+SETTINGS: dict[str, dict[str, Any]] = {}  # of those that need some
+
+
+@pytest.fixture(params=NAMES)
+def defense(request: Any) -> Defense:
+    return DEFENSES[request.param](**SETTINGS.get(request.param, {}))
+
+
+def update() -> dict[str, Tensor]:
+    """Return an update of odd shapes: a matrix, a vector, a number, zeros, float16."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "h.0.weight": torch.randn(7, 5, generator=generator),
+        "h.0.bias": 1e-4 * torch.randn(5, generator=generator),
+        "scale": torch.tensor(0.3),
+        "unused": torch.zeros(3, 2),
+        "half": torch.randn(4, generator=generator).half(),
+    }
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_sent_has_the_names_shapes_and_dtypes_of_the_update(defense: Defense) -> None:
+    raw, sent = update(), dict(defense.protect(update(), seeded()))
+    assert list(sent) == list(raw)
+    for name, tensor in raw.items():
+        assert sent[name].shape == tensor.shape and sent[name].dtype == tensor.dtype
+        assert torch.isfinite(sent[name]).all()
+
+
+def test_the_update_comes_back_as_it_was(defense: Defense) -> None:
+    raw = update()
+    sent = dict(defense.protect(raw, seeded()))
+    assert equal(raw, update())
+    for one in sent.values():  # nor does what is done to the sent one reach it
+        if not any(one is other for other in raw.values()):
+            one.zero_()
+    assert equal(raw, update())
+
+
+def test_protection_draws_from_the_generator_alone(defense: Defense) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = dict(defense.protect(update(), seeded(3)))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert equal(dict(defense.protect(update(), seeded(3))), first)
+
+
+def test_a_wrapped_training_is_a_training(
+    defense: Defense, adapt: Adapt, sentences: Sentences
+) -> None:
+    model = adapt("gpt2-tiny")
+    parameters = model.initial_parameters()
+    kept = {name: one.clone() for name, one in parameters.items()}
+    examples = Examples(sequences=tuple(sentences(model, 3)), labels=(0, 1, 1))
+    settings = TrainingSettings(algorithm="fedavg", mini_batch_size=2)
+    training = defense.wrap(LocalTraining(model, settings))
+    sent, loss = training(parameters, examples, seeded(5))
+    assert list(sent) == list(parameters) and equal(parameters, kept)
+    assert all(sent[name].shape == one.shape for name, one in parameters.items())
+    assert 0.0 < loss < 10.0  # about ln 2 for two labels
+    again, _ = defense.wrap(LocalTraining(model, settings))(parameters, examples, seeded(5))
+    assert equal(again, sent)
+
+
+def test_a_guarantee_says_all_of_it_or_there_is_none(defense: Defense) -> None:
+    guarantee = defense.guarantee()
+    if guarantee is None:
+        return
+    assert isinstance(guarantee, Guarantee)
+    assert guarantee.epsilon > 0.0 and 0.0 <= guarantee.delta < 1.0
+    assert guarantee.unit in ("example", "client")
+    assert guarantee.accountant and guarantee.sampling
+
+
+def test_the_repr_is_the_record(defense: Defense) -> None:
+    settings = ", ".join(f"{one.name}={getattr(defense, one.name)!r}" for one in fields(defense))
+    assert repr(defense) == f"{type(defense).__name__}({settings})"
+
+
+def test_a_defense_is_frozen_hashable_and_survives_pickling(defense: Defense) -> None:
+    again = pickle.loads(pickle.dumps(defense))  # Ray sends it to every client
+    assert again == defense and hash(again) == hash(defense)
+    for one in fields(defense):
+        assert one.kw_only
+        with pytest.raises(FrozenInstanceError):
+            setattr(defense, one.name, getattr(defense, one.name))
+
+
+def test_no_defense_changes_nothing() -> None:
+    raw, training = update(), object()
+    assert equal(dict(NoDefense().protect(raw, seeded())), update())
+    assert NoDefense().wrap(training) is training  # type: ignore[arg-type]
+    assert NoDefense().guarantee() is None
