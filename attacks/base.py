@@ -43,6 +43,8 @@ class Attack(ABC):
             if sent.shape != tensor.shape:
                 wanted, got = tuple(sent.shape), tuple(tensor.shape)
                 raise UnsupportedObservation(f"update {name!r} must have shape {wanted}, got {got}")
+            if not tensor.is_floating_point():
+                raise UnsupportedObservation(f"update {name!r} must be floats, got {tensor.dtype}")
             if not torch.isfinite(tensor).all():
                 raise UnsupportedObservation(f"update {name!r} holds NaN or infinite values")
         versions = _versions(seen)

@@ -43,10 +43,11 @@ def encode(
 ) -> Examples:
     """Return ``texts`` as token ids; those too short to have a loss are left out.
 
-    A next-token loss needs two tokens, the others one.
+    A next-token loss needs two tokens, a masked one one that is no special token.
     """
     ids = adapter.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
-    shortest = 2 if adapter.spec.task == "causal-lm" else 1
+    around = len(adapter.prefix) + len(adapter.suffix)
+    shortest = {"causal-lm": 2, "masked-lm": around + 1}.get(adapter.spec.task, 1)
     kept = [row for row, tokens in enumerate(ids) if len(tokens) >= shortest]
     return Examples(
         sequences=tuple(tuple(ids[row]) for row in kept),

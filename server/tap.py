@@ -6,7 +6,7 @@ of ``strategy.start``. It follows the protocol and looks.
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flwr.app import Message, RecordDict
@@ -36,6 +36,19 @@ class Exchange:
 def last_line(error: str) -> str:
     """Return what a traceback ends in: the one line that says what went wrong."""
     return error.strip().splitlines()[-1]
+
+
+def copies(exchanges: Sequence[Exchange]) -> list[Exchange]:
+    """Return exchanges of a hook's own; what was one record for several clients stays one."""
+    sent = {id(one.sent): snapshot(one.sent) for one in exchanges}
+    return [
+        replace(
+            one,
+            sent=sent[id(one.sent)],
+            received=None if one.received is None else snapshot(one.received),
+        )
+        for one in exchanges
+    ]
 
 
 Hook = Callable[[Sequence[Exchange]], None]
@@ -79,7 +92,7 @@ class TapGrid(GridProxy):
         exchanges = self._pair(messages, sent, replies)
         self._report([one for one in exchanges if one.error is not None])
         for hook in self.hooks:
-            hook(exchanges)
+            hook(copies(exchanges))
         return replies
 
     def _snapshots(self, messages: list[Message]) -> list[RecordDict]:
