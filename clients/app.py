@@ -14,7 +14,7 @@ from clients.data import DataSettings, load_corpus, shards
 from clients.training import LocalTraining, threads
 from defenses import Defense
 from fedsim.errors import BadInput, ClientFailure
-from fedsim.messages import Broadcast, Update
+from fedsim.messages import Broadcast, Parameters, Update
 from fedsim.models import ModelAdapter, ModelSpec, cached_adapter
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, Training, TrainingSettings
@@ -45,6 +45,8 @@ def encode(
 
     A next-token loss needs two tokens, a masked one one that is no special token.
     """
+    if not texts:
+        return Examples(sequences=(), labels=())
     ids = adapter.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     around = len(adapter.prefix) + len(adapter.suffix)
     shortest = {"causal-lm": 2, "masked-lm": around + 1}.get(adapter.spec.task, 1)
@@ -104,15 +106,22 @@ def client_update(settings: ClientSettings, client: int, broadcast: Broadcast) -
         for place, defense in enumerate(settings.defenses):
             noise = stream(settings.seed, *name, "defense", place)
             tensors = dict(defense.protect(tensors, noise))
-    if not math.isfinite(loss):
-        raise ClientFailure(f"training diverged: the loss is {loss}; lower training.learning_rate")
+    if not math.isfinite(loss) or not _finite(tensors):
+        raise ClientFailure(f"training diverged at loss {loss}; lower training.learning_rate")
     dtype = getattr(torch, training.wire_dtype)
+    sent = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
+    if not _finite(sent):
+        raise ClientFailure(f"the update is too large for training.wire_dtype {dtype}")
     return Update(
-        tensors={name: tensor.to("cpu", dtype) for name, tensor in tensors.items()},
+        tensors=sent,
         kind="gradient" if training.algorithm == "fedsgd" else "delta",
         num_examples=len(batch),
         metrics={"train_loss": loss},
     )
+
+
+def _finite(tensors: Parameters) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
 def build_client_app(settings: ClientSettings) -> ClientApp:

@@ -126,10 +126,13 @@ class FromUpdates(Wrapper):
             return reply
         step = 1.0 if kind == "delta" else -self.learning_rate
         (name, update), *_ = reply.content.array_records.items()
-        weights = {
-            k: Array((w.numpy().astype(np.float64) + step * update[k].numpy()).astype(w.dtype))
-            for k, w in self._sent.items()
-        }
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what diverged is infinite, and told of by name
+            weights = {
+                k: Array((w.numpy().astype(np.float64) + step * update[k].numpy()).astype(w.dtype))
+                for k, w in self._sent.items()
+            }
         records = {k: v for k, v in reply.content.items() if k != name}
         reply.content = RecordDict({**records, ARRAYS: ArrayRecord(weights)})
         return reply

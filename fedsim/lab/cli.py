@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    print(f"fedsim: {' '.join(str(error).split())}", file=sys.stderr)
+    from fedsim.lab.display import printable
+
+    print(f"fedsim: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     return code
 
 

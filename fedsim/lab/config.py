@@ -19,7 +19,9 @@ QUICK_START = Path(__file__).with_name("quick_start.toml")
 class Section(BaseModel):
     """A table of the config: unknown keys are errors, values keep their types."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), strict=True, allow_inf_nan=False
+    )
 
 
 class ModelSection(Section):

@@ -6,6 +6,8 @@ of its range; that it found nothing in the client's update then says nothing.
 """
 
 from collections.abc import Sequence
+from itertools import cycle, islice
+from math import gcd
 
 import torch
 
@@ -15,6 +17,7 @@ from fedsim.models import ModelAdapter
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, TrainingSettings
 
+STEP = 17  # tokens between the beginnings of two texts
 OWN_TEXTS = (
     "The ferry leaves the northern harbour at seven and comes back before dark.",
     "A tall oak stood behind the school until the storm took it.",
@@ -38,20 +41,15 @@ OWN_TEXTS = (
 def own_sequences(adapter: ModelAdapter, lengths: Sequence[int]) -> tuple[Tokens, ...]:
     """Return a sequence of public text for each of ``lengths``, in tokens with the special ones."""
     prefix, suffix = adapter.prefix, adapter.suffix
-    texts: list[list[int]] = adapter.tokenizer(list(OWN_TEXTS), add_special_tokens=False)[
-        "input_ids"
-    ]
+    text = " ".join(OWN_TEXTS)
+    stream: list[int] = adapter.tokenizer(text, add_special_tokens=False)["input_ids"]
+    step = next(n for n in range(STEP, STEP + len(stream)) if gcd(n, len(stream)) == 1)
     rows = []
-    for place, length in enumerate(lengths):
+    for place, length in enumerate(lengths):  # each begins elsewhere, so none begins another
         wanted = max(1, length - len(prefix) - len(suffix))
-        body: list[int] = []
-        for step in range(
-            10 * wanted
-        ):  # a text of its own each, and the next ones where it is short
-            body += texts[(place + step) % len(texts)]
-            if len(body) >= wanted:
-                break
-        rows.append((*prefix, *body[:wanted], *suffix))
+        start = place * step % len(stream)
+        body = list(islice(cycle(stream), start, start + wanted))
+        rows.append((*prefix, *body, *suffix))
     return tuple(rows)
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
+from itertools import takewhile
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -46,7 +47,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        self.console.print(escape(line))
+        self.console.print(escape(printable(line)), soft_wrap=True)
 
     def step(self, line: str) -> None:
         """Show what is being done now: redrawn in place, or now and then a line in a log file."""
@@ -137,7 +138,9 @@ class SideBySide:
 
     def print(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> None:
         """Print ``pairs`` of (truth, guess)."""
-        table = Table(*self.HEADERS, show_lines=True)
+        table = Table(show_lines=True)
+        for header in self.HEADERS:
+            table.add_column(header, overflow="fold")
         for truth, guess in pairs[:SHOWN]:
             left, right = self._marked(truth, guess)
             mark = Text("=", "green") if truth == guess else Text("~" if guess else "-", "red")
@@ -169,9 +172,15 @@ class SideBySide:
 
     def _decode(self, tokens: Tokens, start: int, end: int) -> str:
         """Return the text of ``tokens[start:end]`` with the spaces it has in its sentence."""
-        before = self._tokenizer.decode(list(tokens[:start]))
-        whole = self._tokenizer.decode(list(tokens[:end]))
-        return printable(str(whole[len(before) :]))
+        whole = str(self._tokenizer.decode(list(tokens)))
+        return printable(whole[self._reach(tokens, start, whole) : self._reach(tokens, end, whole)])
+
+    def _reach(self, tokens: Tokens, end: int, whole: str) -> int:
+        """Return how many characters of ``whole`` the first ``end`` tokens make, half ones aside."""
+        if end == len(tokens):
+            return len(whole)
+        part = str(self._tokenizer.decode(list(tokens[:end])))
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(part, whole)))
 
 
 def printable(text: str) -> str:

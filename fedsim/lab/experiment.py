@@ -59,6 +59,11 @@ class Recorder:
         self.display.step(f"round {progress.round}: evaluating")
         held_out, adapter = self.experiment.held_out, self.experiment.adapter
         done = {row["round"] for row in self.run.rows("rounds.jsonl")}
+        if not all(bool(one.isfinite().all()) for one in progress.parameters.values()):
+            raise RunFailed(
+                f"round {progress.round}: the weights are not finite, training diverged; lower "
+                "training.learning_rate"
+            )
         self.checksum = checksum(progress.parameters)
         if progress.round in done:  # where a resumed run begins
             return

@@ -1,5 +1,6 @@
 """From a config to an experiment: every check against the world, before anything long starts."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,8 @@ def prepare(config: Config) -> Experiment:
             raise BadInput(
                 f"attack.knowledge: only classification has labels, got {config.model.task!r}"
             )
+    adapter.trainable()  # builds the model: what cannot be loaded, frozen or adapted is said now
+    _check_engine(config)
     held = corpus.held_out
     held_labels = list(held["label"]) if "label" in held.column_names else [None] * len(held)
     held_out = encode(adapter, list(held["text"]), held_labels, config.data.max_length)
@@ -115,6 +118,19 @@ def prepare(config: Config) -> Experiment:
         held_out=held_out,
         pool=held_out.sequences[:POOL] or own_sequences(adapter, [12] * len(OWN_TEXTS)),
     )
+
+
+def _check_engine(config: Config) -> None:
+    """Raise BadInput when Ray could not start a single client: it would wait for one in vain."""
+    wanted = config.federation
+    have = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
+    asked = {"cpus": wanted.cpus_per_client, "gpus": wanted.gpus_per_client}
+    for kind, count in asked.items():
+        if wanted.engine == "ray" and count > have[kind]:
+            raise BadInput(
+                f"federation.{kind}_per_client must be at most the {have[kind]} there are here, "
+                f"got {count:g}"
+            )
 
 
 def device(name: str) -> torch.device:

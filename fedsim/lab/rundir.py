@@ -14,8 +14,7 @@ from typing import Any
 
 import tomli_w
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fedsim.errors import BadInput
@@ -101,7 +100,8 @@ class RunDirectory:
         """Write a checkpoint and drop those that are no longer needed."""
         tensors: dict[str, Tensor] = {f"w/{k}": v for k, v in progress.parameters.items()}
         tensors |= {f"s/{k}": v for k, v in progress.strategy.items()}
-        write_tensors(self.checkpoints / f"round={progress.round}.safetensors", tensors)
+        path = self.checkpoints / f"round={progress.round}.safetensors"
+        write_tensors(path, tensors, {"order": json.dumps(list(tensors))})
         for path in self._checkpoints()[:-KEPT]:
             path.unlink()
 
@@ -113,7 +113,10 @@ class RunDirectory:
         """Return the newest checkpoint that can be read, or None before the first."""
         for path in reversed(self._checkpoints()):
             try:
-                tensors = load_file(path)
+                with safe_open(path, framework="pt") as file:
+                    # By place, not by name: FedAvgM keeps its momentum as a list.
+                    order = json.loads(file.metadata()["order"])
+                    tensors = {name: file.get_tensor(name) for name in order}
             except (OSError, SafetensorError):
                 continue
             return Progress(

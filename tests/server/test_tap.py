@@ -192,12 +192,13 @@ def test_rounds_are_counted_where_no_message_says_them() -> None:
     assert [[one.round for one in round_] for round_ in seen] == [[1, 1], [2, 2]]
 
 
-def test_hooks_run_in_order_and_see_the_same_exchanges() -> None:
+def test_hooks_run_in_order_and_each_has_exchanges_of_its_own() -> None:
     calls: list[tuple[str, Sequence[Exchange]]] = []
     hooks = [lambda seen, name=name: calls.append((name, seen)) for name in "ab"]
     list(TapGrid(ToyGrid(NODES), hooks).send_and_receive([message(5)]))
     assert [name for name, _ in calls] == ["a", "b"]
-    assert calls[0][1] is calls[1][1]
+    assert calls[0][1] == calls[1][1]
+    assert calls[0][1][0].sent is not calls[1][1][0].sent
 
 
 def vandal(exchanges: Iterable[Exchange]) -> None:
