@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, strategy
 from flwr.serverapp.strategy import Strategy
 from typing_extensions import override
 
-from fedsim.errors import BadInput, unknown
+from fedsim.errors import BadInput, RunFailed, unknown
 from fedsim.rng import derive
 from fedsim.wire import ARRAYS, update_kind
 from server.grids import Only
@@ -126,13 +126,13 @@ class FromUpdates(Wrapper):
             return reply
         step = 1.0 if kind == "delta" else -self.learning_rate
         (name, update), *_ = reply.content.array_records.items()
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # what diverged is infinite, and told of by name
-            weights = {
-                k: Array((w.numpy().astype(np.float64) + step * update[k].numpy()).astype(w.dtype))
-                for k, w in self._sent.items()
-            }
+        weights: dict[str, Array] = {}
+        for k, sent in self._sent.items():
+            with np.errstate(over="ignore"):  # told below, by name
+                moved = sent.numpy().astype(np.float64) + step * update[k].numpy()
+                weights[k] = Array(moved.astype(sent.dtype))
+            if not np.isfinite(weights[k].numpy()).all():
+                raise RunFailed(f"training diverged: {k} is not finite; lower the learning rate")
         records = {k: v for k, v in reply.content.items() if k != name}
         reply.content = RecordDict({**records, ARRAYS: ArrayRecord(weights)})
         return reply

@@ -52,10 +52,10 @@ class Display:
     def step(self, line: str) -> None:
         """Show what is being done now: redrawn in place, or now and then a line in a log file."""
         if self._status is not None:
-            self._status.update(escape(line))
+            self._status.update(escape(printable(line)))
         elif time.monotonic() - self._last > PAUSE:
             self._last = time.monotonic()
-            self.console.print(escape(line))
+            self.console.print(escape(printable(line)))
 
 
 class StepHandler(logging.Handler):
@@ -176,11 +176,13 @@ class SideBySide:
         return printable(whole[self._reach(tokens, start, whole) : self._reach(tokens, end, whole)])
 
     def _reach(self, tokens: Tokens, end: int, whole: str) -> int:
-        """Return how many characters of ``whole`` the first ``end`` tokens make, half ones aside."""
+        """Return how many characters of ``whole`` the first ``end`` tokens make, no half ones."""
         if end == len(tokens):
             return len(whole)
         part = str(self._tokenizer.decode(list(tokens[:end])))
-        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(part, whole)))
+        return sum(
+            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(part, whole, strict=False))
+        )
 
 
 def printable(text: str) -> str:
