@@ -129,7 +129,8 @@ class FromUpdates(Wrapper):
         weights: dict[str, Array] = {}
         for k, sent in self._sent.items():
             with np.errstate(over="ignore"):  # told below, by name
-                moved = sent.numpy().astype(np.float64) + step * update[k].numpy()
+                moved = sent.numpy().astype(np.float64)
+                moved += step * update[k].numpy().astype(np.float64)
                 weights[k] = Array(moved.astype(sent.dtype))
             if not np.isfinite(weights[k].numpy()).all():
                 raise RunFailed(f"training diverged: {k} is not finite; lower the learning rate")
