@@ -1,0 +1,71 @@
+"""Bad input: one clear line, exit code 2, at once, and nothing is left behind."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fedsim.lab.cli import main
+from tests.e2e.conftest import Fedsim
+
+CASES = [
+    (["training.batchsize=3"], "did you mean 'training.batch_size'"),
+    (["trainng.batch_size=3"], "did you mean 'training'"),
+    (["training.batch_size=four"], "training.batch_size: wanted integer, got 'four'"),
+    (["data.name=missing.csv"], "missing.csv"),
+    (["data.name=empty.csv"], "empty"),
+    (["data.name=good.csv", "data.text_column=body"], "body"),
+    (["data.name=good.csv", "federation.clients=50"], "50"),
+    (["data.name=no-such-owner/no-such-data"], "no-such-owner/no-such-data"),
+    (["model.name=no-such-owner/no-such-model"], "no-such-owner/no-such-model"),
+    (["model.name=bare"], "tokenizer"),
+    (["model.name=builtin:gpt3"], "builtin|gpt2"),
+    (["model.name=builtin:bert-tiny"], "dager fits gpt2 and llama"),
+    (["model.task=masked-lm"], "classification or causal-lm|causal-lm or classification"),
+    (["federation.clients=2", "federation.clients_per_round=3"], "at most federation.clients = 2"),
+    (["federation.strategy=fedavgg"], "did you mean 'fedavg'"),
+    (["data.partition=idd"], "did you mean 'iid'"),
+    (["attack=dagger"], "did you mean 'dager'"),
+    (['attack=[{name="dager", max_pair=1}]'], "did you mean 'max_pairs'"),
+    (['attack=[{name="dager", knowledge={lables=true}}]'], "did you mean 'labels'"),
+    (["defense=dp"], "unknown defense 'dp'"),
+    (["data.max_length=5000"], "256 positions"),
+    (["no-such-file.toml"], "no-such-file.toml"),
+    (["broken.toml"], "not valid TOML"),
+]
+
+
+@pytest.mark.parametrize(("words", "line"), CASES, ids=lambda value: str(value)[:40])
+def test_bad_input(
+    words: list[str],
+    line: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import re
+
+    monkeypatch.chdir(tmp_path)
+    Path("empty.csv").write_text("")
+    Path("good.csv").write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(20)))
+    Path("broken.toml").write_text("name = = 3")
+    Path("bare").mkdir()
+    Path("bare/config.json").write_text('{"model_type": "gpt2"}')
+    started = time.monotonic()
+    settings = words if words[0].endswith(".toml") else ["data.evaluate=2", *words]
+    assert main(["run", *settings, "--out", "run"]) == 2
+    assert time.monotonic() - started < 10
+    complaints = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fedsim: ")]
+    assert len(complaints) == 1
+    assert re.search(line, complaints[0]), complaints[0]
+    assert not Path("run").exists()
+
+
+@pytest.mark.slow
+def test_bad_input_by_the_command(fedsim: Fedsim, tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = fedsim("run", "model.name=no-such-owner/no-such-model", "--out", "run")
+    assert done.returncode == 2
+    assert time.monotonic() - started < 10
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
