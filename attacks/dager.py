@@ -2,12 +2,13 @@
 
 Source:      Petrov, Dimitrov, Baader, Müller, Vechev, "DAGER: Exact Gradient Inversion for Large
              Language Models", NeurIPS 2024, arXiv:2405.15586v2, algorithms 1 and 2.
-Assumes:     a decoder; fewer distinct prefixes in the batch than its width D; an update whose
+Assumes:     a decoder; distinct prefixes in the batch below its width D less the span's SPARE (20
+             of 768 dimensions, an eighth of few); an update whose
              q, k, v weights of blocks 0 and 1 are there and nearly free of noise. No labels, no
              lengths, no batch size, no prior.
 Recovers:    every distinct sequence, exactly. Equal sequences once; one that is a prefix of another
              not at all; of a next-token loss all but each last token, which the output layer alone
-             saw.
+             saw. Without learned positions or a BOS, none that begins with a token twice.
 Deviations:  q, k and v are stacked, each divided by its own noise (the paper's q alone never sees
              position 0); rank and thresholds come from each layer's own spectrum, a threshold for
              each token (the paper: absolute constants, the rank's by batch size);

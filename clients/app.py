@@ -15,7 +15,7 @@ from clients.training import LocalTraining, threads
 from defenses import Defense
 from fedsim.errors import BadInput, ClientFailure
 from fedsim.messages import Broadcast, Parameters, Update
-from fedsim.models import ModelAdapter, ModelSpec, cached_adapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, Training, TrainingSettings
 from fedsim.vault.writer import VaultWriter
@@ -36,6 +36,12 @@ class ClientSettings:
     defenses: tuple[Defense, ...] = ()
     threads: int = 1  # torch's, for the same bits on every engine
     device: str = "cpu"
+
+
+@functools.lru_cache(maxsize=1)
+def cached_adapter(spec: ModelSpec) -> ModelAdapter:
+    """Return this process's one workspace of the clients; it is theirs, and no attack's."""
+    return load_adapter(spec)
 
 
 def encode(

@@ -97,6 +97,7 @@ def find_captures(root: Path) -> list[CapturePath]:
     Raises:
         BadInput: ``root`` is missing or holds none.
     """
+    root = root.resolve()
     if not root.is_dir():
         raise BadInput(f"captures: {str(root)!r} is not a directory")
     found = []
@@ -108,6 +109,9 @@ def find_captures(root: Path) -> list[CapturePath]:
         raise BadInput(
             f"captures: {str(root)!r} holds no capture (wanted round=R/client=C/observation.json)"
         )
+    runs = sorted({str(one.directory.parents[1]) for one in found})
+    if len(runs) > 1:
+        raise BadInput(f"captures: {str(root)!r} holds those of several runs; name one: {runs[0]}")
     return sorted(found)
 
 

@@ -1,7 +1,7 @@
 """Flower's strategies by name, ours around them: gradients and deltas in, seeded participation."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
@@ -41,9 +41,8 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> strategy.FedAvg:
     """
     if name not in STRATEGIES:
         raise BadInput(f"federation.strategy: {unknown('strategy', name, STRATEGIES)}")
-    hints = get_type_hints(STRATEGIES[name].__init__)
     for key, value in options.items():
-        if hints.get(key) in (int, float) and not isinstance(value, (int, float)):
+        if not isinstance(value, (int, float)):
             raise BadInput(
                 f"federation.strategy_options: {name}: {key} must be a number, got {value!r}"
             )
@@ -95,7 +94,7 @@ class FromUpdates(Wrapper):
 
     A delta is added to the weights that were sent; a gradient takes one SGD step from them, so
     around FedAvg this is FedSGD: w - lr * mean(g) = mean(w - lr * g) (McMahan et al., AISTATS 2017,
-    arXiv:1602.05629, sec. 2). Sums are taken in float64; what is sent next keeps its dtype.
+    arXiv:1602.05629, sec. 2). Steps are taken in float64; what is sent next keeps its dtype.
     """
 
     def __init__(self, inner: Strategy, *, learning_rate: float) -> None:

@@ -46,9 +46,12 @@ def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
     Raises:
         BadInput: an unknown attack, parameter or kind of knowledge, or a value out of range.
     """
-    planned, known = [], attack_table()
+    known = attack_table()
+    planned: list[PlannedAttack] = []
     for section in sections:
         attack = make("attack", section.name, known, section.parameters)
+        again = sum(one.attack.__class__ is attack.__class__ for one in planned)
+        label = f"{section.name}-{again + 1}" if again else section.name  # one name, one score
         granted = section.knowledge
         if granted == "paper":
             names = attack.paper_knowledge
@@ -60,7 +63,7 @@ def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
             names = tuple(sorted(name for name, given in granted.items() if given))
         planned.append(
             PlannedAttack(
-                name=section.name,
+                name=label,
                 attack=attack,
                 rounds=tuple(section.rounds),
                 clients=tuple(section.clients),
@@ -102,8 +105,8 @@ class Runner:
             wanted = [row for row in seen if one.wants(row[1].round, row[0])]
             for client, broadcast, update in wanted:
                 self._attack(one, client, broadcast, update)
-            if wanted and self.controls:
-                self._positive(one, *wanted[0][:2])
+                if self.controls:
+                    self._positive(one, client, broadcast)
 
     def _attack(
         self, one: PlannedAttack, client: int, broadcast: Broadcast, update: Update
@@ -153,6 +156,8 @@ class Runner:
             sequences, diagnostics = guess.sequences, guess.diagnostics
         except UnsupportedObservation as reason:
             error = str(reason)
+        except Exception as fault:  # a plugin's; training goes on, and the score says inconclusive
+            error = f"{one.name} raised {type(fault).__name__}: {fault}"
         self.note(
             {
                 "attack": one.name,

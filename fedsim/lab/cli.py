@@ -1,6 +1,7 @@
 """The command line: ``fedsim run | attack | list``."""
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -121,6 +122,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from fedsim.lab.config import load_config
+    from fedsim.lab.prepare import absolute, prepare
     from fedsim.lab.rundir import RunDirectory
 
     _quiet()
@@ -132,11 +134,10 @@ def _run(options: argparse.Namespace) -> int:
         run = RunDirectory(options.out)
         config = run.config()
     else:
-        config = load_config(path, words)
+        config = absolute(load_config(path, words))
         run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
 
     from fedsim.lab.experiment import run_experiment
-    from fedsim.lab.prepare import prepare
 
     with _display(options) as display:
         display.step("checking the model and the data")
@@ -193,7 +194,8 @@ def _show(options: argparse.Namespace, summary: dict[str, Any], scores: Any, ada
     else:
         from fedsim.lab.display import SideBySide, print_summary
 
-        print_summary(summary, scores, SideBySide(adapter))
+        with contextlib.suppress(BrokenPipeError, SystemExit):  # rich ends when the reader leaves
+            print_summary(summary, scores, SideBySide(adapter))
     verdicts = [one["verdict"] for one in summary["verdicts"].values()]
     return INCONCLUSIVE if "inconclusive" in verdicts else FINE
 

@@ -4,7 +4,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -13,6 +13,7 @@ from fedsim.errors import BadInput
 from fedsim.models import Task
 from fedsim.training import Algorithm, Optimizer, WireDtype
 
+S = TypeVar("S", bound=BaseModel)
 QUICK_START = Path(__file__).with_name("quick_start.toml")
 
 
@@ -160,8 +161,13 @@ def check(tree: Mapping[str, Any]) -> Config:
     Raises:
         BadInput: the first error, in one line.
     """
+    return checked(Config, tree)
+
+
+def checked(kind: type[S], tree: Mapping[str, Any]) -> S:
+    """Return ``tree`` as a section of ``kind``; the first error as one line."""
     try:
-        return Config.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         raise BadInput(_line(error.errors()[0])) from error
 

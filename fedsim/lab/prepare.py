@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from clients import DataSettings
-from clients.app import encode
+from clients.app import cached_adapter, encode
 from clients.data import Corpus, load_corpus, shards
 from defenses import Defense, defense_table
 from fedsim.errors import BadInput
@@ -16,8 +16,9 @@ from fedsim.lab.attacking import PlannedAttack, plan
 from fedsim.lab.config import Config
 from fedsim.lab.controls import OWN_TEXTS, own_sequences
 from fedsim.messages import Tokens
-from fedsim.models import ModelAdapter, ModelSpec, cached_adapter
+from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.plugins import make
+from fedsim.rng import derive
 from fedsim.training import Examples, TrainingSettings
 from server import ServerSettings
 from server.strategies import make_strategy
@@ -45,10 +46,7 @@ class Experiment:
 
 def data_settings(config: Config) -> DataSettings:
     """Return what clients need of the [data] table."""
-    section = config.data.model_dump(exclude={"max_length"})
-    if Path(section["name"]).is_file():  # a folder called sst2 is not the data set
-        section["name"] = there(section["name"])
-    return DataSettings(**{**section, "path": there(section["path"])})
+    return DataSettings(**config.data.model_dump(exclude={"max_length"}))
 
 
 def there(name: str) -> str:
@@ -60,11 +58,11 @@ def model_spec(config: Config, labels: int) -> ModelSpec:
     """Return the public facts about the model."""
     section = config.model
     return ModelSpec(
-        name=there(section.name),
-        tokenizer=there(section.tokenizer),
+        name=section.name,
+        tokenizer=section.tokenizer,
         task=section.task,
         weights=section.weights,
-        seed=config.seed,
+        seed=derive(config.seed, "model"),  # public: the run's own seed would tell every stream
         num_labels=labels,
         lora_rank=section.lora_rank,
         lora_targets=tuple(section.lora_targets),
@@ -100,6 +98,7 @@ def prepare(config: Config) -> Experiment:
         )
     for one in planned:
         one.attack.check(adapter)
+        _check_reach(one, config)
         if "labels" in one.knowledge and config.model.task != "classification":
             raise BadInput(
                 f"attack.knowledge: only classification has labels, got {config.model.task!r}"
@@ -117,6 +116,29 @@ def prepare(config: Config) -> Experiment:
         defenses=defenses,
         held_out=held_out,
         pool=held_out.sequences[:POOL] or own_sequences(adapter, [12] * len(OWN_TEXTS)),
+    )
+
+
+def _check_reach(one: PlannedAttack, config: Config) -> None:
+    """Raise BadInput when an attack would never be run: silence must not look like safety."""
+    limits = {"rounds": config.federation.rounds + 1, "clients": config.federation.clients}
+    for name, limit in limits.items():
+        beyond = [place for place in getattr(one, name) if place >= limit]
+        if beyond:
+            raise BadInput(f"attack.{name}: must be below {limit} here, got {beyond[0]}")
+
+
+def absolute(config: Config) -> Config:
+    """Return ``config`` with paths that work from any directory: a run may go on from another."""
+    model, data = config.model, config.data
+    name = there(data.name) if Path(data.name).is_file() else data.name
+    return config.model_copy(
+        update={
+            "model": model.model_copy(
+                update={"name": there(model.name), "tokenizer": there(model.tokenizer)}
+            ),
+            "data": data.model_copy(update={"name": name, "path": there(data.path)}),
+        }
     )
 
 

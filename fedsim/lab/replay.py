@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.captures import Captured, CapturePath, find_captures, read_capture
-from fedsim.errors import BadInput, unknown
+from fedsim.errors import BadInput, MalformedMessage, unknown
 from fedsim.files import append_line, read_lines, write_json
 from fedsim.lab.attacking import PlannedAttack, Runner, plan
-from fedsim.lab.config import AttackSection, ModelSection, apply
+from fedsim.lab.config import AttackSection, ModelSection, apply, checked, read_toml
 from fedsim.lab.display import Display
 from fedsim.lab.scoring import Scored, Scorer
 from fedsim.messages import Tokens
@@ -52,20 +52,32 @@ def prepare_replay(
     tree: dict[str, Any] = {}
     for override in overrides:
         apply(tree, override)
-    seed, model = tree.pop("seed", 1), tree.pop("model", {})
-    if not isinstance(seed, int):
-        raise BadInput(f"seed: wanted an integer, got {seed!r}")
-    planned = plan([AttackSection.model_validate({"name": attack, **tree})])[0]
+    seed, model = tree.pop("seed", None), tree.pop("model", {})
+    if "name" in tree:
+        raise BadInput(f"name: the attack is named by --attack, got also name={tree['name']!r}")
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise BadInput(f"seed: wanted an integer, 0 or more, got {seed!r}")
+    planned = plan([checked(AttackSection, {"name": attack, **tree})])[0]
     found = [one for one in find_captures(captures) if planned.wants(one.round, one.client)]
     if not found:
         raise BadInput(
             f"captures: {str(captures)!r} holds none of the rounds and clients asked for"
         )
-    adapter = load_adapter(_spec(read_capture(found[0]), model))
-    planned.attack.check(adapter)
     run = found[0].directory.parents[1].parent  # <run>/captures/round=R/client=C
+    first = read_capture(found[0])
+    adapter = load_adapter(_spec(first, model))
+    planned.attack.check(adapter)
+    try:
+        adapter.load(first.broadcast.parameters)
+    except MalformedMessage as error:
+        raise BadInput(f"model.name: the captures are of another model: {error}") from error
+    if seed is None:  # that of the run, so that a replay guesses as the run did
+        config = run / "config.toml"
+        seed = read_toml(config).get("seed", 1) if config.exists() else 1
     vault = VaultReader(run / "vault") if (run / "vault").is_dir() else None
     pool = [tuple(row["tokens"]) for row in read_lines(run / "vault" / "pool.jsonl")]
+    if out is not None and ((out / "config.toml").exists() or (out.exists() and not out.is_dir())):
+        raise BadInput(f"--out: {str(out)!r} is a run or a file; choose another directory")
     text = json.dumps(
         [planned.settings, planned.knowledge, seed, model], sort_keys=True, default=str
     )
@@ -95,6 +107,10 @@ def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
             "model.name: the captures do not say which model this is; add model.name=<hub id or "
             "directory>, and model.tokenizer and model.task where they differ from the defaults"
         )
+    try:
+        checked(ModelSection, {k: v for k, v in fields.items() if k in ModelSection.model_fields})
+    except BadInput as error:
+        raise BadInput(f"model.{error}") from error
     heads = [
         t
         for n, t in first.broadcast.parameters.items()

@@ -48,7 +48,7 @@ class RunDirectory:
     @classmethod
     def default(cls, config: Config) -> "RunDirectory":
         """Return ``runs/<name>-<UTC>-<hash>``, the hash over the resolved config."""
-        text = json.dumps(config.as_toml(), sort_keys=True)
+        text = json.dumps(config.as_toml(), sort_keys=True, default=str)
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         return cls(
             Path("runs") / f"{config.name}-{now}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

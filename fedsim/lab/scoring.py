@@ -21,6 +21,7 @@ from fedsim.rng import derive
 from fedsim.vault.reader import VaultReader
 
 RATES = ("exact_match", "exact_match_but_last")  # whose intervals must not have width 0
+MOST = 2000  # guesses of one draw of the no-gradient control
 ROUGE_DRAWS = 5  # of the no-gradient control; token metrics take all its draws
 
 Row = Mapping[str, Any]
@@ -87,15 +88,13 @@ class Scorer:
 
     def _controls(self, scored: Scored, truths: list[Tokens], rows: Sequence[Row]) -> None:
         self._no_gradient(scored, truths)
-        same = [
-            r
-            for r in rows
-            if (r["attack"], r["round"]) == (scored.row["attack"], scored.row["round"])
-        ]
-        others = [r for r in same if r["role"] == "attack" and r["client"] != scored.row["client"]]
-        positive = [r for r in same if r["role"] == "positive"]
-        if others or positive:
-            other = self._metrics(truths, (others or positive)[0]["sequences"])
+        same = [r for r in rows if r["attack"] == scored.row["attack"]]
+        same = [r for r in same if r["round"] == scored.row["round"]]
+        mine = [r for r in same if r["client"] == scored.row["client"]]
+        positive = [r for r in mine if r["role"] == "positive"]
+        others = [r for r in same if r["role"] == "attack" and r not in mine]
+        other = [m for r in others or positive for m in self._metrics(truths, r["sequences"])]
+        if other:
             scored.other = [one[VERDICT_METRIC] for one in other]
             scored.controls["other_update"] = means(other)
         if positive:
@@ -104,7 +103,7 @@ class Scorer:
             scored.controls["positive"] = means(own)
 
     def _no_gradient(self, scored: Scored, truths: list[Tokens]) -> None:
-        """Score unrelated sentences in place of a guess: what can be had without the update."""
+        """Score as many unrelated sentences as were guessed: what is had without the update."""
         pool = self._clean(self.pool)
         if not pool:
             return
@@ -112,8 +111,9 @@ class Scorer:
             derive(self.seed, "chance", scored.row["round"], scored.row["client"])
         )
         metrics: Samples = []
-        for draw in range(max(20, min(200, 800 // len(truths)))):
-            guesses = chance.choices(pool, k=len(truths))
+        count = max(len(truths), min(MOST, len(scored.row["sequences"])))
+        for draw in range(max(20, min(200, 800 // count))):
+            guesses = chance.choices(pool, k=count)
             if draw < ROUGE_DRAWS:
                 metrics += self._metrics(truths, guesses)
             pairs, _ = self._pair(truths, guesses, text=False)
@@ -173,6 +173,24 @@ class Scorer:
             return "inconclusive", f"The attack could not run: {errors[0]}."
         return verdict, reason
 
+    def _together(self, group: Sequence[Scored]) -> tuple[Verdict, str]:
+        """Return one verdict for all updates: a mean must not hide the client that was read."""
+        verdict, reason = self._verdict(group)
+        if verdict == "leak":
+            return verdict, reason
+        for one in group:
+            # Among many updates one may pass its own bound by chance: it must pass it twice over.
+            if one.verdict == "leak" and one.chance:
+                bound = 2 * max(one.chance) - fmean(one.chance)
+                if fmean(self._values(one, VERDICT_METRIC)) > bound:
+                    place = f"round {one.row['round']}, client {one.row['client']}"
+                    return "leak", f"{place}: {one.reason}"
+        open_ = [one for one in group if one.verdict == "inconclusive"]
+        if verdict == "no-leak" and open_:
+            place = f"round {open_[0].row['round']}, client {open_[0].row['client']}"
+            return "inconclusive", f"{place}: {open_[0].reason}"
+        return verdict, reason
+
     def _values(self, scored: Scored, metric: str) -> list[float]:
         return [one[metric] for one in scored.samples]
 
@@ -207,7 +225,7 @@ class Scorer:
         verdicts: dict[str, Any] = {}
         for name in dict.fromkeys(one.row["attack"] for one in scores):
             group = [one for one in scores if one.row["attack"] == name]
-            verdict, reason = self._verdict(group)
+            verdict, reason = self._together(group)
             known = [one for one in group if one.samples]
             verdicts[name] = {
                 "verdict": verdict,

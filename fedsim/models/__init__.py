@@ -1,7 +1,7 @@
 """Models: one adapter file per family on ``transformers``, and presets that need no download."""
 
 from fedsim.models.base import ModelAdapter
-from fedsim.models.loading import FAMILIES, cached_adapter, load_adapter
+from fedsim.models.loading import FAMILIES, load_adapter
 from fedsim.models.presets import PRESETS
 from fedsim.models.spec import ModelSpec, Projection, Task
 from fedsim.models.trunk import Trunk, select
@@ -14,7 +14,6 @@ __all__ = [
     "Projection",
     "Task",
     "Trunk",
-    "cached_adapter",
     "load_adapter",
     "select",
 ]

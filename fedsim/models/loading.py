@@ -50,12 +50,6 @@ def load_adapter(spec: ModelSpec) -> ModelAdapter:
     return family(spec, config, tokenizer, options)
 
 
-@functools.lru_cache(maxsize=1)
-def cached_adapter(spec: ModelSpec) -> ModelAdapter:
-    """Return this process's one adapter for ``spec``, so that a large model is in memory once."""
-    return load_adapter(spec)
-
-
 def _config(name: str) -> PreTrainedConfig:
     _check_directory(name, "config.json", "model.name")
     try:
@@ -88,8 +82,9 @@ def _unreachable(name: str) -> bool:
 
 
 def _kept_only(name: str) -> dict[str, bool]:
-    """Return the option that keeps a loader to directories and the local cache, where it must."""
-    return {"local_files_only": True} if Path(name).is_dir() or _unreachable(name) else {}
+    """Return how loaders read ``name``: never its code, and the hub only where it answers."""
+    away = Path(name).is_dir() or _unreachable(name)
+    return {"trust_remote_code": False, "local_files_only": away}
 
 
 def _check_directory(name: str, needed: str, key: str) -> None:

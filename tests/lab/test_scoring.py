@@ -46,8 +46,11 @@ def row(
     }
 
 
-def positive(sequences: Sequence[Tokens] = tuple(OWN)) -> dict[str, Any]:
-    return row(0, sequences, role="positive", truth=[list(one) for one in OWN])
+def positive(sequences: Sequence[Tokens] = tuple(OWN), client: int = 0) -> dict[str, Any]:
+    return row(client, sequences, role="positive", truth=[list(one) for one in OWN])
+
+
+ALL = [positive(client=client) for client in BATCHES]  # each update has its own
 
 
 @pytest.fixture
@@ -209,8 +212,8 @@ def verdict(vault: VaultReader | None, *rows: dict[str, Any], **changes: Any) ->
 def test_leak_and_no_leak(vault: VaultReader) -> None:
     full = [row(client, batch) for client, batch in BATCHES.items()]
     nothing = [row(client, []) for client in BATCHES]
-    assert verdict(vault, *full, positive())[0] == "leak"
-    assert verdict(vault, *nothing, positive())[0] == "no-leak"
+    assert verdict(vault, *full, *ALL)[0] == "leak"
+    assert verdict(vault, *nothing, *ALL)[0] == "no-leak"
     assert score(vault, row(0, BATCHES[0]), positive())[0].verdict == "leak"
     assert score(vault, row(0, []), positive())[0].verdict == "no-leak"
 
@@ -218,7 +221,28 @@ def test_leak_and_no_leak(vault: VaultReader) -> None:
 def test_guessing_likely_words_is_no_leak(vault: VaultReader) -> None:
     chance = random.Random(3)
     lucky = [row(client, chance.sample(POOL, 4)) for client in BATCHES]
-    assert verdict(vault, *lucky, positive())[0] == "no-leak"
+    assert verdict(vault, *lucky, *ALL)[0] == "no-leak"
+
+
+def test_many_guesses_are_compared_with_as_many_of_chance(vault: VaultReader) -> None:
+    # Among many unrelated sentences some are near: that is chance, and no leak.
+    blind = [row(client, POOL) for client in BATCHES]
+    assert verdict(vault, *blind, *ALL)[0] == "no-leak"
+
+
+def test_a_mean_does_not_hide_the_one_client_that_was_read(vault: VaultReader) -> None:
+    rows = [row(0, BATCHES[0]), row(1, []), row(2, [])]
+    found, reason = verdict(vault, *rows, *ALL)
+    assert found == "leak"
+    assert "client 0" in reason or "above" in reason
+
+
+def test_one_update_without_a_working_control_forbids_no_leak(vault: VaultReader) -> None:
+    nothing = [row(client, []) for client in BATCHES]
+    broken = [positive(client=0), positive(client=1), positive((), client=2)]
+    found, reason = verdict(vault, *nothing, *broken)
+    assert found == "inconclusive"
+    assert "client 2" in reason or "positive control" in reason
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from clients.app import cached_adapter
 from clients.corpus import clinic
 from fedsim.errors import BadInput
-from fedsim.models import PRESETS, ModelAdapter, ModelSpec, cached_adapter, load_adapter
+from fedsim.models import PRESETS, ModelAdapter, ModelSpec, load_adapter
 from fedsim.models.presets import SPECIAL, VOCABULARY, learn_tokenizer
 
 Shared = Callable[[str], Path]

@@ -1,0 +1,152 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsim.captures import place, write_capture
+from fedsim.errors import BadInput
+from fedsim.lab.display import Display
+from fedsim.lab.experiment import run_experiment
+from fedsim.lab.prepare import prepare
+from fedsim.lab.replay import Replay, prepare_replay, run_replay
+from fedsim.lab.rundir import RunDirectory
+from fedsim.messages import Broadcast, Update
+from tests.lab.conftest import experiment, preset
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A finished run of two rounds with a seed of its own."""
+    from fedsim.flower import set_identity
+
+    set_identity()
+    made = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
+    config = experiment(
+        seed=5,  # type: ignore[arg-type]
+        federation={"rounds": 2, "clients": 2, "clients_per_round": 2},
+        attack=[{"name": "dager"}],  # type: ignore[arg-type]
+    )
+    made.create(config)
+    run_experiment(prepare(config), made, Display(quiet=True))
+    return made
+
+
+def replay(captures: Path, *words: str, out: Path | None = None) -> Replay:
+    return prepare_replay(captures, "dager", words, out)
+
+
+def go(made: Replay) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    summary, _ = run_replay(made, Display(quiet=True))
+    lines = (made.out / "reconstructions.jsonl").read_text().splitlines()
+    return summary, [json.loads(line) for line in lines]
+
+
+def test_a_replay_guesses_what_the_live_run_did(run: RunDirectory, tmp_path: Path) -> None:
+    summary, rows = go(replay(run.root, out=tmp_path / "out"))
+    live = run.rows("reconstructions.jsonl")
+    kept = ("attack", "role", "round", "client", "sequences", "texts", "diagnostics", "error")
+    assert [[row[k] for k in kept] for row in rows] == [[row[k] for k in kept] for row in live]
+    told = json.loads((run.root / "summary.json").read_text())
+    assert summary["leakage"] == told["leakage"]
+    assert summary["verdicts"] == told["verdicts"]
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_a_replay_draws_by_the_seed_of_the_run(run: RunDirectory) -> None:
+    assert replay(run.root).seed == 5
+    assert replay(run.root, "seed=9").seed == 9
+
+
+def test_the_captures_of_a_run_are_found_from_either_place(run: RunDirectory) -> None:
+    for root in (run.root, run.captures):
+        made = replay(root)
+        assert [(one.round, one.client) for one in made.found] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+        assert made.vault is not None and made.pool
+        assert made.out.parent == run.root
+
+
+def test_rounds_and_clients_can_be_chosen(run: RunDirectory, tmp_path: Path) -> None:
+    summary, _ = go(replay(run.root, "rounds=[2]", "clients=[1]", out=tmp_path / "out"))
+    assert [(one["round"], one["client"]) for one in summary["attacks"]] == [(2, 1)]
+
+
+def test_results_of_other_settings_lie_elsewhere(run: RunDirectory) -> None:
+    places = [replay(run.root, *words).out for words in ((), ("max_pairs=7",), ("seed=2",))]
+    assert len(set(places)) == 3
+    assert replay(run.root).out == places[0]
+
+
+def test_a_replay_replaces_the_one_before(run: RunDirectory, tmp_path: Path) -> None:
+    first = go(replay(run.root, "rounds=[1]", out=tmp_path / "out"))[1]
+    again = go(replay(run.root, "rounds=[1]", out=tmp_path / "out"))[1]
+    assert [row["sequences"] for row in again] == [row["sequences"] for row in first]
+
+
+def test_captures_from_elsewhere_have_no_truth(run: RunDirectory, tmp_path: Path) -> None:
+    shutil.copytree(run.captures / "round=1", tmp_path / "seen" / "round=1")
+    made = replay(tmp_path / "seen", out=tmp_path / "out")
+    assert made.vault is None
+    summary, rows = go(made)
+    assert all(one["sequences"] for one in rows)  # they are read all the same
+    assert summary["leakage"] == {"dager": {}}
+    assert summary["verdicts"]["dager"]["verdict"] == "inconclusive"
+    assert {one["samples"] for one in summary["attacks"]} == {0}
+
+
+def test_the_number_of_labels_is_read_off_the_head(tmp_path: Path) -> None:
+    # Captures of a stock project name no model: what the head's rows say must do.
+    weights = preset().initial_parameters()
+    weights["score.weight"] = weights["score.weight"][:1].repeat(7, 1)
+    sent = Broadcast(round=1, parameters=weights)
+    update = Update(tensors=weights, kind="gradient", num_examples=1)
+    write_capture(place(tmp_path, 1, 0), 0, sent, update, {})
+    assert replay(tmp_path, "model.name=builtin:gpt2-tiny").adapter.spec.num_labels == 7
+    with pytest.raises(BadInput, match=r"model\.name: the captures do not say which model"):
+        replay(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("rounds=1", "rounds"),
+        ("rounds=[0]", "rounds"),
+        ("clients=all", "clients"),
+        ("knowledge=everything", "knowledge"),
+        ("knowledge={label=true}", "did you mean 'labels'"),
+        ("rounds=[7]", "none of the rounds and clients"),
+        ("seed=one", "seed: wanted an integer.*got 'one'"),
+        ("seed=-1", "seed: wanted an integer.*got -1"),
+        ("max_pair=1", "did you mean 'max_pairs'"),
+        ("max_pairs=0", "max_pairs must be > 0, got 0"),
+        ("max_pairs=many", "max_pairs"),
+        ("model=gpt2", "model: wanted"),
+        ("model.nam=gpt2", "did you mean 'model.name'"),
+        ("model.name=3", "model.name"),
+        ("model.freeze=3", "model.freeze"),
+        ("model.lora_rank=two", "model.lora_rank"),
+        ("model.task=chat", "model.task"),
+        ("model.name=builtin:bert-tiny", "dager fits gpt2 and llama models"),
+        ("model.name=builtin:llama-tiny", "transformer.h.0"),  # not the model of the captures
+    ],
+)
+def test_bad_input(run: RunDirectory, tmp_path: Path, word: str, line: str) -> None:
+    with pytest.raises(BadInput, match=line) as caught:
+        replay(run.root, word, out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_never_replace_a_run(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (run.root, tmp_path / "file"):
+        with pytest.raises(BadInput, match="choose another directory"):
+            replay(run.root, out=out)
+
+
+def test_no_captures_no_replay(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not a directory"):
+        replay(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match="holds no capture"):
+        replay(tmp_path)
