@@ -77,7 +77,7 @@ def main() -> None:
         print(name, json.dumps(exact.get("exact_match_but_last", exact["exact_match"])), flush=True)
     record = {
         "claim": "one FedSGD round gives real sentences away exactly",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",
         "dtype": "float32",
         "seed": 1,
         "cells": results,

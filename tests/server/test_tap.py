@@ -70,6 +70,21 @@ def test_what_was_sent_is_kept_when_flower_rewrites_its_shared_config() -> None:
     assert config(seen[0][0].sent)["lr"] == 0.5
 
 
+def test_what_was_sent_is_kept_when_a_client_in_process_spoils_it() -> None:
+    def spoil(one: Message) -> RecordDict:
+        answer = NODES[5](one)
+        assert isinstance(answer, RecordDict)
+        one.content.config_records["config"]["server-round"] = 77
+        one.content.array_records["arrays"]["w.bias"] = Array(np.zeros(5, np.float32))
+        return answer
+
+    grid, seen = tapped({5: spoil})
+    before = bits(message(5).content)
+    list(grid.send_and_receive([message(5)]))
+    assert (seen[0][0].round, config(seen[0][0].sent)["server-round"]) == (4, 4)
+    assert bits(seen[0][0].sent) == before
+
+
 def test_messages_that_share_their_content_share_one_snapshot() -> None:
     grid, seen = tapped()
     shared = message(71).content
