@@ -41,13 +41,18 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> strategy.FedAvg:
     """
     if name not in STRATEGIES:
         raise BadInput(f"federation.strategy: {unknown('strategy', name, STRATEGIES)}")
+    everyone = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1}
+    everyone |= {"min_evaluate_nodes": 0, "min_available_nodes": 1}
     for key, value in options.items():
+        if key in everyone:  # Flower would draw again, from the global random
+            raise BadInput(
+                f"federation.strategy_options: {name}: {key} is set by fedsim; who takes part is "
+                "federation.clients_per_round"
+            )
         if not isinstance(value, (int, float)):
             raise BadInput(
                 f"federation.strategy_options: {name}: {key} must be a number, got {value!r}"
             )
-    everyone = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1}
-    everyone |= {"min_evaluate_nodes": 0, "min_available_nodes": 1}
     try:
         return STRATEGIES[name](**{**everyone, **options})
     except (TypeError, ValueError) as error:

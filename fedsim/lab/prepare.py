@@ -16,7 +16,7 @@ from fedsim.lab.attacking import PlannedAttack, plan
 from fedsim.lab.config import Config
 from fedsim.lab.controls import OWN_TEXTS, own_sequences
 from fedsim.messages import Tokens
-from fedsim.models import ModelAdapter, ModelSpec
+from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
 from fedsim.plugins import make
 from fedsim.rng import derive
 from fedsim.training import Examples, TrainingSettings
@@ -61,7 +61,7 @@ def model_spec(config: Config, labels: int) -> ModelSpec:
         name=section.name,
         tokenizer=section.tokenizer,
         task=section.task,
-        weights=section.weights,
+        weights="random" if section.name.startswith(BUILTIN) else section.weights,
         seed=derive(config.seed, "model"),  # public: the run's own seed would tell every stream
         num_labels=labels,
         lora_rank=section.lora_rank,

@@ -1,12 +1,13 @@
 """Models: one adapter file per family on ``transformers``, and presets that need no download."""
 
 from fedsim.models.base import ModelAdapter
-from fedsim.models.loading import FAMILIES, load_adapter
+from fedsim.models.loading import BUILTIN, FAMILIES, load_adapter
 from fedsim.models.presets import PRESETS
 from fedsim.models.spec import ModelSpec, Projection, Task
 from fedsim.models.trunk import Trunk, select
 
 __all__ = [
+    "BUILTIN",
     "FAMILIES",
     "PRESETS",
     "ModelAdapter",

@@ -63,7 +63,7 @@ def _tokenizer(spec: ModelSpec, family: str) -> PreTrainedTokenizerBase:
     name = spec.tokenizer or spec.name
     if name.startswith(BUILTIN):
         return preset_tokenizer(family)
-    _check_directory(name, "tokenizer*", "model.tokenizer")
+    _check_directory(name, "tokenizer* or vocab*", "model.tokenizer")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **_kept_only(name))
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -90,7 +90,7 @@ def _kept_only(name: str) -> dict[str, bool]:
 def _check_directory(name: str, needed: str, key: str) -> None:
     path = Path(name)
     if path.is_dir():
-        if not any(path.glob(needed)):
+        if not any(found for one in needed.split(" or ") for found in path.glob(one)):
             raise BadInput(f"{key}: the directory {name!r} holds no {needed} file")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise BadInput(f"{key}: wanted a hub id, a directory or builtin:<preset>, got {name!r}")
