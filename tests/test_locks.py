@@ -23,6 +23,7 @@ from fedsim.captures import place, write_capture
 from fedsim.errors import MalformedMessage
 from fedsim.flower import empty_run, set_identity, stamp
 from fedsim.messages import Broadcast, Reconstruction, Update
+from fedsim.models import ModelSpec, load_adapter
 from fedsim.vault.writer import VaultWriter
 from fedsim.wire import to_arrays
 from server import Exchange, TapGrid
@@ -435,10 +436,11 @@ def test_mount_a_copied_captures_folder_leads_to_no_vault(tmp_path: Path) -> Non
     from fedsim.lab.replay import prepare_replay
 
     run, alone = tmp_path / "run", tmp_path / "elsewhere" / "captures"
-    broadcast = Broadcast(round=1, parameters=drawn(0), config={"lr": 0.5})
-    update = Update(tensors=drawn(1), kind="gradient", num_examples=2)
-    first = place(run / "captures", 1, 0)
     spec = {"name": "builtin:gpt2-tiny"}
+    weights = load_adapter(ModelSpec(name=spec["name"])).initial_parameters()
+    broadcast = Broadcast(round=1, parameters=weights, config={"lr": 0.5})
+    update = Update(tensors=weights, kind="gradient", num_examples=2)
+    first = place(run / "captures", 1, 0)
     write_capture(first, 0, broadcast, update, spec)
     write_capture(
         place(run / "captures", 1, 1),
