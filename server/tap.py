@@ -119,7 +119,7 @@ class TapGrid(GridProxy):
             elif reply.has_error():
                 error = (reply.error.reason or "").strip() or "no reason given"
             else:
-                received = snapshot(reply.content)
+                received = reply.content  # hooks get copies, before anything can rewrite it
             exchanges.append(
                 Exchange(
                     round=sent_round(content) or self._count,
