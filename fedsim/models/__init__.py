@@ -2,8 +2,9 @@
 
 from fedsim.models.base import ModelAdapter
 from fedsim.models.loading import BUILTIN, FAMILIES, load_adapter
+from fedsim.models.opening import Norm, Opening
 from fedsim.models.presets import PRESETS
-from fedsim.models.spec import ModelSpec, Projection, Task
+from fedsim.models.spec import ModelSpec, Place, Projection, Task
 from fedsim.models.trunk import Trunk, select
 
 __all__ = [
@@ -12,6 +13,9 @@ __all__ = [
     "PRESETS",
     "ModelAdapter",
     "ModelSpec",
+    "Norm",
+    "Opening",
+    "Place",
     "Projection",
     "Task",
     "Trunk",

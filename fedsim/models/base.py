@@ -15,7 +15,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from fedsim.errors import BadInput, MalformedMessage, unknown
 from fedsim.messages import Parameters, Tokens
 from fedsim.models.lora import add_lora
-from fedsim.models.spec import ModelSpec, Projection
+from fedsim.models.opening import Opening
+from fedsim.models.spec import ModelSpec, Place, Projection
 from fedsim.models.trunk import Trunk
 from fedsim.rng import global_stream
 
@@ -35,6 +36,7 @@ class ModelAdapter(ABC):
     classes: ClassVar[Mapping[str, type[PreTrainedModel]]]  # by task
     groups: ClassVar[Mapping[str, tuple[str, ...]]]  # what "freeze" can name, as patterns
     attention: ClassVar[tuple[str, ...]]  # LoRA's default targets
+    reads: ClassVar[Mapping[Place, tuple[Projection, ...]]]  # a block's weights by what they read
     stack: ClassVar[str]  # the last part of the name of the list of blocks
 
     def __init__(
@@ -241,14 +243,10 @@ class ModelAdapter(ABC):
         masked = torch.where(chosen & (fate >= 0.9), noise, masked)
         return masked, ids.masked_fill(~chosen, IGNORED)
 
-    def projections(self, layer: int) -> tuple[Projection, ...]:
-        """Return the weights that read the hidden state entering ``layer``: its q, k and v."""
+    def projections(self, layer: int, place: Place = "hidden") -> tuple[Projection, ...]:
+        """Return the weights of ``layer`` that read ``place``: by default its q, k and v."""
         base = f"{self._path()}{self.stack}.{layer}."
-        return tuple(replace(one, name=base + one.name) for one in self._reads())
-
-    @abstractmethod
-    def _reads(self) -> tuple[Projection, ...]:
-        """Return q, k and v with their names inside a block."""
+        return tuple(replace(one, name=base + one.name) for one in self.reads[place])
 
     def _path(self) -> str:
         """Return what stands before the list of blocks in a parameter's name."""
@@ -266,10 +264,26 @@ class ModelAdapter(ABC):
         for depth in depths:
             if not 0 <= depth < self.layers:
                 raise ValueError(f"depth must be in [0, {self.layers}), got {depth}")
+        base = self._body(parameters)
+        return tuple(Trunk(self, self._cut(base, depth)) for depth in depths)
+
+    @torch.no_grad()
+    def opening(self, parameters: Parameters) -> Opening:
+        """Return block 0 up to its MLP at the weights ``parameters``.
+
+        It shares the workspace, so it holds until other weights are loaded.
+        """
+        return self._open(self._body(parameters))
+
+    def _body(self, parameters: Parameters) -> Any:
+        """Return the module without its head, at the weights ``parameters``."""
         module: Any = self.load(parameters)
         module.eval()
-        whole = module.get_base_model() if self.spec.lora_rank else module
-        return tuple(Trunk(self, self._cut(whole.base_model, depth)) for depth in depths)
+        return (module.get_base_model() if self.spec.lora_rank else module).base_model
+
+    @abstractmethod
+    def _open(self, base: Any) -> Opening:
+        """Return block 0 of ``base`` in the open."""
 
     @abstractmethod
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:

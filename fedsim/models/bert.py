@@ -4,13 +4,14 @@ Source: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 
         arXiv:1810.04805.
 """
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import BertForMaskedLM, BertForSequenceClassification
 from typing_extensions import override
 
 from fedsim.models.base import ModelAdapter
+from fedsim.models.opening import Norm, Opening, affine
 from fedsim.models.spec import Projection
 from fedsim.models.trunk import shell
 
@@ -28,14 +29,44 @@ class BertAdapter(ModelAdapter):
     groups: ClassVar = {"embeddings": ("*embeddings.*",), "head": ("classifier.*", "cls.*")}
     attention = ("query", "key", "value")
     stack = "layer"
-
-    @override
-    def _reads(self) -> tuple[Projection, ...]:
-        names = ("query", "key", "value")
-        return tuple(Projection(f"attention.self.{one}.weight", input_axis=1) for one in names)
+    reads: ClassVar = {
+        "hidden": tuple(
+            Projection(f"attention.self.{one}.weight", input_axis=1)
+            for one in ("query", "key", "value")
+        ),
+        "context": (Projection("attention.output.dense.weight", input_axis=1),),
+        "middle": (Projection("intermediate.dense.weight", input_axis=1),),
+        "inner": (Projection("output.dense.weight", input_axis=1),),
+    }
 
     @override
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
         encoder = cast(nn.Module, base.encoder)
         blocks = cast(nn.ModuleList, encoder.layer)[:depth]
         return shell(base, encoder=shell(encoder, layer=blocks), pooler=None)
+
+    @override
+    def _open(self, base: Any) -> Opening:
+        embeddings, block = base.embeddings, base.encoder.layer[0]
+        attention, width = block.attention.self, self.width
+        maps = (attention.query, attention.key, attention.value)
+
+        def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            shape = (len(vectors), attention.num_attention_heads, -1)
+            q, k, v = (one(vectors).view(shape) for one in maps)
+            return q, k, v
+
+        words = embeddings.word_embeddings.weight.detach()
+        kind = embeddings.token_type_embeddings.weight.detach()[0]  # one text: type 0 everywhere
+        output, bias = affine(block.attention.output.dense, width, words)
+        return Opening(
+            words=words,
+            places=embeddings.position_embeddings.weight.detach() + kind,
+            norm=Norm.of(embeddings.LayerNorm),
+            heads=heads,
+            scale=attention.scaling,
+            output=output,
+            output_bias=bias,
+            middle=Norm.of(block.attention.output.LayerNorm),
+            normed=True,
+        )

@@ -3,13 +3,14 @@
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
 """
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 from typing_extensions import override
 
 from fedsim.models.base import ModelAdapter
+from fedsim.models.opening import Norm, Opening, affine
 from fedsim.models.spec import Projection
 from fedsim.models.trunk import shell
 
@@ -27,12 +28,37 @@ class GPT2Adapter(ModelAdapter):
     groups: ClassVar = {"embeddings": ("*wte.*", "*wpe.*"), "head": ("*score.*",)}
     attention = ("c_attn",)
     stack = "h"
-
-    @override
-    def _reads(self) -> tuple[Projection, ...]:
-        return (Projection("attn.c_attn.weight", input_axis=0, fused=3),)
+    reads: ClassVar = {
+        "hidden": (Projection("attn.c_attn.weight", input_axis=0, fused=3),),
+        "context": (Projection("attn.c_proj.weight", input_axis=0),),
+        "middle": (Projection("mlp.c_fc.weight", input_axis=0),),
+        "inner": (Projection("mlp.c_proj.weight", input_axis=0),),
+    }
 
     @override
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
         blocks = cast(nn.ModuleList, base.h)
         return shell(base, h=blocks[:depth], ln_f=cast(nn.Module, blocks[depth].ln_1))
+
+    @override
+    def _open(self, base: Any) -> Opening:
+        block = base.h[0]
+        attention, width = block.attn, self.width
+
+        def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            parts = attention.c_attn(vectors).split(width, dim=-1)
+            q, k, v = (one.view(len(vectors), attention.num_heads, -1) for one in parts)
+            return q, k, v
+
+        output, bias = affine(attention.c_proj, width, base.wte.weight)
+        return Opening(
+            words=base.wte.weight.detach(),
+            places=base.wpe.weight.detach(),
+            norm=Norm.of(block.ln_1),
+            heads=heads,
+            scale=attention.scaling,
+            output=output,
+            output_bias=bias,
+            middle=Norm.of(block.ln_2),
+            normed=False,
+        )

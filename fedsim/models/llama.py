@@ -3,13 +3,16 @@
 Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", arXiv:2302.13971.
 """
 
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from typing_extensions import override
 
 from fedsim.models.base import ModelAdapter
+from fedsim.models.opening import Norm, Opening, affine
 from fedsim.models.spec import Projection
 from fedsim.models.trunk import shell
 
@@ -27,13 +30,42 @@ class LlamaAdapter(ModelAdapter):
     groups: ClassVar = {"embeddings": ("*embed_tokens.*",), "head": ("*score.*", "lm_head.*")}
     attention = ("q_proj", "k_proj", "v_proj")
     stack = "layers"
-
-    @override
-    def _reads(self) -> tuple[Projection, ...]:
-        return tuple(Projection(f"self_attn.{x}_proj.weight", input_axis=1) for x in "qkv")
+    reads: ClassVar = {
+        "hidden": tuple(Projection(f"self_attn.{x}_proj.weight", input_axis=1) for x in "qkv"),
+        "context": (Projection("self_attn.o_proj.weight", input_axis=1),),
+        "middle": tuple(Projection(f"mlp.{x}_proj.weight", input_axis=1) for x in ("gate", "up")),
+        "inner": (Projection("mlp.down_proj.weight", input_axis=1),),
+    }
 
     @override
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
         blocks = cast(nn.ModuleList, base.layers)
         norm = cast(nn.Module, blocks[depth].input_layernorm)
         return shell(base, layers=blocks[:depth], norm=norm)
+
+    @override
+    def _open(self, base: Any) -> Opening:
+        block = base.layers[0]
+        attention = block.self_attn
+        maps = (attention.q_proj, attention.k_proj, attention.v_proj)
+
+        def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            q, k, v = (one(vectors).view(len(vectors), -1, attention.head_dim) for one in maps)
+            cos, sin = base.rotary_emb(vectors, positions[None])  # (1, N, E) each
+            turned = apply_rotary_pos_emb(q, k, cos[0], sin[0], unsqueeze_dim=1)
+            return turned[0], turned[1], v
+
+        words = base.embed_tokens.weight.detach()
+        width = self.config.num_attention_heads * attention.head_dim
+        output, bias = affine(attention.o_proj, width, words)
+        return Opening(
+            words=words,
+            places=torch.zeros_like(words[:1]),
+            norm=Norm.of(block.input_layernorm),
+            heads=heads,
+            scale=attention.scaling,
+            output=output,
+            output_bias=bias,
+            middle=Norm.of(block.post_attention_layernorm),
+            normed=False,
+        )

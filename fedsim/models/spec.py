@@ -3,6 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+Place = Literal["hidden", "context", "middle", "inner"]
+"""What a block's weights read: its input (q, k, v), the heads' contexts (attention's output map),
+the normed sum of both (the MLP's first map), the MLP's activations (its last map)."""
 Task = Literal["classification", "causal-lm", "masked-lm"]
 
 
