@@ -9,6 +9,7 @@ neither the update's scale nor its dtype need be known.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ EDGE = 10.0  # noise reaches up to this many times its level at SPARE; measured:
 GAP = 2.5  # noise falls smoothly: neighbouring singular values differ by far less than this factor
 RESOLUTION = 1e-4  # distances below it are never told apart: float32 hidden states differ by 1e-6
 ROUNDING = 1 / 256  # machine epsilons, of the largest singular value: the least level of noise
+OWN = 32  # epsilons of float64, of the largest singular value: what the algebra here leaves itself
 SKETCH = 32  # directions of the coarse filter; relative std of its distances: sqrt(2 / 32) = 25 %
 
 
@@ -32,6 +34,7 @@ class Span:
         noise: (rank,) float32: how far noise turns each direction of the basis, in radians.
         rank: the number of independent inputs; 0: nothing stands out of the noise.
         blurred: no gap parts signal from noise: there may be more inputs than the rank.
+        map: (D', D): what vectors pass before they are compared; None: nothing.
     """
 
     basis: Tensor
@@ -39,9 +42,20 @@ class Span:
     noise: Tensor
     rank: int
     blurred: bool
+    map: Tensor | None = None
+
+    @property
+    def saturated(self) -> bool:
+        """Whether inputs fill all dimensions but those kept for noise: none can be told apart."""
+        return self.rank >= len(self.basis) - min(SPARE, len(self.basis) // 8)
+
+    def seen(self, vectors: Tensor) -> Tensor:
+        """Return ``vectors`` (..., D') as the span compares them: (..., D)."""
+        return vectors if self.map is None else vectors @ self.map
 
     def distance(self, vectors: Tensor) -> Tensor:
         """Return the sine of the angle between each of ``vectors`` (..., D) and the span: (...)."""
+        vectors = self.seen(vectors)
         return length(vectors @ self.complement) / length(vectors)
 
     def expected(self, vectors: Tensor) -> Tensor:
@@ -51,6 +65,7 @@ class Span:
         gradient and E its noise (Wedin, BIT 1972): far for what only weak directions carry.
         Measured against the true inputs of GPT-2 updates: right within a factor of 1.4.
         """
+        vectors = self.seen(vectors)
         return length((vectors @ self.basis) * self.noise) / length(vectors)
 
 
@@ -76,7 +91,8 @@ def find_span(gradients: Sequence[Tensor]) -> Span:
         return _span(torch.eye(width), torch.zeros(width), width, 0, False)
     scaled = [g.double() / level for g, level in zip(gradients, levels, strict=True) if level]
     stack = torch.cat(scaled, dim=1)  # (D, K)
-    left, values, _ = torch.linalg.svd(stack, full_matrices=width > stack.shape[1])
+    square = torch.linalg.qr(stack.T, mode="r").R if stack.shape[1] > width else stack.T
+    left, values, _ = torch.linalg.svd(square.T, full_matrices=width > stack.shape[1])
     rank, blurred = _rank(values, values[_quiet(values)].clamp_min(1.0))  # 1: the unit of levels
     return _span(left, values, stack.shape[1], rank, blurred)
 
@@ -97,6 +113,27 @@ def _span(left: Tensor, values: Tensor, columns: int, rank: int, blurred: bool) 
     )
 
 
+def join(spans: Sequence[Span], maps: Sequence[Tensor]) -> Span:
+    """Return the spans (of dimension R each) of what inputs become under ``maps`` (D, R) as one.
+
+    An input lies in it when each of its images lies in that image's own span.
+    """
+    scaled = [one.float() / torch.linalg.matrix_norm(one.float()) for one in maps]
+    return Span(
+        basis=_diagonal([one.basis for one in spans]),
+        complement=_diagonal([one.complement for one in spans]),
+        noise=torch.cat([one.noise for one in spans]),
+        rank=max(one.rank for one in spans),
+        blurred=any(one.blurred for one in spans),
+        map=torch.cat(scaled, dim=1),
+    )
+
+
+def _diagonal(blocks: Sequence[Tensor]) -> Tensor:
+    whole: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return whole
+
+
 def _rank(values: Tensor, level: Tensor) -> tuple[int, bool]:
     """Return how many of the singular ``values`` are signal, and whether no gap shows it.
 
@@ -114,11 +151,11 @@ def _rank(values: Tensor, level: Tensor) -> tuple[int, bool]:
 def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
     """Return the level of noise in each of ``gradients`` (D, K); 0 for one that is all zeros.
 
-    It is the singular value beyond which ``SPARE`` dimensions are left, or what rounding leaves at
-    the least. A gradient narrower than D may have no such dimension; its level is taken in
-    proportion to its size, as rounding's is.
+    It is about the singular value beyond which ``SPARE`` dimensions are left, or what rounding
+    leaves at the least. A gradient narrower than D may have no such dimension; its level is taken
+    in proportion to its size, as rounding's is.
     """
-    spectra = [torch.linalg.svdvals(gradient.double()) for gradient in gradients]
+    spectra = [_rough_spectrum(gradient) for gradient in gradients]
     wide = [gradient.shape[1] >= gradient.shape[0] for gradient in gradients]
     shares = [
         (values[_quiet(values)] / values[0]).item()
@@ -126,7 +163,9 @@ def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
         if is_wide and values[0]
     ]
     share = max(shares, default=0.0)
-    least = max(ROUNDING * torch.finfo(gradients[0].dtype).eps, 4 * torch.finfo(torch.float64).eps)
+    least = max(
+        ROUNDING * torch.finfo(gradients[0].dtype).eps, OWN * torch.finfo(torch.float64).eps
+    )
     return [
         max(
             values[_quiet(values)].item() if is_wide else share * values[0].item(),
@@ -134,6 +173,16 @@ def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
         )
         for values, is_wide in zip(spectra, wide, strict=True)
     ]
+
+
+def _rough_spectrum(gradient: Tensor) -> Tensor:
+    """Return the singular values of ``gradient`` to a small factor: a pivoted QR's diagonal.
+
+    It costs a quarter of the values themselves (Chan, Linear Algebra and its Applications 1987).
+    """
+    square = gradient.double().cpu().numpy()
+    triangle = scipy.linalg.qr(square, mode="r", pivoting=True, check_finite=False)[0]
+    return torch.from_numpy(abs(triangle.diagonal()))
 
 
 def _quiet(values: Tensor) -> int:
@@ -148,11 +197,13 @@ class Gate:
     Attributes:
         span: the span.
         outside: the distance of vectors that are not inside, the median of random tokens'.
+        length: the norm of such a vector, as the span sees it: the median.
         factor: how many times the expected distance still counts as inside.
     """
 
     span: Span
     outside: float
+    length: float
     factor: float
 
     @property
@@ -166,28 +217,39 @@ class Gate:
         threshold = (self.factor * self.span.expected(vectors)).clamp_min(RESOLUTION)
         return self.span.distance(vectors) / threshold.clamp_max(self.outside / 2)
 
+    def inside(self, vectors: Tensor) -> Tensor:
+        """Return which of ``vectors`` (..., D) lie in the span: (...), bool."""
+        return self.excess(vectors) < 1.0
+
 
 def open_gate(span: Span, unrelated: Tensor, factor: float) -> Gate:
     """Return a gate to ``span``; most of the hidden states ``unrelated`` (N, D) are not inside."""
-    return Gate(span=span, outside=span.distance(unrelated).median().item(), factor=factor)
+    return Gate(
+        span=span,
+        outside=span.distance(unrelated).median().item(),
+        length=length(span.seen(unrelated)).median().item(),
+        factor=factor,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sketch:
     """A cheap view of a span: a few random directions of its complement, to discard with."""
 
-    directions: Tensor  # (D, k), orthonormal
-    scale: float  # from the sketched distance to an unbiased estimate of the distance
+    directions: Tensor  # (D, k); orthonormal where the span has no map
+    scale: float  # from the length of what they see to an unbiased estimate of the whole's
 
     def distance(self, vectors: Tensor) -> Tensor:
         """Return an estimate of the distance of each of ``vectors`` (..., D): (...)."""
         return length(vectors @ self.directions) * self.scale / length(vectors)
 
 
-def sketch(span: Span, generator: torch.Generator) -> Sketch:
-    """Return a sketch of ``span`` with at most ``SKETCH`` directions."""
-    size = span.complement.shape[1]
-    kept = min(SKETCH, size)
-    mix, _ = torch.linalg.qr(torch.randn(size, kept, generator=generator))  # (D - rank, k)
-    mix = mix.to(span.complement.device)
-    return Sketch(directions=span.complement @ mix, scale=(size / kept) ** 0.5)
+def sketch(span: Span, generator: torch.Generator, size: int = SKETCH) -> Sketch:
+    """Return a sketch of ``span`` with at most ``size`` directions."""
+    whole = span.complement.shape[1]
+    kept = min(size, whole)
+    mix, _ = torch.linalg.qr(torch.randn(whole, kept, generator=generator))  # (D - rank, k)
+    directions = span.complement @ mix.to(span.complement.device)
+    if span.map is not None:
+        directions = span.map @ directions
+    return Sketch(directions=directions, scale=(whole / kept) ** 0.5)

@@ -107,11 +107,12 @@ def observe() -> Observe:
         parameters: Parameters,
         tensors: Parameters,
         knowledge: Knowledge | None = None,
+        examples: int = 1,
     ) -> Observation:
         return Observation(
             model=model,
             broadcast=Broadcast(round=1, parameters=parameters),
-            update=Update(tensors=tensors, kind="gradient", num_examples=1),
+            update=Update(tensors=tensors, kind="gradient", num_examples=examples),
             knowledge=knowledge or Knowledge(),
         )
 

@@ -1,6 +1,7 @@
 """Models: one adapter file per family on ``transformers``, and presets that need no download."""
 
 from fedsim.models.base import ModelAdapter
+from fedsim.models.closing import Closing
 from fedsim.models.loading import BUILTIN, FAMILIES, load_adapter
 from fedsim.models.opening import Norm, Opening
 from fedsim.models.presets import PRESETS
@@ -11,6 +12,7 @@ __all__ = [
     "BUILTIN",
     "FAMILIES",
     "PRESETS",
+    "Closing",
     "ModelAdapter",
     "ModelSpec",
     "Norm",

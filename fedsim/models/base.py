@@ -14,8 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from fedsim.errors import BadInput, MalformedMessage, unknown
 from fedsim.messages import Parameters, Tokens
+from fedsim.models.closing import Closing
 from fedsim.models.lora import add_lora
-from fedsim.models.opening import Opening
+from fedsim.models.opening import Norm, Opening
 from fedsim.models.spec import ModelSpec, Place, Projection
 from fedsim.models.trunk import Trunk
 from fedsim.rng import global_stream
@@ -275,11 +276,52 @@ class ModelAdapter(ABC):
         """
         return self._open(self._body(parameters))
 
-    def _body(self, parameters: Parameters) -> Any:
-        """Return the module without its head, at the weights ``parameters``."""
+    @torch.no_grad()
+    def closing(self, parameters: Parameters, sequences: Sequence[Tokens]) -> Closing | None:
+        """Return what the last MLP's output map reads of ``sequences``, one after the other.
+
+        None where the family's last norm is not the last thing before the head.
+        """
+        whole = self._whole(parameters)
+        norm, head = self._end(whole)
+        if norm is None:
+            return None
+        name = self.projections(self.layers - 1, "inner")[0].name.removesuffix(".weight")
+        inner = self.module.get_submodule(name)
+        caught: dict[nn.Module, Tensor] = {}
+        hooks = [
+            one.register_forward_pre_hook(lambda part, given: caught.update({part: given[0]}))
+            for one in (inner, norm)
+        ]
+        activations, states = [], []
+        try:
+            for tokens in sequences:
+                whole.base_model(input_ids=torch.tensor([tokens], device=self.device))
+                activations.append(caught[inner][0])
+                states.append(caught[norm][0])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return Closing(
+            activations=torch.cat(activations),
+            states=torch.cat(states),
+            norm=Norm.of(norm),
+            head=head.weight.detach(),
+        )
+
+    def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
+        """Return the last norm, if all that follows it is the head, and the head."""
+        return None, None
+
+    def _whole(self, parameters: Parameters) -> Any:
+        """Return the module, free of LoRA's wrapper, at the weights ``parameters``."""
         module: Any = self.load(parameters)
         module.eval()
-        return (module.get_base_model() if self.spec.lora_rank else module).base_model
+        return module.get_base_model() if self.spec.lora_rank else module
+
+    def _body(self, parameters: Parameters) -> Any:
+        """Return the module without its head, at the weights ``parameters``."""
+        return self._whole(parameters).base_model
 
     @abstractmethod
     def _open(self, base: Any) -> Opening:

@@ -52,8 +52,8 @@ class BertAdapter(ModelAdapter):
         maps = (attention.query, attention.key, attention.value)
 
         def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            shape = (len(vectors), attention.num_attention_heads, -1)
-            q, k, v = (one(vectors).view(shape) for one in maps)
+            size = (attention.num_attention_heads, attention.attention_head_size)
+            q, k, v = (one(vectors).unflatten(-1, size) for one in maps)
             return q, k, v
 
         words = embeddings.word_embeddings.weight.detach()

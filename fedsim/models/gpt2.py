@@ -47,7 +47,9 @@ class GPT2Adapter(ModelAdapter):
 
         def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             parts = attention.c_attn(vectors).split(width, dim=-1)
-            q, k, v = (one.view(len(vectors), attention.num_heads, -1) for one in parts)
+            q, k, v = (
+                one.unflatten(-1, (attention.num_heads, attention.head_dim)) for one in parts
+            )
             return q, k, v
 
         output, bias = affine(attention.c_proj, width, base.wte.weight)
@@ -62,3 +64,8 @@ class GPT2Adapter(ModelAdapter):
             middle=Norm.of(block.ln_2),
             normed=False,
         )
+
+    @override
+    def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
+        head = whole.score if self.spec.task == "classification" else whole.lm_head
+        return whole.base_model.ln_f, head

@@ -50,7 +50,7 @@ class LlamaAdapter(ModelAdapter):
         maps = (attention.q_proj, attention.k_proj, attention.v_proj)
 
         def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            q, k, v = (one(vectors).view(len(vectors), -1, attention.head_dim) for one in maps)
+            q, k, v = (one(vectors).unflatten(-1, (-1, attention.head_dim)) for one in maps)
             cos, sin = base.rotary_emb(vectors, positions[None])  # (1, N, E) each
             turned = apply_rotary_pos_emb(q, k, cos[0], sin[0], unsqueeze_dim=1)
             return turned[0], turned[1], v
@@ -69,3 +69,8 @@ class LlamaAdapter(ModelAdapter):
             middle=Norm.of(block.post_attention_layernorm),
             normed=False,
         )
+
+    @override
+    def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
+        head = whole.score if self.spec.task == "classification" else whole.lm_head
+        return whole.base_model.norm, head

@@ -43,6 +43,19 @@ class Norm:
         scale = (centred.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()
         return centred * scale * self.weight + self.bias
 
+    def pull(self, states: Tensor, gradients: Tensor) -> Tensor:
+        """Return dL/dx for dL/dy ``gradients`` (N, K, D) of y = norm(x) at x = ``states`` (N, D).
+
+        Source: Ba et al., "Layer Normalization", arXiv:1607.06450; the Jacobian is symmetric but
+        for the weight, scale (C - n n^T / D) with n the norm's output before its weight and bias.
+        """
+        centred = self.centre(states)
+        scale = (centred.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()  # (N, 1)
+        normed = (centred * scale)[:, None]  # (N, 1, D)
+        weighed = self.centre(gradients * self.weight)
+        along = (weighed * normed).mean(dim=-1, keepdim=True)
+        return (weighed - along * normed) * scale[:, None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Opening:

@@ -35,3 +35,9 @@ class Projection:
     name: str
     input_axis: int  # which axis of the weight is that input's
     fused: int = 1  # how many maps of equal width the weight holds side by side on the other axis
+
+    @property
+    def adapters(self) -> tuple[str, str]:
+        """The names of LoRA's A (R, D) and B (K, R) beside this weight, as peft calls them."""
+        base = self.name.removesuffix(".weight")
+        return f"{base}.lora_A.default.weight", f"{base}.lora_B.default.weight"

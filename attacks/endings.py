@@ -1,0 +1,207 @@
+"""Where sequences end, how often each was there, and what their last tokens were.
+
+A prefix search finds the tree of all prefixes. What it cannot see, the last MLP shows: its output
+map's gradient is A^T D, where the rows of A, the map's inputs at each prefix, are known once the
+prefixes are, and are fewer than they are wide. So D = pinv(A^T) G is read off: the gradient that
+comes back to each prefix. A classifier's comes back to the last tokens alone, in the amount
+(p - y) / B. A next-token loss' holds, at every prefix, the tokens that followed it.
+
+Source: ours; the algebra is that of a linear layer and a norm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from torch import Tensor
+
+from fedsim.messages import Observation, Tokens
+from fedsim.models import Closing
+
+EXPLAINED = 0.999  # the share of G's square that the prefixes must explain before D is believed
+QUIET = 1e-2  # an end's share of the largest end's, at the least; others are 1e-5
+WHOLE = 0.1  # how far a count may be from a whole number
+REST = 2e-2  # what of a prefix's gradient may be left when the tokens that follow are known
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endings:
+    """The sequences of a batch, as the last MLP tells them.
+
+    Attributes:
+        sequences: with repetitions where ``counted``.
+        explained: the share of the last MLP's gradient that the prefixes explain, in [0, 1]: 1
+            when none is missing.
+        counted: whether the multiplicities are determined.
+    """
+
+    sequences: tuple[Tokens, ...]
+    explained: float
+    counted: bool
+
+
+def read_endings(seen: Observation, found: Sequence[Tokens]) -> Endings | None:
+    """Return the sequences whose prefixes are those of ``found``, or None where nothing tells."""
+    model = seen.model
+    (inner,) = model.projections(model.layers - 1, "inner")
+    update = seen.update.tensors.get(inner.name)
+    if update is None or not found:
+        return None
+    closing = model.closing(seen.broadcast.parameters, found)
+    if closing is None:
+        return None
+    rows: dict[Tokens, int] = {}
+    places = ((tokens, stop) for tokens in found for stop in range(1, len(tokens) + 1))
+    for row, (tokens, stop) in enumerate(places):
+        rows.setdefault(tokens[:stop], row)
+    gradient = update if inner.input_axis == 0 else update.T  # (I, D)
+    kept = torch.tensor(list(rows.values()), device=model.device)
+    closing = Closing(
+        activations=closing.activations[kept].double(),
+        states=closing.states[kept].double(),
+        norm=closing.norm,
+        head=closing.head,
+    )
+    back, explained = coming_back(closing.activations, gradient.to(model.device).double())
+    if explained < EXPLAINED:
+        return Endings(sequences=tuple(found), explained=explained, counted=False)
+    tree = Tree(
+        prefixes=list(rows),
+        closing=closing,
+        back=back,
+        examples=seen.update.num_examples,
+    )
+    labels = model.spec.task == "classification"
+    sequences, counted = tree.read_labels(found) if labels else tree.read_tokens(found)
+    return Endings(sequences=sequences, explained=explained, counted=counted)
+
+
+def coming_back(activations: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
+    """Return D (N, D) with A^T D = G, and the share of G's square that it explains.
+
+    Args:
+        activations: (N, I) the map's inputs, N <= I.
+        gradient: (I, D) the map's gradient.
+    """
+    size = gradient.square().sum()
+    if len(activations) > activations.shape[1] or not size:
+        return torch.zeros(len(activations), gradient.shape[1]).double(), 0.0
+    basis, triangle = torch.linalg.qr(activations.T)
+    inside = basis.T @ gradient
+    back = torch.linalg.solve_triangular(triangle, inside, upper=True)
+    return back, (inside.square().sum() / size).item()
+
+
+@dataclass(kw_only=True)
+class Tree:
+    """The prefixes, what the last block makes of them, and what came back to each."""
+
+    prefixes: Sequence[Tokens]
+    closing: Closing  # of the prefixes, float64
+    back: Tensor  # (N, D) float64
+    examples: int  # as many as the client says
+
+    def read_labels(self, found: Sequence[Tokens]) -> tuple[tuple[Tokens, ...], bool]:
+        """Return the sequences of a classifier's batch, and whether their counts are determined."""
+        logits, amounts = self._logits()
+        sizes = amounts.abs().amax(dim=1)
+        ends = (sizes > QUIET * sizes.max()).tolist()
+        rows = {one: row for row, one in enumerate(self.prefixes) if ends[row]}
+        for leaf in found:  # one that fits its label too well to be seen ends there all the same
+            if not any(leaf[:stop] in rows for stop in range(1, len(leaf) + 1)):
+                rows[leaf] = -1
+        read = [(logits[row], amounts[row]) for row in rows.values()]
+        for share in self._shares(read):  # of one example in the loss: 1 / B, but for scaling
+            counts = [self._times(chances, some / share) for chances, some in read]
+            if all(counts) and sum(counts) == self.examples:
+                whole = zip(rows, counts, strict=True)
+                return tuple(one for one, times in whole for _ in range(times)), True
+        return tuple(rows), False
+
+    def _shares(self, read: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+        """Return what one example's share of the loss may be: some end had one example alone."""
+        found = [1 / self.examples]
+        for chances, amounts in read:
+            label = int(amounts.argmin())  # dL/dlogits is p - y: negative at y alone
+            found.append(float(amounts[label] / (chances[label] - 1)))
+        return found
+
+    def _logits(self) -> tuple[Tensor, Tensor]:
+        """Return each prefix's label probabilities and dL/dlogits: (N, K) each."""
+        head = self.closing.head.double()
+        states = self.closing.states
+        apart = (head[1:] - head[:1]).expand(len(states), -1, -1)  # dL/dlogits sums to 0
+        images = self.closing.norm.pull(states, apart)  # (N, K - 1, D)
+        rest = torch.linalg.lstsq(images.mT, self.back[..., None]).solution[..., 0]
+        amounts = torch.cat([-rest.sum(dim=1, keepdim=True), rest], dim=1)
+        return (self.closing.norm(states) @ head.T).softmax(dim=1), amounts
+
+    def _times(self, chances: Tensor, amounts: Tensor) -> int:
+        """Return how many examples end here: each label's m p - g must be whole; 0: unclear."""
+        for times in range(1, self.examples + 1):
+            counts = times * chances - amounts
+            if (counts - counts.round()).abs().max() < WHOLE and counts.min() > -WHOLE:
+                return times
+        return 0
+
+    def read_tokens(self, found: Sequence[Tokens]) -> tuple[tuple[Tokens, ...], bool]:
+        """Return the sequences of a next-token batch, last tokens included, as far as it tells."""
+        rows = {one: row for row, one in enumerate(self.prefixes)}
+        follow: dict[Tokens, list[int]] = {one: [] for one in rows}
+        for one in rows:
+            if one[:-1] in follow:
+                follow[one[:-1]].append(one[-1])
+        read = {one: self._following(row, follow[one]) for one, row in rows.items()}
+        solved = {one: shares for one, shares in read.items() if shares is not None}
+        unit = self._unit([share for shares in solved.values() for share in shares.values()])
+        sequences: list[Tokens] = []
+        for one, shares in solved.items():
+            for token, share in shares.items():
+                after = solved.get((*one, token), {})
+                times = round(share / unit) - round(sum(after.values()) / unit)
+                sequences += [(*one, token)] * times
+        sequences += [leaf for leaf in found if leaf not in solved]
+        return tuple(sequences), len(solved) == len(rows)
+
+    def _unit(self, shares: Sequence[float]) -> float:
+        """Return one token's share of the loss: the largest that makes all ``shares`` whole."""
+        least = min(shares, default=1.0)
+        for parts in count(1):
+            whole = [share * parts / least for share in shares]
+            if parts > self.examples or all(abs(one - round(one)) < WHOLE for one in whole):
+                return least / parts
+        raise AssertionError
+
+    def _following(self, row: int, tokens: Sequence[int]) -> dict[int, float] | None:
+        """Return the share of the loss of each token that follows a prefix; None: not resolved.
+
+        What comes back is a sum over targets v of pull(W^T p) - pull(W_v), times a share of each.
+        """
+        known = list(tokens)
+        goal = self.back[row]
+        while True:
+            atoms = self._atoms(row, known)
+            parts = torch.linalg.lstsq(atoms.T, goal[:, None]).solution[:, 0]
+            rest = goal - parts @ atoms
+            if rest.norm() < REST * goal.norm():
+                return dict(zip(known, (-parts[1:]).clamp_min(0).tolist(), strict=True))
+            if len(known) - len(tokens) >= self.examples:
+                return None
+            known.append(self._next(row, rest, known))
+
+    def _atoms(self, row: int, tokens: Sequence[int]) -> Tensor:
+        """Return what one unit of probability, and of each target, brings back: (1 + K, D)."""
+        head, state = self.closing.head, self.closing.states[row : row + 1]
+        chances = (self.closing.norm(state).to(head) @ head.T).softmax(dim=1)  # (1, V)
+        rows = torch.cat([chances @ head, head[list(tokens)]]).double()
+        return self.closing.norm.pull(state, rows[None])[0]
+
+    def _next(self, row: int, rest: Tensor, known: Sequence[int]) -> int:
+        """Return the token whose image is best aligned with ``rest`` (D,)."""
+        head, norm = self.closing.head, self.closing.norm
+        state = self.closing.states[row : row + 1]
+        images = norm.pull(state.to(head), head[None])[0]  # (V, D)
+        score = (images @ rest.to(head)).abs() / images.norm(dim=1).clamp_min(1e-30)
+        score[list(known)] = 0.0
+        return int(score.argmax())
