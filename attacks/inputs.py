@@ -12,6 +12,7 @@ from fedsim.messages import Observation
 from fedsim.models import Place, Projection
 
 ROWS = 8  # embedding rows that must shrink alike before decay is believed
+WHOLE = 0.9  # of the largest rank: a span with less has lost inputs; q has none at position 0
 ALIKE = 0.05  # how far such a row may be from its own multiple; rounding is 1e-3 of weak decay
 
 
@@ -69,8 +70,12 @@ def _down(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
 
 
 def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
-    """Return the span by LoRA's B (K, R): it reads the input through A, and from the start."""
-    spans, maps = [], []
+    """Return the span by LoRA's B (K, R): it reads the input through A, and from the start.
+
+    Of q's, k's and v's, one whose noise hides inputs that another shows is left out.
+    """
+    spans: list[Span] = []
+    maps: list[Tensor] = []
     for one in wanted:
         down, up = one.adapters
         update = seen.update.tensors.get(up)
@@ -78,7 +83,9 @@ def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
             blocks = update.T.to(seen.model.device).chunk(one.fused, dim=1)
             spans.append(find_span(blocks))
             maps.append(seen.broadcast.parameters[down].T.to(seen.model.device))
-    return join(spans, maps) if spans else None
+    most = max((span.rank for span in spans), default=0)
+    whole = [row for row, span in enumerate(spans) if span.rank >= WHOLE * most]
+    return join([spans[row] for row in whole], [maps[row] for row in whole]) if spans else None
 
 
 def weight_decay(seen: Observation) -> float:
