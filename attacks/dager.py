@@ -68,6 +68,8 @@ class Dager(Attack):
         tokens, check = prepare(seen, entry, inner, middle, generator)
         search = Search(tokens=tokens, check=check, attack=self, notes=notes)
         found = tuple(search.run(seen.model.prefix, seen.model.positions))
+        if seen.model.spec.task == "classification" and len(found) == seen.update.num_examples:
+            return Reconstruction(sequences=found, diagnostics=notes | {"counted": True})
         endings = read_endings(seen, found)
         if endings is not None:
             found = endings.sequences

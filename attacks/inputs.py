@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from attacks.span import Span, find_span, join
+from attacks.span import Span, join
+from attacks.spectrum import find_span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
 from fedsim.models import Place, Projection

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks import Dager
-from attacks.span import find_span
+from attacks.spectrum import find_span
 from fedsim.errors import BadInput, UnsupportedObservation
 from fedsim.messages import Reconstruction, Tokens
 from fedsim.models import ModelAdapter

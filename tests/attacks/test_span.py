@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.span import Span, find_span, open_gate, sketch
+from attacks.span import Span, open_gate, sketch
+from attacks.spectrum import find_span
 
 D = 97  # width; not round, and SPARE takes an eighth of it
 K = 150  # columns of a gradient

@@ -1,0 +1,155 @@
+"""The span of a layer's inputs, by the spectrum of its weights' gradients.
+
+A gradient is dL/dW = X^T dL/dY, so its columns lie in the span of the inputs X, and equal it when
+there are fewer inputs than dimensions (DAGER, arXiv:2405.15586, theorem 5.1). What is outside is
+noise: rounding, other local steps, a defense. Rank and tolerance come from the spectra alone, so
+neither the update's scale nor its dtype need be known.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attacks.span import Span
+
+SPARE = 20  # dimensions assumed free of signal (DAGER's rank cap, fig. 3); an eighth of few
+EDGE = 10.0  # noise reaches up to this many times its level at SPARE; measured: 3 to 8
+GAP = 2.5  # noise falls smoothly: neighbouring singular values differ by far less than this factor
+ROUNDING = 1 / 256  # machine epsilons, of the largest singular value: the least level of noise
+AGAIN = 2.0  # a random range is off by noise as well: true inputs are twice as far; measured: 2.5
+LARGE = 512  # dimensions from which a third of them is tried first
+
+
+def find_span(gradients: Sequence[Tensor]) -> Span:
+    """Return the span of the common inputs of several weights.
+
+    The gradients are stacked after each is divided by its own noise: rounding is relative to a
+    weight's own gradient, and q's and k's are far smaller than v's, so that in the plain stack v's
+    rounding would bury what q and k say of a weak input.
+
+    Args:
+        gradients: (D, K) each, input axis first, any float dtype.
+    """
+    width = len(gradients[0])
+    span = find_few(gradients) if width >= LARGE else None
+    if span is not None:
+        return span
+    levels = noise_levels(gradients)
+    if not any(levels):
+        none = torch.zeros(0, device=gradients[0].device)
+        return _span(torch.eye(width).to(none), none, none.sum(), width, False)
+    scaled = [g.double() / level for g, level in zip(gradients, levels, strict=True) if level]
+    stack = torch.cat(scaled, dim=1)  # (D, K)
+    square = torch.linalg.qr(stack.T, mode="r").R if stack.shape[1] > width else stack.T
+    left, values, _ = torch.linalg.svd(square.T, full_matrices=width > stack.shape[1])
+    rank, blurred = _rank(values, values[_quiet(values)].clamp_min(1.0))  # 1: the unit of levels
+    rest = values[rank:].square()
+    spread = rest.mean().sqrt() if len(rest) else rest.sum()
+    return _span(left, values[:rank], spread, stack.shape[1], blurred)
+
+
+def find_few(gradients: Sequence[Tensor]) -> Span | None:
+    """Return the span if it is clear from a third of the dimensions, else None.
+
+    A random mixture of the columns of a matrix spans what stands out of its noise, when it has more
+    columns than that has dimensions (Halko, Martinsson, Tropp, SIAM Review 2011, algorithm 4.1).
+    It is four times faster than all singular values.
+    """
+    blocks = [one.double() for one in gradients if one.any()]
+    if not blocks:
+        return None
+    width, floor = len(blocks[0]), ROUNDING * torch.finfo(gradients[0].dtype).eps
+    basis = _range(torch.cat([one / torch.linalg.matrix_norm(one) for one in blocks], dim=1))
+    scaled = []
+    for one in blocks:
+        inside = basis.T @ one
+        rest = torch.linalg.matrix_norm(one - basis @ inside) / (width - basis.shape[1]) ** 0.5
+        scaled.append(one * one.shape[1] ** 0.5 / max(rest, floor * torch.linalg.matrix_norm(one)))
+    stack = torch.cat(scaled, dim=1)  # (D, K): noise of one a number
+    basis = _range(stack)
+    inside = basis.T @ stack  # (N, K)
+    square = torch.linalg.qr(inside.T, mode="r").R
+    left, values, _ = torch.linalg.svd(square.T)
+    outside = torch.linalg.matrix_norm(stack - basis @ inside).square()
+    level = (outside / (width - len(values))).sqrt() / 2  # of iid noise at SPARE, K = 3 D
+    rank, blurred = _rank(values, level)
+    if blurred or rank > len(values) - SPARE:
+        return None
+    left, _ = torch.linalg.qr(basis @ left[:, :rank], mode="complete")
+    spread = ((outside + values[rank:].square().sum()) / (width - rank)).sqrt()
+    return _span(left, values[:rank], AGAIN * spread, stack.shape[1], False)
+
+
+def _range(matrix: Tensor) -> Tensor:
+    """Return an orthonormal basis (D, D / 3) of what random mixtures of the columns span."""
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(matrix.shape[1], len(matrix) // 3, generator=generator).to(matrix)
+    basis: Tensor = torch.linalg.qr(matrix @ mix).Q
+    return basis
+
+
+def _span(left: Tensor, values: Tensor, spread: Tensor, columns: int, blurred: bool) -> Span:
+    """Return the span of the first of the left singular vectors ``left`` (D, D).
+
+    Args:
+        left: the signal's come first.
+        values: (rank,) the signal's singular values.
+        spread: the root mean square of the noise's.
+        columns: K.
+        blurred: see ``Span``.
+    """
+    width, rank = len(left), len(values)
+    seen = (width - rank) / columns  # the share of noise that turns a direction out of the span
+    return Span(
+        basis=left[:, :rank].float(),
+        complement=left[:, rank:].float(),
+        noise=(spread * seen**0.5 / values).float(),
+        rank=rank,
+        blurred=blurred,
+        saturated=rank >= width - min(SPARE, width // 8),
+    )
+
+
+def _rank(values: Tensor, level: Tensor) -> tuple[int, bool]:
+    """Return how many of the singular ``values`` are signal, and whether no gap shows it.
+
+    Signal ends at the last gap near the noise, or without one at noise's usual reach. A direction
+    too many costs little, since the span stays far smaller than D; one too few loses a token.
+    """
+    ratios = values[:-1] / values[1:].clamp_min(level / EDGE)
+    near = (values[:-1] > GAP * level) & (values[1:] <= EDGE**2 * level)
+    gaps = (near & (ratios >= GAP)).nonzero().flatten()
+    if len(gaps):
+        return int(gaps[-1]) + 1, False
+    return int((values > EDGE * level).sum()), True
+
+
+def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
+    """Return the level of noise in each of ``gradients`` (D, K); 0 for one that is all zeros.
+
+    It is the singular value beyond which ``SPARE`` dimensions are left, or what rounding
+    leaves at the least. A gradient narrower than D may have no such dimension; its level is taken
+    in proportion to its size, as rounding's is.
+    """
+    spectra = [torch.linalg.svdvals(gradient.double()) for gradient in gradients]
+    wide = [gradient.shape[1] >= gradient.shape[0] for gradient in gradients]
+    shares = [
+        (values[_quiet(values)] / values[0]).item()
+        for values, is_wide in zip(spectra, wide, strict=True)
+        if is_wide and values[0]
+    ]
+    share = max(shares, default=0.0)
+    least = max(ROUNDING * torch.finfo(gradients[0].dtype).eps, 4 * torch.finfo(torch.float64).eps)
+    return [
+        max(
+            values[_quiet(values)].item() if is_wide else share * values[0].item(),
+            least * values[0].item(),
+        )
+        for values, is_wide in zip(spectra, wide, strict=True)
+    ]
+
+
+def _quiet(values: Tensor) -> int:
+    """Return the index of a singular value that signal does not reach."""
+    return len(values) - 1 - min(SPARE, len(values) // 8)
