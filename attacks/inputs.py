@@ -27,7 +27,7 @@ def input_span(seen: Observation, layer: int, place: Place = "hidden") -> Span:
     decay = weight_decay(seen)
     blocks = [block for one in wanted for block in _blocks(seen, one.name, one, decay)]
     if blocks:
-        return find_span(blocks)
+        return find_span(blocks, drifting=seen.update.kind == "delta")
     spans = [span for span in (_up(seen, wanted), _down(seen, wanted)) if span is not None]
     if not spans:
         names = ", ".join(one.name for one in wanted)
@@ -67,7 +67,8 @@ def _down(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
     """
     found = [seen.update.tensors.get(one.adapters[0]) for one in wanted]
     blocks = [one.T.to(seen.model.device) for one in found if one is not None]
-    return find_span(blocks) if blocks else None
+    drifting = seen.update.kind == "delta"
+    return find_span(blocks, drifting=drifting) if blocks else None
 
 
 def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
@@ -82,7 +83,7 @@ def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
         update = seen.update.tensors.get(up)
         if update is not None and down in seen.broadcast.parameters:
             blocks = update.T.to(seen.model.device).chunk(one.fused, dim=1)
-            spans.append(find_span(blocks))
+            spans.append(find_span(blocks, drifting=seen.update.kind == "delta"))
             maps.append(seen.broadcast.parameters[down].T.to(seen.model.device))
     most = max((span.rank for span in spans), default=0)
     whole = [row for row, span in enumerate(spans) if span.rank >= WHOLE * most]

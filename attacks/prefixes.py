@@ -15,20 +15,22 @@ from torch import Tensor
 from transformers import DynamicCache
 from typing_extensions import override
 
-from attacks.span import Gate, sketch
+from attacks.span import SKETCH, Gate, sketch
 from fedsim.messages import Tokens
 from fedsim.models import Opening, Trunk, select
 
 WEIGHTS = 8_000_000  # attention weights held at a time
 PAIRS = 1024  # pairs run through block 0 at a time
-RULERS = 32  # random directions that measure a hidden state's norm: 12 % off
-MARGIN = 2.0  # the sketch keeps what it estimates below this many thresholds
+RULERS = 64  # random directions that measure a hidden state's norm: 9 % off
+MARGIN = 1.5  # the sketch keeps what it estimates below this many thresholds
 FLOOR = 1e-2  # the least threshold of the sketch
-SLACK = 1.5  # a norm's scale is within this factor of its estimate
+SLACK = 1.3  # a norm's scale is within this factor of its estimate
 
 
 class Check(ABC):
     """Holds a search's prefixes and says which tokens can follow them."""
+
+    blurred: bool  # thresholds are wide, since noise is not known
 
     @abstractmethod
     def begin(self, start: Tokens) -> None:
@@ -70,8 +72,10 @@ class MiddleCheck(Check):
     def __init__(self, opening: Opening, gate: Gate, generator: torch.Generator) -> None:
         self._opening = opening
         self._gate = gate
+        self.blurred = gate.span.blurred
         norm, width = opening.middle, len(opening.output_bias)
-        view = sketch(gate.span, generator)
+        size = gate.span.complement.shape[1] if gate.span.blurred else SKETCH
+        view = sketch(gate.span, generator, min(size, 2 * SKETCH))
         self._kept = view.directions.shape[1]
         self._scale = view.scale / gate.length
         self._offset = norm.bias @ view.directions  # (k,)
@@ -114,15 +118,20 @@ class MiddleCheck(Check):
     @override
     def excess(self, pairs: Tensor, tokens: Tensor, position: int) -> tuple[Tensor, Tensor]:
         self._now = self._heads(tokens, position)
-        near = max(MARGIN * self._gate.widest, FLOOR)
+        near = self._gate.widest
+        near = near if self.blurred else max(MARGIN * near, FLOOR)
         size = self._now.queries.shape[1] * (position + 1) * max(len(tokens), 1)
         step = max(1, WEIGHTS // size)
-        found = []
+        found, distances = [], []
         for first in range(0, len(pairs), step):
             rows = slice(first, first + step)
-            close = (self._distance(rows) < near).cpu() & pairs[rows]
+            distance = self._distance(rows).cpu()
+            close = (distance < near) & pairs[rows]
             found.append(close.nonzero() + torch.tensor([first, 0]))
+            distances.append(distance[close])
         chosen = torch.cat(found)
+        if self.blurred:  # the sketch is the whole complement, and one in ten is near enough
+            return chosen, torch.cat(distances) / near
         vectors = [self._vectors(some) for some in torch.split(chosen, PAIRS)]
         return chosen, torch.cat([self._gate.excess(one).cpu() for one in vectors])
 
@@ -167,8 +176,9 @@ class MiddleCheck(Check):
         norm = self._opening.middle
         scale = (rulers.square().sum(-1) / len(norm.weight) + norm.eps).rsqrt()
         offset = self._offset
-        best = -(inner @ offset) / inner.square().sum(-1).clamp_min(1e-30)
-        scale = best.clamp(scale / SLACK, scale * SLACK)
+        if offset.any():  # then an error of the scale would show as a distance
+            best = -(inner @ offset) / inner.square().sum(-1).clamp_min(1e-30)
+            scale = best.clamp(scale / SLACK, scale * SLACK)
         seen = inner * scale[..., None] + offset
         distances: Tensor = torch.linalg.vector_norm(seen, dim=-1)
         return distances * self._scale
@@ -180,6 +190,7 @@ class BlockCheck(Check):
     def __init__(self, trunk: Trunk, gate: Gate) -> None:
         self._trunk = trunk
         self._gate = gate
+        self.blurred = gate.span.blurred
         self._past: DynamicCache | None = None
         self._tokens = torch.empty(0, dtype=torch.int64)
         self._position = 0

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 RESOLUTION = 1e-4  # distances below it are never told apart: float32 hidden states differ by 1e-6
+SHARE = 0.4  # of an unrelated vector's distance: the threshold where noise is not known. Of 40
+# dimensions left, one in a million unrelated vectors comes as close as 0.5 (chi-square).
 SKETCH = 32  # directions of the coarse filter; relative std of its distances: sqrt(2 / 32) = 25 %
 
 
@@ -15,11 +17,12 @@ class Span:
     """The span of a layer's inputs, as its gradient shows it.
 
     Attributes:
-        basis: (D, rank) float32, orthonormal: the span.
-        complement: (D, D - rank) float32, orthonormal: what inputs are orthogonal to.
-        noise: (rank,) float32: how far noise turns each direction of the basis, in radians.
+        basis: (D, N) float32, orthonormal: the span.
+        complement: (D, D - N) float32, orthonormal: what inputs are orthogonal to.
+        noise: (N,) float32: how far noise turns each direction of the basis, in radians.
         rank: the number of independent inputs; 0: nothing stands out of the noise.
-        blurred: no gap parts signal from noise: there may be more inputs than the rank.
+        blurred: no gap parts signal from noise: there may be more inputs than the rank, so the
+            span is wider than that, and what noise does to an input is not known.
         saturated: inputs fill all dimensions but those kept for noise: there may be more.
         map: (D', D): what vectors pass before they are compared; None: nothing.
     """
@@ -99,11 +102,15 @@ class Gate:
     @property
     def widest(self) -> float:
         """The largest threshold that any vector can have."""
+        if self.span.blurred:
+            return SHARE * self.outside
         noise = self.span.noise.max().item() if self.span.rank else 0.0
         return min(max(self.factor * noise, RESOLUTION), self.outside / 2)
 
     def excess(self, vectors: Tensor) -> Tensor:
         """Return each of ``vectors``' (..., D) distance over its threshold: below 1 is inside."""
+        if self.span.blurred:
+            return self.span.distance(vectors) / self.widest
         threshold = (self.factor * self.span.expected(vectors)).clamp_min(RESOLUTION)
         return self.span.distance(vectors) / threshold.clamp_max(self.outside / 2)
 

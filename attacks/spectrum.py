@@ -21,7 +21,7 @@ AGAIN = 2.0  # a random range is off by noise as well: true inputs are twice as 
 LARGE = 512  # dimensions from which a third of them is tried first
 
 
-def find_span(gradients: Sequence[Tensor]) -> Span:
+def find_span(gradients: Sequence[Tensor], *, drifting: bool = False) -> Span:
     """Return the span of the common inputs of several weights.
 
     The gradients are stacked after each is divided by its own noise: rounding is relative to a
@@ -30,23 +30,36 @@ def find_span(gradients: Sequence[Tensor]) -> Span:
 
     Args:
         gradients: (D, K) each, input axis first, any float dtype.
+        drifting: they are sums over steps in which the inputs moved, so that no gap is to be
+            trusted.
     """
     width = len(gradients[0])
-    span = find_few(gradients) if width >= LARGE else None
+    span = find_few(gradients) if width >= LARGE and not drifting else None
     if span is not None:
         return span
     levels = noise_levels(gradients)
     if not any(levels):
         none = torch.zeros(0, device=gradients[0].device)
-        return _span(torch.eye(width).to(none), none, none.sum(), width, False)
+        return _span(torch.eye(width).to(none), none, none.sum(), width, 0, False)
     scaled = [g.double() / level for g, level in zip(gradients, levels, strict=True) if level]
     stack = torch.cat(scaled, dim=1)  # (D, K)
     square = torch.linalg.qr(stack.T, mode="r").R if stack.shape[1] > width else stack.T
     left, values, _ = torch.linalg.svd(square.T, full_matrices=width > stack.shape[1])
     rank, blurred = _rank(values, values[_quiet(values)].clamp_min(1.0))  # 1: the unit of levels
-    rest = values[rank:].square()
+    kept = _wide(width, rank) if blurred or drifting else rank
+    rest = values[kept:].square()
     spread = rest.mean().sqrt() if len(rest) else rest.sum()
-    return _span(left, values[:rank], spread, stack.shape[1], blurred)
+    return _span(left, values[:kept], spread, stack.shape[1], rank, blurred or drifting)
+
+
+def _wide(width: int, rank: int) -> int:
+    """Return how many directions to keep where no gap tells signal from noise: nearly all.
+
+    One too many costs little: an unrelated vector is as far from what is left as from more, while
+    an input that only weak directions carry is lost with them. Measured on FedAvg deltas of GPT-2
+    at real size (16 sentences of Rotten Tomatoes): true inputs come closer up to the last.
+    """
+    return min(max(rank, width - 2 * min(SPARE, width // 8)), width - min(SPARE, width // 8))
 
 
 def find_few(gradients: Sequence[Tensor]) -> Span | None:
@@ -78,7 +91,7 @@ def find_few(gradients: Sequence[Tensor]) -> Span | None:
         return None
     left, _ = torch.linalg.qr(basis @ left[:, :rank], mode="complete")
     spread = ((outside + values[rank:].square().sum()) / (width - rank)).sqrt()
-    return _span(left, values[:rank], AGAIN * spread, stack.shape[1], False)
+    return _span(left, values[:rank], AGAIN * spread, stack.shape[1], rank, False)
 
 
 def _range(matrix: Tensor) -> Tensor:
@@ -89,21 +102,24 @@ def _range(matrix: Tensor) -> Tensor:
     return basis
 
 
-def _span(left: Tensor, values: Tensor, spread: Tensor, columns: int, blurred: bool) -> Span:
+def _span(
+    left: Tensor, values: Tensor, spread: Tensor, columns: int, rank: int, blurred: bool
+) -> Span:
     """Return the span of the first of the left singular vectors ``left`` (D, D).
 
     Args:
-        left: the signal's come first.
-        values: (rank,) the signal's singular values.
-        spread: the root mean square of the noise's.
+        left: the strongest come first.
+        values: (N,) the singular values of those that are kept.
+        spread: the root mean square of the others.
         columns: K.
+        rank: how many directions are inputs', as far as one can tell.
         blurred: see ``Span``.
     """
-    width, rank = len(left), len(values)
-    seen = (width - rank) / columns  # the share of noise that turns a direction out of the span
+    width, kept = len(left), len(values)
+    seen = (width - kept) / columns  # the share of noise that turns a direction out of the span
     return Span(
-        basis=left[:, :rank].float(),
-        complement=left[:, rank:].float(),
+        basis=left[:, :kept].float(),
+        complement=left[:, kept:].float(),
         noise=(spread * seen**0.5 / values).float(),
         rank=rank,
         blurred=blurred,

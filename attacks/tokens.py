@@ -14,7 +14,7 @@ from attacks.span import Gate, sketch
 from fedsim.models import Opening
 
 BLOCK = 16  # positions done at a time: V x BLOCK numbers are held
-MARGIN = 2.0  # the sum keeps what it estimates below this many thresholds
+MARGIN = 1.5  # the sum keeps what it estimates below this many thresholds
 FLOOR = 3e-3  # the least threshold: ten times what float32 can tell from zero here
 
 
