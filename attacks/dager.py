@@ -26,7 +26,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from attacks.base import Attack
-from attacks.endings import read_endings
+from attacks.endings import EXPLAINED, read_endings
 from attacks.inputs import input_span, shows
 from attacks.prefixes import BlockCheck, Check, MiddleCheck
 from attacks.span import Span, open_gate
@@ -71,19 +71,28 @@ class Dager(Attack):
         tokens, check = prepare(seen, entry, inner, middle, generator)
         search = Search(tokens=tokens, check=check, attack=self, notes=notes)
         found = tuple(search.run(seen.model.prefix, seen.model.positions))
-        if seen.model.spec.task == "classification" and len(found) == seen.update.num_examples:
-            return Reconstruction(sequences=found, diagnostics=notes | {"counted": True})
-        endings = read_endings(seen, found)
-        if endings is not None:
-            found = endings.sequences
-            notes |= {"explained": endings.explained, "counted": endings.counted}
-        return Reconstruction(sequences=found, diagnostics=notes)
+        return Reconstruction(sequences=finished(seen, found, check, notes), diagnostics=notes)
+
+
+def finished(
+    seen: Observation, found: tuple[Tokens, ...], check: Check, notes: Notes
+) -> tuple[Tokens, ...]:
+    """Return ``found`` as the last MLP tells their ends and counts, and note how sure that is."""
+    labels = seen.model.spec.task == "classification"
+    if labels and len(found) == seen.update.num_examples and not (check.vague or notes["cut"]):
+        notes |= {"counted": True, "best_effort": False}
+        return found
+    endings = read_endings(seen, found)
+    explained = 0.0 if endings is None else endings.explained
+    notes |= {"explained": explained, "counted": endings is not None and endings.counted}
+    notes["best_effort"] = bool(notes["cut"]) or (check.vague and explained < EXPLAINED)
+    return found if endings is None else endings.sequences
 
 
 def noted(notes: Notes, name: str, span: Span) -> Span:
     """Return ``span``, after its rank and how clear it is were added to ``notes``."""
     notes |= {f"rank_{name}": span.rank, f"blurred_{name}": span.blurred}
-    notes[f"saturated_{name}"] = span.saturated
+    notes |= {f"saturated_{name}": span.saturated, f"floor_{name}": span.floor}
     return span
 
 
@@ -162,8 +171,8 @@ class Search:
         pairs = self._pairs(prefixes, candidates)
         chosen, excess = self.check.excess(pairs, candidates, position)
         self.notes["pairs_checked"] += int(pairs.sum())
-        self.notes["pairs_in_full"] += 0 if self.check.blurred else len(chosen)
-        inside = stand_out(chosen[:, 0], excess) if self.check.blurred else excess < 1.0
+        self.notes["pairs_in_full"] += 0 if self.check.vague else len(chosen)
+        inside = stand_out(chosen[:, 0], excess) if self.check.vague else excess < 1.0
         inside = inside.nonzero().flatten()
         if len(inside) > self.attack.max_prefixes:
             self.notes["cut"] = True

@@ -30,7 +30,7 @@ SLACK = 1.3  # a norm's scale is within this factor of its estimate
 class Check(ABC):
     """Holds a search's prefixes and says which tokens can follow them."""
 
-    blurred: bool  # thresholds are wide, since noise is not known
+    vague: bool  # one threshold for all, and a wide one: see Gate
 
     @abstractmethod
     def begin(self, start: Tokens) -> None:
@@ -72,10 +72,9 @@ class MiddleCheck(Check):
     def __init__(self, opening: Opening, gate: Gate, generator: torch.Generator) -> None:
         self._opening = opening
         self._gate = gate
-        self.blurred = gate.span.blurred
+        self.vague = gate.vague
         norm, width = opening.middle, len(opening.output_bias)
-        size = gate.span.complement.shape[1] if gate.span.blurred else SKETCH
-        view = sketch(gate.span, generator, min(size, 2 * SKETCH))
+        view = sketch(gate.span, generator, 2 * SKETCH if gate.vague else SKETCH)
         self._kept = view.directions.shape[1]
         self._scale = view.scale / gate.length
         self._offset = norm.bias @ view.directions  # (k,)
@@ -119,7 +118,7 @@ class MiddleCheck(Check):
     def excess(self, pairs: Tensor, tokens: Tensor, position: int) -> tuple[Tensor, Tensor]:
         self._now = self._heads(tokens, position)
         near = self._gate.widest
-        near = near if self.blurred else max(MARGIN * near, FLOOR)
+        near = near if self.vague else max(MARGIN * near, FLOOR)
         size = self._now.queries.shape[1] * (position + 1) * max(len(tokens), 1)
         step = max(1, WEIGHTS // size)
         found, distances = [], []
@@ -130,7 +129,7 @@ class MiddleCheck(Check):
             found.append(close.nonzero() + torch.tensor([first, 0]))
             distances.append(distance[close])
         chosen = torch.cat(found)
-        if self.blurred:  # the sketch is the whole complement, and one in ten is near enough
+        if self.vague:  # the sketch is the whole complement, and one in ten is near enough
             return chosen, torch.cat(distances) / near
         vectors = [self._vectors(some) for some in torch.split(chosen, PAIRS)]
         return chosen, torch.cat([self._gate.excess(one).cpu() for one in vectors])
@@ -190,7 +189,7 @@ class BlockCheck(Check):
     def __init__(self, trunk: Trunk, gate: Gate) -> None:
         self._trunk = trunk
         self._gate = gate
-        self.blurred = gate.span.blurred
+        self.vague = gate.vague
         self._past: DynamicCache | None = None
         self._tokens = torch.empty(0, dtype=torch.int64)
         self._position = 0

@@ -23,6 +23,7 @@ class Span:
         rank: the number of independent inputs; 0: nothing stands out of the noise.
         blurred: no gap parts signal from noise: there may be more inputs than the rank, so the
             span is wider than that, and what noise does to an input is not known.
+        floor: the level of noise, of the strongest direction.
         saturated: inputs fill all dimensions but those kept for noise: there may be more.
         map: (D', D): what vectors pass before they are compared; None: nothing.
     """
@@ -32,6 +33,7 @@ class Span:
     noise: Tensor
     rank: int
     blurred: bool
+    floor: float = 0.0
     saturated: bool = False
     map: Tensor | None = None
 
@@ -73,6 +75,7 @@ def join(spans: Sequence[Span], maps: Sequence[Tensor]) -> Span:
         noise=torch.cat([one.noise for one in spans]),
         rank=max(one.rank for one in spans),
         blurred=any(one.blurred for one in spans),
+        floor=max(one.floor for one in spans),
         saturated=any(one.saturated for one in spans),
         map=torch.cat(scaled, dim=1),
     )
@@ -100,19 +103,25 @@ class Gate:
     factor: float
 
     @property
+    def vague(self) -> bool:
+        """Whether noise is not known, or too strong to tell a weak input from an unrelated one."""
+        return self.span.blurred or self._noise > SHARE * self.outside
+
+    @property
+    def _noise(self) -> float:
+        return self.factor * self.span.noise.max().item() if self.span.rank else 0.0
+
+    @property
     def widest(self) -> float:
         """The largest threshold that any vector can have."""
-        if self.span.blurred:
-            return SHARE * self.outside
-        noise = self.span.noise.max().item() if self.span.rank else 0.0
-        return min(max(self.factor * noise, RESOLUTION), self.outside / 2)
+        return SHARE * self.outside if self.vague else max(self._noise, RESOLUTION)
 
     def excess(self, vectors: Tensor) -> Tensor:
         """Return each of ``vectors``' (..., D) distance over its threshold: below 1 is inside."""
-        if self.span.blurred:
+        if self.vague:
             return self.span.distance(vectors) / self.widest
         threshold = (self.factor * self.span.expected(vectors)).clamp_min(RESOLUTION)
-        return self.span.distance(vectors) / threshold.clamp_max(self.outside / 2)
+        return self.span.distance(vectors) / threshold
 
     def inside(self, vectors: Tensor) -> Tensor:
         """Return which of ``vectors`` (..., D) lie in the span: (...), bool."""

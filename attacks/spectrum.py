@@ -123,6 +123,7 @@ def _span(
         noise=(spread * seen**0.5 / values).float(),
         rank=rank,
         blurred=blurred,
+        floor=(spread / values[0]).item() if kept else 0.0,
         saturated=rank >= width - min(SPARE, width // 8),
     )
 
