@@ -1,0 +1,257 @@
+"""Read the sentences of an encoder's batch out of what its attention saw.
+
+Source:      the setting of DAGER (arXiv:2405.15586v2, section 5.2: encoders); the search is ours.
+Assumes:     the update of block 0's attention output map or MLP input map, nearly free of noise;
+             fewer tokens in the batch than the width; a tokenizer that ends texts with a token.
+Recovers:    every distinct sentence, exactly, with its length.
+Deviations:  the paper draws combinations of tokens at random and tests each. Here one query's
+             attention over the unknown sentence gives equations in weights of all candidates
+             (``attacks.attention``), solved by Gauss-Newton steps under w >= 0: few tokens of many
+             are in a sentence, which makes the solution unique. [CLS], a query in every sentence,
+             may give a mixture of them: then a token of it is the next query, until one is alone.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from attacks.attention import Pool, make_pool
+from attacks.span import Gate, Span, find_span
+from fedsim.errors import UnsupportedObservation
+from fedsim.messages import Observation, Tokens
+from fedsim.models import Opening, Trunk
+from fedsim.models.spec import Place
+
+logger = logging.getLogger("fedsim.attacks")
+
+Notes = dict[str, bool | int | float]
+
+LOOK = 8  # empty positions in a row after which no sentence is thought to go on
+CANDIDATES = 20_000  # (token, position) pairs at most: 0.5 GB
+STEPS = 12  # Gauss-Newton steps; from a true query 5 to 9 were enough
+SETTLED = 0.02  # a change of the weights below it is none
+BLOCK = 96  # columns that enter the least squares at a time
+ROUNDS = 12  # how often columns enter
+ENTER = 1e-4  # what a column must reduce the rest by to enter, of the target's length
+PIVOTS = 5000  # of one least squares problem
+DEPTH = 4  # queries tried on the way to one sentence
+SHORTEST = 3  # tokens of a sentence, with its specials
+
+
+def read_encoder(
+    seen: Observation,
+    opening: Opening,
+    at: Callable[[int], Tensor],
+    trunk: Trunk,
+    gate: Gate,
+    generator: torch.Generator,
+    tries: int,
+) -> tuple[tuple[Tokens, ...], Notes]:
+    """Return the sentences found, specials included, and numbers about the search.
+
+    Args:
+        seen: the observation.
+        opening: block 0 at the broadcast weights.
+        at: the token ids (K,) that can stand at a position.
+        trunk: the model up to block 1's input.
+        gate: to the span of block 1's inputs.
+        generator: breaks ties.
+        tries: searches for one more sentence, at most.
+
+    Raises:
+        UnsupportedObservation: the update lacks what the search needs.
+    """
+    model = seen.model
+    if not model.prefix or not model.suffix:
+        raise UnsupportedObservation(
+            f"an encoder's texts must begin and end with special tokens, but {model!r} adds none"
+        )
+    spans = [_span(seen, "context"), _span(seen, "middle")]
+    known = [span for span in spans if span is not None]
+    if not known:
+        places: tuple[Place, ...] = ("context", "middle")
+        names = [one.name for place in places for one in model.projections(0, place)]
+        raise UnsupportedObservation(
+            f"an encoder's sentences need the update of at least one of {', '.join(names)}; "
+            "the update has none of them"
+        )
+    sets = token_sets(at, model.positions)
+    notes: Notes = {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True}
+    notes["cut"] = notes["candidates"] > CANDIDATES
+    if notes["cut"] or len(sets) < SHORTEST or model.prefix[0] not in sets[0]:
+        return (), notes
+    sets[0] = torch.tensor(model.prefix[:1])
+    pool = make_pool(opening, sets, model.suffix[-1], *spans, generator)
+    search = Search(pool=pool, trunk=trunk, gate=gate, generator=generator, notes=notes)
+    found = search.run(min(span.rank for span in (gate.span, *known)), tries)
+    return tuple(found), notes
+
+
+def _span(seen: Observation, place: Place) -> Span | None:
+    """Return the span of what block 0's weights read at ``place``, if the update shows one."""
+    gradients = []
+    for one in seen.model.projections(0, place):
+        if one.name in seen.update.tensors:
+            gradient = seen.update.tensors[one.name].to(seen.model.device)
+            gradients.append(gradient if one.input_axis == 0 else gradient.T)
+    span = find_span(gradients) if gradients else None
+    return span if span is not None and span.rank else None
+
+
+def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
+    """Return the tokens of each position up to the last that has any before ``LOOK`` have none."""
+    sets: list[Tensor] = []
+    empty = total = 0
+    for position in range(positions):
+        sets.append(at(position).cpu())
+        empty = 0 if len(sets[-1]) else empty + 1
+        total += len(sets[-1])
+        if empty == LOOK or total > CANDIDATES:
+            break
+    return sets[: len(sets) - empty]
+
+
+@dataclass(kw_only=True)
+class Search:
+    """Finds sentence after sentence in a pool of candidates."""
+
+    pool: Pool
+    trunk: Trunk
+    gate: Gate
+    generator: torch.Generator
+    notes: Notes
+
+    def __post_init__(self) -> None:
+        self._occupancy = self.pool.occupancy()
+        self._found: dict[Tokens, Tensor] = {}  # a sentence, and its candidates (T,)
+
+    def run(self, total: int, tries: int) -> list[Tokens]:
+        """Return the sentences found until ``total`` tokens are explained, or ``tries`` made."""
+        for _ in range(tries):
+            if sum(map(len, self._found)) > total - SHORTEST:
+                self.notes["best_effort"] = False
+                break
+            self._next()
+            logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
+        return list(self._found)
+
+    def _next(self) -> None:
+        """Look for one more sentence: a query, then one of the tokens it sees, and so on."""
+        allowed = self._others()
+        fixed = [0]
+        for _ in range(DEPTH):
+            weights = self._solve(fixed, allowed)
+            if self._check(weights):
+                return
+            token = self._likely(weights, fixed)
+            if token is None:
+                return
+            fixed.append(token)
+
+    def _others(self) -> Tensor:
+        """Return candidates (N,) without one, drawn, of each sentence that was found."""
+        allowed = torch.ones(len(self.pool.tokens), dtype=torch.bool)
+        for rows in self._found.values():
+            allowed[rows[self._draw(torch.ones(len(rows) - 1)) + 1]] = False
+        return allowed
+
+    def _draw(self, weights: Tensor) -> int:
+        return int(torch.multinomial(weights, 1, generator=self.generator))
+
+    def _likely(self, weights: Tensor, fixed: list[int]) -> int | None:
+        """Draw a candidate by its weight, one of no sentence that was found if there is any."""
+        chances = weights.clamp(max=1.0) * (weights > SETTLED)
+        for row in fixed:
+            chances[self.pool.positions == self.pool.positions[row]] = 0
+        fresh = chances.clone()
+        for rows in self._found.values():
+            fresh[rows] = 0
+        chances = fresh if fresh.any() else chances
+        return self._draw(chances.square()) if chances.any() else None
+
+    def _solve(self, fixed: list[int], allowed: Tensor) -> Tensor:
+        """Return weights (N,) at which the last of ``fixed`` sees what the spans say it may.
+
+        Args:
+            fixed: candidates of weight 1; queries are among them.
+            allowed: (N,) which candidates may have weight at all.
+        """
+        free, weights = self._start(fixed, allowed)
+        support = torch.empty(0, dtype=torch.int64)
+        self.notes["solves"] += 1
+        for _ in range(STEPS):
+            rest, slopes = self.pool.linearise(fixed[-1], weights)
+            columns = torch.cat([slopes, self._occupancy.T], dim=1)  # (N, K + P)
+            target = torch.cat([-rest, torch.ones(len(self._occupancy))])
+            target -= columns[fixed].sum(dim=0)
+            values, support = nonnegative(columns[free], target, support)
+            change = (values - weights[free]).abs().max().item()
+            weights[free] = values
+            if change < SETTLED:
+                break
+        return weights
+
+    def _start(self, fixed: list[int], allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which candidates are free (N,), and weights (N,) that know of nothing else."""
+        positions, ends = self.pool.positions, self.pool.ends
+        free = allowed.clone()
+        for row in fixed:
+            free &= positions != positions[row]
+            free &= (positions < positions[row]) if ends[row] else ~(ends & (positions < positions[row]))
+        weights = torch.rand(len(free), generator=self.generator) * free
+        totals = torch.zeros(len(self._occupancy)).index_add(0, positions, weights)
+        weights = weights / totals[positions].clamp_min(1e-6)
+        weights[fixed] = 1.0
+        return free, weights
+
+    def _check(self, weights: Tensor) -> bool:
+        """Keep the sentence that ``weights`` (N,) amount to, if block 1's inputs bear it out."""
+        rows = []
+        for place in range(len(self._occupancy)):
+            here = (self.pool.positions == place).nonzero().flatten()
+            if not len(here):
+                return False
+            rows.append(int(here[weights[here].argmax()]))
+            if self.pool.ends[rows[-1]]:
+                break
+        else:
+            return False
+        sentence = tuple(self.pool.tokens[rows].tolist())
+        inputs, _ = self.trunk.inputs(torch.tensor([sentence]))
+        inside = bool((self.gate.excess(inputs[0]) < 1.0).all())
+        if inside:
+            self._found[sentence] = torch.tensor(rows)
+        return inside
+
+
+def nonnegative(columns: Tensor, target: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
+    """Return w >= 0 with the least ||w columns - target||, and where it is positive.
+
+    Columns enter by blocks, those first that reduce the rest most: a few hundred of thousands do.
+
+    Args:
+        columns: (N, K).
+        target: (K,).
+        support: (S,) int64: where to begin.
+    """
+    lengths = columns.norm(dim=1).clamp_min(torch.finfo(columns.dtype).tiny)
+    goal = target.double().numpy()
+    values, rest = torch.zeros(len(support)), target
+    for turn in range(ROUNDS):
+        gains = columns @ rest / lengths
+        gains[support] = 0.0
+        entering = gains.topk(min(BLOCK, len(gains))).indices
+        support = torch.cat([support, entering[gains[entering] > ENTER * target.norm()]])
+        if turn and len(support) == len(values):
+            break
+        solved, _ = nnls(columns[support].T.double().numpy(), goal, maxiter=PIVOTS)
+        values = torch.from_numpy(solved).to(columns)
+        support, values = support[values > 0], values[values > 0]
+        rest = target - values @ columns[support]
+    weights = torch.zeros(len(columns))
+    weights[support] = values
+    return weights, support
