@@ -126,7 +126,7 @@ def _evened(images: Tensor, offsets: Tensor, generator: torch.Generator) -> Tens
     both = torch.cat([images - images.mean(dim=0), offsets - offsets.mean(dim=0)])
     values, vectors = torch.linalg.eigh((both.T @ both / len(images)).double())
     scale = (values.clamp_min(0) + EVEN * values.mean()).rsqrt()
-    even = (vectors * scale).float()
+    even: Tensor = (vectors * scale).float()
     if len(even) > EQUATIONS:
         mix = torch.randn(len(even), EQUATIONS, generator=generator)
         even = even @ torch.linalg.qr(mix).Q.to(even.device)

@@ -2,9 +2,9 @@
 
 Source:      Petrov, Dimitrov, Baader, Müller, Vechev, "DAGER: Exact Gradient Inversion for Large
              Language Models", NeurIPS 2024, arXiv:2405.15586v2, algorithms 1 and 2.
-Assumes:     a decoder; distinct prefixes in the batch below its width D less the span's SPARE (20
-             of 768 dimensions, an eighth of few); an update whose
-             q, k, v weights of blocks 0 and 1 are there and nearly free of noise. No labels, no
+Assumes:     a decoder (for encoders see ``attacks.encoder``); distinct prefixes in the batch below
+             its width D less the span's SPARE (20 of 768 dimensions, an eighth of few); an update
+             whose q, k, v weights of blocks 0 and 1 are there and nearly free of noise. No labels, no
              lengths, no batch size, no prior.
 Recovers:    every distinct sequence, exactly. Equal sequences once; one that is a prefix of another
              not at all; of a next-token loss all but each last token, which the output layer alone
@@ -27,6 +27,7 @@ from transformers import DynamicCache
 from typing_extensions import override
 
 from attacks.base import Attack
+from attacks.encoder import read_encoder
 from attacks.span import Gate, find_span, open_gate, sketch
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction, Tokens
@@ -51,10 +52,12 @@ class Dager(Attack):
     max_prefixes: int = 1024  # prefixes kept per position, closest first; > 0
     max_pairs: int = 500_000  # (prefix, token) pairs checked before the search is cut short; > 0
 
-    families: ClassVar[tuple[str, ...]] = ("gpt2", "llama")
+    max_searches: int = 200  # searches for one more sentence of an encoder's batch; > 0
+
+    families: ClassVar[tuple[str, ...]] = ("gpt2", "llama", "bert")
 
     def __post_init__(self) -> None:
-        for name in ("max_prefixes", "max_pairs"):
+        for name in ("max_prefixes", "max_pairs", "max_searches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
 
@@ -67,6 +70,7 @@ class Dager(Attack):
             notes |= {f"rank_{layer}": span.rank, f"blurred_{layer}": span.blurred}
         if not all(span.rank for span in spans):
             return Reconstruction(sequences=(), diagnostics=notes)
+        opening = model.opening(seen.broadcast.parameters)
         trunks = model.trunks(seen.broadcast.parameters, 0, 1)
         random = torch.randint(model.vocabulary, (SAMPLE, 1), generator=generator)
         gates = []
@@ -74,6 +78,10 @@ class Dager(Attack):
             gates.append(open_gate(span, trunk.inputs(random)[0][:, 0], FACTORS[layer]))
             notes[f"widest_{layer}"] = gates[layer].widest
         tokens = TokenSets(model, trunks[0], gates[0], generator)
+        if not model.causal:
+            places = (opening, tokens.at, trunks[1], gates[1])
+            sequences, more = read_encoder(seen, *places, generator, self.max_searches)
+            return Reconstruction(sequences=sequences, diagnostics=notes | more)
         search = Search(trunk=trunks[1], gate=gates[1], tokens=tokens, attack=self, notes=notes)
         found = tuple(search.run(model.prefix, model.positions))
         return Reconstruction(sequences=found, diagnostics=notes)

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from attacks.attention import Pool, make_pool
+from attacks.nonnegative import nonnegative
 from attacks.span import Gate, Span, find_span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Tokens
@@ -34,12 +34,10 @@ LOOK = 8  # empty positions in a row after which no sentence is thought to go on
 CANDIDATES = 20_000  # (token, position) pairs at most: 0.5 GB
 STEPS = 12  # Gauss-Newton steps; from a true query 5 to 9 were enough
 SETTLED = 0.02  # a change of the weights below it is none
-BLOCK = 96  # columns that enter the least squares at a time
-ROUNDS = 12  # how often columns enter
-ENTER = 1e-4  # what a column must reduce the rest by to enter, of the target's length
-PIVOTS = 5000  # of one least squares problem
 DEPTH = 4  # queries tried on the way to one sentence
-SHORTEST = 3  # tokens of a sentence, with its specials
+MISFIT = 0.5  # of a false query about 1 to 10, of a mixture of sentences 0.02 to 0.1
+EFFORT = 2_000_000  # candidates times solves at most: three minutes on one core
+SHORTEST = 2  # tokens of a sentence, with its specials
 
 
 def read_encoder(
@@ -70,8 +68,8 @@ def read_encoder(
         raise UnsupportedObservation(
             f"an encoder's texts must begin and end with special tokens, but {model!r} adds none"
         )
-    spans = [_span(seen, "context"), _span(seen, "middle")]
-    known = [span for span in spans if span is not None]
+    contexts, middles = _span(seen, "context"), _span(seen, "middle")
+    known = [span for span in (contexts, middles) if span is not None]
     if not known:
         places: tuple[Place, ...] = ("context", "middle")
         names = [one.name for place in places for one in model.projections(0, place)]
@@ -82,10 +80,11 @@ def read_encoder(
     sets = token_sets(at, model.positions)
     notes: Notes = {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True}
     notes["cut"] = notes["candidates"] > CANDIDATES
+    notes["cut"] |= not any(span.complement.shape[1] for span in known)  # nothing is outside
     if notes["cut"] or len(sets) < SHORTEST or model.prefix[0] not in sets[0]:
         return (), notes
     sets[0] = torch.tensor(model.prefix[:1])
-    pool = make_pool(opening, sets, model.suffix[-1], *spans, generator)
+    pool = make_pool(opening, sets, model.suffix[-1], contexts, middles, generator)
     search = Search(pool=pool, trunk=trunk, gate=gate, generator=generator, notes=notes)
     found = search.run(min(span.rank for span in (gate.span, *known)), tries)
     return tuple(found), notes
@@ -127,54 +126,72 @@ class Search:
 
     def __post_init__(self) -> None:
         self._occupancy = self.pool.occupancy()
+        self._tried = torch.zeros(len(self.pool.tokens), dtype=torch.bool)  # as a first query
         self._found: dict[Tokens, Tensor] = {}  # a sentence, and its candidates (T,)
 
     def run(self, total: int, tries: int) -> list[Tokens]:
         """Return the sentences found until ``total`` tokens are explained, or ``tries`` made."""
         for _ in range(tries):
-            if sum(map(len, self._found)) > total - SHORTEST:
+            left = total - sum(map(len, self._found))
+            if left < SHORTEST:
                 self.notes["best_effort"] = False
+            if left < SHORTEST or self.notes["solves"] * len(self.pool.tokens) > EFFORT:
                 break
-            self._next()
+            self._next(left)
             logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
         return list(self._found)
 
-    def _next(self) -> None:
-        """Look for one more sentence: a query, then one of the tokens it sees, and so on."""
-        allowed = self._others()
-        fixed = [0]
-        for _ in range(DEPTH):
-            weights = self._solve(fixed, allowed)
-            if self._check(weights):
-                return
-            token = self._likely(weights, fixed)
-            if token is None:
-                return
+    def _next(self, left: int) -> None:
+        """Look for one more sentence, where ``left`` tokens are not explained.
+
+        One of its tokens as the query all but always gives it, but that token has to be found:
+        if one sentence is left, it ends at ``left``; else [CLS], a query in all of them, sees a
+        mixture of those tokens.
+        """
+        everything = torch.ones(len(self.pool.tokens), dtype=torch.bool)
+        fixed, token = [0], self._end(left)
+        if token is None:
+            weights, _ = self._solve(fixed, self._others())
+            token = None if self._check(weights) else self._likely(weights, fixed)
+        while token is not None and len(fixed) <= DEPTH:
             fixed.append(token)
+            self._tried[token] = True
+            weights, misfit = self._solve(fixed, everything)
+            done = self._check(weights) or misfit > MISFIT
+            token = None if done else self._likely(weights, fixed)
+
+    def _end(self, length: int) -> int | None:
+        """Return the candidate that ends a sentence of ``length``, unless it was tried."""
+        ends = self.pool.ends & (self.pool.positions == length - 1) & ~self._tried
+        return int(ends.nonzero()) if ends.any() else None
 
     def _others(self) -> Tensor:
-        """Return candidates (N,) without one, drawn, of each sentence that was found."""
+        """Return candidates (N,) without half, drawn, of those of each sentence that was found.
+
+        Without only one of them, the others and a false token nearly do what the sentence did.
+        """
         allowed = torch.ones(len(self.pool.tokens), dtype=torch.bool)
         for rows in self._found.values():
-            allowed[rows[self._draw(torch.ones(len(rows) - 1)) + 1]] = False
+            allowed[rows[torch.rand(len(rows), generator=self.generator) < 0.5]] = False
+        allowed[0] = True
         return allowed
 
     def _draw(self, weights: Tensor) -> int:
         return int(torch.multinomial(weights, 1, generator=self.generator))
 
     def _likely(self, weights: Tensor, fixed: list[int]) -> int | None:
-        """Draw a candidate by its weight, one of no sentence that was found if there is any."""
-        chances = weights.clamp(max=1.0) * (weights > SETTLED)
+        """Draw an untried candidate by its weight, of no found sentence if there is any."""
+        chances = weights.clamp(max=1.0) * ((weights > SETTLED) & ~self._tried)
         for row in fixed:
             chances[self.pool.positions == self.pool.positions[row]] = 0
         fresh = chances.clone()
         for rows in self._found.values():
             fresh[rows] = 0
         chances = fresh if fresh.any() else chances
-        return self._draw(chances.square()) if chances.any() else None
+        return self._draw(chances**4) if chances.any() else None
 
-    def _solve(self, fixed: list[int], allowed: Tensor) -> Tensor:
-        """Return weights (N,) at which the last of ``fixed`` sees what the spans say it may.
+    def _solve(self, fixed: list[int], allowed: Tensor) -> tuple[Tensor, float]:
+        """Return weights (N,) at which the last of ``fixed`` sees what it may, and the misfit.
 
         Args:
             fixed: candidates of weight 1; queries are among them.
@@ -193,7 +210,7 @@ class Search:
             weights[free] = values
             if change < SETTLED:
                 break
-        return weights
+        return weights, self.pool.linearise(fixed[-1], weights)[0].norm().item()
 
     def _start(self, fixed: list[int], allowed: Tensor) -> tuple[Tensor, Tensor]:
         """Return which candidates are free (N,), and weights (N,) that know of nothing else."""
@@ -201,8 +218,12 @@ class Search:
         free = allowed.clone()
         for row in fixed:
             free &= positions != positions[row]
-            free &= (positions < positions[row]) if ends[row] else ~(ends & (positions < positions[row]))
-        weights = torch.rand(len(free), generator=self.generator) * free
+            free &= (
+                (positions < positions[row])
+                if ends[row]
+                else ~(ends & (positions < positions[row]))
+            )
+        weights = free.float()
         totals = torch.zeros(len(self._occupancy)).index_add(0, positions, weights)
         weights = weights / totals[positions].clamp_min(1e-6)
         weights[fixed] = 1.0
@@ -223,35 +244,7 @@ class Search:
         sentence = tuple(self.pool.tokens[rows].tolist())
         inputs, _ = self.trunk.inputs(torch.tensor([sentence]))
         inside = bool((self.gate.excess(inputs[0]) < 1.0).all())
-        if inside:
+        new = inside and sentence not in self._found
+        if new:
             self._found[sentence] = torch.tensor(rows)
-        return inside
-
-
-def nonnegative(columns: Tensor, target: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
-    """Return w >= 0 with the least ||w columns - target||, and where it is positive.
-
-    Columns enter by blocks, those first that reduce the rest most: a few hundred of thousands do.
-
-    Args:
-        columns: (N, K).
-        target: (K,).
-        support: (S,) int64: where to begin.
-    """
-    lengths = columns.norm(dim=1).clamp_min(torch.finfo(columns.dtype).tiny)
-    goal = target.double().numpy()
-    values, rest = torch.zeros(len(support)), target
-    for turn in range(ROUNDS):
-        gains = columns @ rest / lengths
-        gains[support] = 0.0
-        entering = gains.topk(min(BLOCK, len(gains))).indices
-        support = torch.cat([support, entering[gains[entering] > ENTER * target.norm()]])
-        if turn and len(support) == len(values):
-            break
-        solved, _ = nnls(columns[support].T.double().numpy(), goal, maxiter=PIVOTS)
-        values = torch.from_numpy(solved).to(columns)
-        support, values = support[values > 0], values[values > 0]
-        rest = target - values @ columns[support]
-    weights = torch.zeros(len(columns))
-    weights[support] = values
-    return weights, support
+        return new
