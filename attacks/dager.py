@@ -4,8 +4,8 @@ Source:      Petrov, Dimitrov, Baader, Müller, Vechev, "DAGER: Exact Gradient I
              Language Models", NeurIPS 2024, arXiv:2405.15586v2, algorithms 1 and 2.
 Assumes:     a decoder (for encoders see ``attacks.encoder``); distinct prefixes in the batch below
              its width D less the span's SPARE (20 of 768 dimensions, an eighth of few); an update
-             whose q, k, v weights of blocks 0 and 1 are there and nearly free of noise. No labels, no
-             lengths, no batch size, no prior.
+             whose q, k, v weights of blocks 0 and 1 are there and nearly free of noise. No labels,
+             no lengths, no batch size, no prior.
 Recovers:    every distinct sequence, exactly. Equal sequences once; one that is a prefix of another
              not at all; of a next-token loss all but each last token, which the output layer alone
              saw. Without learned positions or a BOS, none that begins with a token twice.

@@ -79,8 +79,8 @@ def read_encoder(
         )
     sets = token_sets(at, model.positions)
     notes: Notes = {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True}
-    notes["cut"] = notes["candidates"] > CANDIDATES
-    notes["cut"] |= not any(span.complement.shape[1] for span in known)  # nothing is outside
+    full = not any(span.complement.shape[1] for span in known)  # there are no equations
+    notes["cut"] = full or notes["candidates"] > CANDIDATES
     if notes["cut"] or len(sets) < SHORTEST or model.prefix[0] not in sets[0]:
         return (), notes
     sets[0] = torch.tensor(model.prefix[:1])
@@ -206,9 +206,9 @@ class Search:
             target = torch.cat([-rest, torch.ones(len(self._occupancy))])
             target -= columns[fixed].sum(dim=0)
             values, support = nonnegative(columns[free], target, support)
-            change = (values - weights[free]).abs().max().item()
+            settled = bool(((values - weights[free]).abs() < SETTLED).all())
             weights[free] = values
-            if change < SETTLED:
+            if settled:
                 break
         return weights, self.pool.linearise(fixed[-1], weights)[0].norm().item()
 

@@ -33,6 +33,8 @@ def nonnegative(columns: Tensor, target: Tensor, support: Tensor) -> tuple[Tenso
         if turn and not len(entering):
             break
         support = torch.cat([support, entering])
+        if not len(support):  # of no columns, SciPy's nnls overwrites memory
+            break
         try:
             solved, _ = nnls(columns[support].T.double().cpu().numpy(), goal, maxiter=PIVOTS)
         except RuntimeError:  # it went round in circles: what came before stands
