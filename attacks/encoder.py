@@ -2,13 +2,14 @@
 
 Source:      the setting of DAGER (arXiv:2405.15586v2, section 5.2: encoders); the search is ours.
 Assumes:     the update of block 0's attention output map or MLP input map, nearly free of noise;
-             fewer tokens in the batch than the width; a tokenizer that ends texts with a token.
+             fewer tokens in the batch than the width; a tokenizer that ends texts with a token; a
+             classifier of three blocks or more (the last one's gradient shows [CLS] alone).
 Recovers:    every distinct sentence, exactly, with its length.
 Deviations:  the paper draws combinations of tokens at random and tests each. Here one query's
              attention over the unknown sentence gives equations in weights of all candidates
-             (``attacks.attention``), solved by Gauss-Newton steps under w >= 0: few tokens of many
-             are in a sentence, which makes the solution unique. [CLS], a query in every sentence,
-             may give a mixture of them: then a token of it is the next query, until one is alone.
+             (``attacks.attention``), solved by Gauss-Newton steps under w >= 0: that few of many
+             tokens are in a sentence makes the solution unique. [CLS], a query in all of them, may
+             give a mixture: then a token of it is the next query, until a sentence is alone.
 """
 
 import logging
@@ -35,7 +36,7 @@ CANDIDATES = 20_000  # (token, position) pairs at most: 0.5 GB
 STEPS = 12  # Gauss-Newton steps; from a true query 5 to 9 were enough
 SETTLED = 0.02  # a change of the weights below it is none
 DEPTH = 4  # queries tried on the way to one sentence
-MISFIT = 0.5  # of a false query about 1 to 10, of a mixture of sentences 0.02 to 0.1
+MISFIT = 0.15  # of what it was at first: a false query keeps more, a mixture of sentences 0.02
 EFFORT = 2_000_000  # candidates times solves at most: three minutes on one core
 SHORTEST = 2  # tokens of a sentence, with its specials
 
@@ -71,8 +72,8 @@ def read_encoder(
     contexts, middles = _span(seen, "context"), _span(seen, "middle")
     known = [span for span in (contexts, middles) if span is not None]
     if not known:
-        places: tuple[Place, ...] = ("context", "middle")
-        names = [one.name for place in places for one in model.projections(0, place)]
+        wanted = (*model.projections(0, "context"), *model.projections(0, "middle"))
+        names = [one.name for one in wanted]
         raise UnsupportedObservation(
             f"an encoder's sentences need the update of at least one of {', '.join(names)}; "
             "the update has none of them"
@@ -86,7 +87,7 @@ def read_encoder(
     sets[0] = torch.tensor(model.prefix[:1])
     pool = make_pool(opening, sets, model.suffix[-1], contexts, middles, generator)
     search = Search(pool=pool, trunk=trunk, gate=gate, generator=generator, notes=notes)
-    found = search.run(min(span.rank for span in (gate.span, *known)), tries)
+    found = search.run(max(span.rank for span in (gate.span, *known)), tries)
     return tuple(found), notes
 
 
@@ -144,9 +145,8 @@ class Search:
     def _next(self, left: int) -> None:
         """Look for one more sentence, where ``left`` tokens are not explained.
 
-        One of its tokens as the query all but always gives it, but that token has to be found:
-        if one sentence is left, it ends at ``left``; else [CLS], a query in all of them, sees a
-        mixture of those tokens.
+        A token of it as the query all but always gives it. To find one: if one sentence is left,
+        it ends at ``left``; else [CLS], a query in all of them, sees a mixture of such tokens.
         """
         everything = torch.ones(len(self.pool.tokens), dtype=torch.bool)
         fixed, token = [0], self._end(left)
@@ -191,7 +191,7 @@ class Search:
         return self._draw(chances**4) if chances.any() else None
 
     def _solve(self, fixed: list[int], allowed: Tensor) -> tuple[Tensor, float]:
-        """Return weights (N,) at which the last of ``fixed`` sees what it may, and the misfit.
+        """Return weights (N,) at which the last of ``fixed`` sees what it may, and the misfit left.
 
         Args:
             fixed: candidates of weight 1; queries are among them.
@@ -200,6 +200,7 @@ class Search:
         free, weights = self._start(fixed, allowed)
         support = torch.empty(0, dtype=torch.int64)
         self.notes["solves"] += 1
+        before = self.pool.linearise(fixed[-1], weights)[0].norm()
         for _ in range(STEPS):
             rest, slopes = self.pool.linearise(fixed[-1], weights)
             columns = torch.cat([slopes, self._occupancy.T], dim=1)  # (N, K + P)
@@ -210,7 +211,8 @@ class Search:
             weights[free] = values
             if settled:
                 break
-        return weights, self.pool.linearise(fixed[-1], weights)[0].norm().item()
+        after = self.pool.linearise(fixed[-1], weights)[0].norm()
+        return weights, (after / before.clamp_min(1e-12)).item()
 
     def _start(self, fixed: list[int], allowed: Tensor) -> tuple[Tensor, Tensor]:
         """Return which candidates are free (N,), and weights (N,) that know of nothing else."""
