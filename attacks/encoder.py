@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attacks.attention import Pool, make_pool
 from attacks.nonnegative import nonnegative
-from attacks.span import Gate, Span, find_span
+from attacks.span import SPARE, Gate, Span, find_span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Tokens
 from fedsim.models import Opening, Trunk
@@ -80,7 +80,7 @@ def read_encoder(
         )
     sets = token_sets(at, model.positions)
     notes: Notes = {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True}
-    full = not any(span.complement.shape[1] for span in known)  # there are no equations
+    full = all(span.rank >= model.width - min(SPARE, model.width // 8) for span in known)
     notes["cut"] = full or notes["candidates"] > CANDIDATES
     if notes["cut"] or len(sets) < SHORTEST or model.prefix[0] not in sets[0]:
         return (), notes
