@@ -2,13 +2,14 @@
 
 Source:      Petrov, Dimitrov, Baader, Müller, Vechev, "DAGER: Exact Gradient Inversion for Large
              Language Models", NeurIPS 2024, arXiv:2405.15586v2, algorithms 1 and 2.
-Assumes:     a decoder; distinct prefixes in the batch below its width D less the span's SPARE (20
-             of 768 dimensions, an eighth of few), or below LoRA's rank less as much; an update of
-             q, k, v of block 0 and of block 0's MLP or of q, k, v of block 1, nearly free of noise.
-             No labels, no lengths, no batch size, no prior.
-Recovers:    every sequence, exactly; with multiplicities, sequences that begin others and a
-             next-token loss' last tokens where the last block's MLP is in the update (endings.py).
-             Without learned positions or a BOS, none that begins with a token twice.
+Assumes:     fewer distinct prefixes in the batch (of an encoder: tokens) than its width D less the
+             span's SPARE (20 of 768 dimensions, an eighth of few), or than LoRA's rank less as
+             much; an update of q, k, v of block 0, and of block 0's MLP or q, k, v of block 1. No
+             labels, no lengths, no batch size, no prior.
+Recovers:    every sequence, exactly: of a decoder with multiplicities, with those that begin others
+             and with a next-token loss' last tokens, where the last block's MLP is in the update
+             (endings.py); of an encoder the distinct ones (encoder.py). Without learned positions
+             or a BOS, none that begins with a token twice.
 Deviations:  q, k and v are stacked, each divided by its own noise (the paper's q alone never sees
              position 0); rank and thresholds come from each layer's own spectrum, a threshold for
              each token (the paper: absolute constants, the rank's by batch size); the new position
@@ -26,6 +27,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from attacks.base import Attack
+from attacks.encoder import read_encoder
 from attacks.endings import EXPLAINED, read_endings
 from attacks.inputs import input_span, shows
 from attacks.prefixes import BlockCheck, Check, MiddleCheck
@@ -51,11 +53,12 @@ class Dager(Attack):
 
     max_prefixes: int = 1024  # prefixes kept per position, closest first; > 0
     max_pairs: int = 5_000_000  # (prefix, token) pairs before the search is cut short; > 0
+    max_searches: int = 200  # searches for one more sentence of an encoder's batch; > 0
 
-    families: ClassVar[tuple[str, ...]] = ("gpt2", "llama")
+    families: ClassVar[tuple[str, ...]] = ("gpt2", "llama", "bert")
 
     def __post_init__(self) -> None:
-        for name in ("max_prefixes", "max_pairs"):
+        for name in ("max_prefixes", "max_pairs", "max_searches"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
 
@@ -63,15 +66,31 @@ class Dager(Attack):
     def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
         notes: Notes = {"pairs_checked": 0, "pairs_in_full": 0, "cut": False}
         entry = noted(notes, "0", input_span(seen, 0))
-        middle = shows(seen, 0, "middle")
+        middle = seen.model.causal and shows(seen, 0, "middle")
         inner = input_span(seen, 0, "middle") if middle else input_span(seen, 1)
         noted(notes, "1", inner)
         if not entry.rank or not inner.rank:
             return Reconstruction(sequences=(), diagnostics=notes)
+        if not seen.model.causal:
+            found, more = self._encoder(seen, entry, inner, generator)
+            return Reconstruction(sequences=found, diagnostics=notes | more)
         tokens, check = prepare(seen, entry, inner, middle, generator)
         search = Search(tokens=tokens, check=check, attack=self, notes=notes)
         found = tuple(search.run(seen.model.prefix, seen.model.positions))
         return Reconstruction(sequences=finished(seen, found, check, notes), diagnostics=notes)
+
+    def _encoder(
+        self, seen: Observation, entry: Span, inner: Span, generator: torch.Generator
+    ) -> tuple[tuple[Tokens, ...], Notes]:
+        model, parameters = seen.model, seen.broadcast.parameters
+        opening, (trunk,) = model.opening(parameters), model.trunks(parameters, 1)
+        random = torch.randint(model.vocabulary, (SAMPLE,), generator=generator)
+        start = torch.zeros_like(random)
+        gate = open_gate(entry, opening.inputs(random, start), FACTORS[0])
+        tokens = TokenSets(opening, gate, generator)
+        gate = open_gate(inner, trunk.inputs(random[:, None])[0][:, 0], FACTORS[1])
+        places = (opening, tokens.at, trunk, gate)
+        return read_encoder(seen, *places, generator, self.max_searches)
 
 
 def finished(

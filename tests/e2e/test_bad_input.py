@@ -20,7 +20,6 @@ CASES = [
     (["model.name=no-such-owner/no-such-model"], "no-such-owner/no-such-model"),
     (["model.name=bare"], "tokenizer"),
     (["model.name=builtin:gpt3"], "builtin|gpt2"),
-    (["model.name=builtin:bert-tiny"], "dager fits gpt2 and llama"),
     (["model.task=masked-lm"], "classification or causal-lm|causal-lm or classification"),
     (["federation.clients=2", "federation.clients_per_round=3"], "at most federation.clients = 2"),
     (["federation.strategy=fedavgg"], "did you mean 'fedavg'"),

@@ -127,7 +127,6 @@ def test_the_number_of_labels_is_read_off_the_head(tmp_path: Path) -> None:
         ("model.freeze=3", "model.freeze"),
         ("model.lora_rank=two", "model.lora_rank"),
         ("model.task=chat", "model.task"),
-        ("model.name=builtin:bert-tiny", "dager fits gpt2 and llama models"),
         ("model.name=builtin:llama-tiny", "transformer.h.0"),  # not the model of the captures
     ],
 )
