@@ -31,15 +31,13 @@ from attacks.encoder import read_encoder
 from attacks.endings import EXPLAINED, read_endings
 from attacks.inputs import input_span, shows
 from attacks.prefixes import BlockCheck, Check, MiddleCheck
-from attacks.span import Span, open_gate
+from attacks.span import SURE, Span, open_gate
 from attacks.tokens import TokenSets
 from fedsim.messages import Observation, Reconstruction, Tokens
 
 logger = logging.getLogger("fedsim.attacks")
 
 IN_FULL = 20  # what computing a pair in full costs, in pairs that the sketch discards
-SURE = 0.1  # of the threshold, where noise is not known: measured 0.03 at most for true tokens at
-# learning rates up to 1e-3, 0.7 at least for others
 APART = 2.0  # how much farther than the true continuations of a prefix all others are
 SAMPLE = 512  # random tokens that show how far from a span is far
 FACTORS = (100.0, 16.0)  # thresholds over the expected distance; the search sorts out a surplus

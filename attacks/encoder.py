@@ -22,7 +22,7 @@ from torch import Tensor
 from attacks.attention import Pool, make_pool
 from attacks.inputs import input_span, shows
 from attacks.nonnegative import nonnegative
-from attacks.span import Gate, Span
+from attacks.span import SURE, Gate, Span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Tokens
 from fedsim.models import Opening, Trunk
@@ -241,7 +241,8 @@ class Search:
             return False
         sentence = tuple(self.pool.tokens[rows].tolist())
         inputs, _ = self.trunk.inputs(torch.tensor([sentence]))
-        inside = bool((self.gate.excess(inputs[0]) < 1.0).all())
+        limit = SURE if self.gate.span.blurred else 1.0
+        inside = bool((self.gate.excess(inputs[0]) < limit).all())
         new = inside and sentence not in self._found
         if new:
             self._found[sentence] = torch.tensor(rows)

@@ -189,7 +189,7 @@ class BlockCheck(Check):
     def __init__(self, trunk: Trunk, gate: Gate) -> None:
         self._trunk = trunk
         self._gate = gate
-        self.vague = gate.vague
+        self.vague = gate.span.blurred
         self._past: DynamicCache | None = None
         self._tokens = torch.empty(0, dtype=torch.int64)
         self._position = 0
