@@ -4,9 +4,10 @@ Measures the paper's grid (epochs, learning rate, mini-batch size) for GPT-2 at 
 random weights, Rotten Tomatoes, 16 sentences a client, plain SGD, and larger learning rates too:
 each cell once in float32, as real clients train, and once in float64, as the paper's code does
 (training, difference and update). With every cell the noise floor that was measured, the one that
-a rule of thumb predicts, and the paper's ROUGE. Writes results/dager_fedavg.json.
+a rule of thumb predicts, and the paper's ROUGE. Writes results/dager_fedavg.json, or with --head
+results/dager_fedavg_small_head.json.
 
-    python benchmarks/dager_fedavg.py [--dtype float32 float64] [--batches 1]
+    python benchmarks/dager_fedavg.py [--dtype float32 float64] [--batches 1] [--head 1e-3]
 """
 
 import argparse
@@ -29,6 +30,7 @@ from dager_common import (
     start,
     summary,
     victim,
+    with_head,
 )
 from torch import Tensor, nn
 
@@ -118,7 +120,8 @@ def train(
 
 def clone(who: Victim, dtype: torch.dtype) -> nn.Module:
     """Return the client's own module at the weights sent, in ``dtype``."""
-    module: nn.Module = who.adapter.build().to(dtype)
+    module: nn.Module = who.adapter.build()
+    module.to(dtype)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.copy_(who.parameters[name])
@@ -183,6 +186,7 @@ def measure(
 ) -> None:
     """Train each batch once, attack at every snapshot, write the cells of ``plan``."""
     settings = {"batches": options.batches, "seed": options.seed, "size": options.size}
+    settings["head"] = options.head
     missing = tuple(e for e in plan.epochs if not results.known(key(e, plan, dtype), settings))
     if not missing:
         print(f"{key(plan.epochs[0], plan, dtype)} and its like: already there", flush=True)
@@ -258,19 +262,23 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", choices=list(DTYPES), default=list(DTYPES))
     parser.add_argument("--batches", type=int, default=1, help="per cell")
     parser.add_argument("--size", type=int, default=SIZE, help="sentences a client")
+    parser.add_argument(
+        "--head", type=float, help="its deviation (the paper's: 1e-3); default: 0.02"
+    )
     parser.add_argument("--plans", type=int, help="only the first so many trainings")
     options = parser.parse_args()
     check()
     claim = "what DAGER reads of a FedAvg delta hangs on the float the client computes in"
     results = start(
         options,
-        "dager_fedavg",
+        "dager_fedavg_small_head" if options.head else "dager_fedavg",
         claim,
         model="GPT-2 at real size, random weights",
+        head=options.head or "the model's own, 0.02",
         data=f"rotten_tomatoes, {options.size} sentences a client, plain SGD",
         dtype="of the client's training: in each cell's name; the attack computes as it does",
     )
-    who = gpt2()
+    who = with_head(gpt2(), options.head) if options.head else gpt2()
     for dtype in options.dtype:
         for plan in plans()[: options.plans]:
             measure(who, plan, dtype, results, options)

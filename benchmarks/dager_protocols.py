@@ -2,9 +2,10 @@
 
 Measures on GPT-2 at its real size with random weights, Rotten Tomatoes: local SGD with and without
 momentum over several epochs and mini-batches; AdamW, whose scaling breaks the span, as it is; a
-float16 wire; a next-token loss; LoRA of rank 256 on the first step, after local steps and one round
-later; and Gaussian noise on the gradient without clipping, B = 1, beside the paper's table 10 (of
-trained weights). An update that the attack refuses is recorded with its reason. Writes
+float16 wire; a next-token loss; LoRA of rank 256 on the first step, after local steps and one
+round later; and Gaussian noise on the gradient without clipping, B = 1, beside the paper's table 10
+(of trained weights): with the model's own head, and with the paper's, 20 times smaller, as the
+gradients then are. An update that the attack refuses is recorded with its reason. Writes
 results/dager_protocols.json.
 
     python benchmarks/dager_protocols.py [--only sgd lora noise ...] [--batches 5]
@@ -13,6 +14,7 @@ results/dager_protocols.json.
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from dager_common import (
@@ -26,9 +28,11 @@ from dager_common import (
     pool,
     run_batches,
     share,
+    singular_values,
     split,
     start,
     summary,
+    with_head,
 )
 
 from fedsim.messages import Update
@@ -37,6 +41,7 @@ from fedsim.training import Examples, TrainingSettings
 
 # DAGER, arXiv:2405.15586v2, table 10: GPT-2, Rotten Tomatoes, B = 1: ROUGE-1, ROUGE-2
 PAPER_NOISE = {1e-5: (74.0, 70.8), 5e-5: (46.9, 32.5), 1e-4: (20.7, 11.6), 5e-4: (5.6, 0.9)}
+PAPER_HEAD = 1e-3  # the standard deviation of the classifier's head in the paper's code
 RANK = 256
 TOGETHER = 3e-2  # the server's learning rate of LoRA's first round
 
@@ -53,6 +58,7 @@ class Protocol:
         make: computes the update.
         task: the loss.
         lora: LoRA's rank; 0 for none.
+        head: the standard deviation of the classifier's head; 0: as the model has it.
         later: the broadcast is that of a second round, after one step of other sentences.
         paper: ROUGE-1 and ROUGE-2 in the paper.
     """
@@ -62,6 +68,7 @@ class Protocol:
     make: Make
     task: str = "classification"
     lora: int = 0
+    head: float = 0.0
     later: bool = False
     paper: tuple[float, float] | None = None
 
@@ -126,8 +133,10 @@ def protocols() -> dict[str, Protocol]:
         ),
     }
     for sigma, paper in PAPER_NOISE.items():
-        found[f"gradient + N(0, {sigma:g}^2)"] = Protocol(
-            kind="noise", size=1, make=noisy(sigma), paper=paper
+        name = f"gradient + N(0, {sigma:g}^2)"
+        found[name] = Protocol(kind="noise", size=1, make=noisy(sigma))
+        found[f"{name}, the paper's head"] = Protocol(
+            kind="noise", size=1, make=noisy(sigma), head=PAPER_HEAD, paper=paper
         )
     return found
 
@@ -146,25 +155,41 @@ def measure(protocol: Protocol, options: argparse.Namespace) -> Cell:
     """Attack ``options.batches`` updates that came about by ``protocol``."""
     fields = {"task": protocol.task, "lora_rank": protocol.lora}
     who = gpt2(**fields)
+    if protocol.head:
+        who = with_head(who, protocol.head)
     if protocol.later:
         who = next_round(who, options.seed)
     sentences = pool(who.adapter, "rotten_tomatoes")
     size = min(protocol.size, options.most)
     batches = (sentences.draw(size, options.seed, index) for index in range(options.batches))
-    attempts = run_batches(
-        who,
-        batches,
-        lambda index, examples: protocol.make(who, index, examples, options.seed),
-        seed=options.seed,
-    )
+    largest: list[float] = []
+
+    def make(index: int, examples: Examples) -> Update:
+        update = protocol.make(who, index, examples, options.seed)
+        largest.extend(largest_values(who, update))
+        return update
+
+    attempts = run_batches(who, batches, make, seed=options.seed)
     within, beyond = split(attempts, who.adapter.width)
     paper = protocol.paper and dict(zip(("rouge1", "rouge2"), protocol.paper, strict=True))
     return {
         "size": size,
         **summary(within, who.adapter.width),
+        "largest_singular_value": median(largest) if largest else None,
         "paper": paper,
         "beyond": summary(beyond, who.adapter.width),
     }
+
+
+def largest_values(who: Victim, update: Update) -> list[float]:
+    """Return the largest singular value of the update of block 0's q, k and v, if it is there.
+
+    Beside it stands what noise of deviation sigma has: sigma (sqrt d_in + sqrt d_out) = 75.7 sigma.
+    """
+    names = [one.name for one in who.adapter.projections(0)]
+    return [
+        singular_values(update.tensors[name])[0].item() for name in names if name in update.tensors
+    ]
 
 
 def table(results: Results) -> str:
@@ -177,14 +202,15 @@ def table(results: Results) -> str:
                 name,
                 cell["size"],
                 f"{cell['exact']}/{cell['sentences']} ({share(cell):.3f})",
+                f"{cell['metrics']['exact_match']['mean']:.3f}",
                 " / ".join(f"{cell['metrics'][one]['mean']:.1f}" for one in ("rouge1", "rouge2")),
                 f"{paper['rouge1']} / {paper['rouge2']}" if paper else "",
                 f"{cell['seconds']['median']:.1f} / {cell['seconds']['max']:.1f}",
                 "; ".join(cell["unsupported"]),
             ]
         )
-    columns = ["cell", "B", "exact", "R-1 / R-2", "paper's", "seconds (median / max)", "refused"]
-    return markdown(columns, rows)
+    columns = ["cell", "B", "exact", "with last tokens", "R-1 / R-2", "paper's"]
+    return markdown([*columns, "seconds (median / max)", "refused"], rows)
 
 
 def main() -> None:

@@ -62,6 +62,7 @@ def ours(who: Victim, examples: Examples, repeats: int) -> Cell:
     return {
         "seconds": median(one.cost.seconds for one in runs),
         "all_seconds": [one.cost.seconds for one in runs],
+        "cpu_seconds": median(one.cost.cpu_seconds for one in runs),
         "peak_gb_beyond_model": max(one.cost.peak_gb for one in runs),
         "exact": runs[-1].exact,
         "sentences": len(examples),
@@ -101,6 +102,7 @@ def ratio(who: Victim, examples: Examples, cap: float, repeats: int) -> Cell:
         "naive": {
             "finished": done.finished,
             "seconds": round(done.seconds, 2),
+            "cpu_seconds": cost.cpu_seconds,
             "seconds_svd": round(done.seconds_svd, 2),
             "seconds_tokens": round(done.seconds_tokens, 2),
             "seconds_search": round(done.seconds_search, 2),
