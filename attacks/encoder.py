@@ -38,7 +38,7 @@ STEPS = 12  # Gauss-Newton steps; from a true query 5 to 9 were enough
 SETTLED = 0.02  # a change of the weights below it is none
 DEPTH = 4  # queries tried on the way to one sentence
 MISFIT = 0.15  # of what it was at first: a false query keeps more, a mixture of sentences 0.02
-EFFORT = 2_000_000  # candidates times solves at most: three minutes on one core
+EFFORT = 600_000  # candidates times solves at most; sixteen sentences took 180,000
 SHORTEST = 2  # tokens of a sentence, with its specials
 
 
