@@ -119,6 +119,11 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the local optimizer; its state does not outlive the round."""
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=settings.learning_rate)
-    momentum = MOMENTUM if settings.optimizer == "momentum" else 0.0
-    return torch.optim.SGD(parameters, lr=settings.learning_rate, momentum=momentum)
+        decay = {"weight_decay": settings.weight_decay} if settings.weight_decay else {}
+        return torch.optim.AdamW(parameters, lr=settings.learning_rate, **decay)
+    return torch.optim.SGD(
+        parameters,
+        lr=settings.learning_rate,
+        momentum=MOMENTUM if settings.optimizer == "momentum" else 0.0,
+        weight_decay=settings.weight_decay,
+    )

@@ -29,6 +29,7 @@ class TrainingSettings:
     mini_batch_size: int = 4  # examples a local step, fedavg only
     learning_rate: float = 1e-2  # of the local steps (fedavg) or of the server's (fedsgd)
     optimizer: Optimizer = "sgd"  # fedavg only; momentum 0.9, AdamW with torch's defaults
+    weight_decay: float = 0.0  # of sgd and momentum; AdamW's is torch's 0.01 where this is 0
     dropout: bool = False  # True: the model's own rates
     wire_dtype: WireDtype = "float32"  # of the update
     proximal_mu: float = 0.0  # FedProx's weight of ||θ - θ_global||² / 2, set by its strategy

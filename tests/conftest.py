@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.messages import Broadcast, Knowledge, Observation, Parameters, Tokens, Update
+from fedsim.messages import (
+    Broadcast,
+    Knowledge,
+    Observation,
+    Parameters,
+    Tokens,
+    Update,
+    UpdateKind,
+)
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -108,11 +116,12 @@ def observe() -> Observe:
         tensors: Parameters,
         knowledge: Knowledge | None = None,
         examples: int = 1,
+        kind: UpdateKind = "gradient",
     ) -> Observation:
         return Observation(
             model=model,
             broadcast=Broadcast(round=1, parameters=parameters),
-            update=Update(tensors=tensors, kind="gradient", num_examples=examples),
+            update=Update(tensors=tensors, kind=kind, num_examples=examples),
             knowledge=knowledge or Knowledge(),
         )
 

@@ -89,6 +89,7 @@ class TrainingSection(Section):
     mini_batch_size: int = Field(4, ge=1)
     learning_rate: float = Field(1e-2, gt=0)
     optimizer: Optimizer = "sgd"
+    weight_decay: float = Field(0.0, ge=0)
     dropout: bool = False
     wire_dtype: WireDtype = "float32"
 

@@ -248,8 +248,8 @@ class Scorer:
         lines = []
         if scores and self.but_last:
             lines.append(
-                "a causal-lm gradient does not carry a sequence's last token (it is only a "
-                "target), so exact_match counts it as missed; the *_but_last figures leave it out."
+                "a sequence's last token is only a target of a causal-lm loss: no block reads it, "
+                "so an attack can miss it alone; the *_but_last figures leave it out."
             )
         if scores and self.adapter.spec.weights == "random":
             lines.append("the model started from random weights, not from pretrained ones.")

@@ -1,7 +1,7 @@
 """DAGER on tiny random models: the oracle is the input itself, the gradient is plain autograd's."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -34,9 +34,9 @@ class Scene:
         return self._gradient(self.model, self.parameters, sequences)
 
     def attack(
-        self, update: dict[str, Tensor], *, seed: int = 0, **settings: Any
+        self, update: dict[str, Tensor], *, seed: int = 0, kind: str = "gradient", **settings: Any
     ) -> Reconstruction:
-        seen = self._observe(self.model, self.parameters, update, examples=self.examples)
+        seen = self._observe(self.model, self.parameters, update, examples=self.examples, kind=kind)
         return Dager(**settings).reconstruct(seen, torch.Generator().manual_seed(seed))
 
 
@@ -414,6 +414,94 @@ def test_more_prefixes_than_loras_rank_give_nothing_exact(
     guess = scene.attack(scene.update(truth), max_pairs=20_000)
     assert exact(guess, truth) == 0
     assert guess.diagnostics["rank_0"] < 4 < len(truth[0])  # of 4 dimensions
+
+
+Local = Callable[..., dict[str, Tensor]]
+
+
+@pytest.fixture
+def local() -> Local:
+    """Return what a FedAvg client sends of ``truth``: its weights less those it was sent."""
+    from clients.training import LocalTraining
+    from fedsim.training import Examples, TrainingSettings
+
+    def train(scene: Scene, truth: Sequence[Tokens], **settings: Any) -> dict[str, Tensor]:
+        defaults = {"mini_batch_size": 2, "local_epochs": 2, "learning_rate": 1e-3}
+        made = TrainingSettings(algorithm="fedavg", **{**defaults, **settings})
+        labels = tuple(row % 2 for row in range(len(truth)))
+        examples = Examples(sequences=tuple(truth), labels=labels)
+        scene.examples = len(truth)
+        generator = torch.Generator().manual_seed(0)
+        return LocalTraining(scene.model, made)(scene.parameters, examples, generator)[0]
+
+    return train
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"optimizer": "momentum"},
+        {"local_epochs": 10, "mini_batch_size": 1, "learning_rate": 1e-2},
+        {"weight_decay": 0.1, "learning_rate": 1e-2},
+        {"optimizer": "momentum", "weight_decay": 0.01, "local_epochs": 5},
+    ],
+    ids=str,
+)
+def test_deltas_of_several_steps_are_read_in_float32(
+    scene: Scene, sentences: Sentences, local: Local, settings: dict[str, Any]
+) -> None:
+    truth = sentences(scene.model, 4)
+    guess = scene.attack(local(scene, truth, **settings), kind="delta")
+    assert sorted(guess.sequences) == sorted(truth)
+
+
+def test_a_delta_of_decay_alone_gives_nothing(scene: Scene) -> None:
+    update = {name: -1e-3 * one for name, one in scene.parameters.items()}
+    assert scene.attack(update, kind="delta", max_pairs=20_000).sequences == ()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e-3])
+def test_noise_is_allowed_for(scene: Scene, sentences: Sentences, scale: float) -> None:
+    truth, generator = sentences(scene.model, 2), torch.Generator().manual_seed(0)
+    update = scene.update(truth)
+    update = {
+        name: one + scale * one.abs().max() * torch.randn(one.shape, generator=generator)
+        for name, one in update.items()
+    }
+    guess = scene.attack(update)
+    if scale < 1e-3:
+        assert sorted(guess.sequences) == sorted(truth)
+    assert guess.diagnostics["floor_0"] > scale / 10
+
+
+def test_all_tokens_equal(scene: Scene) -> None:
+    truth = [(*scene.model.prefix, 300, 300, 300)]
+    guess = scene.attack(scene.update(truth))
+    if scene.model.family == "gpt2":
+        assert guess.sequences == tuple(truth)
+    else:  # after a BOS, copies of one token differ by what they attend to
+        assert guess.sequences == tuple(truth)
+
+
+@pytest.mark.parametrize("place", ["hidden", "middle"])
+def test_a_layer_of_zeros_gives_nothing_and_says_why(
+    scene: Scene, sentences: Sentences, place: Any
+) -> None:
+    update = scene.update(sentences(scene.model, 2))
+    for one in scene.model.projections(0, place):
+        update[one.name] = torch.zeros_like(update[one.name])
+    guess = scene.attack(update)
+    assert guess.sequences == ()
+    assert 0 in (guess.diagnostics["rank_0"], guess.diagnostics["rank_1"])
+
+
+def test_another_vocabulary_is_refused(gpt2: Scene, sentences: Sentences) -> None:
+    update = gpt2.update(sentences(gpt2.model, 2))
+    name = "transformer.wte.weight"
+    update[name] = update[name][:2000]
+    with pytest.raises(UnsupportedObservation, match=r"must have shape \(2048, 192\), got"):
+        gpt2.attack(update)
 
 
 @pytest.mark.parametrize("name", ["max_prefixes", "max_pairs", "max_searches"])
