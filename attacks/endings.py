@@ -9,19 +9,23 @@ comes back to each prefix. A classifier's comes back to the last tokens alone, i
 Source: ours; the algebra is that of a linear layer and a norm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import torch
 from torch import Tensor
 
+from attacks.inputs import weight_blocks, weight_decay
 from fedsim.messages import Observation, Tokens
 from fedsim.models import Closing
 
 EXPLAINED = 0.999  # the share of G's square that the prefixes must explain before D is believed
+ROUGHLY = 0.9  # the share that will do to tell a loud end from what goes on beyond it
+LOUD = 0.3  # a loud end's share of the loudest; other prefixes of FedAvg deltas: 0.2 at most
 QUIET = 1e-2  # an end's share of the largest end's, at the least; others are 1e-5
+MOST = 0.9  # of the shares
 WHOLE = 0.1  # how far a count may be from a whole number
+NEARER = 0.5  # of the distance of the second: when the nearest token is taken
 REST = 2e-2  # what of a prefix's gradient may be left when the tokens that follow are known
 
 
@@ -45,8 +49,8 @@ def read_endings(seen: Observation, found: Sequence[Tokens]) -> Endings | None:
     """Return the sequences whose prefixes are those of ``found``, or None where nothing tells."""
     model = seen.model
     (inner,) = model.projections(model.layers - 1, "inner")
-    update = seen.update.tensors.get(inner.name)
-    if update is None or not found:
+    blocks = weight_blocks(seen, inner, weight_decay(seen))
+    if not blocks or not found:
         return None
     closing = model.closing(seen.broadcast.parameters, found)
     if closing is None:
@@ -55,7 +59,6 @@ def read_endings(seen: Observation, found: Sequence[Tokens]) -> Endings | None:
     places = ((tokens, stop) for tokens in found for stop in range(1, len(tokens) + 1))
     for row, (tokens, stop) in enumerate(places):
         rows.setdefault(tokens[:stop], row)
-    gradient = update if inner.input_axis == 0 else update.T  # (I, D)
     kept = torch.tensor(list(rows.values()), device=model.device)
     closing = Closing(
         activations=closing.activations[kept].double(),
@@ -63,8 +66,9 @@ def read_endings(seen: Observation, found: Sequence[Tokens]) -> Endings | None:
         norm=closing.norm,
         head=closing.head,
     )
-    back, explained = coming_back(closing.activations, gradient.to(model.device).double())
-    if explained < EXPLAINED:
+    back, explained = coming_back(closing.activations, blocks[0].double())
+    labels = model.spec.task == "classification"
+    if explained < (ROUGHLY if labels else EXPLAINED):
         return Endings(sequences=tuple(found), explained=explained, counted=False)
     tree = Tree(
         prefixes=list(rows),
@@ -72,7 +76,8 @@ def read_endings(seen: Observation, found: Sequence[Tokens]) -> Endings | None:
         back=back,
         examples=seen.update.num_examples,
     )
-    labels = model.spec.task == "classification"
+    if explained < EXPLAINED:
+        return Endings(sequences=tree.pruned(found), explained=explained, counted=False)
     sequences, counted = tree.read_labels(found) if labels else tree.read_tokens(found)
     return Endings(sequences=sequences, explained=explained, counted=counted)
 
@@ -127,6 +132,17 @@ class Tree:
             found.append(float(amounts[label] / (chances[label] - 1)))
         return found
 
+    def pruned(self, found: Sequence[Tokens]) -> tuple[Tokens, ...]:
+        """Return ``found``, cut where one goes on beyond a loud end and is quiet itself."""
+        sizes = self._logits()[1].abs().amax(dim=1)
+        loud = (sizes > LOUD * sizes.max()).tolist()
+        ends = {one for row, one in enumerate(self.prefixes) if loud[row]}
+        cut = []
+        for leaf in found:
+            stops = [stop for stop in range(1, len(leaf) + 1) if leaf[:stop] in ends]
+            cut.append(leaf[: stops[-1]] if stops else leaf)
+        return tuple(dict.fromkeys(cut))
+
     def _logits(self) -> tuple[Tensor, Tensor]:
         """Return each prefix's label probabilities and dL/dlogits: (N, K) each."""
         head = self.closing.head.double()
@@ -155,23 +171,30 @@ class Tree:
         read = {one: self._following(row, follow[one]) for one, row in rows.items()}
         solved = {one: shares for one, shares in read.items() if shares is not None}
         unit = self._unit([share for shares in solved.values() for share in shares.values()])
+        rest = [leaf for leaf in found if not sum(_rounded(solved.get(leaf, {}), unit))]
         sequences: list[Tokens] = []
         for one, shares in solved.items():
-            for token, share in shares.items():
-                after = solved.get((*one, token), {})
-                times = round(share / unit) - round(sum(after.values()) / unit)
-                sequences += [(*one, token)] * times
-        sequences += [leaf for leaf in found if leaf not in solved]
-        return tuple(sequences), len(solved) == len(rows)
+            for token, times in zip(shares, _rounded(shares, unit), strict=True):
+                after = (*one, token)
+                if after not in rest:  # where it goes on from there is not known: added below
+                    times -= sum(_rounded(solved.get(after, {}), unit))
+                    sequences += [after] * times
+        last = [self._nearest(rows[leaf], unit) for leaf in rest]
+        sequences += [(*leaf, *token) for leaf, token in zip(rest, last, strict=True)]
+        return tuple(sequences), all(last) and len({*solved, *rest}) == len(rows)
 
     def _unit(self, shares: Sequence[float]) -> float:
-        """Return one token's share of the loss: the largest that makes all ``shares`` whole."""
-        least = min(shares, default=1.0)
-        for parts in count(1):
-            whole = [share * parts / least for share in shares]
-            if parts > self.examples or all(abs(one - round(one)) < WHOLE for one in whole):
-                return least / parts
-        raise AssertionError
+        """Return one token's share of the loss: the largest that makes ``shares`` whole.
+
+        Nearly all, as what follows a prefix with near certainty is only roughly read.
+        """
+        found = torch.tensor([one for one in shares if one > 0] or [1.0])
+        usual = float(found.median())
+        for parts in range(1, self.examples + 1):
+            whole = found * parts / usual
+            if ((whole - whole.round()).abs() < WHOLE).double().mean() >= MOST:
+                return usual / parts
+        return usual
 
     def _following(self, row: int, tokens: Sequence[int]) -> dict[int, float] | None:
         """Return the share of the loss of each token that follows a prefix; None: not resolved.
@@ -197,6 +220,18 @@ class Tree:
         rows = torch.cat([chances @ head, head[list(tokens)]]).double()
         return self.closing.norm.pull(state, rows[None])[0]
 
+    def _nearest(self, row: int, unit: float) -> Tokens:
+        """Return the token that alone follows a prefix if one is far nearer than others, or ().
+
+        One that was all but certain brings back next to nothing, and is told by that.
+        """
+        head, norm = self.closing.head, self.closing.norm
+        state = self.closing.states[row : row + 1]
+        images = norm.pull(state.to(head), head[None])[0]  # (V, D)
+        wanted = self._atoms(row, ())[0] - self.back[row] / unit
+        distances, tokens = (images - wanted.to(head)).norm(dim=1).topk(2, largest=False)
+        return (int(tokens[0]),) if distances[0] < NEARER * distances[1] else ()
+
     def _next(self, row: int, rest: Tensor, known: Sequence[int]) -> int:
         """Return the token whose image is best aligned with ``rest`` (D,)."""
         head, norm = self.closing.head, self.closing.norm
@@ -205,3 +240,8 @@ class Tree:
         score = (images @ rest.to(head)).abs() / images.norm(dim=1).clamp_min(1e-30)
         score[list(known)] = 0.0
         return int(score.argmax())
+
+
+def _rounded(shares: Mapping[int, float], unit: float) -> list[int]:
+    """Return how many examples each of ``shares`` stands for."""
+    return [round(one / unit) for one in shares.values()]

@@ -25,7 +25,7 @@ def input_span(seen: Observation, layer: int, place: Place = "hidden") -> Span:
     """
     wanted = seen.model.projections(layer, place)
     decay = weight_decay(seen)
-    blocks = [block for one in wanted for block in _blocks(seen, one.name, one, decay)]
+    blocks = [block for one in wanted for block in weight_blocks(seen, one, decay)]
     if blocks:
         return find_span(blocks, drifting=seen.update.kind == "delta")
     spans = [span for span in (_up(seen, wanted), _down(seen, wanted)) if span is not None]
@@ -44,17 +44,18 @@ def shows(seen: Observation, layer: int, place: Place) -> bool:
     return any(name in seen.update.tensors for name in names)
 
 
-def _blocks(seen: Observation, name: str, one: Projection, decay: float) -> list[Tensor]:
-    """Return the update of the weight ``name``: (D, K) each, input axis first.
+def weight_blocks(seen: Observation, one: Projection, decay: float) -> list[Tensor]:
+    """Return the update of a weight, less ``decay`` times it: (D, K) each, input axis first.
 
-    A fused weight is taken apart, since q, k and v differ in size and so in rounding.
+    A fused weight is taken apart, since q, k and v differ in size and so in rounding. [] where the
+    update has no such weight.
     """
-    update = seen.update.tensors.get(name)
+    update = seen.update.tensors.get(one.name)
     if update is None:
         return []
     update = update.to(seen.model.device)
     if decay:
-        sent = seen.broadcast.parameters[name].to(update.device)
+        sent = seen.broadcast.parameters[one.name].to(update.device)
         update = update.double() - decay * sent.double()
     update = update if one.input_axis == 0 else update.T
     return list(update.chunk(one.fused, dim=1))

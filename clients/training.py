@@ -19,6 +19,7 @@ from fedsim.models import ModelAdapter
 from fedsim.training import Examples, Training, TrainingSettings
 
 MOMENTUM = 0.9
+ADAMW_DECAY = 0.01  # torch's default
 LARGE = 20_000_000  # parameters from which more than one thread pays
 
 
@@ -119,8 +120,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the local optimizer; its state does not outlive the round."""
     if settings.optimizer == "adamw":
-        decay = {"weight_decay": settings.weight_decay} if settings.weight_decay else {}
-        return torch.optim.AdamW(parameters, lr=settings.learning_rate, **decay)
+        decay = settings.weight_decay or ADAMW_DECAY
+        return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=decay)
     return torch.optim.SGD(
         parameters,
         lr=settings.learning_rate,

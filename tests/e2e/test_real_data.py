@@ -35,7 +35,7 @@ def test_three_rounds_of_fedavg_improve_the_accuracy(fedsim: Fedsim) -> None:
     assert utility["after"] > max(utility["before"], 0.5) + 0.05
 
 
-def test_trained_llama_next_token_all_but_the_last_token(fedsim: Fedsim) -> None:
+def test_trained_llama_next_token_last_tokens_included(fedsim: Fedsim) -> None:
     done = fedsim(
         "run", "--json", *SST2, "data.evaluate=64", "data.max_length=32", "model.task=causal-lm",
         f"model.name={DATA / 'models' / 'stories260K-hf'}", "federation.clients=50",
@@ -46,7 +46,7 @@ def test_trained_llama_next_token_all_but_the_last_token(fedsim: Fedsim) -> None
     leakage = summary["leakage"]["dager"]
     assert sum(one["samples"] for one in summary["attacks"]) == 50
     assert leakage["exact_match_but_last"]["mean"] >= 0.95
-    assert leakage["exact_match"]["mean"] == 0.0  # the last token is never in the gradient
+    assert leakage["exact_match"]["mean"] >= 0.9  # the last MLP tells the last tokens
     assert any("last token" in note for note in summary["notes"])
 
 

@@ -12,6 +12,7 @@ OTHER: dict[str, Any] = {  # every setting, none at its default
     "mini_batch_size": 7,
     "learning_rate": 3e-4,
     "optimizer": "adamw",
+    "weight_decay": 0.2,
     "dropout": True,
     "wire_dtype": "float16",
     "proximal_mu": 0.5,
