@@ -39,6 +39,7 @@ logger = logging.getLogger("fedsim.attacks")
 
 IN_FULL = 20  # what computing a pair in full costs, in pairs that the sketch discards
 APART = 2.0  # how much farther than the true continuations of a prefix all others are
+OFF = 10.0  # how much farther than usual a continuation may be that a gap tells
 SAMPLE = 512  # random tokens that show how far from a span is far
 FACTORS = (100.0, 16.0)  # thresholds over the expected distance; the search sorts out a surplus
 
@@ -131,7 +132,7 @@ def prepare(
     return tokens, BlockCheck(trunk, open_gate(inner, unrelated, FACTORS[1]))
 
 
-def stand_out(rows: Tensor, excess: Tensor) -> Tensor:
+def stand_out(rows: Tensor, excess: Tensor, usual: float) -> Tensor:
     """Return which pairs are inside a span that is blurred: (K,), bool.
 
     Where noise is not known, a prefix's continuations are told by the widest gap above them.
@@ -139,6 +140,7 @@ def stand_out(rows: Tensor, excess: Tensor) -> Tensor:
     Args:
         rows: (K,) the prefix of each pair, ascending.
         excess: (K,) distances over a threshold that only unrelated vectors are far above.
+        usual: what most continuations that were found so far stayed below.
     """
     inside = excess < SURE
     for row in sorted(set(rows.tolist())):
@@ -146,7 +148,7 @@ def stand_out(rows: Tensor, excess: Tensor) -> Tensor:
         values, order = excess[places].sort()
         gaps = torch.cat([values[1:], values.new_ones(1)]).clamp_max(1.0) / values
         widest = int(gaps.argmax())
-        if gaps[widest] >= APART and values[widest] < 1.0:
+        if gaps[widest] >= APART and values[widest] < min(OFF * usual, 1.0):
             inside[places[order[: widest + 1]]] = True
     return inside
 
@@ -159,6 +161,9 @@ class Search:
     check: Check
     attack: Dager
     notes: Notes
+
+    def __post_init__(self) -> None:
+        self._passed = torch.empty(0)  # the excess of all pairs that passed
 
     def run(self, start: Tokens, positions: int) -> list[Tokens]:
         """Return each sequence that begins with ``start`` and that nothing can follow."""
@@ -189,13 +194,21 @@ class Search:
         chosen, excess = self.check.excess(pairs, candidates, position)
         self.notes["pairs_checked"] += int(pairs.sum())
         self.notes["pairs_in_full"] += 0 if self.check.vague else len(chosen)
-        inside = stand_out(chosen[:, 0], excess) if self.check.vague else excess < 1.0
-        inside = inside.nonzero().flatten()
+        inside = self._inside(chosen[:, 0], excess).nonzero().flatten()
         if len(inside) > self.attack.max_prefixes:
             self.notes["cut"] = True
             closest = excess[inside].topk(self.attack.max_prefixes, largest=False).indices
             inside = inside[closest.sort().values]
         return chosen[inside]
+
+    def _inside(self, rows: Tensor, excess: Tensor) -> Tensor:
+        """Return which pairs pass: (K,), bool."""
+        if not self.check.vague:
+            return excess < 1.0
+        usual = float(self._passed.quantile(0.9)) if len(self._passed) else 1.0
+        inside = stand_out(rows, excess, usual)
+        self._passed = torch.cat([self._passed, excess[inside]])
+        return inside
 
     def _pairs(self, prefixes: list[Tokens], candidates: Tensor) -> Tensor:
         """Return which (prefix, token) pairs to check: (N, C), bool.
