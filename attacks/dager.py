@@ -142,7 +142,7 @@ def stand_out(rows: Tensor, excess: Tensor, usual: float) -> Tensor:
         excess: (K,) distances over a threshold that only unrelated vectors are far above.
         usual: what most continuations that were found so far stayed below.
     """
-    inside = excess < SURE
+    inside = excess < min(OFF * usual, SURE)
     for row in sorted(set(rows.tolist())):
         places = (rows == row).nonzero().flatten()
         values, order = excess[places].sort()

@@ -70,4 +70,4 @@ def test_what_there_is_can_be_listed(fedsim: Fedsim) -> None:
     found = json.loads(done.stdout)
     assert set(found) == {"attacks", "defenses", "models", "data"}
     assert [one["name"] for one in found["attacks"]] == ["dager"]
-    assert {"max_prefixes", "max_pairs"} == set(found["attacks"][0]["parameters"])
+    assert {"max_prefixes", "max_pairs", "max_searches"} == set(found["attacks"][0]["parameters"])
