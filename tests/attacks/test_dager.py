@@ -480,10 +480,7 @@ def test_noise_is_allowed_for(scene: Scene, sentences: Sentences, scale: float) 
 def test_all_tokens_equal(scene: Scene) -> None:
     truth = [(*scene.model.prefix, 300, 300, 300)]
     guess = scene.attack(scene.update(truth))
-    if scene.model.family == "gpt2":
-        assert guess.sequences == tuple(truth)
-    else:  # after a BOS, copies of one token differ by what they attend to
-        assert guess.sequences == tuple(truth)
+    assert guess.sequences == tuple(truth)  # after a BOS, copies differ by what they attend to
 
 
 @pytest.mark.parametrize("place", ["hidden", "middle"])
