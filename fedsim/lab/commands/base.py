@@ -1,0 +1,72 @@
+"""What the commands share: exit codes, their parsers, the terminal."""
+
+import argparse
+import contextlib
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+FINE, LEAK, BAD_INPUT, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+def new_command(
+    commands: Any,
+    name: str,
+    function: Callable[[argparse.Namespace], int],
+    text: str,
+    examples: str,
+) -> argparse.ArgumentParser:
+    """Return the parser of a new command ``name`` that calls ``function``."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that attacks can take."""
+    parser.add_argument("--json", action="store_true", help="print summary.json and nothing else")
+    parser.add_argument("--quick", action="store_true", help="skip the controls: no verdict then")
+
+
+def quiet() -> None:
+    """Keep the libraries' chatter from the terminal: ours is what the user asked for."""
+    import fedsim.lab  # sets what Flower and Ray read when they are imported
+
+    assert fedsim.lab
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def display_for(options: argparse.Namespace) -> Any:
+    """Return the display that an attack's log lines go to as well."""
+    from fedsim.lab.display import Display, StepHandler
+
+    display = Display(quiet=options.json)
+    logger = logging.getLogger("fedsim.attacks")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers = [StepHandler(display)]
+    return display
+
+
+def show(options: argparse.Namespace, summary: dict[str, Any], scores: Any, adapter: Any) -> int:
+    """Print ``summary`` as asked for; return the exit code that its verdicts give."""
+    if options.json:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        from fedsim.lab.display import SideBySide, print_summary
+
+        with contextlib.suppress(BrokenPipeError, SystemExit):  # rich ends when the reader leaves
+            print_summary(summary, scores, SideBySide(adapter))
+    verdicts = [one["verdict"] for one in summary["verdicts"].values()]
+    return INCONCLUSIVE if "inconclusive" in verdicts else FINE

@@ -1,0 +1,29 @@
+"""``fedsim list``: what there is to choose from."""
+
+import argparse
+import json
+from typing import Any
+
+from fedsim.lab.commands.base import FINE, new_command
+
+EXAMPLES = """examples:
+  fedsim list                                       everything
+  fedsim list attacks --json"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's ``commands``."""
+    what = new_command(commands, "list", _list, "list what there is", EXAMPLES)
+    what.add_argument("kind", nargs="?", choices=["attacks", "defenses", "models", "data"])
+    what.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _list(options: argparse.Namespace) -> int:
+    from fedsim.lab.catalogue import catalogue, print_catalogue
+
+    found = catalogue(options.kind)
+    if options.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print_catalogue(found)
+    return FINE

@@ -1,0 +1,61 @@
+"""``fedsim run``: federated rounds, attacked as configured."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import BadInput
+from fedsim.lab.commands.base import common_options, display_for, new_command, quiet, show
+
+EXAMPLES = """examples:
+  fedsim run                                        the built-in quick start, offline
+  fedsim run experiment.toml                        an experiment of your own
+  fedsim run experiment.toml training.batch_size=8 model.task=causal-lm
+  fedsim run experiment.toml 'attack=[{name="dager", rounds=[1]}]' --out runs/mine
+  fedsim run --out runs/mine --resume               go on with a run that was killed
+exit codes: 0 fine, 2 bad input, 3 an attack's verdict is inconclusive, 4 the run failed"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's ``commands``."""
+    run = new_command(commands, "run", _run, "run federated rounds and attack them", EXAMPLES)
+    run.add_argument(
+        "words", nargs="*", metavar="[CONFIG] [key=value ...]",
+        help="a TOML file (default: the built-in quick start), and keys to override",
+    )  # fmt: skip
+    run.add_argument("--out", type=Path, help="the run's directory (default: under runs/)")
+    run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    common_options(run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fedsim.lab.config import load_config
+    from fedsim.lab.prepare import absolute, prepare
+    from fedsim.lab.rundir import RunDirectory
+
+    quiet()
+    words = list(options.words)
+    path = Path(words.pop(0)) if words and "=" not in words[0] else None
+    if options.resume:
+        if options.out is None or path is not None or words:
+            raise BadInput("--resume goes on with the run in --out DIR, and takes no other config")
+        run = RunDirectory(options.out)
+        config = run.config()
+    else:
+        config = absolute(load_config(path, words))
+        run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
+
+    from fedsim.lab.experiment import run_experiment
+
+    with display_for(options) as display:
+        display.step("checking the model and the data")
+        experiment = prepare(config)
+        if not options.resume:
+            run.create(config)
+        display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")
+        try:
+            summary, scores = run_experiment(experiment, run, display, quick=options.quick)
+        except BaseException:
+            display.say(f"stopped; go on with: fedsim run --out {run.root} --resume")
+            raise
+    return show(options, summary, scores, experiment.adapter)
