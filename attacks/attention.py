@@ -131,3 +131,14 @@ def _evened(images: Tensor, offsets: Tensor, generator: torch.Generator) -> Tens
         mix = torch.randn(len(even), EQUATIONS, generator=generator)
         even = even @ torch.linalg.qr(mix).Q.to(even.device)
     return even
+
+
+def middles(opening: Opening, tokens: Tensor) -> Tensor:
+    """Return what block 0's MLP reads of a sentence ``tokens`` (T,), each seeing all: (T, D)."""
+    positions = torch.arange(len(tokens))
+    q, k, v = opening.heads(opening.inputs(tokens, positions), positions)
+    k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], dim=1) for one in (k, v))
+    weights = torch.einsum("the,she->hts", q * opening.scale, k).softmax(dim=-1)
+    contexts = torch.einsum("hts,she->the", weights, v).flatten(1)
+    output = contexts @ opening.output + opening.output_bias
+    return opening.middle(output + opening.residual(tokens, positions))

@@ -2,8 +2,7 @@
 
 Source:      the setting of DAGER (arXiv:2405.15586v2, section 5.2: encoders); the search is ours.
 Assumes:     the update of block 0's attention output map or MLP input map, nearly free of noise;
-             fewer tokens in the batch than the width; a tokenizer that ends texts with a token; a
-             classifier of three blocks or more (the last one's gradient shows [CLS] alone).
+             fewer tokens in the batch than the width; a tokenizer that ends texts with a token.
 Recovers:    every distinct sentence, exactly, with its length.
 Deviations:  the paper draws combinations of tokens at random and tests each. Here one query's
              attention over the unknown sentence gives equations in weights of all candidates
@@ -25,7 +24,7 @@ from attacks.nonnegative import nonnegative
 from attacks.span import SURE, Gate, Span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Tokens
-from fedsim.models import Opening, Trunk
+from fedsim.models import Opening
 from fedsim.models.spec import Place
 
 logger = logging.getLogger("fedsim.attacks")
@@ -46,7 +45,7 @@ def read_encoder(
     seen: Observation,
     opening: Opening,
     at: Callable[[int], Tensor],
-    trunk: Trunk,
+    inputs: Callable[[Tensor], Tensor],
     gate: Gate,
     generator: torch.Generator,
     tries: int,
@@ -57,8 +56,8 @@ def read_encoder(
         seen: the observation.
         opening: block 0 at the broadcast weights.
         at: the token ids (K,) that can stand at a position.
-        trunk: the model up to block 1's input.
-        gate: to the span of block 1's inputs.
+        inputs: what a later layer reads of a sentence (T,): (T, D).
+        gate: to the span of these.
         generator: breaks ties.
         tries: searches for one more sentence, at most.
 
@@ -87,7 +86,7 @@ def read_encoder(
         return (), notes
     sets[0] = torch.tensor(model.prefix[:1])
     pool = make_pool(opening, sets, model.suffix[-1], contexts, middles, generator)
-    search = Search(pool=pool, trunk=trunk, gate=gate, generator=generator, notes=notes)
+    search = Search(pool=pool, inputs=inputs, gate=gate, generator=generator, notes=notes)
     ranks = sorted(span.rank for span in (gate.span, *known))  # one may mistake noise for signal
     return tuple(search.run(ranks[len(ranks) // 2], tries)), notes
 
@@ -116,7 +115,7 @@ class Search:
     """Finds sentence after sentence in a pool of candidates."""
 
     pool: Pool
-    trunk: Trunk
+    inputs: Callable[[Tensor], Tensor]
     gate: Gate
     generator: torch.Generator
     notes: Notes
@@ -228,7 +227,7 @@ class Search:
         return free, weights
 
     def _check(self, weights: Tensor) -> bool:
-        """Keep the sentence that ``weights`` (N,) amount to, if block 1's inputs bear it out."""
+        """Keep the sentence that ``weights`` (N,) amount to, if a later layer bears it out."""
         rows = []
         for place in range(len(self._occupancy)):
             here = (self.pool.positions == place).nonzero().flatten()
@@ -240,9 +239,8 @@ class Search:
         else:
             return False
         sentence = tuple(self.pool.tokens[rows].tolist())
-        inputs, _ = self.trunk.inputs(torch.tensor([sentence]))
         limit = SURE if self.gate.span.blurred else 1.0
-        inside = bool((self.gate.excess(inputs[0]) < limit).all())
+        inside = bool((self.gate.excess(self.inputs(self.pool.tokens[rows])) < limit).all())
         new = inside and sentence not in self._found
         if new:
             self._found[sentence] = torch.tensor(rows)

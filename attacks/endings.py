@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.counts import EXPLAINED, MOST, WHOLE, whole_counts
 from attacks.inputs import weight_blocks, weight_decay
 from fedsim.messages import Observation, Tokens
 from fedsim.models import Closing
 
-EXPLAINED = 0.999  # the share of G's square that the prefixes must explain before D is believed
 ROUGHLY = 0.9  # the share that will do to tell a loud end from what goes on beyond it
 LOUD = 0.3  # a loud end's share of the loudest; other prefixes of FedAvg deltas: 0.2 at most
 QUIET = 1e-2  # an end's share of the largest end's, at the least; others are 1e-5
-MOST = 0.9  # of the shares
-WHOLE = 0.1  # how far a count may be from a whole number
+NEARLY_ALL = 0.9  # of the shares
+MANY = 64  # tokens that follow a prefix, beyond those that are known, at most
 NEARER = 0.5  # of the distance of the second: when the nearest token is taken
 REST = 2e-2  # what of a prefix's gradient may be left when the tokens that follow are known
 
@@ -116,21 +116,12 @@ class Tree:
         for leaf in found:  # one that fits its label too well to be seen ends there all the same
             if not any(leaf[:stop] in rows for stop in range(1, len(leaf) + 1)):
                 rows[leaf] = -1
-        read = [(logits[row], amounts[row]) for row in rows.values()]
-        for share in self._shares(read):  # of one example in the loss: 1 / B, but for scaling
-            counts = [self._times(chances, some / share) for chances, some in read]
-            if all(counts) and sum(counts) == self.examples:
-                whole = zip(rows, counts, strict=True)
-                return tuple(one for one, times in whole for _ in range(times)), True
-        return tuple(rows), False
-
-    def _shares(self, read: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
-        """Return what one example's share of the loss may be: some end had one example alone."""
-        found = [1 / self.examples]
-        for chances, amounts in read:
-            label = int(amounts.argmin())  # dL/dlogits is p - y: negative at y alone
-            found.append(float(amounts[label] / (chances[label] - 1)))
-        return found
+        chosen = list(rows.values())
+        counts = whole_counts(logits[chosen], amounts[chosen], self.examples)
+        if counts is None:
+            return tuple(rows), False
+        whole = zip(rows, counts, strict=True)
+        return tuple(one for one, times in whole for _ in range(times)), True
 
     def pruned(self, found: Sequence[Tokens]) -> tuple[Tokens, ...]:
         """Return ``found``, cut where one goes on beyond a loud end and is quiet itself."""
@@ -152,14 +143,6 @@ class Tree:
         rest = torch.linalg.lstsq(images.mT, self.back[..., None]).solution[..., 0]
         amounts = torch.cat([-rest.sum(dim=1, keepdim=True), rest], dim=1)
         return (self.closing.norm(states) @ head.T).softmax(dim=1), amounts
-
-    def _times(self, chances: Tensor, amounts: Tensor) -> int:
-        """Return how many examples end here: each label's m p - g must be whole; 0: unclear."""
-        for times in range(1, self.examples + 1):
-            counts = times * chances - amounts
-            if (counts - counts.round()).abs().max() < WHOLE and counts.min() > -WHOLE:
-                return times
-        return 0
 
     def read_tokens(self, found: Sequence[Tokens]) -> tuple[tuple[Tokens, ...], bool]:
         """Return the sequences of a next-token batch, last tokens included, as far as it tells."""
@@ -190,9 +173,9 @@ class Tree:
         """
         found = torch.tensor([one for one in shares if one > 0] or [1.0])
         usual = float(found.median())
-        for parts in range(1, self.examples + 1):
+        for parts in range(1, min(self.examples, MOST) + 1):
             whole = found * parts / usual
-            if ((whole - whole.round()).abs() < WHOLE).double().mean() >= MOST:
+            if ((whole - whole.round()).abs() < WHOLE).double().mean() >= NEARLY_ALL:
                 return usual / parts
         return usual
 
@@ -209,7 +192,7 @@ class Tree:
             rest = goal - parts @ atoms
             if rest.norm() < REST * goal.norm():
                 return dict(zip(known, (-parts[1:]).clamp_min(0).tolist(), strict=True))
-            if len(known) - len(tokens) >= self.examples:
+            if len(known) - len(tokens) >= min(self.examples, MANY):
                 return None
             known.append(self._next(row, rest, known))
 
