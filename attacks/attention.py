@@ -106,11 +106,11 @@ def _equations(
     """Return what contexts (H * E, K) and queries (N, K) add to the equations."""
     views, offsets = [], []
     if contexts is not None:
-        views.append(contexts.complement)
+        views.append(_outside(contexts))
         offsets.append(torch.zeros(len(tokens), contexts.complement.shape[1]))
     if middles is not None:
         norm = opening.middle
-        outside = middles.complement
+        outside = _outside(middles)
         bias = norm.bias @ outside  # the norm's scale multiplies all but it: leave its direction
         if bias.norm() > 0:
             bias = bias / bias.norm()
@@ -119,6 +119,11 @@ def _equations(
         views.append(opening.output @ outside)
         offsets.append((opening.residual(tokens, positions) + opening.output_bias) @ outside)
     return torch.cat(views, dim=1), torch.cat([one.to(views[0]) for one in offsets], dim=1)
+
+
+def _outside(span: Span) -> Tensor:
+    """Return what inputs (.., D) in ``span`` are orthogonal to: (D, K)."""
+    return span.complement if span.map is None else span.map @ span.complement
 
 
 def _evened(images: Tensor, offsets: Tensor, generator: torch.Generator) -> Tensor:

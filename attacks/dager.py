@@ -28,8 +28,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from attacks.attention import middles
-from attacks.base import Attack
-from attacks.counts import EXPLAINED, counted
+from attacks.base import Attack, Notes
+from attacks.counts import counted
 from attacks.encoder import read_encoder
 from attacks.endings import read_endings
 from attacks.inputs import input_span, shows
@@ -46,8 +46,6 @@ APART = 2.0  # how much farther than the true continuations of a prefix all othe
 OFF = 10.0  # how much farther than usual a continuation may be that a gap tells
 SAMPLE = 512  # random tokens that show how far from a span is far
 FACTORS = (100.0, 16.0)  # thresholds over the expected distance; the search sorts out a surplus
-
-Notes = dict[str, bool | int | float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +66,7 @@ class Dager(Attack):
     @override
     def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
         notes: Notes = {"pairs_checked": 0, "pairs_in_full": 0, "cut": False}
+        notes |= {"counted": False, "best_effort": True}
         entry = noted(notes, "0", input_span(seen, 0))
         middle = uses_middle(seen)
         inner = input_span(seen, 0, "middle") if middle else input_span(seen, 1)
@@ -101,9 +100,12 @@ class Dager(Attack):
         places = (opening, tokens.at, inputs, open_gate(inner, unrelated, FACTORS[1]))
         found, notes = read_encoder(seen, *places, generator, self.max_searches)
         told = counted(seen, found)
-        if told is not None:
-            found, notes["explained"], notes["counted"] = told
-        return found, notes
+        if told is None:
+            return found, notes
+        complete = told.clear and not notes["best_effort"]
+        notes |= {"explained": told.explained, "counted": told.counted}
+        notes["best_effort"] = not (told.counted or complete)
+        return told.sequences, notes
 
 
 def uses_middle(seen: Observation) -> bool:
@@ -123,16 +125,23 @@ def whole_inputs(trunk: Trunk, tokens: Tensor) -> Tensor:
 def finished(
     seen: Observation, found: tuple[Tokens, ...], check: Check, notes: Notes
 ) -> tuple[Tokens, ...]:
-    """Return ``found`` as the last MLP tells their ends and counts, and note how sure that is."""
-    labels = seen.model.spec.task == "classification"
-    if labels and len(found) == seen.update.num_examples and not (check.vague or notes["cut"]):
+    """Return ``found`` as the last MLP tells their ends and counts, and note how sure that is.
+
+    It need not be asked where the prefixes are as many as the inputs that the span shows, and the
+    sentences as many as the client's examples.
+    """
+    prefixes = {one[:stop] for one in found for stop in range(1, len(one) + 1)}
+    classifies = seen.model.spec.task == "classification"
+    whole = classifies and len(found) == seen.update.num_examples
+    if whole and len(prefixes) == notes["rank_1"] and not (check.vague or notes["cut"]):
         notes |= {"counted": True, "best_effort": False}
         return found
     endings = read_endings(seen, found)
-    explained = 0.0 if endings is None else endings.explained
-    notes |= {"explained": explained, "counted": endings is not None and endings.counted}
-    notes["best_effort"] = bool(notes["cut"]) or (check.vague and explained < EXPLAINED)
-    return found if endings is None else endings.sequences
+    if endings is None:
+        return found
+    notes |= {"explained": endings.explained, "counted": endings.counted}
+    notes["best_effort"] = not endings.counted
+    return endings.sequences
 
 
 def noted(notes: Notes, name: str, span: Span) -> Span:

@@ -52,7 +52,7 @@ def find_span(gradients: Sequence[Tensor], *, drifting: bool = False) -> Span:
     square = torch.linalg.qr(stack.T, mode="r").R if stack.shape[1] > width else stack.T
     left, values, _ = torch.linalg.svd(square.T, full_matrices=width > stack.shape[1])
     rank, blurred = _rank(values, values[_quiet(values)].clamp_min(1.0))  # 1: the unit of levels
-    kept = _wide(width, rank) if blurred or drifting else rank
+    kept = min(_wide(width, rank) if blurred or drifting else rank, width - 1)
     rest = values[kept:].square()
     spread = rest.mean().sqrt() if len(rest) else rest.sum()
     return _span(left, values[:kept], spread, stack.shape[1], rank, blurred or drifting)
@@ -88,7 +88,7 @@ def find_few(gradients: Sequence[Tensor]) -> Span | None:
 def _few(blocks: Sequence[Tensor], size: int, floor: float) -> Span | None:
     """Return the span of ``blocks`` (D, K) if ``size`` dimensions show it and noise beside it."""
     width, columns = len(blocks[0]), sum(one.shape[1] for one in blocks)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)  # any will do: the span is the same
     mixed, probes = [], []  # (D, size): what a range is made of; (D, PROBES): what tests it
     for one in blocks:
         mix = torch.randn(one.shape[1], size + PROBES, generator=generator).to(one)
