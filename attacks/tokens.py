@@ -62,7 +62,7 @@ class TokenSets:
         """Return the ids that pass at each of the positions from ``first`` on."""
         positions = torch.arange(first, min(first + BLOCK, self.positions))
         tokens, places = (self._distance(positions) < self._near).nonzero().cpu().unbind(1)
-        inside = self._gate.inside(self._opening.inputs(tokens, positions[places]))
+        inside = self._gate.inside(self._opening.inputs(tokens, positions[places])).cpu()
         return tuple(tokens[inside & (places == place)] for place in range(len(positions)))
 
     def _distance(self, positions: Tensor) -> Tensor:
