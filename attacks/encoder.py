@@ -102,7 +102,7 @@ def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
     sets: list[Tensor] = []
     empty = total = 0
     for position in range(positions):
-        sets.append(at(position).cpu())
+        sets.append(at(position))
         empty = 0 if len(sets[-1]) else empty + 1
         total += len(sets[-1])
         if empty == LOOK or total > CANDIDATES:

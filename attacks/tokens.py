@@ -52,7 +52,10 @@ class TokenSets:
         self._lengths = torch.linalg.vector_norm(words, dim=1)[:, None]  # (V, 1)
 
     def at(self, position: int) -> Tensor:
-        """Return the ids (K,), ascending, that pass at ``position``: any, where none matters."""
+        """Return the ids (K,), ascending, that pass at ``position``: any, where none matters.
+
+        They are on the CPU.
+        """
         block, place = divmod(min(position, self.positions - 1), BLOCK)
         if block not in self._found:
             self._found[block] = self._passing(block * BLOCK)
