@@ -25,6 +25,8 @@ EVEN = 0.1  # how far directions in which tokens differ little are evened out: 0
 class Pool:
     """Candidates, (token, position) pairs, and what attention makes of them.
 
+    Who they are stays on the CPU, what attention makes of them is on the model's device.
+
     Attributes:
         tokens: (N,) int64.
         positions: (N,) int64, ascending.
@@ -49,6 +51,7 @@ class Pool:
         As a softmax does not depend on the scale of all weights, the slopes times ``weights`` are
         0: the equations at weights w' are the first plus w' times the second, to first order.
         """
+        weights = weights.to(self.keys.device)
         scores = torch.einsum("he,nhe->nh", self.queries[query], self.keys)
         terms = (scores - scores.amax(dim=0)).exp()  # (N, H)
         shares = terms / (weights @ terms).clamp_min(torch.finfo(terms.dtype).tiny)

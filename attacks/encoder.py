@@ -102,7 +102,7 @@ def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
     sets: list[Tensor] = []
     empty = total = 0
     for position in range(positions):
-        sets.append(at(position).cpu())
+        sets.append(at(position))
         empty = 0 if len(sets[-1]) else empty + 1
         total += len(sets[-1])
         if empty == LOOK or total > CANDIDATES:
@@ -121,7 +121,7 @@ class Search:
     notes: Notes
 
     def __post_init__(self) -> None:
-        self._occupancy = self.pool.occupancy()
+        self._occupancy = self.pool.occupancy().to(self.pool.keys.device)
         self._tried = torch.zeros(len(self.pool.tokens), dtype=torch.bool)  # as a first query
         self._found: dict[Tokens, Tensor] = {}  # a sentence, and its candidates (T,)
 
@@ -199,9 +199,10 @@ class Search:
         for _ in range(STEPS):
             rest, slopes = self.pool.linearise(fixed[-1], weights)
             columns = torch.cat([slopes, self._occupancy.T], dim=1)  # (N, K + P)
-            target = torch.cat([-rest, torch.ones(len(self._occupancy))])
+            target = torch.cat([-rest, rest.new_ones(len(self._occupancy))])
             target -= columns[fixed].sum(dim=0)
             values, support = nonnegative(columns[free], target, support)
+            values = values.cpu()
             settled = bool(((values - weights[free]).abs() < SETTLED).all())
             weights[free] = values
             if settled:

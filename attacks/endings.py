@@ -126,14 +126,14 @@ class Tree:
         return tuple(dict.fromkeys(cut))
 
     def _logits(self) -> tuple[Tensor, Tensor]:
-        """Return each prefix's label probabilities and dL/dlogits: (N, K) each."""
+        """Return each prefix's label probabilities and dL/dlogits: (N, K) each, on the CPU."""
         head = self.closing.head.double()
         states = self.closing.states
         apart = (head[1:] - head[:1]).expand(len(states), -1, -1)  # dL/dlogits sums to 0
         images = self.closing.norm.pull(states, apart)  # (N, K - 1, D)
         rest = torch.linalg.lstsq(images.mT, self.back[..., None]).solution[..., 0]
         amounts = torch.cat([-rest.sum(dim=1, keepdim=True), rest], dim=1)
-        return (self.closing.norm(states) @ head.T).softmax(dim=1), amounts
+        return (self.closing.norm(states) @ head.T).softmax(dim=1).cpu(), amounts.cpu()
 
     def read_tokens(self, found: Sequence[Tokens]) -> tuple[tuple[Tokens, ...], bool]:
         """Return the sequences of a next-token batch, last tokens included, as far as it tells."""

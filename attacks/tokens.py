@@ -52,7 +52,10 @@ class TokenSets:
         self._lengths = torch.linalg.vector_norm(words, dim=1)[:, None]  # (V, 1)
 
     def at(self, position: int) -> Tensor:
-        """Return the ids (K,), ascending, that pass at ``position``: any, where none matters."""
+        """Return the ids (K,), ascending, that pass at ``position``: any, where none matters.
+
+        They are on the CPU.
+        """
         block, place = divmod(min(position, self.positions - 1), BLOCK)
         if block not in self._found:
             self._found[block] = self._passing(block * BLOCK)
@@ -62,7 +65,7 @@ class TokenSets:
         """Return the ids that pass at each of the positions from ``first`` on."""
         positions = torch.arange(first, min(first + BLOCK, self.positions))
         tokens, places = (self._distance(positions) < self._near).nonzero().cpu().unbind(1)
-        inside = self._gate.inside(self._opening.inputs(tokens, positions[places]))
+        inside = self._gate.inside(self._opening.inputs(tokens, positions[places])).cpu()
         return tuple(tokens[inside & (places == place)] for place in range(len(positions)))
 
     def _distance(self, positions: Tensor) -> Tensor:
