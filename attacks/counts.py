@@ -15,6 +15,7 @@ from fedsim.messages import Observation, Tokens
 
 NEAR = 5e-3  # how far a count may be from a whole number; float16's rounding leaves 1e-3
 MOST = 1024  # examples in an update up to which they are counted
+REPEATS = 4  # examples with one label, up to which a text may have them where all texts repeat
 ROUNDING = 1e-6  # of a gradient's square, at most: what float32 leaves unexplained
 
 
@@ -50,16 +51,21 @@ def whole_counts(chances: Tensor, amounts: Tensor, examples: int) -> list[int] |
     """
     if not len(chances) <= examples <= MOST or not examples:
         return None
-    fits: set[tuple[int, ...]] = set()
+    chances, amounts = chances.cpu(), amounts.cpu()
     alone = _shares(chances, amounts)
-    for share in [*alone, 1 / examples]:
-        if share == 1 / examples and fits:
-            break  # that holds but for scaling
-        scaled = zip(chances, amounts / share, strict=True)
-        possible = [_times(chance, amount, examples) for chance, amount in scaled]
-        fit = _adding_up(possible, examples)
-        fits |= set() if fit is None else {fit}
-    return (list(fits.pop()) or None) if len(fits) == 1 else None
+    tries = [alone, [1 / examples], *([one / k for one in alone] for k in range(2, REPEATS + 1))]
+    for shares in tries:
+        fits = {fit for share in shares for fit in _fit(chances, amounts / share, examples)}
+        if fits:
+            return (list(fits.pop()) or None) if len(fits) == 1 else None
+    return None
+
+
+def _fit(chances: Tensor, amounts: Tensor, examples: int) -> list[tuple[int, ...]]:
+    """Return the counts that add up to ``examples``, if any do; () where several do."""
+    pairs = zip(chances, amounts, strict=True)
+    fit = _adding_up([_times(chance, amount, examples) for chance, amount in pairs], examples)
+    return [] if fit is None else [fit]
 
 
 def _shares(chances: Tensor, amounts: Tensor) -> list[float]:
