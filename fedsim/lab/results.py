@@ -3,6 +3,7 @@
 What a summary.json says beyond these fields is kept in ``model_extra``.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,3 +116,17 @@ def _absent(directory: Path) -> str:
             f"it: fedsim run --out {directory} --resume"
         )
     return f"{str(directory)!r} holds neither a run nor a sweep (no summary.json, no sweep.json)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a sweep, or a run that is in none (``name`` is then "")."""
+
+    name: str
+    root: Path
+    summary: Summary | None
+    error: str | None = None
+
+
+def read_cells(directory: Path) -> list[Cell]:
+    return [Cell(name="", root=directory, summary=read_results(directory))]
