@@ -3,16 +3,19 @@
 What a summary.json says beyond these fields is kept in ``model_extra``.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedsim.errors import BadInput, MalformedMessage
 from fedsim.files import read_json
 from fedsim.lab.intervals import Interval
 from fedsim.lab.verdict import Verdict
+
+R = TypeVar("R", bound=BaseModel)
 
 
 class _Record(BaseModel):
@@ -62,7 +65,7 @@ class Utility(_Record):
 class Summary(_Record):
     """A finished run's summary.json."""
 
-    schema_: Literal[1] = 1
+    schema_: Literal[1] = Field(alias="schema")
     name: str
     seed: int
     attacks: list[Entry]
@@ -80,6 +83,84 @@ class Summary(_Record):
     notes: list[str] = []
 
 
+class SweepCell(_Record):
+    """One cell as sweep.json has it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._=,+-]+$")  # also its directory
+    settings: dict[str, Any]
+    status: Literal["waiting", "running", "done", "failed"]
+    config: dict[str, Any]
+    error: str | None = None
+    seconds: float = 0.0
+    working: float = 0.0
+
+
+class Sweep(_Record):
+    """A sweep's sweep.json."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str
+    axes: dict[str, list[Any]]
+    cells: list[SweepCell]
+    words: list[str] = []
+    base: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One run of a sweep, or a run that is in none (``name`` is then "").
+
+    Attributes:
+        summary: None where there are no results, and ``error`` says why.
+        settings: swept key -> value.
+    """
+
+    name: str
+    root: Path
+    summary: Summary | None
+    error: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+def is_sweep(directory: Path) -> bool:
+    """Return whether ``directory`` holds a sweep."""
+    return (directory / "sweep.json").exists()
+
+
+def read_cells(directory: Path) -> list[Cell]:
+    """Return the cells of a sweep, or the one run that ``directory`` holds.
+
+    Raises:
+        BadInput: there is neither, or a file does not say what it must.
+    """
+    if not is_sweep(directory):
+        return [Cell(name="", root=directory, summary=read_results(directory))]
+    return [_cell(directory, one) for one in read_sweep(directory).cells]
+
+
+def read_sweep(directory: Path) -> Sweep:
+    """Return what sweep.json says.
+
+    Raises:
+        BadInput: it does not say what it must.
+    """
+    return _checked(directory / "sweep.json", Sweep)
+
+
+def _cell(directory: Path, one: SweepCell) -> Cell:
+    root = directory / "cells" / one.name
+    done = one.status == "done"
+    return Cell(
+        name=one.name,
+        root=root,
+        summary=read_results(root) if done else None,
+        error=None if done else one.error or "it is not finished",
+        settings=one.settings,
+        seed=one.config.get("seed", 0),
+    )
+
+
 def read_results(directory: Path) -> Summary:
     """Return what a finished run found.
 
@@ -89,22 +170,20 @@ def read_results(directory: Path) -> Summary:
     path = directory / "summary.json"
     if not path.exists():
         raise BadInput(_absent(directory))
+    return _checked(path, Summary)
+
+
+def _checked(path: Path, kind: type[R]) -> R:
     try:
-        content = read_json(path)
+        return kind.model_validate(read_json(path))
     except MalformedMessage as error:
         raise BadInput(str(error)) from error
-    if not isinstance(content, dict) or content.get("schema") != 1:
-        got = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise BadInput(f"{path}: wanted a summary with schema = 1, got {got!r}")
-    try:
-        return Summary.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = ".".join(map(str, first["loc"])) or "all of it"
         wanted = first["msg"].removeprefix("Input should be ")
-        raise BadInput(
-            f"{path}: {place}: wanted {wanted}, got {str(first['input'])[:60]!r}"
-        ) from error
+        got = str(first["input"])[:60]
+        raise BadInput(f"{path}: {place}: wanted {wanted}, got {got!r}") from error
 
 
 def _absent(directory: Path) -> str:
@@ -116,17 +195,3 @@ def _absent(directory: Path) -> str:
             f"it: fedsim run --out {directory} --resume"
         )
     return f"{str(directory)!r} holds neither a run nor a sweep (no summary.json, no sweep.json)"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One run of a sweep, or a run that is in none (``name`` is then "")."""
-
-    name: str
-    root: Path
-    summary: Summary | None
-    error: str | None = None
-
-
-def read_cells(directory: Path) -> list[Cell]:
-    return [Cell(name="", root=directory, summary=read_results(directory))]

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from markupsafe import Markup
 
-from fedsim.files import write_atomically
+from fedsim.files import write_atomically, write_text
 from fedsim.lab.report.theme import LIGHT, PLACEHOLDERS
 
 WIDE, NARROW = 700, 336  # CSS pixels: a desk's screen, a telephone's
@@ -68,18 +68,19 @@ class Plot:
         text = text.replace(">", f' style="max-width:{head.group(1)}px">', 1)
         return Markup(text)  # matplotlib escaped the names in it
 
-    def write(self, folder: Path) -> None:
-        """Write the plot as ``<name>.svg`` and ``<name>.png``."""
+    def write(self, folder: Path) -> list[Path]:
+        """Write the plot as ``<name>.svg`` and ``<name>.png``; return the two paths."""
+        paths = [folder / f"{file_name(self.name)}.{kind}" for kind in ("svg", "png")]
         with matplotlib.rc_context({**STYLE, "svg.hashsalt": self.name}):
             figure = self.draw(WIDE, LIGHT)
             figure.set_facecolor(LIGHT["ground"])
             text = _svg(figure)
-            write_atomically(folder / f"{self.name}.svg", lambda draft: draft.write_text(text))
+            write_text(paths[0], text)
             FigureCanvasAgg(figure)
             write_atomically(
-                folder / f"{self.name}.png",
-                lambda draft: figure.savefig(draft, format="png", dpi=144),
+                paths[1], lambda draft: figure.savefig(draft, format="png", dpi=144)
             )
+        return paths
 
 
 def _svg(figure: Figure) -> str:
@@ -94,3 +95,8 @@ def new_figure(width: int, height: float, colours: Colours) -> Figure:
     figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
     figure.set_facecolor("none")
     return figure
+
+
+def file_name(name: str) -> str:
+    """Return ``name`` as a file's: a plugin may be called what it likes."""
+    return re.sub(r"[^A-Za-z0-9._=+-]+", "_", name)

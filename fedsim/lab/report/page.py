@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from fedsim.files import write_text
 from fedsim.lab.marks import Piece
-from fedsim.lab.report.canvas import Plot
+from fedsim.lab.report.canvas import Plot, file_name
 from fedsim.lab.verdict import Verdict
 
 JOINERS = "\u200c\u200d"  # invisible, but words of Persian or Hindi need them
@@ -42,7 +42,7 @@ class Table:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.columns)
         writer.writerows([[_inert(value) for value in row] for row in self.rows])
-        path = folder / f"{self.name}.csv"
+        path = folder / f"{file_name(self.name)}.csv"
         write_text(path, out.getvalue())
         return path
 

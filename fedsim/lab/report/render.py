@@ -42,11 +42,10 @@ def write_page(page: Page, directory: Path) -> Path:
     folder = directory / "report"
     path = directory / "report.html"
     write_text(path, as_html(page))
-    written = set()
+    written: set[Path] = set()
     for section in page.sections:
         for plot in section.plots:
-            plot.write(folder)
-            written |= {folder / f"{plot.name}.svg", folder / f"{plot.name}.png"}
+            written.update(plot.write(folder))
         for table in (*section.tables, *section.folded):
             written.add(table.write(folder))
     written |= {table.write(folder) for table in page.files}

@@ -80,14 +80,21 @@ def _figures(summary: Summary, top: str, exact: int, samples: int) -> list[Figur
             Figure(
                 value=f"{exact} of {samples}",
                 label="texts read word for word",
-                note=f"{top}; 95 % interval {whole.low:.0%} to {whole.high:.0%}",
+                note=f"{top}; 95 % interval {percent(whole.low)} to {percent(whole.high)}",
             )
         )
         chance = chance_of(top, summary.attacks)
-        beside = "no control was run" if chance is None else f"unrelated sentences: {chance:.0%}"
-        figures.append(Figure(value=f"{overlap.mean:.0%}", label="of tokens read", note=beside))
+        beside = "no control was run" if chance is None else f"unrelated sentences: {percent(chance)}"
+        figures.append(Figure(value=percent(overlap.mean), label="of tokens read", note=beside))
     figures.append(_worth(summary))
     return figures
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage; only a whole 1 is 100 %, only a 0 is 0 %."""
+    shown = 100 * share
+    digits = 1 if 99 < shown < 100 or 0 < shown < 1 else 0
+    return f"{shown:.{digits}f} %"
 
 
 def chance_of(attack: str, entries: Sequence[Entry]) -> float | None:
@@ -142,24 +149,25 @@ def _leakage(summary: Summary, rows: Sequence[Row], *, redact: bool) -> Section:
 
 
 def _updates(summary: Summary, *, redact: bool) -> Table:
+    errors = not redact and any(one.error for one in summary.attacks)
     metrics = {
-        "exact match": "exact_match",
-        "token accuracy": "token_accuracy",
-        "token overlap": "bag_f1",
-        "ROUGE-1": "rouge1",
-        "ROUGE-2": "rouge2",
-        "ROUGE-L": "rougeL",
+        "exact": "exact_match",
+        "in place": "token_accuracy",
+        "overlap": "bag_f1",
+        "R-1": "rouge1",
+        "R-2": "rouge2",
+        "R-L": "rougeL",
     }
     return Table(
         name="updates",
-        caption="One line an attacked update; failures count as zeros",
-        columns=["round", "client", "attack", "texts", *metrics, "chance", "seconds", "verdict"]
-        + ([] if redact else ["error"]),
+        caption="Update by update; a failure counts as zero, chance is that of the overlap",
+        columns=["round", "client", "attack", "verdict", "texts", *metrics, "chance", "seconds"]
+        + ["error"] * errors,
         rows=[
-            [one.round, one.client, one.attack, one.samples]
+            [one.round, one.client, one.attack, one.verdict, one.samples]
             + [one.metrics.get(name) for name in metrics.values()]
-            + [one.controls.get("no_gradient", {}).get(VERDICT_METRIC), one.seconds, one.verdict]
-            + ([] if redact else [one.error])
+            + [one.controls.get("no_gradient", {}).get(VERDICT_METRIC), one.seconds]
+            + [one.error] * errors
             for one in summary.attacks
         ],
     )
