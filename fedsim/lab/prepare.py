@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from clients import DataSettings
-from clients.app import cached_adapter, encode
-from clients.data import Corpus, load_corpus, shards
+from clients.app import cached_adapter, cached_corpus, cached_shards, encode
+from clients.data import Corpus
 from defenses import Defense, defense_table
 from fedsim.errors import BadInput
 from fedsim.lab.attacking import PlannedAttack, plan
@@ -82,8 +82,8 @@ def prepare(config: Config) -> Experiment:
     ]
     make_strategy(config.federation.strategy, config.federation.strategy_options)
     cached_adapter(model_spec(config, 2))  # before the data: its errors are the likeliest
-    corpus = load_corpus(data_settings(config), config.seed)
-    shards(corpus.train, data_settings(config), config.federation.clients, config.seed)
+    corpus = cached_corpus(data_settings(config), config.seed)
+    cached_shards(data_settings(config), config.federation.clients, config.seed)
     labels = len(corpus.label_names)
     if config.model.task == "classification" and labels < 2:
         raise BadInput(

@@ -1,9 +1,10 @@
 """The commands, one a file; each module's ``add`` puts its parser among the others."""
 
-from fedsim.lab.commands import attack, gate, list, report, run
+from fedsim.lab.commands import attack, gate, list, report, run, sweep
 
 COMMANDS = {
     "run": run.add,
+    "sweep": sweep.add,
     "attack": attack.add,
     "report": report.add,
     "gate": gate.add,
