@@ -88,16 +88,16 @@ def _figure(threshold: Threshold, found: Summary) -> Interval | str:
 
 def _against(threshold: Threshold, figure: Interval) -> tuple[Outcome, str]:
     single = figure.low == figure.high
-    shown = _show(figure)
-    if threshold.max is not None and figure.high > threshold.max:
+    it, most, least = threshold.metric, threshold.max, threshold.min
+    if most is not None and figure.high > most:
         end = "it" if single else f"the upper end {figure.high:.4g}"
-        return "fail", f"{threshold.metric} is {shown}: {end} is above the {threshold.max:g} allowed."
-    if threshold.min is not None and figure.low < threshold.min:
+        return "fail", f"{it} is {_show(figure)}: {end} is above the {most:g} allowed."
+    if least is not None and figure.low < least:
         end = "it" if single else f"the lower end {figure.low:.4g}"
-        return "fail", f"{threshold.metric} is {shown}: {end} is below the {threshold.min:g} wanted."
-    limits = [f"at most {threshold.max:g}"] if threshold.max is not None else []
-    limits += [f"at least {threshold.min:g}"] if threshold.min is not None else []
-    return "pass", f"{threshold.metric} is {shown}, {' and '.join(limits)} as wanted."
+        return "fail", f"{it} is {_show(figure)}: {end} is below the {least:g} wanted."
+    limits = [f"at most {most:g}"] if most is not None else []
+    limits += [f"at least {least:g}"] if least is not None else []
+    return "pass", f"{it} is {_show(figure)}, {' and '.join(limits)} as wanted."
 
 
 def _show(figure: Interval) -> str:
@@ -109,9 +109,8 @@ def _show(figure: Interval) -> str:
 def _verdicts(policy: Policy, cell: str, found: Summary) -> Iterator[Check]:
     """Yield a check for each attack's verdict: inconclusive never passes, asked for or not."""
     if policy.allow is not None and not found.verdicts:
-        yield Check(
-            cell=cell, key="verdict", outcome="inconclusive", why="No attack was run, so no verdict."
-        )
+        why = "No attack was run, so there is no verdict."
+        yield Check(cell=cell, key="verdict", outcome="inconclusive", why=why)
     for attack, word in found.verdicts.items():
         if word.verdict == "inconclusive":
             outcome: Outcome = "inconclusive"

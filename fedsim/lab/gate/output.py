@@ -46,12 +46,11 @@ def as_markdown(checks: Sequence[Check]) -> str:
 
 def as_junit(checks: Sequence[Check]) -> str:
     """Return the answer as JUnit XML: a suite for each run, ``inconclusive`` is an error."""
-    root = ElementTree.Element("testsuites", name="fedsim gate", **_counts(checks))
+    root = ElementTree.Element("testsuites", {"name": "fedsim gate", **_counts(checks)})
     for cell, group in groupby(checks, key=lambda check: check.cell):
         some = list(group)
-        suite = ElementTree.SubElement(
-            root, "testsuite", name=printable(cell) or "run", **_counts(some)
-        )
+        name = printable(cell) or "run"
+        suite = ElementTree.SubElement(root, "testsuite", {"name": name, **_counts(some)})
         for check in some:
             case = ElementTree.SubElement(
                 suite, "testcase", name=printable(check.key), classname=f"gate.{printable(cell)}"

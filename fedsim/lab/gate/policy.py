@@ -117,7 +117,8 @@ def _threshold(
     bounds = _table(key, value)
     for name, number in bounds.items():
         if name not in ("max", "min"):
-            raise BadInput(f"policy: {unknown('key', f'{key}.{name}', [f'{key}.max', f'{key}.min'])}")
+            both = [f"{key}.max", f"{key}.min"]
+            raise BadInput(f"policy: {unknown('key', f'{key}.{name}', both)}")
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise BadInput(f"policy: {key}.{name}: wanted a number, got {number!r}")
         bottom = -1.0 if metric == "mcc" else 0.0

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from fedsim.errors import BadInput, MalformedMessage
-
 from fedsim.lab.report.render import write_page
 from fedsim.lab.report.run_page import run_page
+from fedsim.lab.report.sweep_page import sweep_page
+from fedsim.lab.results import is_sweep
 from fedsim.lab.rundir import RunDirectory
 
 __all__ = ["write_report"]
@@ -23,6 +24,10 @@ def write_report(directory: Path, *, redact: bool) -> Path:
         MalformedMessage: a file in it is broken.
     """
     try:
-        return write_page(run_page(RunDirectory(directory), redact=redact), directory)
+        if is_sweep(directory):
+            page = sweep_page(directory, redact=redact)
+        else:
+            page = run_page(RunDirectory(directory), redact=redact)
     except MalformedMessage as error:
         raise BadInput(str(error)) from error
+    return write_page(page, directory)

@@ -5,12 +5,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from markupsafe import Markup
 
 from fedsim.files import write_atomically, write_text
 from fedsim.lab.report.theme import LIGHT, PLACEHOLDERS
@@ -19,7 +20,7 @@ WIDE, NARROW = 700, 336  # CSS pixels: a desk's screen, a telephone's
 
 Colours = Mapping[str, str]
 Draw = Callable[[int, Colours], Figure]
-STYLE = {
+STYLE: Any = {
     "font.family": ["sans-serif"],
     "font.size": 12,
     "svg.fonttype": "none",  # text stays text: it can be searched, copied and read aloud
@@ -55,7 +56,7 @@ class Plot:
         with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"{self.name}-{width}"}):
             text = _svg(self.draw(width, PLACEHOLDERS))
         text = re.sub(r"^.*?(?=<svg)", "", text, flags=re.DOTALL)
-        text = re.sub(r"<metadata>.*?</metadata>|<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
+        text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
         text = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", text)  # figure_1 is in each of them
         text = re.sub(r'font: ([\d.]+)px [^;"]*', r"font: \1px var(--sans)", text)
         text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
@@ -68,6 +69,10 @@ class Plot:
         text = text.replace(">", f' style="max-width:{head.group(1)}px">', 1)
         return Markup(text)  # matplotlib escaped the names in it
 
+    def width(self) -> float:
+        """Return how wide it is where there is room, in CSS pixels."""
+        return float(self.draw(WIDE, LIGHT).get_figwidth()) * 72
+
     def write(self, folder: Path) -> list[Path]:
         """Write the plot as ``<name>.svg`` and ``<name>.png``; return the two paths."""
         paths = [folder / f"{file_name(self.name)}.{kind}" for kind in ("svg", "png")]
@@ -77,9 +82,7 @@ class Plot:
             text = _svg(figure)
             write_text(paths[0], text)
             FigureCanvasAgg(figure)
-            write_atomically(
-                paths[1], lambda draft: figure.savefig(draft, format="png", dpi=144)
-            )
+            write_atomically(paths[1], lambda draft: figure.savefig(draft, format="png", dpi=144))
         return paths
 
 

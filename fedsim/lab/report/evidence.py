@@ -5,13 +5,15 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.errors import FedsimError, MalformedMessage
+from fedsim.files import read_lines
+from fedsim.lab.cells import SAMPLES
 from fedsim.lab.marks import marked
 from fedsim.lab.report.page import Sample, Section, Table
 from fedsim.lab.report.private import Recall, Update, recalls
 from fedsim.lab.report.words import CONTROLS, PRIVATE
 from fedsim.lab.results import Entry
 from fedsim.lab.rundir import RunDirectory
-from fedsim.lab.samples import sample_rows, adapter_of
+from fedsim.lab.samples import adapter_of, sample_rows
 from fedsim.lab.verdict import VERDICT_METRIC
 
 SHOWN = 1000  # samples with their texts on the page
@@ -23,8 +25,9 @@ Row = Mapping[str, Any]
 
 def read_samples(run: RunDirectory) -> list[Row]:
     """Return a run's samples; one clear line when its files do not belong together."""
+    kept = run.root / SAMPLES
     try:
-        return list(sample_rows(run))
+        return list(read_lines(kept)) if kept.exists() else list(sample_rows(run))
     except FedsimError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -68,6 +71,35 @@ def texts(rows: Sequence[Row], run: RunDirectory, *, redact: bool) -> list[Sampl
             )
         )
     return samples
+
+
+def texts_section(
+    samples: Sequence[Sample], rows: Sequence[Row], *, redact: bool, once: bool = False
+) -> Section:
+    """Return the section of the texts; ``rows`` are all that there are, the worst first.
+
+    Args:
+        samples: those to show.
+        rows: all.
+        redact: whether the texts were left out.
+        once: each text is shown only where most of it was read.
+    """
+    notes = [
+        "The texts were left out of this report; the figures are those of the whole of it."
+        if redact
+        else "Marked: tokens that both texts have, in the same order. Struck out: tokens that the "
+        "attack made up or misplaced."
+    ]
+    left = len(rows) - len(samples)
+    if left:
+        which = "readings of these or other texts" if once else "samples, less read than these,"
+        notes.append(f"{left:,} more {which} are in report/samples.csv.")
+    return Section(
+        anchor="texts",
+        title="What the server read, the worst first",
+        words=notes if samples else ["There is nothing to compare."],
+        samples=samples,
+    )
 
 
 def samples_file(rows: Sequence[Row], *, redact: bool) -> Table:

@@ -16,6 +16,7 @@ from fedsim.lab.report.timeline import legend, paint
 from fedsim.lab.verdict import Verdict
 
 MARKERS: Mapping[Verdict, str] = {"leak": "o", "no-leak": "s", "inconclusive": "^"}
+AROUND = ((6, 5), (-14, 5), (6, -13), (-14, -13))  # where a point's number goes, in pixels
 TONES: Mapping[Verdict, str] = {"leak": "leak", "no-leak": "safe", "inconclusive": "open"}
 
 
@@ -27,7 +28,7 @@ class Point:
         number: in the table beside the plot, from 1.
         label: what was swept, in words.
         keys: the swept keys' values, as text, in order.
-        leakage: token overlap (bag F1) of the attack that read most, and its interval.
+        leakage: token overlap (bag F1) of the attack that read most; None where none was scored.
         utility: the model's after the last round; None where it was not measured.
         verdict: the worst over attacks and seeds.
     """
@@ -35,7 +36,7 @@ class Point:
     number: int
     label: str
     keys: Mapping[str, str]
-    leakage: Interval
+    leakage: Interval | None
     utility: Interval | None
     verdict: Verdict
 
@@ -77,7 +78,7 @@ def _heat_map(
         name=f"heat-{attack}-{_short(x)}-{_short(y)}",
         title=f"{attack}: {_short(y)} × {_short(x)}",
         alt=f"Token overlap that {attack} reached, by {x} and {y}.{words}",
-        caption=f"{means}below a mean, in brackets, the most of them where that is more.",
+        caption=f"{means}in brackets the most of them, where that is more.",
         draw=draw,
     )
 
@@ -119,8 +120,8 @@ def _draw_map(
     plot.set_yticks([j + 0.5 for j in range(len(down))], [cut(one) for one in down])
     plot.set_xlim(0, len(across))
     plot.set_ylim(len(down), 0)
-    plot.set_xlabel(x)
-    plot.set_ylabel(y)
+    plot.set_xlabel(_short(x))
+    plot.set_ylabel(_short(y))
     paint(plot, colours)
     plot.tick_params(length=0)
     for side in plot.spines.values():
@@ -145,7 +146,7 @@ def _said(values: Sequence[float] | None, room: float) -> str:
 
 def frontier(points: Sequence[Point], metric: str) -> Plot:
     """Return the plot of utility over leakage, the settings nothing else beats joined by a line."""
-    shown = [one for one in points if one.utility is not None]
+    shown = [one for one in points if one.utility is not None and one.leakage is not None]
     lower = metric == "perplexity"
     best = _unbeaten(shown, lower=lower)
     names = "; ".join(f"{one.number} {cut(one.label, 60)}" for one in best[:8])
@@ -170,11 +171,16 @@ def _unbeaten(points: Sequence[Point], *, lower: bool) -> list[Point]:
     sign = -1 if lower else 1
     best: list[Point] = []
     top = float("-inf")
-    for one in sorted(points, key=lambda p: (p.leakage.mean, -sign * _worth(p))):
+    for one in sorted(points, key=lambda p: (_leak(p), -sign * _worth(p))):
         if sign * _worth(one) > top:
             best.append(one)
             top = sign * _worth(one)
     return best
+
+
+def _leak(point: Point) -> float:
+    assert point.leakage is not None
+    return point.leakage.mean
 
 
 def _worth(point: Point) -> float:
@@ -186,11 +192,14 @@ def _draw_frontier(
     width: int, colours: Colours, points: Sequence[Point], best: Sequence[Point], metric: str
 ) -> Figure:
     figure = new_figure(width, 380, colours)
+    worths = [_worth(one) for one in points]
+    span = max(worths) - min(worths)
     axes = figure.add_subplot()
-    line = [(one.leakage.mean, _worth(one)) for one in best]
+    line = [(_leak(one), _worth(one)) for one in best]
     axes.plot(*zip(*line, strict=True), color=colours["line"], linewidth=2, zorder=1)
+    placed: list[tuple[float, float]] = []
     for one in points:
-        assert one.utility is not None
+        assert one.utility is not None and one.leakage is not None
         x, y, tone = one.leakage, one.utility, colours[TONES[one.verdict]]
         axes.errorbar(
             x.mean, y.mean, color=tone, ecolor=tone, elinewidth=1, markersize=7,
@@ -198,13 +207,15 @@ def _draw_frontier(
             yerr=[[max(0.0, y.mean - y.low)], [max(0.0, y.high - y.mean)]],
             marker=MARKERS[one.verdict], zorder=2,
         )  # fmt: skip
+        near = [p for p in placed if abs(p[0] - x.mean) < 0.05 and abs(p[1] - y.mean) < span / 12]
+        placed.append((x.mean, y.mean))
         axes.annotate(
-            str(one.number), (x.mean, y.mean), xytext=(6, 5), textcoords="offset points",
+            str(one.number), (x.mean, y.mean), xytext=AROUND[len(near) % len(AROUND)], textcoords="offset points",
             color=colours["ink"], fontsize=11,
         )  # fmt: skip
     axes.set_xlim(-0.04, 1.06)
     axes.margins(y=0.12)
-    axes.set_xlabel("leakage: token overlap (bag F1) of the attack that read most")
+    axes.set_xlabel("leakage: token overlap (bag F1)")
     axes.set_ylabel(metric)
     paint(axes, colours)
     return figure

@@ -58,7 +58,7 @@ class Table:
 
     def is_number(self, value: Any) -> bool:
         """Return whether ``value`` stands to the right."""
-        return value is None or isinstance(value, int | float) and not isinstance(value, bool)
+        return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _inert(value: Any) -> Any:

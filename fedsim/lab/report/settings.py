@@ -15,6 +15,8 @@ from fedsim.lab.report.grids import Point
 from fedsim.lab.results import Cell
 from fedsim.lab.verdict import VERDICT_METRIC
 
+SHARES = ("accuracy", "f1")  # utilities in [0, 1]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
@@ -73,7 +75,7 @@ def _setting(number: int, ran: Sequence[Ran], metric: str) -> Setting:
             label=", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in keys.items()),
             keys=keys,
             leakage=leakage.get(top),
-            utility=over_seeds(measured) if measured else None,
+            utility=over_seeds(measured, share=metric in SHARES) if measured else None,
             verdict=words.worst(verdicts),
         ),
         ran=ran,
@@ -95,13 +97,19 @@ def over_updates(ran: Sequence[Ran], attack: str, metric: str) -> Interval:
     return cluster_interval(list(updates.values()), seed=0, fraction=True)
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """Return the mean and its 95 % interval by Student's t; of one value no interval (width 0)."""
+def over_seeds(values: Sequence[float], *, share: bool = False) -> Interval:
+    """Return the mean and its 95 % interval by Student's t; of one value no interval (width 0).
+
+    Args:
+        values: one for each seed.
+        share: they are in [0, 1], so the interval ends there.
+    """
     mean = fmean(values)
     if len(values) < 2:
         return Interval(mean, mean, mean)
     half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-    return Interval(mean, mean - half, mean + half)
+    low, high = mean - half, mean + half
+    return Interval(mean, max(0.0, low), min(1.0, high)) if share else Interval(mean, low, high)
 
 
 def _chance(ran: Sequence[Ran], attack: str) -> float | None:

@@ -40,9 +40,7 @@ DARK: Mapping[str, str] = {
     **{f"ramp{k}": one for k, one in enumerate(_DARK_RAMP)},
     **{f"on{k}": "#ffffff" if k < 5 else "#0b0e10" for k in range(STEPS)},
 }
-PLACEHOLDERS: Mapping[str, str] = {
-    name: f"#fe{place:02x}01" for place, name in enumerate(LIGHT)
-}
+PLACEHOLDERS: Mapping[str, str] = {name: f"#fe{place:02x}01" for place, name in enumerate(LIGHT)}
 
 
 def step(value: float) -> int:

@@ -27,10 +27,10 @@ PRIVATE = (
     "Found by rules, in the clients' texts and in what was read of the same update. Names are "
     "capitalised words in a row, or one after a title: lower-cased text, single names and scripts "
     "without capitals have none by these rules, and a place or a firm may count as a name. Dates "
-    "need a day and a month; telephone numbers have 7 to 15 digits. “Invented” is the share of what "
-    "the attack put out that is nowhere in that update; “by chance” is what its reading of another "
-    "client's update would have scored. Other kinds (addresses, diagnoses, file numbers) are not "
-    "counted."
+    "need a day and a month; telephone numbers have 7 to 15 digits. “Invented” is the share of "
+    "what the attack put out that is nowhere in that update; “by chance” is what its reading "
+    "of another client's update would have scored. Other kinds (addresses, diagnoses, "
+    "file numbers) are not counted."
 )
 
 
@@ -113,3 +113,10 @@ def facts(config: Config, summary: Summary) -> list[tuple[str, str]]:
             for name, one in attacks.items()
         ),
     ]  # fmt: skip
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage; only a whole 1 is 100 %, only a 0 is 0 %."""
+    shown = 100 * share
+    digits = 1 if 99 < shown < 100 or 0 < shown < 1 else 0
+    return f"{shown:.{digits}f} %"
