@@ -210,7 +210,8 @@ def _draw_frontier(
         near = [p for p in placed if abs(p[0] - x.mean) < 0.05 and abs(p[1] - y.mean) < span / 12]
         placed.append((x.mean, y.mean))
         axes.annotate(
-            str(one.number), (x.mean, y.mean), xytext=AROUND[len(near) % len(AROUND)], textcoords="offset points",
+            str(one.number), (x.mean, y.mean), xytext=AROUND[len(near) % len(AROUND)],
+            textcoords="offset points",
             color=colours["ink"], fontsize=11,
         )  # fmt: skip
     axes.set_xlim(-0.04, 1.06)

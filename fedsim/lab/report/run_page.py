@@ -38,7 +38,10 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
         subtitle=f"{words.subtitle(config)}, seed {summary.seed}",
         verdict=verdict,
         headline=words.headline(verdict, top, exact, len(mine)),
-        reasons=[(name, one.verdict, one.reason) for name, one in summary.verdicts.items()],
+        reasons=[
+            (name, one.verdict, words.without_errors(one.reason) if redact else one.reason)
+            for name, one in summary.verdicts.items()
+        ],
         figures=_figures(summary, top, exact, len(mine)),
         redacted=redact,
         files=[evidence.samples_file(ordered, redact=redact)],
@@ -138,7 +141,9 @@ def _leakage(summary: Summary, rows: Sequence[Row], *, redact: bool) -> Section:
     return Section(
         anchor="leakage",
         title="Leakage, round by round",
-        words=[f"Note: {note}" for note in summary.notes if not redact],
+        words=[
+            f"Note: {words.without_errors(note) if redact else note}" for note in summary.notes
+        ],
         plots=plots,
         tables=[means] if long else [updates, means],
         folded=[updates] if long else [],

@@ -66,7 +66,7 @@ def sweep_page(directory: Path, *, redact: bool) -> Page:
         redacted=redact,
         files=[evidence.samples_file(rows, redact=redact)],
         sections=[
-            *_unfinished(it),
+            *_unfinished(it, redact=redact),
             _what(it),
             _leakage(it),
             _trade(it),
@@ -156,7 +156,7 @@ def _overlap(setting: Setting) -> float:
     return setting.point.leakage.mean
 
 
-def _unfinished(it: Gathered) -> list[Section]:
+def _unfinished(it: Gathered, *, redact: bool) -> list[Section]:
     left = [cell for cell in it.cells if cell.summary is None]
     if not left:
         return []
@@ -164,7 +164,7 @@ def _unfinished(it: Gathered) -> list[Section]:
         name="cells-without-results",
         caption="Cells without results",
         columns=["cell", "why"],
-        rows=[[cell.name, cell.error] for cell in left],
+        rows=[[cell.name, "left out" if redact else cell.error] for cell in left],
     )
     sentence = (
         f"This report is partial: {len(left)} of {len(it.cells)} cells failed or are not finished. "

@@ -120,3 +120,9 @@ def percent(share: float) -> str:
     shown = 100 * share
     digits = 1 if 99 < shown < 100 or 0 < shown < 1 else 0
     return f"{shown:.{digits}f} %"
+
+
+def without_errors(sentence: str) -> str:
+    """Return ``sentence`` without an attack's own words: they might quote what it read."""
+    head, broken, _ = sentence.partition("could not run")
+    return f"{head}{broken}." if broken else sentence
