@@ -42,7 +42,7 @@ class Chromium:
         )  # fmt: skip
         os.close(theirs_read)
         os.close(theirs_write)
-        self._out, self._in = open(ours_write, "wb", 0), open(ours_read, "rb", 0)  # noqa: SIM115
+        self._out, self._in = open(ours_write, "wb", 0), open(ours_read, "rb", 0)
         self._buffer, self._last, self._session = b"", 0, ""
         self.requests: list[str] = []
         targets = self._call("Target.getTargets")["targetInfos"]

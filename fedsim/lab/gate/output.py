@@ -1,5 +1,6 @@
 """The gate's answer: for a person, for a program, for a CI server, for a comment on a change."""
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,8 +32,15 @@ def as_dict(checks: Sequence[Check]) -> dict[str, Any]:
     return {
         "schema": 1,
         "outcome": overall(checks),
-        "checks": [asdict(check) for check in checks],
+        "checks": [_plain(asdict(check)) for check in checks],
     }
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as JSON knows it: there is no infinity, so it is the word."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_markdown(checks: Sequence[Check]) -> str:

@@ -194,7 +194,7 @@ def test_a_run_that_was_killed_is_one_line(
 @pytest.mark.parametrize("name", ["nothing", "empty"])
 def test_where_no_run_is(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BadInput, match="not a directory|neither a run nor a sweep"):
+    with pytest.raises(BadInput, match=r"not a directory|neither a run nor a sweep"):
         write_report(tmp_path / name, redact=False)
 
 
