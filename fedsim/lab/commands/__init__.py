@@ -1,8 +1,14 @@
 """The commands, one a file; each module's ``add`` puts its parser among the others."""
 
-from fedsim.lab.commands import attack, list, run, sweep
+from fedsim.lab.commands import attack, compare, list, run, sweep
 
-COMMANDS = {"run": run.add, "sweep": sweep.add, "attack": attack.add, "list": list.add}
+COMMANDS = {
+    "run": run.add,
+    "sweep": sweep.add,
+    "attack": attack.add,
+    "compare": compare.add,
+    "list": list.add,
+}
 """How each command adds itself to the parser, in the order of ``--help``."""
 
 __all__ = ["COMMANDS"]
