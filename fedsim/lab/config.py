@@ -124,6 +124,10 @@ def tables(value: object) -> list[Any]:
     return [{"name": row} if isinstance(row, str) else row for row in rows]
 
 
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
 class Config(Section):
     """A whole experiment."""
 
@@ -138,6 +142,7 @@ class Config(Section):
         DefenseSection(name="none")
     ]
     attack: Annotated[list[AttackSection], BeforeValidator(tables)] = []
+    tracker: Annotated[list[str], BeforeValidator(_listed)] = []
 
     def as_toml(self) -> dict[str, Any]:
         """Return the resolved config as TOML values."""

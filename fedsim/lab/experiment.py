@@ -15,6 +15,7 @@ from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.prepare import Experiment, server_settings
 from fedsim.lab.rundir import RunDirectory, checksum
 from fedsim.lab.scoring import Scored, Scorer
+from fedsim.lab.trackers import track
 from fedsim.lab.utility import METRICS, utility
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter, load_adapter
@@ -196,6 +197,7 @@ def summarize(
         "notes": scorer.notes(scores),
     }
     write_json(run.root / "summary.json", summary)
+    track(run, summary, config.tracker)
     return summary, scores
 
 

@@ -15,6 +15,7 @@ from fedsim.errors import BadInput
 from fedsim.lab.attacking import PlannedAttack, plan
 from fedsim.lab.config import Config
 from fedsim.lab.controls import OWN_TEXTS, own_sequences
+from fedsim.lab.trackers import check_trackers
 from fedsim.messages import Tokens
 from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
 from fedsim.plugins import make
@@ -76,6 +77,7 @@ def prepare(config: Config) -> Experiment:
     Raises:
         BadInput: one line that names the key, what came and what is allowed.
     """
+    check_trackers(config.tracker)
     planned = plan(config.attack)
     defenses = [
         make("defense", one.name, defense_table(), one.parameters) for one in config.defense

@@ -27,7 +27,7 @@ class SweepDisplay(Display):
         self._total = total
         self.done = 0
         self._here = 0  # cells ended by this process
-        self._started = time.monotonic()
+        self._started = 0.0  # when the first cell began: what comes before is paid once
 
     def say(self, line: str) -> None:
         """Show what a cell says in place: it is one of many."""
@@ -43,6 +43,7 @@ class SweepDisplay(Display):
 
     def began(self, cell: Cell) -> None:
         """Show that a cell has begun."""
+        self._started = self._started or time.monotonic()
         self.step(cell.name)
 
     def ended(self, cell: Cell, record: Mapping[str, Any]) -> None:
@@ -87,7 +88,7 @@ def print_sweep(sweep: Mapping[str, Any]) -> None:
     """Print one row for each cell and attack: what was swept, what was read, the verdict."""
     keys = list(sweep["axes"])
     console = Console(file=sys.stdout, highlight=False)
-    columns = [key.rpartition(".")[2] for key in keys]
+    columns = [key.rpartition(".")[2].replace("_", "\n") for key in keys]  # narrow
     figures = ("attack", "exact", "tokens", "R-1", "utility", "s")
     table = Table(*columns, *figures, box=SIMPLE, padding=(0, 1, 0, 0), title="What leaks, by cell")
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))

@@ -12,6 +12,7 @@ from fedsim.errors import BadInput
 from fedsim.files import read_json, read_lines, write_atomically
 from fedsim.lab.cells import SAMPLES
 from fedsim.lab.grid import label
+from fedsim.lab.rundir import RunDirectory
 from fedsim.lab.sweepdir import SweepDirectory
 
 TEXT = ("settings", "knowledge")  # tables, as JSON
@@ -66,20 +67,11 @@ def _cell_rows(root: Path, cell: Mapping[str, Any], keys: Sequence[str]) -> list
     for row in read_lines(root / SAMPLES):
         at = row["round"], row["client"]
         if at not in sent:
-            sent[at] = _bytes(root, *at)
+            sent[at] = RunDirectory(root).bytes_sent(*at)
         row["attack_error"] = row.pop("error")
         row |= {one: json.dumps(row[one], sort_keys=True) for one in TEXT}
         rows.append({**head, "utility": per_round.get(at[0]), "bytes": sent[at], **row})
     return rows or [head]
-
-
-def _bytes(root: Path, round_: int, client: int) -> int | None:
-    """Return the size of an update's tensors, or None where it was not kept."""
-    path = root / "captures" / f"round={round_}" / f"client={client}" / "update.safetensors"
-    if not path.exists():
-        return None
-    with path.open("rb") as file:  # a header, its length before it in 8 bytes, then the tensors
-        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
 
 
 def _column(values: Sequence[Any]) -> list[Any]:

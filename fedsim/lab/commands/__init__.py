@@ -1,10 +1,11 @@
 """The commands, one a file; each module's ``add`` puts its parser among the others."""
 
-from fedsim.lab.commands import attack, gate, list, report, run, sweep
+from fedsim.lab.commands import attack, compare, gate, list, report, run, sweep
 
 COMMANDS = {
     "run": run.add,
     "sweep": sweep.add,
+    "compare": compare.add,
     "attack": attack.add,
     "report": report.add,
     "gate": gate.add,
