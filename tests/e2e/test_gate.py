@@ -12,7 +12,7 @@ from tests.e2e.conftest import Fedsim
 from tests.lab.synthetic import synthetic_run
 
 STRICT = '[leakage.dager]\nbag_f1 = { max = 0.05 }\n[verdict]\nallow = ["no-leak"]\n'
-LOOSE = '[leakage.dager]\nbag_f1 = { max = 1 }\n[utility]\naccuracy = { min = 0.7 }\n'
+LOOSE = "[leakage.dager]\nbag_f1 = { max = 1 }\n[utility]\naccuracy = { min = 0.7 }\n"
 
 
 @pytest.fixture(scope="module")
