@@ -2,13 +2,23 @@ import itertools
 import random
 import time
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.optimize import linear_sum_assignment
 
-from fedsim.lab.metrics import Pair, Tokens, emitted_precision, match, paper_rouge, sample_metrics
+from fedsim.lab.metrics import (
+    Draws,
+    Pair,
+    Tokens,
+    bag_f1,
+    emitted_precision,
+    match,
+    paper_rouge,
+    sample_metrics,
+)
 
 
 def pair(truth: Tokens, guess: Tokens, truth_text: str = "", guess_text: str = "") -> Pair:
@@ -311,3 +321,17 @@ def test_scoring_leaves_the_global_generators_alone() -> None:
     paper_rouge(["a b", "c"], ["b a", "d"])
     assert random.getstate() == python
     np.testing.assert_equal(np.random.get_state(legacy=False), legacy)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_draws_from_a_pool_are_paired_as_match_pairs_them(count: int) -> None:
+    chance = random.Random(5)
+    pool = [tuple(chance.choices(range(6), k=chance.randint(1, 5))) for _ in range(40)]
+    truths = [*chance.sample(pool, 3), (9, 9), (0, 1)]
+    draws = Draws(truths, pool, count)
+    for _ in range(50):
+        draw = chance.choices(range(40), k=count)
+        guesses = [pool[place] for place in draw]
+        pairs = zip(truths, match(truths, guesses), strict=True)
+        expected = [0.0 if j is None else bag_f1(truth, guesses[j]) for truth, j in pairs]
+        assert draws.overlap(draw) == fmean(expected)
