@@ -43,8 +43,9 @@ def run_cell(
         ``status`` (``done`` or ``failed``), ``error`` in one line or None, ``seconds`` in all, of
         which ``working`` in rounds: training, evaluation, attacks.
     """
-    started = time.perf_counter()
     run = RunDirectory(root)
+    before = sum(row["seconds"] for row in run.rows("rounds.jsonl"))  # of a cell that was killed
+    started = time.perf_counter() - before
     try:
         summary, scores = _run(run, config, source, quick=quick, display=display)
         write_lines(root / SAMPLES, rows_of(summary, scores))

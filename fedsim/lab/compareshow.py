@@ -32,11 +32,11 @@ def _table(run: Mapping[str, Any]) -> Table:
     for name in columns:
         table.add_column(name, no_wrap=True)
     for attack, leakage in run["leakage"].items():
-        table.add_row(f"{attack} verdict", *run["verdicts"][attack], "", "")
+        table.add_row(escape(attack), *run["verdicts"][attack], "", "")
         for name, one in leakage["metrics"].items():
             between = one["difference"]
             table.add_row(
-                f"{attack} {name}",
+                f"  {name}",
                 _number(one["reference"]),
                 _number(one["value"]),
                 _number(between["mean"], sign=True),

@@ -128,7 +128,8 @@ def label(value: object) -> str:
     """Return ``value`` in a few words: ``topk(fraction=0.1)`` for a plugin's table."""
     if isinstance(value, dict):
         inner = ", ".join(f"{k}={label(v)}" for k, v in value.items() if k != "name")
-        return f"{value['name']}({inner})" if "name" in value else f"{{{inner}}}"
+        name = str(value.get("name", ""))
+        return f"{name}({inner})" if inner and name else name or f"{{{inner}}}"
     if isinstance(value, list):
         return "+".join(map(label, value)) if value else "[]"
     if isinstance(value, bool) or value is None:

@@ -37,6 +37,7 @@ class Entry(_Record):
     knowledge: dict[str, Any] = {}
     reason: str = ""
     error: str | None = None
+    bound: dict[str, Any] = {}  # what a perfect attack could read at most, by metric
 
 
 class Word(_Record):

@@ -97,6 +97,10 @@ def print_sweep(sweep: Mapping[str, Any]) -> None:
         for row in _rows(cell):
             table.add_row(*settings, *row)
     console.print(table)
+    for cell in sweep["cells"]:
+        if cell["error"]:
+            line = f"{cell['name']} failed: {cell['error']}"
+            console.print(escape(printable(line)), soft_wrap=True)
     if len(sweep["cells"]) > SHOWN:
         console.print(f"... and {len(sweep['cells']) - SHOWN} more cells in the table")
     console.print(f"Every sample: {sweep['table']}", soft_wrap=True)
@@ -105,9 +109,7 @@ def print_sweep(sweep: Mapping[str, Any]) -> None:
 def _rows(cell: Mapping[str, Any]) -> list[list[Any]]:
     seconds = f"{cell['seconds']:.1f}"
     if cell["error"]:
-        return [
-            ["", "", "", "", "", seconds, Text(f"failed: {printable(cell['error'])}", "bold red")]
-        ]
+        return [["", "", "", "", "", seconds, Text("failed", "bold red")]]
     utility = cell["utility"]
     after = "-" if utility is None else f"{utility['after']:.3f}"
     rows: list[list[Any]] = []

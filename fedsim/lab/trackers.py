@@ -124,6 +124,7 @@ def _mlflow(root: Path, name: str, facts: Facts, points: Sequence[Point]) -> Non
     from mlflow.tracking import MlflowClient
 
     with environment(MLFLOW_ALLOW_FILE_STORE="true", MLFLOW_DISABLE_TELEMETRY="true"):
+        (root / ".trash").mkdir()  # its store remembers to have made one before
         client = MlflowClient(tracking_uri=root.as_uri())
         run = client.create_run(client.create_experiment("fedsim"), run_name=name)
         client.log_batch(

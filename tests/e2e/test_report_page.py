@@ -95,7 +95,7 @@ def test_the_check_sees_what_is_wrong(browser: Chromium, tmp_path: Path) -> None
         "<p style='width:60px;overflow:hidden;white-space:nowrap'>this text is cut off here</p>"
         "<div style='width:2000px;text-align:right'>wide</div><svg role=img viewBox='0 0 100 20'>"
         "<rect width='100' height='20' fill='#fff'/>"
-        "<text x='90' y='15' fill='#eee'>plot</text></svg>"
+        "<text x='40' y='15' fill='#eee'>plot</text></svg>"
     )
     browser.open(bad, width=400, scheme="light")
     seen = browser.ask(SCRIPT)

@@ -141,9 +141,7 @@ def _leakage(summary: Summary, rows: Sequence[Row], *, redact: bool) -> Section:
     return Section(
         anchor="leakage",
         title="Leakage, round by round",
-        words=[
-            f"Note: {words.without_errors(note) if redact else note}" for note in summary.notes
-        ],
+        words=[f"Note: {words.without_errors(note) if redact else note}" for note in summary.notes],
         plots=plots,
         tables=[means] if long else [updates, means],
         folded=[updates] if long else [],
@@ -152,6 +150,7 @@ def _leakage(summary: Summary, rows: Sequence[Row], *, redact: bool) -> Section:
 
 def _updates(summary: Summary, *, redact: bool) -> Table:
     errors = not redact and any(one.error for one in summary.attacks)
+    bound = any("exact_match" in one.bound for one in summary.attacks)
     metrics = {
         "exact": "exact_match",
         "in place": "token_accuracy",
@@ -164,11 +163,13 @@ def _updates(summary: Summary, *, redact: bool) -> Table:
         name="updates",
         caption="Update by update; a failure counts as zero, chance is that of the overlap",
         columns=["round", "client", "attack", "verdict", "texts", *metrics, "chance", "seconds"]
+        + ["exact at most"] * bound
         + ["error"] * errors,
         rows=[
             [one.round, one.client, one.attack, one.verdict, one.samples]
             + [one.metrics.get(name) for name in metrics.values()]
             + [one.controls.get("no_gradient", {}).get(VERDICT_METRIC), one.seconds]
+            + [one.bound.get("exact_match")] * bound
             + [one.error] * errors
             for one in summary.attacks
         ],

@@ -9,6 +9,7 @@ from fedsim.errors import MalformedMessage
 from fedsim.files import read_json
 from fedsim.lab.report.page import Section
 from fedsim.lab.report.timeline import utility_plot
+from fedsim.lab.report.words import percent
 from fedsim.lab.results import Summary
 from fedsim.lab.rundir import RunDirectory
 
@@ -18,25 +19,31 @@ def guarantee_section(summary: Summary) -> Section:
     said = summary.guarantee
     sentences = [] if said else ["No defense in this run gives a privacy guarantee."]
     facts = [(str(name), _said(value)) for name, value in (said or {}).items()]
-    if summary.bound is not None:
-        facts += [(f"bound: {name}", _said(v)) for name, v in _items(summary.bound)]
-    if summary.wire is not None:
-        facts += [(f"on the wire: {name}", _said(v)) for name, v in _items(summary.wire)]
+    facts += [(f"bound: {name}", _said(v)) for name, v in _items(summary.bound or {})]
+    bounds = [one.bound["exact_match"] for one in summary.attacks if "exact_match" in one.bound]
+    if bounds:
+        text = f"{percent(fmean(bounds))} of the texts of an update, on average over updates"
+        facts.append(("Any attack reads word for word at most", text))
+    wire = dict(summary.wire) if isinstance(summary.wire, dict) else {}
+    for one in wire.pop("defenses", []):
+        figures = {k: v for k, v in one.items() if k != "defense"}
+        facts.append((f"on the wire: {one.get('defense')}", _said(figures)))
+    facts += [(f"on the wire: {name}", _said(value)) for name, value in wire.items()]
     return Section(anchor="guarantee", title="Guarantee and bound", words=sentences, facts=facts)
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, dict):
         return [(str(k), v) for k, v in value.items()]
-    if isinstance(value, list):
-        return [(str(k), v) for k, v in enumerate(value, start=1)]
     return [("value", value)]
 
 
 def _said(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, dict | list):
+    if isinstance(value, list):
+        return "; ".join(map(_said, value))
+    if isinstance(value, dict):
         return ", ".join(f"{name} {_said(one)}" for name, one in _items(value))
     return str(value)
 

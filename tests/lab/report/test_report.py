@@ -220,12 +220,27 @@ def test_guarantee_bound_wire_and_bytes_are_shown(tmp_path: Path) -> None:
     more = {
         "guarantee": {"epsilon": 3.25, "delta": 1e-5, "unit": "client", "accountant": "prv"},
         "bound": {"nats": 0.125},
-        "wire": [{"defense": "dp-sgd", "noise_std": 0.0625}],
-        "bytes_up": {"1": {"0": 1234}},
+        "wire": {
+            "bytes_up": 1234,
+            "defenses": [{"defense": "dp-sgd", "noise_std": {"mean": 0.0625}}],
+        },
     }
     run = synthetic_run(tmp_path / "run", rounds=1, batch=1, summary=more)
+    summary = read_json(run.root / "summary.json")
+    summary["attacks"][0]["bound"] = {"nats": 0.5, "exact_match": 0.375}
+    write_json(run.root / "summary.json", summary)
     text = Reader(write_report(run.root, redact=False).read_text(encoding="utf-8")).text
-    for part in ("3.25", "1e-05", "prv", "0.125", "0.0625", "1234", "ε = 3.25"):
+    for part in (
+        "3.25",
+        "1e-05",
+        "prv",
+        "0.125",
+        "0.0625",
+        "1234",
+        "ε = 3.25",
+        "38 % of the texts",
+        "exact at most",
+    ):
         assert part in text, part
 
 
