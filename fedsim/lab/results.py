@@ -56,11 +56,11 @@ class Utility(_Record):
     before: float
     after: float
     per_round: list[float] = []
+    others: dict[str, dict[str, Any]] = {}  # the same of other metrics, by name
 
     def figures(self) -> dict[str, float]:
         """Return every figure of the model after the last round, by its metric's name."""
-        more = {k: v for k, v in (self.model_extra or {}).items() if isinstance(v, int | float)}
-        return {**more, self.metric: self.after}
+        return {self.metric: self.after, **{k: one["after"] for k, one in self.others.items()}}
 
 
 class Summary(_Record):

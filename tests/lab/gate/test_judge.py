@@ -30,7 +30,12 @@ def found(low: float = 0.1, high: float = 0.3, verdict: str = "no-leak", **more:
         "attacks": [],
         "leakage": {"dager": {"bag_f1": spread}},
         "verdicts": {"dager": {"verdict": verdict, "reason": "Because."}},
-        "utility": {"metric": "accuracy", "before": 0.5, "after": 0.8, "mcc": 0.25},
+        "utility": {
+            "metric": "accuracy",
+            "before": 0.5,
+            "after": 0.8,
+            "others": {"mcc": {"after": 0.25}},
+        },
         "guarantee": {"epsilon": 3.0, "delta": 1e-5},
     }
     return Summary.model_validate({**tree, **more})
