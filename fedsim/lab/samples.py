@@ -48,22 +48,22 @@ def read_summary(run: RunDirectory) -> dict[str, Any]:
 
 def rescored(run: RunDirectory) -> list[Scored]:
     """Return what was read, paired with the truth again; the controls are in summary.json."""
-    config = run.config()
     scorer = Scorer(
-        adapter=_adapter(
-            ModelSpec(
-                name=config.model.name,
-                tokenizer=config.model.tokenizer,
-                task=config.model.task,
-                weights="random",  # none are needed: it decodes
-            )
-        ),
+        adapter=adapter_of(run),
         vault=VaultReader(run.vault),
         pool=(),
         controls=False,
-        seed=config.seed,
+        seed=run.config().seed,
     )
     return scorer.score(run.rows("reconstructions.jsonl"))
+
+
+def adapter_of(run: RunDirectory) -> ModelAdapter:
+    """Return an adapter that decodes a run's tokens; its weights are random, none are needed."""
+    model = run.config().model
+    return _adapter(
+        ModelSpec(name=model.name, tokenizer=model.tokenizer, task=model.task, weights="random")
+    )
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,12 +1,14 @@
 """The commands, one a file; each module's ``add`` puts its parser among the others."""
 
-from fedsim.lab.commands import attack, compare, list, run, sweep
+from fedsim.lab.commands import attack, compare, gate, list, report, run, sweep
 
 COMMANDS = {
     "run": run.add,
     "sweep": sweep.add,
-    "attack": attack.add,
     "compare": compare.add,
+    "attack": attack.add,
+    "report": report.add,
+    "gate": gate.add,
     "list": list.add,
 }
 """How each command adds itself to the parser, in the order of ``--help``."""
