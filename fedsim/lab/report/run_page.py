@@ -141,9 +141,7 @@ def _leakage(summary: Summary, rows: Sequence[Row], *, redact: bool) -> Section:
     return Section(
         anchor="leakage",
         title="Leakage, round by round",
-        words=[
-            f"Note: {words.without_errors(note) if redact else note}" for note in summary.notes
-        ],
+        words=[f"Note: {words.without_errors(note) if redact else note}" for note in summary.notes],
         plots=plots,
         tables=[means] if long else [updates, means],
         folded=[updates] if long else [],
