@@ -27,7 +27,7 @@ FEDSIM = [sys.executable, "-P", "-m", "fedsim.lab.cli"]
 SST2 = ["data.name=sst2", f"data.path={DATA / 'datasets' / 'sst2'}"]
 ONE_ROUND = ["federation.rounds=1", "training.algorithm=fedavg", "training.batch_size=4"]
 TINY = [
-    *SST2, *ONE_ROUND, "data.max_length=24", "data.evaluate=128", "federation.clients=4",
+    *SST2, *ONE_ROUND, "data.max_length=24", "data.evaluate=872", "federation.clients=4",
     "federation.clients_per_round=4",
 ]  # fmt: skip
 FEDAVG = [

@@ -19,6 +19,7 @@ from defenses import defense_table
 from fedsim.errors import BadInput, unknown
 from fedsim.lab.config import AttackSection, Config, DefenseSection, assign, check, parse, tables
 from fedsim.lab.prepare import absolute
+from fedsim.lab.recipes import Recipe
 
 PLUGINS = ("attack", "defense")
 PAIRS = {"[": "]", "{": "}"}
@@ -57,9 +58,12 @@ class Plan:
     axes: Mapping[str, Sequence[Any]]  # swept key -> its values, at least two
     cells: Sequence[Cell]
     quick: bool  # without controls
+    recipe: Recipe | None = None  # whose table this is, if it is one
 
 
-def make_plan(base: Mapping[str, Any], words: Sequence[str], *, quick: bool) -> Plan:
+def make_plan(
+    base: Mapping[str, Any], words: Sequence[str], *, quick: bool, recipe: Recipe | None = None
+) -> Plan:
     """Return the sweep of ``base`` over the grid that ``key=v1,v2`` words span.
 
     Raises:
@@ -72,6 +76,7 @@ def make_plan(base: Mapping[str, Any], words: Sequence[str], *, quick: bool) -> 
         axes={axis.key: axis.values for axis in grid if len(axis.values) > 1},
         cells=cells(base, grid),
         quick=quick,
+        recipe=recipe,
     )
 
 

@@ -52,31 +52,28 @@ def match(truths: Sequence[Tokens], guesses: Sequence[Tokens]) -> list[int | Non
     return _pair_up(truths, guesses, _token_similarity)
 
 
-class Draws:
-    """Pairs truths with one draw from a pool after the other, as :func:`match` would.
-
-    How near each truth is to each sequence of the pool is worked out once, which makes the control
-    a hundred times as fast.
+def chance_overlaps(
+    truths: Sequence[Tokens], pool: Sequence[Tokens], draws: Sequence[Sequence[int]]
+) -> list[float]:
+    """Return, for each draw of guesses, the mean bag F1 of the pairs that :func:`match` makes.
 
     Args:
-        truths: what is to be paired; none may be empty.
-        pool: what is drawn from; none may be empty.
-        count: how many sequences a draw has.
+        truths: not empty, any of them.
+        pool: what is drawn from, no empty one.
+        draws: the guesses' places in ``pool``, at least one for each truth.
     """
-
-    def __init__(self, truths: Sequence[Tokens], pool: Sequence[Tokens], count: int) -> None:
-        order = sorted(range(len(pool)), key=lambda place: pool[place])
-        self._rank = {place: rank for rank, place in enumerate(order)}
-        rows, columns = sorted(truths), [pool[place] for place in order]
-        self._similarity = _token_similarity(rows, columns, min(len(truths), count))
-        self._bag = _bag_f1(rows, columns)
-
-    def overlap(self, draw: Sequence[int]) -> float:
-        """Return the mean bag F1 over the truths, for a draw of places in the pool."""
-        columns = sorted(self._rank[place] for place in draw)
-        rows, chosen = linear_sum_assignment(self._similarity[:, columns], maximize=True)
-        found = self._bag[:, columns][rows, chosen]
-        return fmean([*found.tolist(), *[0.0] * (len(self._bag) - len(found))])
+    ordered = sorted(truths)  # as match does: no tie is settled by an order that says nothing
+    ranked = sorted(range(len(pool)), key=lambda place: pool[place])
+    rank = {place: k for k, place in enumerate(ranked)}
+    overlap, accuracy, exact = _token_parts(ordered, [pool[place] for place in ranked])
+    means = []
+    for draw in draws:
+        some = sorted(rank[place] for place in draw)
+        weight = _weight(len(truths), len(some))
+        similarity = overlap[:, some] + accuracy[:, some] + weight * exact[:, some]
+        rows, columns = linear_sum_assignment(similarity, maximize=True)
+        means.append(fmean(overlap[:, some][rows, columns]))
+    return means
 
 
 def sample_metrics(pair: Pair, *, but_last: bool) -> dict[str, float]:
@@ -164,10 +161,11 @@ def _token_accuracy(truth: Tokens, guess: Tokens) -> float:
 def _rouge(truth: str, guess: str) -> dict[str, float]:
     """Return what rouge_score's RougeScorer gives, to the last bit, in a tenth of the time."""
     a, b = _words(truth), _words(guess)
-    twos = (Counter(pairwise(a)) & Counter(pairwise(b))).total()
     return {
         "rouge1": _f_measure((Counter(a) & Counter(b)).total(), len(a), len(b)),
-        "rouge2": _f_measure(twos, len(a) - 1, len(b) - 1),
+        "rouge2": _f_measure(
+            (Counter(pairwise(a)) & Counter(pairwise(b))).total(), len(a) - 1, len(b) - 1
+        ),
         "rougeL": _f_measure(_common(a, b), len(a), len(b)),
     }
 
@@ -212,20 +210,24 @@ def _pair_up(
     return chosen
 
 
-def _token_similarity(
-    truths: list[Tokens], guesses: list[Tokens], pairs: int | None = None
-) -> Matrix:
-    """Return (N, M) bag F1 + token accuracy + a weight on equality that no sum can outbid.
+def _token_similarity(truths: list[Tokens], guesses: list[Tokens]) -> Matrix:
+    """Return (N, M) bag F1 + token accuracy + a weight on equality that no sum can outbid."""
+    overlap, accuracy, exact = _token_parts(truths, guesses)
+    return overlap + accuracy + _weight(len(truths), len(guesses)) * exact
 
-    ``pairs``: how many pairs a sum has, where not all guesses are in it.
-    """
+
+def _token_parts(
+    truths: list[Tokens], guesses: list[Tokens]
+) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:
+    """Return bag F1, token accuracy, and whether they are equal, each (N, M)."""
     lengths, guess_lengths = _lengths(truths), _lengths(guesses).T  # (N, 1), (1, M)
     equal = _shared([list(enumerate(t)) for t in truths], [list(enumerate(g)) for g in guesses])
     exact: NDArray[np.bool_] = (equal == lengths) & (lengths == guess_lengths)
-    weight = (
-        2 * (min(len(truths), len(guesses)) if pairs is None else pairs) + 1
-    )  # every pair adds at most 1 + 1 besides
-    return _bag_f1(truths, guesses) + equal / lengths + weight * exact
+    return _bag_f1(truths, guesses), equal / lengths, exact
+
+
+def _weight(truths: int, guesses: int) -> int:
+    return 2 * min(truths, guesses) + 1  # every pair adds at most 1 + 1 besides
 
 
 def _word_similarity(truths: list[str], guesses: list[str]) -> Matrix:

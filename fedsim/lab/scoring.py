@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from fedsim.lab.intervals import Interval, cluster_interval
-from fedsim.lab.metrics import Draws, Pair, emitted_precision, match, sample_metrics
+from fedsim.lab.metrics import (
+    Pair,
+    chance_overlaps,
+    emitted_precision,
+    match,
+    sample_metrics,
+)
 from fedsim.lab.verdict import VERDICT_METRIC, Evidence, Verdict, decide
 from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
@@ -110,14 +116,15 @@ class Scorer:
         chance = random.Random(
             derive(self.seed, "chance", scored.row["round"], scored.row["client"])
         )
-        metrics: Samples = []
         count = max(len(truths), min(MOST, len(scored.row["sequences"])))
-        draws = Draws(truths, pool, count)
-        for number in range(max(20, min(200, 800 // count))):
-            draw = chance.choices(range(len(pool)), k=count)
-            if number < ROUGE_DRAWS:
-                metrics += self._metrics(truths, [pool[place] for place in draw])
-            scored.chance.append(draws.overlap(draw))
+        draws = [
+            chance.choices(range(len(pool)), k=count)
+            for _ in range(max(20, min(200, 800 // count)))
+        ]
+        scored.chance = chance_overlaps(truths, pool, draws)
+        metrics: Samples = []
+        for draw in draws[:ROUGE_DRAWS]:
+            metrics += self._metrics(truths, [pool[place] for place in draw])
         scored.controls["no_gradient"] = means(metrics) | {VERDICT_METRIC: fmean(scored.chance)}
 
     def _metrics(self, truths: list[Tokens], guesses: Sequence[Sequence[int]]) -> Samples:

@@ -18,6 +18,7 @@ from fedsim.files import make_directory, read_json, write_json
 from fedsim.lab.cells import how_it_ended
 from fedsim.lab.config import check
 from fedsim.lab.grid import Cell, Plan, digest
+from fedsim.lab.recipes import FILE, Recipe, read_recipe
 
 SCHEMA = 1
 PAUSE = 2.0  # seconds between writes of sweep.json
@@ -76,7 +77,12 @@ class SweepDirectory:
             axes=found["axes"],
             cells=cells,
             quick=found["quick"],
+            recipe=self.recipe(),
         )
+
+    def recipe(self) -> Recipe | None:
+        """Return the paper's figures, if this sweep is a recipe's."""
+        return read_recipe(self.root / FILE)
 
     def claim(self, plan: Plan) -> None:
         """Make sure that what is here is this sweep, or nothing.
@@ -146,6 +152,8 @@ class Ledger:
             "seeds": sorted({cell.config.seed for cell in plan.cells}),
             "base": dict(plan.base),
         }
+        if plan.recipe is not None:
+            write_json(directory.root / FILE, plan.recipe.model_dump(by_alias=True))
         self.save()
 
     def note(self, name: str, record: dict[str, Any]) -> None:

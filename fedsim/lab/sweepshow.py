@@ -72,13 +72,15 @@ def duration(seconds: float) -> str:
 
 def overview(directory: SweepDirectory, sweep: Mapping[str, Any]) -> dict[str, Any]:
     """Return what sweep.json says, and of each cell what its summary says."""
-    rows = []
+    rows, recipe = [], directory.recipe()
     for cell in sweep["cells"]:
+        beside = recipe.beside(cell["config"]) if recipe else None
         row = {key: value for key, value in cell.items() if key not in ("config", "training")}
         done = cell["status"] == "done"
         summary = read_json(directory.cell(cell["name"]) / "summary.json") if done else {}
         row["utility"] = summary.get("utility")
         row |= {key: summary.get(key, {}) for key in ("leakage", "verdicts")}
+        row["paper"] = beside.model_dump(exclude={"settings"}) if beside else None
         rows.append(row)
     head = {key: sweep[key] for key in ("schema", "name", "words", "quick", "axes", "seeds")}
     return {**head, "directory": str(directory.root), "table": str(directory.table), "cells": rows}
@@ -89,7 +91,7 @@ def print_sweep(sweep: Mapping[str, Any]) -> None:
     keys = list(sweep["axes"])
     console = Console(file=sys.stdout, highlight=False)
     columns = [key.rpartition(".")[2].replace("_", "\n") for key in keys]  # narrow
-    figures = ("attack", "exact", "tokens", "R-1", "utility", "s")
+    figures = ("attack", "exact", "tokens", "R-1", "paper's\nR-1", "utility", "s")
     table = Table(*columns, *figures, box=SIMPLE, padding=(0, 1, 0, 0), title="What leaks, by cell")
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
     for cell in sweep["cells"][:SHOWN]:
@@ -109,16 +111,17 @@ def print_sweep(sweep: Mapping[str, Any]) -> None:
 def _rows(cell: Mapping[str, Any]) -> list[list[Any]]:
     seconds = f"{cell['seconds']:.1f}"
     if cell["error"]:
-        return [["", "", "", "", "", seconds, Text("failed", "bold red")]]
+        return [["", "", "", "", "", "", seconds, Text("failed", "bold red")]]
     utility = cell["utility"]
     after = "-" if utility is None else f"{utility['after']:.3f}"
+    paper = "-" if cell["paper"] is None else f"{cell['paper']['rouge1']:.1f}"
     rows: list[list[Any]] = []
     for name, leakage in cell["leakage"].items():
         verdict = cell["verdicts"][name]["verdict"]
         found = [_mean(leakage, one, 2) for one in ("exact_match", "token_accuracy")]
         rouge = _mean(leakage, "rouge1", 1)
-        rows.append([name, *found, rouge, after, seconds, Text(verdict, STYLES[verdict])])
-    return rows or [["-", "-", "-", "-", after, seconds, ""]]
+        rows.append([name, *found, rouge, paper, after, seconds, Text(verdict, STYLES[verdict])])
+    return rows or [["-", "-", "-", "-", paper, after, seconds, ""]]
 
 
 def _mean(leakage: Mapping[str, Any], metric: str, digits: int) -> str:

@@ -10,10 +10,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from scipy.optimize import linear_sum_assignment
 
 from fedsim.lab.metrics import (
-    Draws,
     Pair,
     Tokens,
     bag_f1,
+    chance_overlaps,
     emitted_precision,
     match,
     paper_rouge,
@@ -323,20 +323,6 @@ def test_scoring_leaves_the_global_generators_alone() -> None:
     np.testing.assert_equal(np.random.get_state(legacy=False), legacy)
 
 
-@pytest.mark.parametrize("count", [1, 3, 7])
-def test_draws_from_a_pool_are_paired_as_match_pairs_them(count: int) -> None:
-    chance = random.Random(5)
-    pool = [tuple(chance.choices(range(6), k=chance.randint(1, 5))) for _ in range(40)]
-    truths = [*chance.sample(pool, 3), (9, 9), (0, 1)]
-    draws = Draws(truths, pool, count)
-    for _ in range(50):
-        draw = chance.choices(range(40), k=count)
-        guesses = [pool[place] for place in draw]
-        pairs = zip(truths, match(truths, guesses), strict=True)
-        expected = [0.0 if j is None else bag_f1(truth, guesses[j]) for truth, j in pairs]
-        assert draws.overlap(draw) == fmean(expected)
-
-
 def test_rouge_is_rouge_scores_to_the_last_bit() -> None:
     theirs = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
     draw = random.Random(7)
@@ -344,6 +330,24 @@ def test_rouge_is_rouge_scores_to_the_last_bit() -> None:
     texts = [" ".join(draw.choices(words, k=draw.randrange(12))) for _ in range(60)]
     texts += [" ".join(draw.choices(words, k=150)) for _ in range(4)]
     for truth, guess in itertools.product(texts, texts):
-        ours = rouge(truth, guess)
+        pair = Pair(truth=(1,), guess=(1,), truth_text=truth, guess_text=guess)
+        ours = sample_metrics(pair, but_last=False)
         for name, score in theirs.score(truth, guess).items():
             assert ours[name] == 100 * score.fmeasure
+
+
+def test_chance_overlaps_are_those_of_matching_each_draw() -> None:
+    draw = random.Random(3)
+    for size in (1, 2, 5, 9):
+        tokens = [tuple(draw.choices(range(6), k=draw.randrange(1, 6))) for _ in range(40)]
+        truths = tokens[:size]
+        pool = [*tokens[size:], *truths[: max(1, size // 2)]]  # an exact pair outbids others
+        draws = [draw.choices(range(len(pool)), k=size + extra) for extra in (0, 0, 3, 7)]
+        naive = []
+        for places in draws:
+            guesses = [pool[place] for place in places]
+            chosen = match(truths, guesses)
+            pairs = [(t, guesses[j]) for t, j in zip(truths, chosen, strict=True) if j is not None]
+            assert len(pairs) == len(truths)
+            naive.append(fmean(bag_f1(t, g) for t, g in pairs))
+        assert chance_overlaps(truths, pool, draws) == naive

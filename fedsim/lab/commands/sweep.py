@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   fedsim sweep experiment.toml training.local_epochs=1,5,10 training.learning_rate=1e-4,1e-3
   fedsim sweep experiment.toml defense=none,topk defense.fraction=0.1,0.01 seed=1,2,3 --jobs 2
   fedsim sweep experiment.toml 'defense=none,{name="topk", fraction=0.1}' --out runs/defenses
+  fedsim sweep examples/recipes/dager-table2-small.toml     a paper's table, beside ours
   fedsim sweep --out runs/defenses --resume         go on; so does the same command again
 A finished cell is never run again; one that failed is a row with its error, and is tried again by
 the next call. Cells that differ in their attacks only train once.
@@ -81,6 +82,7 @@ def _sweep(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> "Plan":
     from fedsim.lab.config import QUICK_START, read_toml
     from fedsim.lab.grid import make_plan
+    from fedsim.lab.recipes import recipe_of
     from fedsim.lab.sweepdir import SweepDirectory
 
     if options.resume:
@@ -89,7 +91,9 @@ def _plan(options: argparse.Namespace) -> "Plan":
         return SweepDirectory(options.out).plan()
     words = list(options.words)
     path = Path(words.pop(0)) if words and "=" not in words[0] else QUICK_START
-    return make_plan(read_toml(path), words, quick=options.quick)
+    base, recipe = read_toml(path), recipe_of(path)
+    words = words if recipe is None else recipe.words(words)
+    return make_plan(base, words, quick=options.quick, recipe=recipe)
 
 
 def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: dict[str, Any]) -> int:

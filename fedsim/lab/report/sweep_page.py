@@ -11,6 +11,7 @@ import tomli_w
 from fedsim.errors import BadInput
 from fedsim.lab.config import Config, check
 from fedsim.lab.grid import label
+from fedsim.lab.recipes import Recipe
 from fedsim.lab.report import evidence, words
 from fedsim.lab.report.canvas import Plot
 from fedsim.lab.report.evidence import Row
@@ -21,6 +22,7 @@ from fedsim.lab.report.tail import manifest_facts
 from fedsim.lab.report.words import percent
 from fedsim.lab.results import Cell, Sweep, read_cells, read_sweep
 from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.sweepdir import SweepDirectory
 from fedsim.lab.verdict import VERDICT_METRIC
 
 TEXTS = 60  # of all cells together
@@ -37,6 +39,7 @@ class Gathered:
     ran: Sequence[Ran]
     settings: Sequence[Setting]
     metric: str  # of the utility; "" where none was measured
+    recipe: Recipe | None
 
     @property
     def attacks(self) -> list[str]:
@@ -70,6 +73,7 @@ def sweep_page(directory: Path, *, redact: bool) -> Page:
             _what(it),
             _leakage(it),
             _trade(it),
+            *_paper(it),
             evidence.texts_section(_texts(it, rows, redact=redact), rows, redact=redact, once=True),
             evidence.private_section([_private(it, name) for name in it.attacks]),
             evidence.controls_section([_controls(it, name) for name in it.attacks]),
@@ -113,6 +117,7 @@ def _gather(directory: Path) -> Gathered:
         ran=ran,
         settings=together(ran, metric),
         metric=metric,
+        recipe=SweepDirectory(directory).recipe(),
     )
 
 
@@ -255,6 +260,48 @@ def _settings_table(it: Gathered) -> Table:
         ],
         rows=rows,
     )
+
+
+def _paper(it: Gathered) -> list[Section]:
+    """Return the paper's figures beside ours, where the sweep is a recipe's."""
+    recipe = it.recipe
+    if recipe is None:
+        return []
+    rows = []
+    configs = {cell.name: cell.config for cell in it.sweep.cells}
+    for one in it.ran:
+        row = recipe.beside(configs[one.cell.name])
+        ours = one.cell.summary.leakage.get(recipe.attack, {}) if one.cell.summary else {}
+        if row is not None:
+            values: list[Any] = []
+            for name, theirs in (("rouge1", row.rouge1), ("rouge2", row.rouge2)):
+                found = ours.get(name)
+                spread = [None] * 3 if found is None else [found.mean, found.low, found.high]
+                values += [theirs, *spread]
+            settings = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in row.settings.items())
+            rows.append([settings, one.cell.seed, *values])
+    table = Table(
+        name="paper",
+        caption=f"{recipe.attack}: the paper's figures beside ours, ROUGE F x 100",
+        columns=[
+            *("setting", "seed", "R-1, paper", "R-1, ours", "low", "high"),
+            *("R-2, paper", "R-2, ours", "low", "high"),
+        ],
+        rows=rows,
+        digits=1,
+    )
+    return [
+        Section(
+            anchor="paper",
+            title="Beside the paper",
+            words=[
+                f"{recipe.paper}, {recipe.table}.",
+                f"The paper: {recipe.setup}",
+                f"Here differs: {recipe.differs}",
+            ],
+            tables=[table],
+        )
+    ]
 
 
 def _texts(it: Gathered, rows: Sequence[Row], *, redact: bool) -> list[Sample]:
