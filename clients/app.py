@@ -10,7 +10,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.data import DataSettings, load_corpus, shards
+from clients.data import Corpus, DataSettings, load_corpus, shards
 from clients.training import LocalTraining, threads
 from defenses import Defense
 from fedsim.errors import BadInput, ClientFailure
@@ -64,10 +64,21 @@ def encode(
 
 
 @functools.lru_cache(maxsize=1)
-def _shards(
+def cached_corpus(data: DataSettings, seed: int) -> Corpus:
+    """Return this process's one corpus: the cells of a sweep read it once."""
+    return load_corpus(data, seed)
+
+
+@functools.lru_cache(maxsize=1)
+def cached_shards(
     data: DataSettings, clients: int, seed: int
 ) -> list[tuple[list[str], list[int | None]]]:
-    parts = shards(load_corpus(data, seed).train, data, clients, seed)
+    """Return each client's texts and labels.
+
+    Raises:
+        BadInput: the rows cannot be divided so that every client has one.
+    """
+    parts = shards(cached_corpus(data, seed).train, data, clients, seed)
     return [
         (
             list(part["text"]),
@@ -77,11 +88,19 @@ def _shards(
     ]
 
 
-@functools.lru_cache(maxsize=256)
 def client_examples(settings: ClientSettings, client: int) -> Examples:
     """Return all that ``client`` holds, as token ids."""
-    texts, labels = _shards(settings.data, settings.clients, settings.seed)[client]
-    examples = encode(cached_adapter(settings.model), texts, labels, settings.max_length)
+    return _examples(
+        settings.model, settings.data, settings.max_length, settings.clients, settings.seed, client
+    )
+
+
+@functools.lru_cache(maxsize=256)  # by what they depend on, which many cells of a sweep share
+def _examples(
+    model: ModelSpec, data: DataSettings, max_length: int, clients: int, seed: int, client: int
+) -> Examples:
+    texts, labels = cached_shards(data, clients, seed)[client]
+    examples = encode(cached_adapter(model), texts, labels, max_length)
     if not len(examples):
         raise BadInput(f"data.name: client {client} holds no text long enough to train on")
     return examples

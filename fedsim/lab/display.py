@@ -4,8 +4,6 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
-from itertools import takewhile
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -16,6 +14,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.lab.marks import marked
 from fedsim.lab.scoring import Scored
 from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
@@ -163,26 +162,12 @@ class SideBySide:
     def _marked(self, truth: Tokens, guess: Tokens) -> tuple[Text, Text]:
         """Return both texts: equal tokens green, others underlined or struck out in red."""
         left, right = Text(), Text()
-        blocks = SequenceMatcher(a=truth, b=guess, autojunk=False).get_opcodes()
-        for kind, a0, a1, b0, b1 in blocks:
-            same = kind == "equal"
-            left.append(self._decode(truth, a0, a1), style="green" if same else "underline")
-            right.append(self._decode(guess, b0, b1), style="green" if same else "red strike")
+        ours, theirs = marked(self._tokenizer, truth, guess)
+        for one in ours:
+            left.append(printable(one.text), style="green" if one.matched else "underline")
+        for one in theirs:
+            right.append(printable(one.text), style="green" if one.matched else "red strike")
         return left, right
-
-    def _decode(self, tokens: Tokens, start: int, end: int) -> str:
-        """Return the text of ``tokens[start:end]`` with the spaces it has in its sentence."""
-        whole = str(self._tokenizer.decode(list(tokens)))
-        return printable(whole[self._reach(tokens, start, whole) : self._reach(tokens, end, whole)])
-
-    def _reach(self, tokens: Tokens, end: int, whole: str) -> int:
-        """Return how many characters of ``whole`` the first ``end`` tokens make, no half ones."""
-        if end == len(tokens):
-            return len(whole)
-        part = str(self._tokenizer.decode(list(tokens[:end])))
-        return sum(
-            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(part, whole, strict=False))
-        )
 
 
 def printable(text: str) -> str:

@@ -15,6 +15,7 @@ from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.prepare import Experiment, server_settings
 from fedsim.lab.rundir import RunDirectory, checksum
 from fedsim.lab.scoring import Scored, Scorer
+from fedsim.lab.trackers import track
 from fedsim.lab.utility import METRICS, utility
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter, load_adapter
@@ -108,19 +109,27 @@ def run_experiment(
     else:
         run.forget_after(start.round)
     write_lines(run.vault / "pool.jsonl", [{"tokens": list(one)} for one in experiment.pool])
-    runner = Runner(
+    runner = attack_runner(experiment, run, display, quick=quick)
+    recorder = Recorder(experiment=experiment, run=run, runner=runner, display=display)
+    if start.round < config.federation.rounds:
+        _run_rounds(experiment, run, start, recorder)
+    return summarize(experiment, run, quick=quick)
+
+
+def attack_runner(
+    experiment: Experiment, run: RunDirectory, display: Display, *, quick: bool
+) -> Runner:
+    """Return what runs the experiment's attacks and notes their guesses in ``run``."""
+    adapter = experiment.adapter
+    return Runner(
         planned=experiment.planned,
         adapter=load_adapter(adapter.spec).to(adapter.device),  # a workspace no client shares
-        seed=config.seed,
+        seed=experiment.config.seed,
         vault=VaultReader(run.vault),
         controls=not quick,
         note=lambda row: run.append("reconstructions.jsonl", row),
         display=display,
     )
-    recorder = Recorder(experiment=experiment, run=run, runner=runner, display=display)
-    if start.round < config.federation.rounds:
-        _run_rounds(experiment, run, start, recorder)
-    return summarize(experiment, run, quick=quick)
 
 
 def _run_rounds(
@@ -188,6 +197,7 @@ def summarize(
         "notes": scorer.notes(scores),
     }
     write_json(run.root / "summary.json", summary)
+    track(run, summary, config.tracker)
     return summary, scores
 
 

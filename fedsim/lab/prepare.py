@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from clients import DataSettings
-from clients.app import cached_adapter, encode
-from clients.data import Corpus, load_corpus, shards
+from clients.app import cached_adapter, cached_corpus, cached_shards, encode
+from clients.data import Corpus
 from defenses import Defense, defense_table
 from fedsim.errors import BadInput
 from fedsim.lab.attacking import PlannedAttack, plan
 from fedsim.lab.config import Config
 from fedsim.lab.controls import OWN_TEXTS, own_sequences
+from fedsim.lab.trackers import check_trackers
 from fedsim.messages import Tokens
 from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
 from fedsim.plugins import make
@@ -76,14 +77,15 @@ def prepare(config: Config) -> Experiment:
     Raises:
         BadInput: one line that names the key, what came and what is allowed.
     """
+    check_trackers(config.tracker)
     planned = plan(config.attack)
     defenses = [
         make("defense", one.name, defense_table(), one.parameters) for one in config.defense
     ]
     make_strategy(config.federation.strategy, config.federation.strategy_options)
     cached_adapter(model_spec(config, 2))  # before the data: its errors are the likeliest
-    corpus = load_corpus(data_settings(config), config.seed)
-    shards(corpus.train, data_settings(config), config.federation.clients, config.seed)
+    corpus = cached_corpus(data_settings(config), config.seed)
+    cached_shards(data_settings(config), config.federation.clients, config.seed)
     labels = len(corpus.label_names)
     if config.model.task == "classification" and labels < 2:
         raise BadInput(

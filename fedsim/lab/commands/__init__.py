@@ -1,8 +1,16 @@
 """The commands, one a file; each module's ``add`` puts its parser among the others."""
 
-from fedsim.lab.commands import attack, list, run
+from fedsim.lab.commands import attack, compare, gate, list, report, run, sweep
 
-COMMANDS = {"run": run.add, "attack": attack.add, "list": list.add}
+COMMANDS = {
+    "run": run.add,
+    "sweep": sweep.add,
+    "compare": compare.add,
+    "attack": attack.add,
+    "report": report.add,
+    "gate": gate.add,
+    "list": list.add,
+}
 """How each command adds itself to the parser, in the order of ``--help``."""
 
 __all__ = ["COMMANDS"]
