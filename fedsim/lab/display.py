@@ -118,10 +118,15 @@ def print_summary(
         print_table(summary)
     utility = summary.get("utility")
     if utility:
-        line = f"Utility ({utility['metric']}): {utility['before']:.3f} before the first round, "
-        Console(file=sys.stdout, highlight=False).print(
-            f"{line}{utility['after']:.3f} after the last"
-        )
+        print_utility(utility)
+
+
+def print_utility(utility: Mapping[str, Any]) -> None:
+    """Print each metric of the global model, before the first round and after the last."""
+    measured = {utility["metric"]: utility, **utility.get("others", {})}
+    parts = [f"{name} {one['before']:.3f} -> {one['after']:.3f}" for name, one in measured.items()]
+    line = f"Utility, before the first round -> after the last: {', '.join(parts)}"
+    Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
 
 
 def _number(value: float | None, digits: int) -> str:

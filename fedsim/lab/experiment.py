@@ -15,9 +15,9 @@ from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.prepare import Experiment, server_settings
 from fedsim.lab.rundir import RunDirectory, checksum
 from fedsim.lab.scoring import Scored, Scorer
-from fedsim.lab.utility import METRICS, utility
+from fedsim.lab.utility import METRICS, course, utility
 from fedsim.messages import Broadcast, Update
-from fedsim.models import ModelAdapter, load_adapter
+from fedsim.models import load_adapter
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
@@ -68,9 +68,11 @@ class Recorder:
         if progress.round in done:  # where a resumed run begins
             return
         measured = utility(adapter, progress.parameters, held_out) if len(held_out) else None
+        name = METRICS[adapter.spec.task]
         row = {
             "round": progress.round,
-            "utility": measured,
+            "utility": None if measured is None else measured[name],
+            "measures": measured,
             "checksum": self.checksum,
             "seconds": round(time.perf_counter() - self.started, 3),
             **self.round,
@@ -78,8 +80,7 @@ class Recorder:
         self.run.append("rounds.jsonl", row)
         self.run.save(progress)  # last: a round without a checkpoint is run again, and noted again
         self.started, self.round = time.perf_counter(), {}
-        name = METRICS[adapter.spec.task]
-        shown = "" if measured is None else f", {name} {measured:.3f}"
+        shown = "" if measured is None else f", {name} {measured[name]:.3f}"
         for one in row.get("failures", []):
             reason = last_line(one["error"])
             self.display.say(f"round {progress.round}: client {one['client']} failed: {reason}")
@@ -174,7 +175,7 @@ def summarize(
         "engine": config.federation.engine,
         "rounds": config.federation.rounds,
         "seconds": round(sum(row["seconds"] for row in rounds), 3),
-        "utility": _utility(adapter, rounds),
+        "utility": course(adapter.spec.task, rounds),
         "guarantee": next((vars(one) for one in guarantees if one), None),
         "attacks": [scorer.entry(one) for one in scores],
         "leakage": leakage,
@@ -189,15 +190,3 @@ def summarize(
     }
     write_json(run.root / "summary.json", summary)
     return summary, scores
-
-
-def _utility(adapter: ModelAdapter, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    values = [row["utility"] for row in rounds]
-    if any(value is None for value in values):
-        return None
-    return {
-        "metric": METRICS[adapter.spec.task],
-        "before": values[0],
-        "after": values[-1],
-        "per_round": values[1:],
-    }
