@@ -82,7 +82,7 @@ def print_table(summary: Mapping[str, Any]) -> None:
         accuracy = found.get("token_accuracy_but_last", found.get("token_accuracy"))
         table.add_row(
             str(one["round"]),
-            str(one["client"]),
+            str(one["client"]) if "clients" not in one else f"sum of {len(one['clients'])}",
             one["attack"],
             str(one["samples"] or "?"),
             _number(exact, 2),

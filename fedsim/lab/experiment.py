@@ -9,7 +9,7 @@ from clients import ClientSettings, build_client_app
 from clients.training import best_threads
 from fedsim.errors import RunFailed
 from fedsim.files import write_json, write_lines
-from fedsim.lab.attacking import Runner
+from fedsim.lab.attacking import Clients, Runner
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.prepare import Experiment, server_settings
@@ -22,6 +22,14 @@ from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
 from server.tap import last_line
+
+
+def whose(exchange: Exchange) -> Clients:
+    """Return the client whose update was received, or those whose sum it is."""
+    if exchange.cohort:
+        return exchange.cohort
+    assert exchange.client is not None  # the lab's grid knows every node's client
+    return (exchange.client,)
 
 
 @dataclass(kw_only=True)
@@ -40,18 +48,18 @@ class Recorder:
         """Note who answered, then attack what they sent (a tap's hook)."""
         answered = [one for one in exchanges if one.received is not None]
         self.round = {
-            "clients": [one.client for one in answered],
+            "clients": [client for one in answered for client in whose(one)],
             "failures": [
                 {"client": one.client, "error": one.error} for one in exchanges if one.error
             ],
         }
-        seen: list[tuple[int, Broadcast, Update]] = []
+        seen: list[tuple[Clients, Broadcast, Update]] = []
         for one in answered:
-            assert one.received is not None and one.client is not None
-            wanted = any(a.wants(one.round, one.client) for a in self.experiment.planned)
+            assert one.received is not None
+            wanted = any(a.wants(one.round, whose(one)) for a in self.experiment.planned)
             if wanted:
                 sent = seen[0][1] if seen else read_broadcast(one.sent, one.round)
-                seen.append((one.client, sent, read_update(one.received, sent)))
+                seen.append((whose(one), sent, read_update(one.received, sent)))
         self.runner.attack_round(seen)
 
     def after_round(self, progress: Progress) -> None:

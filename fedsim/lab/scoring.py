@@ -74,7 +74,8 @@ class Scorer:
 
     def _one(self, row: Row, rows: Sequence[Row]) -> Scored:
         scored = Scored(row=row)
-        truth = self.vault.truth(row["round"], row["client"]) if self.vault else None
+        clients = row.get("clients", [row["client"]])  # several: their sum was attacked
+        truth = self.vault.truth(row["round"], *clients) if self.vault else None
         truths = self._clean(truth.sequences) if truth else []
         if not truths:
             scored.reason = "No truth is known for this update."
@@ -209,6 +210,7 @@ class Scorer:
             "knowledge": row["knowledge"],
             "round": row["round"],
             "client": row["client"],
+            **({"clients": row["clients"]} if "clients" in row else {}),
             "samples": len(scored.samples),
             "seconds": row["seconds"],
             "verdict": scored.verdict,

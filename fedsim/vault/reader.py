@@ -22,8 +22,18 @@ class VaultReader:
 
     root: Path
 
-    def truth(self, round_: int, client: int) -> Truth | None:
-        """Return the truth of one client in one round, or None where none was noted."""
+    def truth(self, round_: int, *clients: int) -> Truth | None:
+        """Return what ``clients`` trained on in one round, or None where one's was not noted."""
+        parts = [self._one(round_, client) for client in clients]
+        known = [one for one in parts if one is not None]
+        if len(known) < len(parts):
+            return None
+        return Truth(
+            sequences=tuple(tokens for one in known for tokens in one.sequences),
+            labels=tuple(label for one in known for label in one.labels),
+        )
+
+    def _one(self, round_: int, client: int) -> Truth | None:
         path = self.root / f"round={round_}" / f"client={client}.jsonl"
         if not path.exists():
             return None
