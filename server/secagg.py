@@ -21,6 +21,8 @@ from fedsim.messages import Parameters, Update
 from fedsim.wire import read_own_update, sum_content
 from server.grids import GridProxy
 
+LINEAR = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi")
+"""The strategies that need no more than a mean."""
 FEWEST = 3  # clients: of two, either one knows the other's update by the sum
 
 

@@ -38,6 +38,7 @@ class ModelAdapter(ABC):
     groups: ClassVar[Mapping[str, tuple[str, ...]]]  # what "freeze" can name, as patterns
     attention: ClassVar[tuple[str, ...]]  # LoRA's default targets
     reads: ClassVar[Mapping[Place, tuple[Projection, ...]]]  # a block's weights by what they read
+    dropouts: ClassVar[tuple[str, ...]]  # the config's rates of dropout
     stack: ClassVar[str]  # the last part of the name of the list of blocks
 
     def __init__(
@@ -142,6 +143,9 @@ class ModelAdapter(ABC):
         config.pad_token_id = self.pad
         if self.spec.task == "classification":
             config.num_labels = self.spec.num_labels
+        if self.spec.dropout is not None:
+            for name in self.dropouts:
+                setattr(config, name, self.spec.dropout)
         how: dict[str, Any] = {"attn_implementation": "eager", "dtype": torch.float32}
         if self.spec.weights == "random":
             return cast(PreTrainedModel, kind._from_config(config, **how))  # type: ignore[no-untyped-call]
