@@ -16,6 +16,7 @@ from fedsim.lab.prepare import Experiment, server_settings
 from fedsim.lab.rundir import RunDirectory, checksum
 from fedsim.lab.scoring import Scored, Scorer
 from fedsim.lab.utility import METRICS, utility
+from fedsim.lab.wire import guarantee, stop_where_a_defense_failed, wire
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter, load_adapter
 from fedsim.vault.reader import VaultReader
@@ -38,6 +39,7 @@ class Recorder:
 
     def watch(self, exchanges: Sequence[Exchange]) -> None:
         """Note who answered, then attack what they sent (a tap's hook)."""
+        stop_where_a_defense_failed(self.run, exchanges)
         answered = [one for one in exchanges if one.received is not None]
         self.round = {
             "clients": [one.client for one in answered],
@@ -130,7 +132,10 @@ def _run_rounds(
     federation = config.federation
     hooks = [Capture(run.captures, model=adapter.spec.as_dict())] if federation.capture else []
     server = build_server_app(
-        server_settings(config), start, [*hooks, recorder.watch], recorder.after_round
+        server_settings(config, experiment.training),
+        start,
+        [*hooks, recorder.watch],
+        recorder.after_round,
     )
     settings = ClientSettings(
         model=adapter.spec,
@@ -166,7 +171,6 @@ def summarize(
     scores = scorer.score(run.rows("reconstructions.jsonl"))
     leakage, verdicts = scorer.leakage(scores)
     rounds = run.rows("rounds.jsonl")
-    guarantees = [one.guarantee() for one in experiment.defenses]
     summary: dict[str, Any] = {
         "schema": 1,
         "name": config.name,
@@ -175,7 +179,8 @@ def summarize(
         "rounds": config.federation.rounds,
         "seconds": round(sum(row["seconds"] for row in rounds), 3),
         "utility": _utility(adapter, rounds),
-        "guarantee": next((vars(one) for one in guarantees if one), None),
+        "guarantee": guarantee(experiment, run),
+        "wire": wire(experiment, run),
         "attacks": [scorer.entry(one) for one in scores],
         "leakage": leakage,
         "verdicts": verdicts,
