@@ -76,9 +76,7 @@ class TruncatedSVD(Defense):
 
 
 def low_rank(matrix: Tensor, rank: int) -> Tensor:
-    """Return the matrix of at most ``rank`` that is nearest to ``matrix`` in Frobenius norm.
-
-    """
+    """Return the matrix of at most ``rank`` that is nearest to ``matrix`` in Frobenius norm."""
     tall = _tall(matrix)
     directions = torch.linalg.eigh(tall.T @ tall).eigenvectors[:, -rank:]  # (K, rank), ascending
     near = tall @ directions @ directions.T

@@ -20,6 +20,7 @@ from fedsim.errors import ClientFailure
 from fedsim.messages import Parameters, Update
 from fedsim.wire import read_own_update, sum_content
 from server.grids import GridProxy
+from server.tap import last_line
 
 LINEAR = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi")
 """The strategies that need no more than a mean."""
@@ -51,8 +52,12 @@ class SecureSum(GridProxy):
         answered.sort(key=lambda one: place[one.metadata.reply_to_message_id])
         failed = [one for one in replies if one.has_error()]
         if len(answered) < FEWEST:
+            reasons = [
+                f"; {last_line(one.error.reason or 'no reason given')}" for one in failed[:1]
+            ]
             raise ClientFailure(
                 f"secure aggregation needs the answers of {FEWEST} clients, got {len(answered)}"
+                + "".join(reasons)
             )
         nodes = [one.metadata.src_node_id for one in answered]
         updates = [read_own_update(one.content) for one in answered]

@@ -1,7 +1,7 @@
 """The main job: federated rounds, a curious server, attacks, scores."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from fedsim.lab.prepare import Experiment, server_settings
 from fedsim.lab.rundir import RunDirectory, checksum
 from fedsim.lab.scoring import Scored, Scorer
 from fedsim.lab.utility import METRICS, course, utility
+from fedsim.lab.wire import guarantee, stop_where_a_defense_failed, wire
 from fedsim.messages import Broadcast, Update
 from fedsim.models import load_adapter
 from fedsim.vault.reader import VaultReader
@@ -46,6 +47,7 @@ class Recorder:
 
     def watch(self, exchanges: Sequence[Exchange]) -> None:
         """Note who answered, then attack what they sent (a tap's hook)."""
+        stop_where_a_defense_failed(self.run, exchanges)
         answered = [one for one in exchanges if one.received is not None]
         self.round = {
             "clients": [client for one in answered for client in whose(one)],
@@ -139,7 +141,10 @@ def _run_rounds(
     federation = config.federation
     hooks = [Capture(run.captures, model=adapter.spec.as_dict())] if federation.capture else []
     server = build_server_app(
-        server_settings(config), start, [*hooks, recorder.watch], recorder.after_round
+        server_settings(experiment),
+        start,
+        [*hooks, recorder.watch],
+        recorder.after_round,
     )
     settings = ClientSettings(
         model=adapter.spec,
@@ -175,7 +180,6 @@ def summarize(
     scores = scorer.score(run.rows("reconstructions.jsonl"))
     leakage, verdicts = scorer.leakage(scores)
     rounds = run.rows("rounds.jsonl")
-    guarantees = [one.guarantee() for one in experiment.defenses]
     summary: dict[str, Any] = {
         "schema": 1,
         "name": config.name,
@@ -184,7 +188,8 @@ def summarize(
         "rounds": config.federation.rounds,
         "seconds": round(sum(row["seconds"] for row in rounds), 3),
         "utility": course(adapter.spec.task, rounds),
-        "guarantee": next((vars(one) for one in guarantees if one), None),
+        "guarantee": guarantee(experiment, run),
+        "wire": wire(experiment, run),
         "attacks": [scorer.entry(one) for one in scores],
         "leakage": leakage,
         "verdicts": verdicts,

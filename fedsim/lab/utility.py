@@ -16,9 +16,7 @@ BATCH = 32
 METRICS = {"classification": "accuracy", "causal-lm": "perplexity", "masked-lm": "perplexity"}
 
 
-def utility(
-    adapter: ModelAdapter, parameters: Parameters, held_out: Examples
-) -> dict[str, float]:
+def utility(adapter: ModelAdapter, parameters: Parameters, held_out: Examples) -> dict[str, float]:
     """Return how good the model is on ``held_out``, by metric; first the task's own of ``METRICS``.
 
     Classification: ``accuracy``, ``f1`` (the mean over classes) in [0, 1], ``mcc`` (Matthews'

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedsim.errors import MalformedMessage
-from fedsim.files import read_lines
+from fedsim.files import read_json, read_lines
 from fedsim.messages import Tokens
+from fedsim.vault import audit_path
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,8 @@ class VaultReader:
             return Truth(sequences=sequences, labels=tuple(row.get("label") for row in rows))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MalformedMessage(f"{path}: each line needs a list 'tokens': {error!r}") from error
+
+    def measured(self, round_: int, client: int) -> dict[str, Any] | None:
+        """Return what the wire audit found of this client's update, or None where it found none."""
+        path = audit_path(self.root, round_, client)
+        return dict(read_json(path)) if path.exists() else None

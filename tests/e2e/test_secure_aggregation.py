@@ -64,13 +64,13 @@ def legacy_app(own: ClientSettings, updates: dict[int, Update]) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         client = int(context.node_config[PARTITION])
         sent = parameters_to_ndarrays(recorddict_to_fitins(message.content, True).parameters)
-        weights = {name: torch.from_numpy(one.copy()) for name, one in zip(names, sent)}
+        weights = {
+            name: torch.from_numpy(one.copy()) for name, one in zip(names, sent, strict=True)
+        }
         update = client_update(own, client, Broadcast(round=1, parameters=weights, config=config))
         updates[client] = update
         moved = [(weights[name] + update.tensors[name]).numpy() for name in names]
-        result = FitRes(
-            Status(Code.OK, ""), ndarrays_to_parameters(moved), update.num_examples, {}
-        )
+        result = FitRes(Status(Code.OK, ""), ndarrays_to_parameters(moved), update.num_examples, {})
         return Message(fitres_to_recorddict(result, False), reply_to=message)
 
     return app
@@ -130,9 +130,7 @@ def test_under_secaggplus_the_tap_sees_masked_vectors_and_the_sum_is_the_ideal_o
     vectors = masked(seen)
     assert sorted(vectors) == sorted(updates) == list(range(CLIENTS))
     for client, update in updates.items():
-        for (name, tensor), vector in zip(
-            update.tensors.items(), vectors[client][1:], strict=True
-        ):
+        for (name, tensor), vector in zip(update.tensors.items(), vectors[client][1:], strict=True):
             assert vector.shape == tuple(tensor.shape)
             if tensor.numel() < 10_000:
                 continue
