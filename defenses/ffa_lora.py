@@ -20,7 +20,7 @@ DOWN = "*.lora_A.*"  # peft's name of A
 
 @dataclass(frozen=True, kw_only=True)
 class FFALoRA(LoRA):
-    """Train B of adapters of ``rank`` on the modules called ``targets``, and a classifier's head."""
+    """Train B of adapters of ``rank`` on the modules called ``targets``, and the head."""
 
     @override
     def configure(

@@ -1,9 +1,9 @@
 """Send fewer bits an entry.
 
-Source:      Alistarh et al., "QSGD", NeurIPS 2017, arXiv:1610.02132, sec. 3.1: stochastic rounding to
-             evenly spaced levels, unbiased; here the scale is each tensor's largest magnitude, as
-             in the int8 of deep-learning hardware. Stochastic rounding between neighbouring floats:
-             Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015,
+Source:      Alistarh et al., "QSGD", NeurIPS 2017, arXiv:1610.02132, sec. 3.1: stochastic rounding
+             to evenly spaced levels, unbiased; here the scale is each tensor's largest magnitude,
+             as in the int8 of deep-learning hardware. Stochastic rounding between neighbouring
+             floats: Gupta et al., "Deep Learning with Limited Numerical Precision", ICML 2015,
              arXiv:1502.02551, sec. 3.
 Guarantee:   none; this is compression, and any protection is incidental.
 Deviations:  QSGD scales by a bucket's norm.

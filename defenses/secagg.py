@@ -1,7 +1,7 @@
 """Let the server have the sum of the clients' updates and none of them.
 
-Source:      Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning",
-             CCS 2017, as its ideal functionality (server/secagg.py).
+Source:      Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine
+             Learning", CCS 2017, as its ideal functionality (server/secagg.py).
 Guarantee:   none: the sum is the update of a larger batch, and gives no sentence any noise.
 Deviations:  the protocol's rounding to integers is not simulated; Flower's SecAgg+ runs in a test.
 """
