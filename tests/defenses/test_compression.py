@@ -255,9 +255,9 @@ def test_an_honest_update_passes_and_another_does_not(defense: Defense) -> None:
     with pytest.raises(DefenseFailed, match="sends nothing"):
         defense.audit(raw, {name: torch.zeros_like(one) for name, one in good.items()})
     if not isinstance(defense, Quantize):  # float32 is within the error of a float
-        with pytest.raises(DefenseFailed, match="sends|kept"):
+        with pytest.raises(DefenseFailed, match=r"sends|kept"):
             defense.audit(raw, raw)
-    with pytest.raises(DefenseFailed, match="sends|kept"):
+    with pytest.raises(DefenseFailed, match=r"sends|kept"):
         defense.audit(raw, {**good, "b.weight": good["b.weight"].flip(0)})
 
 
@@ -285,15 +285,15 @@ def test_each_claim_that_is_broken_is_named() -> None:
     with pytest.raises(DefenseFailed, match="entries that are not the update's"):
         masked = sent(RandomMask(fraction=0.4), raw)
         RandomMask(fraction=0.4).audit(raw, {k: 0.4 * v for k, v in masked.items()})
-    with pytest.raises(DefenseFailed, match="more of 'b.weight' than its signs"):
+    with pytest.raises(DefenseFailed, match=r"more of 'b.weight' than its signs"):
         Sign().audit(raw, raw)
-    with pytest.raises(DefenseFailed, match="'b.weight' with an error of"):
+    with pytest.raises(DefenseFailed, match=r"'b.weight' with an error of"):
         Quantize(dtype="int8").audit(raw, sent(Quantize(dtype="int4"), raw))
     with pytest.raises(DefenseFailed, match="too many levels"):
         Quantize(dtype="int4").audit(
             {"w": torch.linspace(-1.0, 1.0, 99)}, {"w": torch.linspace(-1.0, 1.0, 99)}
         )
-    with pytest.raises(DefenseFailed, match="'b.weight' at more than rank 2"):
+    with pytest.raises(DefenseFailed, match=r"'b.weight' at more than rank 2"):
         TruncatedSVD(rank=2).audit(raw, raw)
     with pytest.raises(DefenseFailed, match="less well than rank 2 can"):
         low = sent(TruncatedSVD(rank=2), raw)
