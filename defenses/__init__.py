@@ -1,10 +1,11 @@
 """Defenses: one mechanism a file."""
 
 from defenses.base import Defense, Guarantee
+from defenses.dp_sgd import DPSGD
 from defenses.none import NoDefense
 from fedsim.plugins import table
 
-DEFENSES: dict[str, type[Defense]] = {"none": NoDefense}
+DEFENSES: dict[str, type[Defense]] = {"dp-sgd": DPSGD, "none": NoDefense}
 
 
 def defense_table() -> dict[str, type[Defense]]:
@@ -12,4 +13,4 @@ def defense_table() -> dict[str, type[Defense]]:
     return table("fedsim.defenses", Defense, DEFENSES)
 
 
-__all__ = ["DEFENSES", "Defense", "Guarantee", "NoDefense", "defense_table"]
+__all__ = ["DEFENSES", "DPSGD", "Defense", "Guarantee", "NoDefense", "defense_table"]
