@@ -1,6 +1,7 @@
 """Defenses: one mechanism a file."""
 
 from defenses.base import Defense, Guarantee
+from defenses.dp_sgd import DPSGD
 from defenses.dropout import Dropout
 from defenses.ffa_lora import FFALoRA
 from defenses.freeze import Freeze
@@ -15,6 +16,7 @@ from defenses.truncated_svd import TruncatedSVD
 from fedsim.plugins import table
 
 DEFENSES: dict[str, type[Defense]] = {
+    "dp-sgd": DPSGD,
     "dropout": Dropout,
     "ffa-lora": FFALoRA,
     "freeze": Freeze,
@@ -36,6 +38,7 @@ def defense_table() -> dict[str, type[Defense]]:
 
 __all__ = [
     "DEFENSES",
+    "DPSGD",
     "Defense",
     "Dropout",
     "FFALoRA",

@@ -26,6 +26,8 @@ class Guarantee:
     unit: str  # "example" or "client": what may differ between neighbours
     accountant: str
     sampling: str
+    composition: str = ""  # what it is composed over
+    epsilons: Mapping[str, float] = field(default_factory=dict)  # by each accountant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,10 @@ class Setting:
     clients_per_round: int
     rounds: int
     defenses: tuple["Defense", ...]  # all of them, in order
+
+    def expected(self, held: int) -> int:
+        """Return the examples a round of a client that holds ``held``."""
+        return min(self.batch_size or held, held)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +71,9 @@ class Here:
 class Defense:
     """Changes how a client trains (``wrap``) or what it sends (``protect``); by default neither.
 
-    Before the run: ``configure``, then ``check``. In each client and round: ``begin`` returns the
-    defense at work, whose ``draw``, ``wrap``, ``protect``, ``audit``, ``report``, ``encoded`` and
-    ``keep`` are called in that order. After the run: ``spent``.
+    Before the run: ``configure``, ``check``, ``settle``. In each client and round: ``begin``
+    returns the defense at work, whose ``draw``, ``wrap``, ``protect``, ``audit``, ``report``,
+    ``encoded`` and ``keep`` are called in that order. After the run: ``spent``.
     """
 
     sums: ClassVar[bool] = False  # the server gets the sum of the updates, and none of them
@@ -80,6 +86,10 @@ class Defense:
 
     def check(self, setting: Setting) -> None:
         """Raise BadInput where this defense cannot do what it says in ``setting``."""
+
+    def settle(self, setting: Setting) -> "Defense":
+        """Return this defense with what it takes from ``setting``; called after ``check``."""
+        return self
 
     def begin(self, here: Here) -> "Defense":
         """Return this defense at work in one client and round; one without memory is itself."""

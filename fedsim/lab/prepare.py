@@ -121,6 +121,7 @@ def prepare(config: Config) -> Experiment:
     for defense in defenses:
         defense.check(setting)
     _check_sum(config, defenses)
+    defenses = [defense.settle(setting) for defense in defenses]
     held_out = _held_out(adapter, corpus, config.data.max_length)
     return Experiment(
         config=config,

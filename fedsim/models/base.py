@@ -237,6 +237,26 @@ class ModelAdapter(ABC):
         batch = {"input_ids": ids, "attention_mask": mask, "labels": targets}
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
+    def losses(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return each example's own loss (B,): the mean over its predicted tokens, or its one.
+
+        Only its own tokens count: every example gets positions of its own, which GPT-2 and BERT
+        would look up once for all.
+        """
+        given = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        if self.positional:
+            places = torch.arange(given["input_ids"].shape[1], device=self.device)
+            given["position_ids"] = places.repeat(len(given["input_ids"]), 1)
+        logits, labels = module(**given).logits, batch["labels"]  # (B, K) or (B, T, V)
+        if self.spec.task == "classification":
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+        if self.spec.task == "causal-lm":
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        each = nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+        )  # (B, T)
+        return each.sum(1) / (labels != IGNORED).sum(1)
+
     def _mask(self, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         special = torch.isin(ids, torch.tensor(sorted(self.special)))
         draw = torch.rand(ids.shape, generator=generator).masked_fill(special, 2.0)
