@@ -20,6 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from defense_picture import draw
+
+from fedsim.errors import BadInput, FedsimError
+from fedsim.files import write_json
+from fedsim.lab.config import QUICK_START, apply, check, read_toml
+from fedsim.lab.display import Display
+from fedsim.lab.experiment import run_experiment
+from fedsim.lab.prepare import prepare
+from fedsim.lab.rundir import RunDirectory
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
@@ -116,12 +125,6 @@ def cells() -> Iterator[tuple[str, str, str, list[str]]]:
 
 def measure(defense: Any, words: Sequence[str]) -> dict[str, Any]:
     """Run one cell; return what its summary says."""
-    from fedsim.lab.config import QUICK_START, apply, check, read_toml
-    from fedsim.lab.display import Display
-    from fedsim.lab.experiment import run_experiment
-    from fedsim.lab.prepare import prepare
-    from fedsim.lab.rundir import RunDirectory
-
     tree = read_toml(QUICK_START)
     for word in words:
         apply(tree, word)
@@ -167,9 +170,6 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true", help="draw what there is, measure nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    import fedsim.lab.experiment  # sets what Flower reads, and imports it
-    from fedsim.errors import BadInput, FedsimError
-    from fedsim.files import write_json
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     record = load()
@@ -187,8 +187,6 @@ def main() -> None:
         record["cells"][key] = found
         write_json(RESULTS, record)
         print(key, json.dumps(short(found)), flush=True)
-    from defense_picture import draw
-
     draw(load(), PICTURE)
 
 

@@ -15,7 +15,7 @@ Deviations:  an example's loss is the mean over its own tokens, where plain trai
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -107,7 +107,7 @@ class DPSGD(Defense):
     def begin(self, here: Here) -> Defense:
         if self.noise_multiplier is None:
             raise DefenseFailed(f"{self!r} was not settled: it has no noise multiplier")
-        values = {one: getattr(self, one) for one in self.__dataclass_fields__}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         work = _AtWork(**values, here=here)
         if self.budget is not None and self.epsilons(work.history())[self.accountant] > self.budget:
             raise ClientFailure(

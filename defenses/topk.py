@@ -72,7 +72,7 @@ class TopK(Defense):
 
     @override
     def encoded(self, sent: Parameters, before: Encoding) -> Encoding:
-        kept = self._kept(sent)
+        kept = min(self._kept(sent), before.values)
         return before.kept(kept, index_bits(kept, before.entries))
 
     def _kept(self, tensors: Parameters) -> int:
