@@ -1,11 +1,18 @@
 """Defenses: one mechanism a file."""
 
 from defenses.base import Defense, Guarantee
+from defenses.central_dp import CentralDP
 from defenses.dp_sgd import DPSGD
+from defenses.gaussian import Gaussian
 from defenses.none import NoDefense
 from fedsim.plugins import table
 
-DEFENSES: dict[str, type[Defense]] = {"dp-sgd": DPSGD, "none": NoDefense}
+DEFENSES: dict[str, type[Defense]] = {
+    "central-dp": CentralDP,
+    "dp-sgd": DPSGD,
+    "gaussian": Gaussian,
+    "none": NoDefense,
+}
 
 
 def defense_table() -> dict[str, type[Defense]]:
@@ -13,4 +20,13 @@ def defense_table() -> dict[str, type[Defense]]:
     return table("fedsim.defenses", Defense, DEFENSES)
 
 
-__all__ = ["DEFENSES", "DPSGD", "Defense", "Guarantee", "NoDefense", "defense_table"]
+__all__ = [
+    "DEFENSES",
+    "DPSGD",
+    "CentralDP",
+    "Defense",
+    "Gaussian",
+    "Guarantee",
+    "NoDefense",
+    "defense_table",
+]

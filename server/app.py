@@ -13,7 +13,7 @@ from fedsim.messages import Parameters, Scalar
 from fedsim.wire import to_arrays, to_tensors, train_config
 from server.grids import PartitionedGrid
 from server.state import load_state, save_state
-from server.strategies import Driven, FromUpdates, make_strategy, uniform
+from server.strategies import Driven, FromUpdates, central, make_strategy, uniform
 from server.tap import Hook, TapGrid
 
 TIMEOUT = 24 * 3600.0  # seconds a round may take
@@ -41,6 +41,7 @@ class ServerSettings:
     on_failure: Literal["stop", "continue"] = "stop"
     learning_rate: float = 1e-2  # of the step along averaged gradients
     config: Mapping[str, Scalar] = field(default_factory=dict)  # sent with every broadcast
+    central: Mapping[str, float] | None = None  # noise_multiplier and clipping_norm of central DP
 
 
 def build_server_app(
@@ -66,8 +67,13 @@ def build_server_app(
         tapped = TapGrid(
             PartitionedGrid(grid, settings.clients), hooks, on_failure=settings.on_failure
         )
+        noised = (
+            inner
+            if settings.central is None
+            else central(inner, settings.central, settings.clients_per_round, settings.seed)
+        )
         strategy = Driven(
-            FromUpdates(inner, learning_rate=settings.learning_rate),
+            FromUpdates(noised, learning_rate=settings.learning_rate),
             uniform(settings.clients_per_round, settings.seed),
             first_round=start.round + 1,
         )

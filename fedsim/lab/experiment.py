@@ -132,7 +132,7 @@ def _run_rounds(
     federation = config.federation
     hooks = [Capture(run.captures, model=adapter.spec.as_dict())] if federation.capture else []
     server = build_server_app(
-        server_settings(config, experiment.training),
+        server_settings(experiment),
         start,
         [*hooks, recorder.watch],
         recorder.after_round,

@@ -195,9 +195,11 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def server_settings(config: Config, training: TrainingSettings) -> ServerSettings:
+def server_settings(experiment: Experiment) -> ServerSettings:
     """Return the server's side of the config; the batch size is the clients' own affair."""
+    config, training = experiment.config, experiment.training
     federation = config.federation
+    noised = [options for one in experiment.defenses if (options := one.central()) is not None]
     return ServerSettings(
         clients=federation.clients,
         clients_per_round=federation.clients_per_round,
@@ -208,4 +210,5 @@ def server_settings(config: Config, training: TrainingSettings) -> ServerSetting
         on_failure=federation.on_failure,
         learning_rate=training.learning_rate,
         config=training.as_config(),
+        central=noised[0] if noised else None,
     )

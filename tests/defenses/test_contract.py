@@ -14,7 +14,9 @@ from fedsim.training import Examples, TrainingSettings
 from tests.conftest import Adapt, Sentences
 
 NAMES = sorted(DEFENSES)
-SETTINGS: dict[str, dict[str, Any]] = {}  # of those that need some
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dp-sgd": {"noise_multiplier": 0.7}
+}  # of those that need some
 
 
 @pytest.fixture(params=NAMES)
