@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -102,23 +102,26 @@ def round_batch(settings: ClientSettings, client: int, round_: int) -> Examples:
     examples = client_examples(settings, client)
     generator = stream(settings.seed, "client", client, "batch", round_)
     order = torch.randperm(len(examples), generator=generator)
-    return examples.take(order[: expected_size(settings, client)].tolist())
+    return examples.take(order[: expected_size(settings, len(examples))].tolist())
 
 
-def expected_size(settings: ClientSettings, client: int) -> int:
-    """Return how many examples ``client`` trains on in a round, where it does not draw lots."""
-    held = len(client_examples(settings, client))
+def expected_size(settings: ClientSettings, held: int) -> int:
+    """Return how many examples a client with ``held`` trains on, where it does not draw lots."""
     return min(settings.batch_size or held, held)
 
 
 def _drawn(
-    settings: ClientSettings, client: int, round_: int, defenses: Sequence[Defense]
+    settings: ClientSettings,
+    client: int,
+    round_: int,
+    defenses: Sequence[Defense],
+    examples: Examples,
 ) -> Examples:
     """Return what ``client`` trains on, as the first of ``defenses`` that draws would have it."""
     for place, one in enumerate(defenses):
         steps = one.draw(stream(settings.seed, "client", client, "draw", round_, place))
         if steps is not None:
-            return _of_steps(client_examples(settings, client), steps)
+            return _of_steps(examples, steps)
     return round_batch(settings, client, round_)
 
 
@@ -130,15 +133,39 @@ def _of_steps(examples: Examples, steps: Steps) -> Examples:
     return replace(taken, steps=tuple(tuple(place[row] for row in step) for step in steps))
 
 
-def client_update(settings: ClientSettings, client: int, broadcast: Broadcast) -> Update:
-    """Return what ``client`` answers to ``broadcast``; the vault knows first what it trained on."""
+@dataclass(frozen=True)
+class Side:
+    """A client's side: the workspace it trains in, and all that it holds."""
+
+    adapter: ModelAdapter
+    examples: Examples
+
+
+def client_side(settings: ClientSettings, client: int) -> Side:
+    """Return the side of ``client`` as its settings say."""
+    adapter = cached_adapter(settings.model).to(settings.device)
+    return Side(adapter, client_examples(settings, client))
+
+
+def client_update(
+    settings: ClientSettings, client: int, broadcast: Broadcast, side: Side | None = None
+) -> Update:
+    """Return what ``client`` answers to ``broadcast``; the vault knows first what it trained on.
+
+    Args:
+        settings: the run's.
+        client: its number.
+        broadcast: what the server sent.
+        side: the workspace and the examples; default: as ``settings`` say.
+    """
+    side = side or client_side(settings, client)
     started, vault = time.perf_counter(), VaultWriter(settings.vault)
     training = TrainingSettings.from_config(broadcast.config)
-    defenses = _begin(settings, client, broadcast.round, training)
-    batch = _drawn(settings, client, broadcast.round, defenses)
+    defenses = _begin(settings, client, broadcast.round, training, len(side.examples))
+    batch = _drawn(settings, client, broadcast.round, defenses, side.examples)
     vault.note(broadcast.round, client, batch.sequences, batch.labels)
     name = ("client", client, "round", broadcast.round)
-    local: Training = LocalTraining(cached_adapter(settings.model).to(settings.device), training)
+    local: Training = LocalTraining(side.adapter, training)
     for defense in defenses:
         local = defense.wrap(local)
     with threads(settings.threads), global_stream(settings.seed, *name, "dropout"):
@@ -165,13 +192,13 @@ def client_update(settings: ClientSettings, client: int, broadcast: Broadcast) -
     return Update(
         tensors=sent,
         kind="gradient" if training.algorithm == "fedsgd" else "delta",
-        num_examples=expected_size(settings, client),
+        num_examples=expected_size(settings, len(side.examples)),
         metrics=dict(metrics),
     )
 
 
 def _begin(
-    settings: ClientSettings, client: int, round_: int, training: TrainingSettings
+    settings: ClientSettings, client: int, round_: int, training: TrainingSettings, held: int
 ) -> list[Defense]:
     """Return the defenses at work in this client and round."""
     memories = settings.memory.before(client, round_, len(settings.defenses))
@@ -180,8 +207,8 @@ def _begin(
         defense.begin(
             Here(
                 round=round_,
-                held=len(client_examples(settings, client)),
-                expected=expected_size(settings, client),
+                held=held,
+                expected=expected_size(settings, held),
                 training=training,
                 memory=memory,
                 generator=stream(settings.seed, *name, place, "inside"),
@@ -223,7 +250,9 @@ def _finite(tensors: Parameters) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
-def build_client_app(settings: ClientSettings) -> ClientApp:
+def build_client_app(
+    settings: ClientSettings, side: Callable[[ClientSettings, int], Side] = client_side
+) -> ClientApp:
     """Return the Flower app that every client of a run is an instance of."""
     app = ClientApp()
 
@@ -237,7 +266,8 @@ def build_client_app(settings: ClientSettings) -> ClientApp:
         if round_ is None:
             raise BadInput("the server's message names no round")
         broadcast = read_broadcast(message.content, round_)
-        update = client_update(settings, _client(context), broadcast)
+        client = _client(context)
+        update = client_update(settings, client, broadcast, side(settings, client))
         return Message(update_content(update), reply_to=message)
 
     return app

@@ -1,10 +1,12 @@
 """Defenses: one mechanism a file."""
 
 from defenses.base import Defense, Guarantee
+from defenses.central_dp import CentralDP
 from defenses.dp_sgd import DPSGD
 from defenses.dropout import Dropout
 from defenses.ffa_lora import FFALoRA
 from defenses.freeze import Freeze
+from defenses.gaussian import Gaussian
 from defenses.lora import LoRA
 from defenses.none import NoDefense
 from defenses.quantize import Quantize
@@ -16,10 +18,12 @@ from defenses.truncated_svd import TruncatedSVD
 from fedsim.plugins import table
 
 DEFENSES: dict[str, type[Defense]] = {
+    "central-dp": CentralDP,
     "dp-sgd": DPSGD,
     "dropout": Dropout,
     "ffa-lora": FFALoRA,
     "freeze": Freeze,
+    "gaussian": Gaussian,
     "lora": LoRA,
     "none": NoDefense,
     "quantize": Quantize,
@@ -39,10 +43,12 @@ def defense_table() -> dict[str, type[Defense]]:
 __all__ = [
     "DEFENSES",
     "DPSGD",
+    "CentralDP",
     "Defense",
     "Dropout",
     "FFALoRA",
     "Freeze",
+    "Gaussian",
     "Guarantee",
     "LoRA",
     "NoDefense",

@@ -71,11 +71,12 @@ class Here:
 class Defense:
     """Changes how a client trains (``wrap``) or what it sends (``protect``); by default neither.
 
-    Before the run: ``configure``, ``check``, ``settle``. In each client and round: ``begin``
-    returns the defense at work, whose ``draw``, ``wrap``, ``protect``, ``audit``, ``report``,
-    ``encoded`` and ``keep`` are called in that order. After the run: ``spent``.
+    Before the run: ``configure``, ``check``, ``settle``. In each client and round: ``begin``, which
+    returns the defense at work, whose ``draw``, ``wrap``, ``protect``, ``audit``, ``encoded``,
+    ``report`` and ``keep`` are called in that order. After the run: ``spent``.
     """
 
+    unit: ClassVar[str | None] = None  # of its guarantee: "example" or "client"; None: it has none
     sums: ClassVar[bool] = False  # the server gets the sum of the updates, and none of them
 
     def configure(
@@ -86,6 +87,10 @@ class Defense:
 
     def check(self, setting: Setting) -> None:
         """Raise BadInput where this defense cannot do what it says in ``setting``."""
+
+    def central(self) -> Mapping[str, float] | None:
+        """Return what the server is to clip and noise with; it protects nobody from the server."""
+        return None
 
     def settle(self, setting: Setting) -> "Defense":
         """Return this defense with what it takes from ``setting``; called after ``check``."""

@@ -4,7 +4,7 @@ Source:      Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, 
              algorithm 1; clipping, noise and accountants by Opacus 1.6.
 Guarantee:   (epsilon, delta) for one example of a client, added or removed, against whoever sees
              all that the client ever sent: the server, too. No amplification by the choice of
-             clients: the server makes it. Each client's accountant runs over the rounds it took part in.
+             clients: the server makes it. Each client's accountant runs over its own rounds.
              The clients' sizes are public (``num_examples`` is the expected one); the loss is not
              told. Noise comes from the run's seed, so that runs repeat: whoever knows the seed
              takes it off again.
@@ -16,7 +16,7 @@ Deviations:  an example's loss is the mean over its own tokens, where plain trai
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ Accountant = Literal["prv", "rdp"]
 @dataclass(frozen=True, kw_only=True)
 class DPSGD(Defense):
     """Clip each example's gradient to ``clip``, add noise of ``noise_multiplier`` x ``clip``."""
+
+    unit: ClassVar = "example"
 
     noise_multiplier: float | None = None  # z >= 0; None: what ``target_epsilon`` takes
     target_epsilon: float | None = None  # over all rounds, for a client that is in each of them
@@ -101,7 +103,7 @@ class DPSGD(Defense):
                     f"{total} steps at sampling rate {rate:.3g} and delta {self.delta:g}"
                 )
             found.append(z)
-        return replace(self, noise_multiplier=max(found))
+        return replace(self, noise_multiplier=max(found), target_epsilon=None)
 
     @override
     def begin(self, here: Here) -> Defense:

@@ -187,7 +187,7 @@ def _ghost_sum(
     return losses.detach(), norms
 
 
-def _add(part: Any, inputs: Tensor, slope: Tensor, small: Any, factors: Tensor, sums: Sums) -> None:
+def _add(part: Any, inputs: Tensor, slope: Tensor, small: Any, factors: Tensor, sums: Any) -> None:
     """Add one call's share of sum_i f_i g_i to ``sums``."""
     if small is not None:
         for p, one in small.items():

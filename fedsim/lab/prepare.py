@@ -196,6 +196,8 @@ def _check_sum(config: Config, defenses: Sequence[Defense]) -> None:
             f"federation.strategy: under secure aggregation there is only a sum, so it must be one "
             f"of {', '.join(LINEAR)}, got {strategy!r}"
         )
+    if any(one.sums for one in defenses) and any(one.central() for one in defenses):
+        raise BadInput("defense: central-dp clips each update, and secagg hides each; take one")
 
 
 def device(name: str) -> torch.device:
@@ -211,6 +213,7 @@ def server_settings(experiment: Experiment) -> ServerSettings:
     """Return the server's side of it; the batch size is the clients' own affair."""
     config, training = experiment.config, experiment.training
     federation = config.federation
+    noised = [options for one in experiment.defenses if (options := one.central()) is not None]
     return ServerSettings(
         clients=federation.clients,
         clients_per_round=federation.clients_per_round,
@@ -222,4 +225,5 @@ def server_settings(experiment: Experiment) -> ServerSettings:
         learning_rate=training.learning_rate,
         config=training.as_config(),
         secure_sum=any(one.sums for one in experiment.defenses),
+        central=noised[0] if noised else None,
     )
