@@ -333,6 +333,30 @@ class ModelAdapter(ABC):
             head=head.weight.detach(),
         )
 
+    @torch.no_grad()
+    def decisions(
+        self, parameters: Parameters, sequences: Sequence[Tokens]
+    ) -> tuple[str, Tensor, Tensor]:
+        """Return the name of a classifier's head weight, and what it reads and says of sequences.
+
+        Returns:
+            The name, the states (N, D) that the head reads, and the logits (N, K).
+        """
+        whole = self._whole(parameters)
+        head = self._end(whole)[1]
+        head = getattr(head, "modules_to_save", {"default": head})["default"]  # peft's wrapper
+        names = {one: name for name, one in self.module.named_modules()}
+        states, logits = [], []
+        hook = head.register_forward_pre_hook(
+            lambda _, given: states.append(given[0].flatten(0, -2)[-1])
+        )
+        try:
+            for tokens in sequences:
+                logits.append(whole(input_ids=torch.tensor([tokens], device=self.device)).logits[0])
+        finally:
+            hook.remove()
+        return f"{names[head]}.weight", torch.stack(states), torch.stack(logits)
+
     def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
         """Return the last norm, if all that follows it is the head, and the head."""
         return None, None

@@ -71,3 +71,7 @@ class BertAdapter(ModelAdapter):
             middle=Norm.of(block.attention.output.LayerNorm),
             normed=True,
         )
+
+    @override
+    def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
+        return None, whole.classifier if self.spec.task == "classification" else None
