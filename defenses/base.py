@@ -163,6 +163,10 @@ class Private(Defense):
         """Return a step's distance as claimed; infinite without noise."""
 
     @abstractmethod
+    def nats(self) -> float:
+        """Return what a step tells at most about one unit, in nats; see ``fedsim.lab.bounds``."""
+
+    @abstractmethod
     def epsilon_at(self, memories: Sequence[Memory], distance: float) -> float:
         """Return what the clients' steps would have spent, had ``distance`` been true of them."""
 

@@ -143,6 +143,10 @@ class DPSGD(Private):
         return 1.0 / self.noise_multiplier if self.noise_multiplier else math.inf
 
     @override
+    def nats(self) -> float:
+        return self.distance() ** 2 / 2.0
+
+    @override
     def epsilon_at(self, memories: Sequence[Memory], distance: float) -> float:
         histories = {tuple((1.0 / distance, q, n) for _, q, n in _history(m)) for m in memories}
         return max(self.epsilons(one)[self.accountant] for one in histories if one)

@@ -91,6 +91,10 @@ class Gaussian(Private):
         return 2.0 / self.noise_multiplier if self.noise_multiplier else math.inf
 
     @override
+    def nats(self) -> float:
+        return self.distance() ** 2 / 8.0  # of variance C^2 at most, where two differ by 2 C
+
+    @override
     def epsilon_at(self, memories: Sequence[Memory], distance: float) -> float:
         return gaussian(math.sqrt(_rounds(memories)) * distance, self.delta)
 

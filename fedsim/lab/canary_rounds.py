@@ -61,6 +61,9 @@ def canary_examples(
     _federate(experiment, run, settings, planted, sides, traces)
     after = experiment.config.federation.rounds + 1
     traces.memories = [settings.memory.before(client, after, 1)[0] for client in range(count)]
+    took = [place for place in range(len(inside)) if traces.memories[place // each].values]
+    traces.inside = [inside[place] for place in took]  # of clients that took part
+    traces.totals = [traces.totals[place] for place in took]
     return traces
 
 
