@@ -97,9 +97,14 @@ def client_examples(settings: ClientSettings, client: int) -> Examples:
     return examples
 
 
-def round_batch(settings: ClientSettings, client: int, round_: int) -> Examples:
-    """Return what ``client`` trains on in ``round_``: drawn without replacement, by the seed."""
-    examples = client_examples(settings, client)
+def round_batch(
+    settings: ClientSettings, client: int, round_: int, examples: Examples | None = None
+) -> Examples:
+    """Return what ``client`` trains on in ``round_``: drawn without replacement, by the seed.
+
+    It is drawn from ``examples``; default: all that the client holds.
+    """
+    examples = client_examples(settings, client) if examples is None else examples
     generator = stream(settings.seed, "client", client, "batch", round_)
     order = torch.randperm(len(examples), generator=generator)
     return examples.take(order[: expected_size(settings, len(examples))].tolist())
@@ -122,7 +127,7 @@ def _drawn(
         steps = one.draw(stream(settings.seed, "client", client, "draw", round_, place))
         if steps is not None:
             return _of_steps(examples, steps)
-    return round_batch(settings, client, round_)
+    return round_batch(settings, client, round_, examples)
 
 
 def _of_steps(examples: Examples, steps: Steps) -> Examples:

@@ -1,5 +1,6 @@
 """The base of every defense: what a client does so that its update tells less."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -76,7 +77,6 @@ class Defense:
     ``report`` and ``keep`` are called in that order. After the run: ``spent``.
     """
 
-    unit: ClassVar[str | None] = None  # of its guarantee: "example" or "client"; None: it has none
     sums: ClassVar[bool] = False  # the server gets the sum of the updates, and none of them
 
     def configure(
@@ -149,6 +149,29 @@ class Defense:
     def spent(self, memories: Sequence[Memory]) -> Guarantee | None:
         """Return the guarantee over a run, the worst client's, given what each client kept."""
         return self.guarantee()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Private(Defense):
+    """A defense that claims a guarantee, and can be audited by canaries.
+
+    A canary saturates the clip: with it and without it, what a step sends differs by ``distance``
+    standard deviations of the noise.
+    """
+
+    unit: ClassVar[str]  # "example" or "client": what a canary is
+
+    @abstractmethod
+    def distance(self) -> float:
+        """Return a step's distance as claimed; infinite without noise."""
+
+    @abstractmethod
+    def nats(self) -> float:
+        """Return what a step tells at most about one unit, in nats; see ``fedsim.lab.bounds``."""
+
+    @abstractmethod
+    def epsilon_at(self, memories: Sequence[Memory], distance: float) -> float:
+        """Return what the clients' steps would have spent, had ``distance`` been true of them."""
 
 
 def norm(tensors: Parameters) -> float:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from defenses.accounting import ACCOUNTANTS, Entry, add, noise_for
-from defenses.base import Defense, Guarantee, Here, Memory, Setting, Steps, norm
+from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, Steps, norm
 from defenses.per_example import (
     RULES,
     Clip,
@@ -43,7 +43,7 @@ Accountant = Literal["prv", "rdp"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPSGD(Defense):
+class DPSGD(Private):
     """Clip each example's gradient to ``clip``, add noise of ``noise_multiplier`` x ``clip``."""
 
     unit: ClassVar = "example"
@@ -109,7 +109,7 @@ class DPSGD(Defense):
     def begin(self, here: Here) -> Defense:
         if self.noise_multiplier is None:
             raise DefenseFailed(f"{self!r} was not settled: it has no noise multiplier")
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(DPSGD)}
         work = _AtWork(**values, here=here)
         if self.budget is not None and self.epsilons(work.history())[self.accountant] > self.budget:
             raise ClientFailure(
@@ -137,6 +137,19 @@ class DPSGD(Defense):
             composition=f"{steps} steps in {rounds} rounds of the worst client",
             epsilons=epsilons,
         )
+
+    @override
+    def distance(self) -> float:
+        return 1.0 / self.noise_multiplier if self.noise_multiplier else math.inf
+
+    @override
+    def nats(self) -> float:
+        return self.distance() ** 2 / 2.0
+
+    @override
+    def epsilon_at(self, memories: Sequence[Memory], distance: float) -> float:
+        histories = {tuple((1.0 / distance, q, n) for _, q, n in _history(m)) for m in memories}
+        return max(self.epsilons(one)[self.accountant] for one in histories if one)
 
     def epsilons(self, history: Sequence[Entry]) -> dict[str, float]:
         """Return epsilon after ``history``, by each accountant; infinite without noise."""

@@ -18,7 +18,7 @@ import torch
 from typing_extensions import override
 
 from defenses.accounting import gaussian
-from defenses.base import Defense, Guarantee, Here, Memory, Setting, norm
+from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, norm
 from fedsim.errors import BadInput, DefenseFailed
 from fedsim.messages import Parameters
 
@@ -26,7 +26,7 @@ TOLERANCE = 0.02  # of the noise on the wire
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gaussian(Defense):
+class Gaussian(Private):
     """Clip the update to ``clip`` in L2, add noise of ``noise_multiplier`` x ``clip``."""
 
     unit: ClassVar = "client"
@@ -53,7 +53,7 @@ class Gaussian(Defense):
 
     @override
     def begin(self, here: Here) -> Defense:
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {one.name: getattr(self, one.name) for one in fields(Gaussian)}
         return _AtWork(**values, rounds=here.memory.values.get("rounds", 0) + 1)
 
     @override
@@ -87,18 +87,35 @@ class Gaussian(Defense):
         return {}  # the loss is of the raw examples
 
     @override
+    def distance(self) -> float:
+        return 2.0 / self.noise_multiplier if self.noise_multiplier else math.inf
+
+    @override
+    def nats(self) -> float:
+        return self.distance() ** 2 / 8.0  # of variance C^2 at most, where two differ by 2 C
+
+    @override
+    def epsilon_at(self, memories: Sequence[Memory], distance: float) -> float:
+        return gaussian(math.sqrt(_rounds(memories)) * distance, self.delta)
+
+    @override
     def spent(self, memories: Sequence[Memory]) -> Guarantee | None:
-        rounds = max((int(one.values.get("rounds", 0)) for one in memories), default=0)
+        rounds = _rounds(memories)
         if not rounds or not self.noise_multiplier:
             return None
         return Guarantee(
-            epsilon=gaussian(2.0 * math.sqrt(rounds) / self.noise_multiplier, self.delta),
+            epsilon=self.epsilon_at(memories, self.distance()),
             delta=self.delta,
             unit="client",
             accountant="gaussian, exact",
             sampling="none",
             composition=f"{rounds} rounds of the worst client",
         )
+
+
+def _rounds(memories: Sequence[Memory]) -> int:
+    """Return the most rounds that any client took part in."""
+    return max((int(one.values.get("rounds", 0)) for one in memories), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from clients.training import best_threads
 from fedsim.errors import RunFailed
 from fedsim.files import write_json, write_lines
 from fedsim.lab.attacking import Clients, Runner
+from fedsim.lab.bounds import bounded
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.prepare import Experiment, server_settings
@@ -190,7 +191,7 @@ def summarize(
         "utility": course(adapter.spec.task, rounds),
         "guarantee": guarantee(experiment, run),
         "wire": wire(experiment, run),
-        "attacks": [scorer.entry(one) for one in scores],
+        "attacks": bounded([scorer.entry(one) for one in scores], scores, experiment, run),
         "leakage": leakage,
         "verdicts": verdicts,
         "failures": [

@@ -219,10 +219,10 @@ def test_a_failing_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_fa
 
     original: Callable[..., Any] = clients.app.round_batch
 
-    def broken(settings: Any, client: int, round_: int) -> Any:
+    def broken(settings: Any, client: int, round_: int, *more: Any) -> Any:
         if (client, round_) == (2, 2):
             raise RuntimeError("the disk\nis full")
-        return original(settings, client, round_)
+        return original(settings, client, round_, *more)
 
     monkeypatch.setattr(clients.app, "round_batch", broken)
     config = experiment(federation={"on_failure": on_failure, "clients_per_round": 4})
