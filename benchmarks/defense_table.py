@@ -9,6 +9,7 @@ done: writes results/defenses.json after each, results/defenses.svg in the end.
 """
 
 import argparse
+import functools
 import json
 import logging
 import os
@@ -22,8 +23,10 @@ from typing import Any
 import torch
 from defense_picture import draw
 
+from clients import DataSettings
+from clients.data import load_corpus
 from fedsim.errors import BadInput, FedsimError
-from fedsim.files import write_json
+from fedsim.files import write_json, write_lines
 from fedsim.lab.config import QUICK_START, apply, check, read_toml
 from fedsim.lab.display import Display
 from fedsim.lab.experiment import run_experiment
@@ -74,12 +77,22 @@ def real(name: str) -> list[str]:
     return [f"data.name={name}", f"data.path={DATA / 'datasets' / name}"]
 
 
+@functools.cache
+def some(name: str, rows: int = 2000) -> list[str]:
+    """Return overrides for evenly spread rows of a train split: fewer to tokenize in every cell."""
+    settings = DataSettings(name=name, path=str(DATA / "datasets" / name), evaluate=0)
+    train = load_corpus(settings, 1).train
+    path = Path(tempfile.mkdtemp()) / f"{name}.jsonl"
+    write_lines(path, train.select(range(0, len(train), len(train) // rows)))
+    return [f"data.name={path}"]
+
+
 LEAKAGE = {  # one round of FedSGD, attacked
-    "gpt2-tiny random, clinic": [*TINY, *CLINIC, *ROUND, "training.batch_size=4"],
-    "gpt2-tiny random, sst2": [*TINY, *real("sst2"), *ROUND, "training.batch_size=4"],
-    "gpt2-tiny random, cola": [*TINY, *real("cola"), *ROUND, "training.batch_size=4"],
-    "MiniLM trained, sst2": [*MINILM, *real("sst2"), *ROUND, "training.batch_size=2"],
-    "MiniLM trained, cola": [*MINILM, *real("cola"), *ROUND, "training.batch_size=2"],
+    "gpt2-tiny random, clinic": [*TINY, *ROUND, "training.batch_size=4"],
+    "gpt2-tiny random, sst2": [*TINY, *ROUND, "training.batch_size=4"],
+    "gpt2-tiny random, cola": [*TINY, *ROUND, "training.batch_size=4"],
+    "MiniLM trained, sst2": [*MINILM, *ROUND, "training.batch_size=2"],
+    "MiniLM trained, cola": [*MINILM, *ROUND, "training.batch_size=2"],
 }
 LEARN = ["training.algorithm=fedavg", "training.optimizer=adamw", "federation.clients=4"]
 UTILITY = {  # FedAvg, on held-out data
@@ -123,8 +136,11 @@ def cells() -> Iterator[tuple[str, str, str, list[str]]]:
                 yield f"{kind} | {place} | int8, causal-lm", kind, "int8", more
 
 
-def measure(defense: Any, words: Sequence[str]) -> dict[str, Any]:
+def measure(key: str, defense: Any, words: Sequence[str]) -> dict[str, Any]:
     """Run one cell; return what its summary says."""
+    if key.startswith("leakage"):
+        name = key.split(" | ")[1].rpartition(" ")[2]
+        words = [*words, *(CLINIC if name == "clinic" else some(name))]
     tree = read_toml(QUICK_START)
     for word in words:
         apply(tree, word)
@@ -177,7 +193,7 @@ def main() -> None:
         if key in record["cells"] or not all(word in key for word in options.only):
             continue
         try:
-            found = measure(DEFENSES[name], words)
+            found = measure(key, DEFENSES[name], words)
         except BadInput as error:  # a defense that is not here yet is no result
             print(key, "skipped:", error, flush=True)
             continue

@@ -69,7 +69,7 @@ class Quantize(Defense):
             exact, error = clean[name].double(), (one.double() - clean[name].double()).abs()
             if (error > self.bound(exact)).any():
                 raise DefenseFailed(f"{self!r} sends {name!r} with an error of {error.max():g}")
-            if self.dtype in LEVELS and len(one.unique()) > 2 * LEVELS[self.dtype] + 1:
+            if self.dtype in LEVELS and len(torch.unique(one)) > 2 * LEVELS[self.dtype] + 1:
                 raise DefenseFailed(f"{self!r} sends {name!r} with too many levels")
         there = sum(int(one.count_nonzero()) for one in clean.values())
         left = sum(int(one.count_nonzero()) for one in sent.values())

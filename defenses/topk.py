@@ -125,7 +125,7 @@ def largest(tensors: Parameters, fraction: float) -> dict[str, Tensor]:
     chosen = flat > cutoff
     equal = (flat == cutoff).nonzero().flatten()
     chosen[equal[: kept - int(chosen.sum())]] = True
-    parts = chosen.split([one.numel() for one in tensors.values()])
+    parts = torch.split(chosen, [one.numel() for one in tensors.values()])
     return {
         name: torch.where(part.view_as(one), one, torch.zeros_like(one))
         for (name, one), part in zip(tensors.items(), parts, strict=True)

@@ -79,7 +79,7 @@ def low_rank(matrix: Tensor, rank: int) -> Tensor:
     """Return the matrix of at most ``rank`` that is nearest to ``matrix`` in Frobenius norm."""
     tall = _tall(matrix)
     directions = torch.linalg.eigh(tall.T @ tall).eigenvectors[:, -rank:]  # (K, rank), ascending
-    near = tall @ directions @ directions.T
+    near: Tensor = tall @ directions @ directions.T
     return (near if matrix.shape[0] >= matrix.shape[1] else near.T).to(matrix.dtype)
 
 
