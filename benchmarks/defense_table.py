@@ -111,9 +111,9 @@ UTILITY = {  # FedAvg, on held-out data
 def overrides(kind: str, base: Sequence[str], defense: Any) -> list[str]:
     """Return what a cell changes of the quick start."""
     attack = '[{name="dager", max_searches=20}]' if kind == "leakage" else "[]"
-    held_out = "data.evaluate=0" if kind == "leakage" else "data.evaluate=512"
-    return ["data.max_length=24", *base, held_out, f"attack={attack}",
-            "federation.clients_per_round=4"]  # fmt: skip
+    held_out = 0 if kind == "leakage" else 128 if "data.name=builtin:clinic" in base else 512
+    more = [f"data.evaluate={held_out}", f"attack={attack}", "federation.clients_per_round=4"]
+    return ["data.max_length=24", *base, *more]
 
 
 def cells() -> Iterator[tuple[str, str, str, list[str]]]:

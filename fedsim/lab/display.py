@@ -123,6 +123,17 @@ def print_summary(
     utility = summary.get("utility")
     if utility:
         print_utility(utility)
+    if summary.get("wire"):
+        print_wire(summary["wire"])
+
+
+def print_wire(wire: Mapping[str, Any]) -> None:
+    """Print what an update takes, in bytes as its encoding would be and in the client's time."""
+    line = (
+        f"An update: {wire['bytes_up'] / 1e6:.3g} MB up ({wire['bits_per_entry']:.3g} bits an "
+        f"entry), {wire['seconds']:.2f} s of the client"
+    )
+    Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
 
 
 def print_utility(utility: Mapping[str, Any]) -> None:
