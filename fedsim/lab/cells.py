@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedsim.captures import CapturePath, place, read_capture
+from fedsim.captures import CapturePath, captured_clients, find_captures, read_capture
 from fedsim.errors import FedsimError
 from fedsim.files import make_directory, read_json, write_atomically, write_json, write_lines
+from fedsim.lab.attacking import Clients
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display
 from fedsim.lab.experiment import attack_runner, run_experiment, summarize
@@ -22,6 +23,7 @@ from fedsim.lab.prepare import Experiment, prepare
 from fedsim.lab.rundir import RunDirectory
 from fedsim.lab.samples import rows_of
 from fedsim.lab.scoring import Scored
+from fedsim.messages import Broadcast, Update
 
 RECORD = "cell.json"
 SAMPLES = "samples.jsonl"
@@ -111,22 +113,23 @@ def attack_captures(
             continue
         started = time.perf_counter()
         if row["round"]:
-            runner.attack_round([_seen(run, row["round"], one) for one in _wanted(experiment, row)])
+            runner.attack_round([_seen(one) for one in _wanted(experiment, run, row)])
         run.append("rounds.jsonl", {**row, "seconds": round(time.perf_counter() - started, 3)})
     _link(source.checkpoints, run.checkpoints)
     return summarize(experiment, run, quick=quick)
 
 
-def _wanted(experiment: Experiment, row: Mapping[str, Any]) -> list[int]:
-    """Return the clients that some attack wants, in the order in which they answered."""
+def _wanted(experiment: Experiment, run: RunDirectory, row: Mapping[str, Any]) -> list[CapturePath]:
+    """Return the captures that some attack wants, in the order in which the clients answered."""
+    here = {one.client: one for one in find_captures(run.captures) if one.round == row["round"]}
+    found = [here[client] for client in row["clients"] if client in here]
     wants = [one.wants for one in experiment.planned]
-    return [one for one in row["clients"] if any(want(row["round"], one) for want in wants)]
+    return [one for one in found if any(want(one.round, captured_clients(one)) for want in wants)]
 
 
-def _seen(run: RunDirectory, round_: int, client: int) -> tuple[int, Any, Any]:
-    directory = place(run.captures, round_, client)
-    captured = read_capture(CapturePath(round_, client, directory))
-    return client, captured.broadcast, captured.update
+def _seen(where: CapturePath) -> tuple[Clients, Broadcast, Update]:
+    captured = read_capture(where)
+    return captured.clients, captured.broadcast, captured.update
 
 
 def _link(source: Path, target: Path) -> None:

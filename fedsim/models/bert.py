@@ -28,6 +28,7 @@ class BertAdapter(ModelAdapter):
     }
     groups: ClassVar = {"embeddings": ("*embeddings.*",), "head": ("classifier.*", "cls.*")}
     attention = ("query", "key", "value")
+    dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     stack = "layer"
     reads: ClassVar = {
         "hidden": tuple(

@@ -29,6 +29,7 @@ class LlamaAdapter(ModelAdapter):
     }
     groups: ClassVar = {"embeddings": ("*embed_tokens.*",), "head": ("*score.*", "lm_head.*")}
     attention = ("q_proj", "k_proj", "v_proj")
+    dropouts = ("attention_dropout",)
     stack = "layers"
     reads: ClassVar = {
         "hidden": tuple(Projection(f"self_attn.{x}_proj.weight", input_axis=1) for x in "qkv"),
