@@ -72,19 +72,23 @@ class StepHandler(logging.Handler):
 def print_table(summary: Mapping[str, Any]) -> None:
     """Print one row for each attacked update, and each attack's verdict with its reason."""
     console = Console(file=sys.stdout, highlight=False)
-    columns = ("round", "client", "attack", "n", "exact", "tokens", "R-1", "chance", "s")
+    columns = ["round", "client", "attack", "n", "exact", "tokens", "R-1", "chance", "s"]
+    if bounded := any("bound" in one for one in summary["attacks"]):
+        columns.insert(5, "limit")  # of exact: the reconstruction bound
     table = Table(*columns, title="What the server could read", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
     for one in summary["attacks"]:
         found, chance = one["metrics"], one["controls"].get("no_gradient", {})
         exact = found.get("exact_match_but_last", found.get("exact_match"))
         accuracy = found.get("token_accuracy_but_last", found.get("token_accuracy"))
+        most = [_number(one.get("bound", {}).get("exact_match"), 2)] if bounded else []
         table.add_row(
             str(one["round"]),
-            str(one["client"]),
+            str(one["client"]) if "clients" not in one else f"sum of {len(one['clients'])}",
             one["attack"],
             str(one["samples"] or "?"),
             _number(exact, 2),
+            *most,
             _number(accuracy, 2),
             _number(found.get("rouge1"), 1),
             _number(chance.get("rouge1"), 1),
@@ -117,10 +121,15 @@ def print_summary(
         print_table(summary)
     utility = summary.get("utility")
     if utility:
-        line = f"Utility ({utility['metric']}): {utility['before']:.3f} before the first round, "
-        Console(file=sys.stdout, highlight=False).print(
-            f"{line}{utility['after']:.3f} after the last"
-        )
+        print_utility(utility)
+
+
+def print_utility(utility: Mapping[str, Any]) -> None:
+    """Print each metric of the global model, before the first round and after the last."""
+    measured = {utility["metric"]: utility, **utility.get("others", {})}
+    parts = [f"{name} {one['before']:.3f} -> {one['after']:.3f}" for name, one in measured.items()]
+    line = f"Utility, before the first round -> after the last: {', '.join(parts)}"
+    Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -27,6 +27,7 @@ from fedsim.rng import derive
 from fedsim.vault.reader import VaultReader
 
 RATES = ("exact_match", "exact_match_but_last")  # whose intervals must not have width 0
+EMPTY = "The client's batch was empty: its update is noise alone."
 MOST = 2000  # guesses of one draw of the no-gradient control
 ROUGE_DRAWS = 5  # of the no-gradient control; token metrics take all its draws
 
@@ -80,8 +81,12 @@ class Scorer:
 
     def _one(self, row: Row, rows: Sequence[Row]) -> Scored:
         scored = Scored(row=row)
-        truth = self.vault.truth(row["round"], row["client"]) if self.vault else None
+        clients = row.get("clients", [row["client"]])  # several: their sum was attacked
+        truth = self.vault.truth(row["round"], *clients) if self.vault else None
         truths = self._clean(truth.sequences) if truth else []
+        if truth is not None and not truth.sequences:
+            scored.reason = EMPTY
+            return scored
         if not truths:
             scored.reason = "No truth is known for this update."
             return scored
@@ -189,7 +194,7 @@ class Scorer:
                 if fmean(self._values(one, VERDICT_METRIC)) > bound:
                     place = f"round {one.row['round']}, client {one.row['client']}"
                     return "leak", f"{place}: {one.reason}"
-        open_ = [one for one in group if one.verdict == "inconclusive"]
+        open_ = [one for one in group if one.verdict == "inconclusive" and one.reason != EMPTY]
         if verdict == "no-leak" and open_:
             place = f"round {open_[0].row['round']}, client {open_[0].row['client']}"
             return "inconclusive", f"{place}: {open_[0].reason}"
@@ -213,6 +218,7 @@ class Scorer:
             "knowledge": row["knowledge"],
             "round": row["round"],
             "client": row["client"],
+            **({"clients": row["clients"]} if "clients" in row else {}),
             "samples": len(scored.samples),
             "seconds": row["seconds"],
             "verdict": scored.verdict,

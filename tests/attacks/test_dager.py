@@ -406,6 +406,18 @@ def test_lora_is_read_through_its_adapters(
 
 
 @peft_warns
+@pytest.mark.parametrize("preset", ["gpt2-tiny", "llama-tiny"])
+def test_an_a_that_is_frozen_is_public_so_b_tells(
+    adapt: Adapt, gradient: Gradient, observe: Observe, sentences: Sentences, preset: str
+) -> None:
+    scene = Scene(adapt(preset, lora_rank=96, freeze=("*.lora_A.*",)), gradient, observe)
+    assert not any("lora_A" in name for name in scene.parameters)  # FFA-LoRA: it never travels
+    truth = sentences(scene.model, 2)
+    guess = scene.attack(scene.update(truth))
+    assert sorted(guess.sequences) == sorted(truth)
+
+
+@peft_warns
 def test_more_prefixes_than_loras_rank_give_nothing_exact(
     adapt: Adapt, gradient: Gradient, observe: Observe, sentences: Sentences
 ) -> None:

@@ -1,6 +1,6 @@
 """The commands, one a file; each module's ``add`` puts its parser among the others."""
 
-from fedsim.lab.commands import attack, compare, gate, list, report, run, sweep
+from fedsim.lab.commands import attack, audit_dp, compare, gate, list, report, run, sweep
 
 COMMANDS = {
     "run": run.add,
@@ -9,6 +9,7 @@ COMMANDS = {
     "attack": attack.add,
     "report": report.add,
     "gate": gate.add,
+    "audit-dp": audit_dp.add,
     "list": list.add,
 }
 """How each command adds itself to the parser, in the order of ``--help``."""
