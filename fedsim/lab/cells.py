@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedsim.captures import CapturePath, captured_clients, find_captures, read_capture
+from fedsim.captures import CapturePath, captured_clients, place, read_capture
 from fedsim.errors import FedsimError
 from fedsim.files import make_directory, read_json, write_atomically, write_json, write_lines
 from fedsim.lab.attacking import Clients
@@ -103,7 +103,7 @@ def attack_captures(
     Raises:
         RunFailed: the captures are not there, or the disk cannot be written.
     """
-    for name in ("vault", "captures"):
+    for name in ("vault", "audit", "memory", "captures"):
         _link(source.root / name, run.root / name)
     done = [row["round"] for row in run.rows("rounds.jsonl")]
     run.forget_after(max(done, default=-1))  # a round that a killed cell was attacking
@@ -113,23 +113,25 @@ def attack_captures(
             continue
         started = time.perf_counter()
         if row["round"]:
-            runner.attack_round([_seen(one) for one in _wanted(experiment, run, row)])
+            runner.attack_round(_seen(experiment, run, row))
         run.append("rounds.jsonl", {**row, "seconds": round(time.perf_counter() - started, 3)})
     _link(source.checkpoints, run.checkpoints)
     return summarize(experiment, run, quick=quick)
 
 
-def _wanted(experiment: Experiment, run: RunDirectory, row: Mapping[str, Any]) -> list[CapturePath]:
-    """Return the captures that some attack wants, in the order in which the clients answered."""
-    here = {one.client: one for one in find_captures(run.captures) if one.round == row["round"]}
-    found = [here[client] for client in row["clients"] if client in here]
+def _seen(
+    experiment: Experiment, run: RunDirectory, row: Mapping[str, Any]
+) -> list[tuple[Clients, Broadcast, Update]]:
+    """Return what some attack wants to see of a round, in the order in which it was answered."""
+    found = [
+        CapturePath(row["round"], client, where)
+        for client in row["clients"]
+        if (where := place(run.captures, row["round"], client)).is_dir()  # else in another's sum
+    ]
     wants = [one.wants for one in experiment.planned]
-    return [one for one in found if any(want(one.round, captured_clients(one)) for want in wants)]
-
-
-def _seen(where: CapturePath) -> tuple[Clients, Broadcast, Update]:
-    captured = read_capture(where)
-    return captured.clients, captured.broadcast, captured.update
+    wanted = [one for one in found if any(w(row["round"], captured_clients(one)) for w in wants)]
+    captured = [read_capture(one) for one in wanted]
+    return [(one.clients, one.broadcast, one.update) for one in captured]
 
 
 def _link(source: Path, target: Path) -> None:

@@ -66,6 +66,5 @@ def _basis(leakage: Mapping[str, Any]) -> str:
 def _number(value: float | None, *, sign: bool = False) -> str:
     if value is None:
         return "-"
-    if abs(value) >= 1000:
-        return f"{value:+,.0f}" if sign else f"{value:,.0f}"
-    return f"{value:+.3f}" if sign else f"{value:.3f}"
+    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 3
+    return f"{value:+,.{digits}f}" if sign else f"{value:,.{digits}f}"
