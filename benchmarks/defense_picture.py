@@ -53,7 +53,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
             )
         axis.set_title(f"{place}: FedSGD read by DAGER, FedAvg for utility", fontsize=9)
         axis.set_xlabel("token overlap with the clients' texts (bag F1, 95 %)")
-        axis.set_ylabel("accuracy after 3 rounds")
+        axis.set_ylabel("accuracy on held-out data after the run")
         axis.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

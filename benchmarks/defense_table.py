@@ -98,7 +98,7 @@ LEARN = ["training.algorithm=fedavg", "training.optimizer=adamw", "federation.cl
 UTILITY = {  # FedAvg, on held-out data
     "gpt2-tiny random, clinic": [
         *TINY, *CLINIC, *LEARN, "training.batch_size=0", "training.mini_batch_size=8",
-        "training.local_epochs=2", "training.learning_rate=1e-3", "federation.rounds=3",
+        "training.local_epochs=2", "training.learning_rate=1e-3", "federation.rounds=2",
     ],
     "MiniLM trained, sst2": [
         *MINILM, *real("sst2"), *LEARN, "training.batch_size=128", "training.mini_batch_size=16",

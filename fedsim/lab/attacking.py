@@ -125,7 +125,8 @@ class Runner:
 
     def _positive(self, one: PlannedAttack, clients: Clients, broadcast: Broadcast) -> None:
         truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
-        shape = [len(tokens) for tokens in truth.sequences] if truth else [12, 16]
+        lengths = [len(tokens) for tokens in truth.sequences] if truth else []
+        shape = lengths or [12, 16]  # none is known, or every Poisson batch was empty
         own = own_sequences(self.adapter, shape)
         update = own_update(self.adapter, broadcast, own, self.seed)
         as_truth = Truth(sequences=own, labels=tuple(i % 2 for i in range(len(own))))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from defenses import DEFENSES, Defense, Guarantee
@@ -108,3 +109,85 @@ def test_a_defense_that_fails_ends_the_run_even_where_clients_may_fail(tmp_path:
     )
     with pytest.raises(RunFailed, match=r"round 1, client \d: .*sends nothing"):
         run(config, tmp_path / "run")
+
+
+# The DP defenses, whole runs
+
+
+def captured(root: Path) -> dict[str, Tensor]:
+    (path, *_) = sorted((root / "captures" / "round=1").rglob("update.safetensors"))
+    return load_file(path)
+
+
+def test_central_dp_leaves_each_update_raw_before_the_server(tmp_path: Path) -> None:
+    once = {"clients": 4, "clients_per_round": 3, "rounds": 1}
+    plain = run(experiment(federation=once), tmp_path / "plain")
+    central = [{"name": "central-dp", "noise_multiplier": 0.01}]
+    noised = run(experiment(federation=once, defense=central), tmp_path / "central")
+    again = run(experiment(federation=once, defense=central), tmp_path / "again")
+    one, other = captured(tmp_path / "plain"), captured(tmp_path / "central")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert noised["guarantee"] is None
+    assert plain["checksum"] != noised["checksum"] == again["checksum"]  # by the seed
+
+
+def test_dp_sgd_stops_dager_and_the_bound_stands_beside(tmp_path: Path) -> None:
+    config = experiment(
+        defense={"name": "dp-sgd", "noise_multiplier": 0.5},
+        attack="dager",
+        federation={"clients": 2, "clients_per_round": 2, "rounds": 1},
+        training={"batch_size": 4},
+    )
+    summary = run(config, tmp_path / "run")
+    found = summary["attacks"]
+    assert summary["leakage"]["dager"]["exact_match"]["mean"] == 0.0
+    assert summary["guarantee"]["unit"] == "example" and summary["guarantee"]["delta"] == 1e-5
+    for one in found:
+        assert one["bound"]["nats"] == 2.0  # 1 / (2 z^2)
+        assert one["metrics"]["exact_match"] <= one["bound"]["exact_match"] < 0.1
+    assert sum(one["samples"] for one in found) != 8  # Poisson, not a fixed batch
+
+
+def test_an_empty_batch_is_answered_and_scored_as_noise(tmp_path: Path) -> None:
+    config = experiment(
+        defense={"name": "dp-sgd", "noise_multiplier": 1.0},
+        attack="dager",
+        federation={"clients": 4, "clients_per_round": 4, "rounds": 1},
+        training={"batch_size": 1},  # empty with probability (1 - 1/N)^N, about 0.37
+    )
+    summary = run(config, tmp_path / "run")
+    empty = [one for one in summary["attacks"] if one["samples"] == 0]
+    assert empty and all("empty" in one["reason"] for one in empty)
+    assert summary["wire"]["updates"] == 4
+    assert summary["verdicts"]["dager"]["verdict"] == "no-leak"
+
+
+def test_an_accountant_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = experiment(defense={"name": "dp-sgd", "noise_multiplier": 1.0})
+    whole = run(config, tmp_path / "whole")
+    original = RunDirectory.save
+
+    def save(self: RunDirectory, progress: Any) -> None:
+        if progress.round == 2:
+            raise KeyboardInterrupt  # every client of round 2 has answered, and remembers it
+        original(self, progress)
+
+    with monkeypatch.context() as context:
+        context.setattr(RunDirectory, "save", save)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "parts")
+    resumed = run_experiment(prepare(config), RunDirectory(tmp_path / "parts"),
+                             Display(quiet=True))[0]  # fmt: skip
+    assert resumed["guarantee"] == whole["guarantee"]
+    assert resumed["checksum"] == whole["checksum"]
+
+
+def test_a_spent_budget_leaves_the_federation_to_the_others(tmp_path: Path) -> None:
+    config = experiment(
+        defense={"name": "dp-sgd", "noise_multiplier": 1.0, "budget": 5.0},
+        training={"batch_size": 0},  # one round spends 4.38
+        federation={"on_failure": "continue", "rounds": 2},
+    )
+    summary = run(config, tmp_path / "run")
+    assert summary["guarantee"]["epsilon"] < 5.0
+    assert summary["failures"] and all("is spent" in f["error"] for f in summary["failures"])
