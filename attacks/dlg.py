@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from attacks.base import Attack
-from attacks.matching import Descent, Problem, SquaredL2
+from attacks.matching import L2, Descent, Problem
 from fedsim.messages import Observation, Reconstruction
 
 ROUND = 20  # iterations of one call of L-BFGS
@@ -43,7 +43,7 @@ class Dlg(Attack):
 
     @override
     def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
-        problem = Problem(seen, generator, lambda _: SquaredL2())
+        problem = Problem(seen, generator, lambda _: L2())
         if problem.silent:
             return Reconstruction(sequences=(), diagnostics=problem.notes)
         x = problem.gaussian(1, generator, self.deviation)

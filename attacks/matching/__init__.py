@@ -4,13 +4,15 @@
 """
 
 from attacks.matching.descent import Descent
-from attacks.matching.distances import L2L1, Cosine, Kept, Signs, SquaredL2
+from attacks.matching.distances import L2, L2L1, Cosine, Kept, Signs
 from attacks.matching.layers import depths, layer_of
 from attacks.matching.prior import Prior, check_prior
 from attacks.matching.problem import Problem
 from attacks.matching.reorder import Reorder
+from attacks.matching.tokens import TokenScores
 
 __all__ = [
+    "L2",
     "L2L1",
     "Cosine",
     "Descent",
@@ -19,7 +21,7 @@ __all__ = [
     "Problem",
     "Reorder",
     "Signs",
-    "SquaredL2",
+    "TokenScores",
     "check_prior",
     "depths",
     "layer_of",

@@ -19,16 +19,22 @@ Distance = Callable[[Mapping[str, Factor], Parameters], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class SquaredL2:
-    """sum_p ||G_p - O_p||^2 (Zhu et al., "Deep Leakage from Gradients", NeurIPS 2019, eq. 4)."""
+class L2:
+    """sum_p ||G_p - O_p||^power (2: Zhu et al., "Deep Leakage from Gradients", 2019, eq. 4)."""
+
+    power: int = 2
 
     def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
         """Return the distances: (K,)."""
-        parts = [
-            one.square() - 2 * one.inner(observed[name]) + observed[name].square().sum()
-            for name, one in factors.items()
-        ]
-        return torch.stack(parts).sum(dim=0)
+        parts = torch.stack(
+            [
+                one.square() - 2 * one.inner(observed[name]) + observed[name].square().sum()
+                for name, one in factors.items()
+            ]
+        )  # (P, K)
+        if self.power == 1:
+            parts = parts.clamp_min(1e-24).sqrt()
+        return parts.sum(dim=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +136,6 @@ class _Sent:
     def dense(self, shape: torch.Size) -> Tensor:
         full = self._value.new_zeros(len(self._value), shape.numel())
         return full.index_copy(1, self._places, self._value).view(-1, *shape)
-
-    def part(self, first: int, last: int) -> Factor:
-        raise NotImplementedError
 
 
 def entries(factor: Factor, places: Tensor, shape: torch.Size) -> Tensor:

@@ -110,6 +110,7 @@ class Engine:
         graph: bool = False,
         ids: Tensor | None = None,
         masks: Sequence[Tensor] | None = None,
+        scales: Tensor | None = None,
     ) -> Factors:
         """Return the gradient of the client's loss for each of K dummy batches.
 
@@ -121,18 +122,22 @@ class Engine:
             graph: whether to differentiate through the result; it then holds on to ``x``.
             ids: (K, S, T) the tokens that ``x`` embeds, for the word embeddings' gradient.
             masks: one for each dropout, as ``Masks`` keeps them; None: dropout is off.
+            scales: (K, S) what each sequence's part is multiplied by; None: 1.
         """
         if self._loads != self.model.loads:
             raise RuntimeError("other weights were loaded into the model since this engine began")
         k, s, t, _ = x.shape
         chosen = list(range(len(self.frame.mask)) if rows is None else rows)
         seen = self.frame.mask[chosen]  # (S, T)
+        if masks is not None:
+            masks = [mask[chosen] for mask in masks]
         with torch.enable_grad(), self._dropout(masks, k), self._watched() as caught:
             flat = (x if graph else x.detach()).reshape(k * s, t, -1)
             if not flat.requires_grad:
                 flat.requires_grad_()
             logits = self.model.logits(flat, seen.repeat(k, 1))
-            loss = self.frame.loss(logits.view(k, s, *logits.shape[1:]), targets, chosen).sum()
+            each = self.frame.loss(logits.view(k, s, *logits.shape[1:]), targets, chosen)
+            loss = (each if scales is None else each * scales).sum()
             outputs = {module: caught[module][1] for module, _ in self._sites.values()}
             wanted = [*outputs.values(), *([flat] if ids is not None else [])]
             errors = torch.autograd.grad(loss, wanted, create_graph=graph, allow_unused=True)

@@ -8,6 +8,7 @@ Source: Goodfellow, "Efficient Per-Example Gradient Computations", arXiv:1510.01
         maps); the inner product is the same algebra.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,10 +34,6 @@ class Factor(Protocol):
 
     def dense(self, shape: torch.Size) -> Tensor:
         """Return the gradient itself: (K, *shape)."""
-        ...
-
-    def part(self, first: int, last: int) -> "Factor":
-        """Return the candidates ``first`` to ``last``, the latter not included."""
         ...
 
 
@@ -68,10 +65,6 @@ class Outer(Factor):
         weight = self.errors.mT @ self.inputs  # (K, O, I)
         return weight.mT if self.flipped else weight
 
-    @override
-    def part(self, first: int, last: int) -> "Outer":
-        return Outer(self.inputs[first:last], self.errors[first:last], self.flipped)
-
 
 @dataclass(frozen=True)
 class Rows(Factor):
@@ -100,9 +93,58 @@ class Rows(Factor):
         places = self.ids[..., None].expand(self.errors.shape)
         return empty.scatter_add(1, places, self.errors)
 
+
+class Sum(Factor):
+    """What one factor (K = 1) and another one add up to; of the first, norms are computed once."""
+
+    def __init__(self, same: Factor, other: Factor) -> None:
+        self._same, self._other = same, other
+
     @override
-    def part(self, first: int, last: int) -> "Rows":
-        return Rows(self.ids[first:last], self.errors[first:last])
+    def inner(self, observed: Tensor) -> Tensor:
+        return self._same.inner(observed) + self._other.inner(observed)
+
+    @override
+    def square(self) -> Tensor:
+        cross = self._same.cross(self._other)
+        return self._same.square() + 2 * cross + self._other.square()
+
+    @override
+    def cross(self, other: Factor) -> Tensor:
+        return self._same.cross(other) + self._other.cross(other)
+
+    @override
+    def dense(self, shape: torch.Size) -> Tensor:
+        return self._same.dense(shape) + self._other.dense(shape)
+
+
+class Once(Factor):
+    """A factor that is asked for the same inner product and norm again and again."""
+
+    def __init__(self, factor: Factor) -> None:
+        self.factor = factor
+        self._square: Tensor | None = None
+        self._inner: dict[int, Tensor] = {}
+
+    @override
+    def inner(self, observed: Tensor) -> Tensor:
+        if id(observed) not in self._inner:
+            self._inner[id(observed)] = self.factor.inner(observed)
+        return self._inner[id(observed)]
+
+    @override
+    def square(self) -> Tensor:
+        if self._square is None:
+            self._square = self.factor.square()
+        return self._square
+
+    @override
+    def cross(self, other: Factor) -> Tensor:
+        return self.factor.cross(other)
+
+    @override
+    def dense(self, shape: torch.Size) -> Tensor:
+        return self.factor.dense(shape)
 
 
 @dataclass(frozen=True)
@@ -128,6 +170,15 @@ class Plain(Factor):
     def dense(self, shape: torch.Size) -> Tensor:
         return self.value
 
-    @override
-    def part(self, first: int, last: int) -> "Plain":
-        return Plain(self.value[first:last])
+
+def joined(factors: Sequence[Factor]) -> Factor:
+    """Return the sum of one parameter's factors of one kind, each for one candidate."""
+    first = factors[0]
+    if isinstance(first, Plain):
+        return Plain(torch.stack([one.value for one in factors if isinstance(one, Plain)]).sum(0))
+    if isinstance(first, Rows):
+        rows = [one for one in factors if isinstance(one, Rows)]
+        return Rows(torch.cat([r.ids for r in rows], 1), torch.cat([r.errors for r in rows], 1))
+    outer = [one for one in factors if isinstance(one, Outer)]
+    inputs, errors = (torch.cat([getattr(o, n) for o in outer], 1) for n in ("inputs", "errors"))
+    return Outer(inputs, errors, outer[0].flipped)

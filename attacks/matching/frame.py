@@ -40,7 +40,7 @@ class Frame:
         return self.tokens == FREE
 
     def loss(self, logits: Tensor, targets: Tensor, rows: Sequence[int]) -> Tensor:
-        """Return the client's loss, or the part of it that ``rows`` make: (K,).
+        """Return each sequence's part in the client's loss: (K, S).
 
         Args:
             logits: (K, S, C) or (K, S, T, V).
@@ -51,7 +51,7 @@ class Frame:
         if self.task == "classification":
             if not targets.is_floating_point():
                 targets = torch.nn.functional.one_hot(targets, logits.shape[-1])
-            return (negative * targets).sum(dim=(1, 2)) / len(self.mask)
+            return (negative * targets).sum(dim=2) / len(self.mask)
         if self.task == "causal-lm":
             negative, targets = negative[:, :, :-1], targets[:, :, 1:]
             weights = self.mask[:, 1:] / self.mask[:, 1:].sum()
@@ -59,8 +59,8 @@ class Frame:
                 each = (negative * targets).sum(dim=-1)
             else:
                 each = negative.gather(-1, targets[..., None])[..., 0]
-            return (each * weights[list(rows)]).sum(dim=(1, 2))
-        return (negative * targets).sum(dim=(1, 2, 3))  # shares over all places sum to 1
+            return (each * weights[list(rows)]).sum(dim=2)
+        return (negative * targets).sum(dim=(2, 3))  # shares over all places sum to 1
 
     def sequences(self, ids: Tensor, suffix: Tokens) -> tuple[Tokens, ...]:
         """Return ``ids`` (B, T) as texts, each cut at its end, or where it says that it ends."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from attacks.matching.adaptive import adapted, clip_of
 from attacks.matching.distances import Distance
 from attacks.matching.engine import Engine
 from attacks.matching.frame import Frame, find_frame
@@ -61,10 +62,12 @@ class Problem:
         self.engine = Engine(seen, self.frame, gradient)
         self.observed = {name: gradient[name] for name in self.engine.names}
         self.words_observed = gradient.get(self.engine.words_name or "")
-        self.distance = make(self.observed)
+        self.distance = adapted(make(self.observed), seen)
+        self._clip = clip_of(seen)
         self.model = seen.model
         self.size = float(self.engine.words.norm(dim=1).mean())
         self.notes: Notes = {**self.frame.notes, "tensors": len(self.observed)}
+        self.notes["adapts"] = bool(seen.knowledge.defense)
         self._unit = torch.nn.functional.normalize(self.engine.words, dim=1)
         self._allowed = torch.ones(seen.model.vocabulary, dtype=torch.bool)
         self._allowed[sorted(seen.model.special | unused(seen.model.tokenizer))] = False
@@ -136,12 +139,28 @@ class Problem:
     def loss(self, x: Tensor, targets: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         """Return the distances of K dummies, to differentiate: (K,)."""
         with torch.enable_grad():
-            factors = self.engine.factors(x, self.shares(targets), graph=True, masks=masks)
+            shares = self.shares(targets)
+            scales = self._scales(x.detach(), shares.detach(), masks)
+            factors = self.engine.factors(x, shares, graph=True, masks=masks, scales=scales)
             return self.distance(factors, self.observed)
 
     @torch.no_grad()
-    def score(self, x: Tensor, targets: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
-        """Return the distances of K dummies, in as many parts as memory asks for: (K,)."""
+    def score(
+        self,
+        x: Tensor,
+        targets: Tensor,
+        masks: Sequence[Tensor] | None = None,
+        distance: Distance | None = None,
+    ) -> Tensor:
+        """Return the distances of K dummies, in as many parts as memory asks for: (K,).
+
+        Args:
+            x: (K, B, T, D).
+            targets: as ``first_targets`` gives them.
+            masks: of dropout; None: it is off.
+            distance: in place of the problem's own.
+        """
+        distance = distance or self.distance
         step = max(1, TOKENS_AT_ONCE // self.frame.tokens.numel())
         parts = []
         for start in range(0, len(x), step):
@@ -150,15 +169,35 @@ class Problem:
             if targets.is_floating_point():
                 wanted = targets[start : start + step] if len(targets) > 1 else targets
                 wanted = wanted.expand(len(some), *wanted.shape[1:])
-            factors = self.engine.factors(some, self.shares(wanted), masks=masks)
-            parts.append(self.distance(factors, self.observed))
+            shares = self.shares(wanted)
+            scales = self._scales(some, shares, masks)
+            factors = self.engine.factors(some, shares, masks=masks, scales=scales)
+            parts.append(distance(factors, self.observed))
         return torch.cat(parts)
+
+    def _scales(self, x: Tensor, shares: Tensor, masks: Sequence[Tensor] | None) -> Tensor | None:
+        """Return what clipping multiplies each dummy's gradient by: (K, B); None: nothing.
+
+        The norm is over all parameters that were sent, as the client's is; of the word embeddings
+        as if no token stood twice.
+        """
+        if self._clip is None:
+            return None
+        (k, size), places = x.shape[:2], torch.arange(x.shape[2], device=x.device)
+        found = []
+        for row in range(size):
+            some = shares[[row]] if shares.ndim == 1 else shares[:, [row]]
+            ids = places.expand(k, 1, -1) if self.words_observed is not None else None
+            parts = self.engine.factors(x[:, [row]], some, rows=[row], ids=ids, masks=masks)
+            norm = torch.stack([one.square() for one in parts.values()]).sum(dim=0).sqrt() * size
+            found.append((self._clip / norm.clamp_min(1e-12)).clamp_max(1.0))
+        return torch.stack(found, dim=1)
 
     # Tokens
 
     @torch.no_grad()
     def read(self, x: Tensor) -> Tensor:
-        """Return the token nearest to each vector by cosine, known ones as they are: (..., B, T)."""
+        """Return the token nearest by cosine to each vector of ``x`` (..., B, T, D): (..., B, T)."""
         unit = torch.nn.functional.normalize(x, dim=-1)
         close = (unit @ self._unit.T).masked_fill(~self._allowed.to(x.device), -2.0)
         return torch.where(self.frame.free, close.argmax(dim=-1), self.frame.tokens)

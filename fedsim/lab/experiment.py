@@ -9,7 +9,7 @@ from clients import ClientSettings, build_client_app
 from clients.training import best_threads
 from fedsim.errors import RunFailed
 from fedsim.files import write_json, write_lines
-from fedsim.lab.attacking import Runner
+from fedsim.lab.attacking import Runner, in_force
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.prepare import Experiment, server_settings
@@ -116,6 +116,7 @@ def run_experiment(
         controls=not quick,
         note=lambda row: run.append("reconstructions.jsonl", row),
         display=display,
+        defenses=in_force([one.name for one in config.defense], experiment.defenses),
     )
     recorder = Recorder(experiment=experiment, run=run, runner=runner, display=display)
     if start.round < config.federation.rounds:

@@ -267,7 +267,8 @@ class ModelAdapter(ABC):
         if self.causal and self.spec.task == "classification":
             states = whole.base_model(**given).last_hidden_state  # its own pooling reads padding
             last = mask.long().sum(dim=1) - 1
-            return cast(Tensor, whole.score(states[torch.arange(len(last)), last]))
+            rows = torch.arange(len(last), device=last.device)
+            return cast(Tensor, whole.score(states[rows, last]))
         return cast(Tensor, whole(**given).logits)
 
     def projections(self, layer: int, place: Place = "hidden") -> tuple[Projection, ...]:

@@ -24,6 +24,14 @@ NAMES = sorted(ATTACKS)
 # settings that keep an attack's runs here to seconds
 CHEAP: dict[str, dict[str, Any]] = {
     "dlg": {"optimizer": "lbfgs", "steps": 40, "learning_rate": 1.0, "deviation": 0.05},
+    "grab": {
+        "rounds": 1,
+        "steps": 40,
+        "starts": 8,
+        "iterations": 1,
+        "beams": 2,
+        "learning_rate": 0.02,
+    },
     "lamp": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1},
     "partial": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1, "layers": (0, 2)},
     "tag": {"steps": 60, "learning_rate": 0.05, "deviation": 0.05},

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.matching.distances import Cosine, SquaredL2
+from attacks.matching.distances import L2, Cosine
 from attacks.matching.engine import Engine, Masks
 from attacks.matching.frame import find_frame
 from attacks.matching.problem import Problem
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
-from tests.attacks.matching.conftest import Look, Seen
+from tests.attacks.conftest import Look, Seen
 from tests.conftest import Adapt
 
 LENGTHS = (7, 10, 5)
@@ -102,7 +102,7 @@ def naive(seen: Seen, engine: Engine, x: Tensor, names: list[str]) -> Tensor:
 
 def test_the_slope_is_that_of_plain_double_back_propagation(adapt: Adapt, look: Look) -> None:
     seen = look(adapt("bert-tiny"), (6, 6))
-    problem = Problem(seen.observation, torch.Generator(), lambda _: SquaredL2())
+    problem = Problem(seen.observation, torch.Generator(), lambda _: L2())
     x = problem.gaussian(1, torch.Generator().manual_seed(2), 0.3).requires_grad_()
     loss = problem.loss(x, torch.tensor(seen.labels)).sum()
     wanted = naive(seen, problem.engine, x, list(problem.observed))
