@@ -78,7 +78,7 @@ class Grab(Attack):
         for _ in range(self.rounds):
             done += 1
             x, targets, masks = self._descend(problem, x, targets, masks)
-            scores = TokenScores(problem, L2(power=1), targets, masks)
+            scores = TokenScores(problem, targets, masks)
             continuous = problem.read(x)[0]  # (B, T)
             self._gather(problem, pools, continuous)
             known = [continuous, *([] if previous is None else [previous])]
@@ -187,7 +187,7 @@ class Grab(Attack):
         self, problem: Problem, scores: TokenScores, start: Tensor, pools: list[set[int]]
     ) -> tuple[float, Tensor]:
         """Replace one token after the other, the ``beams`` best batches at a time."""
-        beams = [(float(scores.whole(start[None])[0]), start)]
+        beams = [(float(scores.replaced(start, 0, start[[0]])[0]), start)]
         for _ in range(self.iterations):
             before = [one for _, one in beams]
             for row, column in problem.frame.free.nonzero().tolist():

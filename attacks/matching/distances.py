@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from attacks.matching.factors import Factor, Outer
+from attacks.matching.factors import Factor, Outer, Plain
 
 Parameters = Mapping[str, Tensor]
 Distance = Callable[[Mapping[str, Factor], Parameters], Tensor]
@@ -112,30 +113,29 @@ class Kept:
 
     def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
         """Return the distances: (K,)."""
-        kept = {name: _Sent(one, observed[name]) for name, one in factors.items()}
+        kept = {name: _sent(one, observed[name]) for name, one in factors.items()}
         return self.distance(kept, observed)
 
 
-class _Sent:
-    """A factor on the coordinates where the observed gradient is not zero."""
+@dataclass(frozen=True)
+class _Sent(Plain):
+    """A factor's entries (K, n) at the flat ``places`` (n,) where the observed one is not zero."""
 
-    def __init__(self, factor: Factor, observed: Tensor) -> None:
-        self._places = observed.flatten().nonzero().flatten()
-        self._value = entries(factor, self._places, observed.shape)  # (K, n)
+    places: Tensor
 
+    @override
     def inner(self, observed: Tensor) -> Tensor:
-        return self._value @ observed.flatten()[self._places]
+        return self.value @ observed.flatten()[self.places]
 
-    def square(self) -> Tensor:
-        return self._value.square().sum(dim=1)
-
-    def cross(self, other: Factor) -> Tensor:
-        assert isinstance(other, _Sent)
-        return (self._value * other._value).sum(dim=1)
-
+    @override
     def dense(self, shape: torch.Size) -> Tensor:
-        full = self._value.new_zeros(len(self._value), shape.numel())
-        return full.index_copy(1, self._places, self._value).view(-1, *shape)
+        full = self.value.new_zeros(len(self.value), shape.numel())
+        return full.index_copy(1, self.places, self.value).view(-1, *shape)
+
+
+def _sent(factor: Factor, observed: Tensor) -> Factor:
+    places = observed.flatten().nonzero().flatten()
+    return _Sent(entries(factor, places, observed.shape), places)
 
 
 def entries(factor: Factor, places: Tensor, shape: torch.Size) -> Tensor:

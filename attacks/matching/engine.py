@@ -128,7 +128,7 @@ class Engine:
             raise RuntimeError("other weights were loaded into the model since this engine began")
         k, s, t, _ = x.shape
         chosen = list(range(len(self.frame.mask)) if rows is None else rows)
-        seen = self.frame.mask[chosen]  # (S, T)
+        seen = self.frame.mask[chosen][:, :t]  # (S, T); padding may have been cut off
         if masks is not None:
             masks = [mask[chosen] for mask in masks]
         with torch.enable_grad(), self._dropout(masks, k), self._watched() as caught:

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 
 class Factor(Protocol):
-    """One parameter's gradient for each of K candidates (1: combined with any K)."""
+    """One parameter's gradient for each of K candidates."""
 
     def inner(self, observed: Tensor) -> Tensor:
         """Return the inner product with ``observed`` (the parameter's shape): (K,)."""
@@ -28,12 +28,12 @@ class Factor(Protocol):
         """Return the squared norm: (K,)."""
         ...
 
-    def cross(self, other: "Factor") -> Tensor:
-        """Return the inner product with ``other``, a factor of the same parameter: (K,)."""
-        ...
-
     def dense(self, shape: torch.Size) -> Tensor:
         """Return the gradient itself: (K, *shape)."""
+        ...
+
+    def double(self) -> "Factor":
+        """Return the same in float64."""
         ...
 
 
@@ -52,18 +52,17 @@ class Outer(Factor):
 
     @override
     def square(self) -> Tensor:
-        return self.cross(self)
-
-    @override
-    def cross(self, other: Factor) -> Tensor:
-        assert isinstance(other, Outer)
-        alike = self.inputs @ other.inputs.mT  # (K, N, N')
-        return (alike * (self.errors @ other.errors.mT)).sum(dim=(1, 2))
+        alike = self.inputs @ self.inputs.mT  # (K, N, N)
+        return (alike * (self.errors @ self.errors.mT)).sum(dim=(1, 2))
 
     @override
     def dense(self, shape: torch.Size) -> Tensor:
         weight = self.errors.mT @ self.inputs  # (K, O, I)
         return weight.mT if self.flipped else weight
+
+    @override
+    def double(self) -> "Outer":
+        return Outer(self.inputs.double(), self.errors.double(), self.flipped)
 
 
 @dataclass(frozen=True)
@@ -79,13 +78,8 @@ class Rows(Factor):
 
     @override
     def square(self) -> Tensor:
-        return self.cross(self)
-
-    @override
-    def cross(self, other: Factor) -> Tensor:
-        assert isinstance(other, Rows)
-        same = self.ids[:, :, None] == other.ids[:, None, :]  # (K, N, N')
-        return (same * (self.errors @ other.errors.mT)).sum(dim=(1, 2))
+        same = self.ids[:, :, None] == self.ids[:, None, :]  # (K, N, N)
+        return (same * (self.errors @ self.errors.mT)).sum(dim=(1, 2))
 
     @override
     def dense(self, shape: torch.Size) -> Tensor:
@@ -93,58 +87,9 @@ class Rows(Factor):
         places = self.ids[..., None].expand(self.errors.shape)
         return empty.scatter_add(1, places, self.errors)
 
-
-class Sum(Factor):
-    """What one factor (K = 1) and another one add up to; of the first, norms are computed once."""
-
-    def __init__(self, same: Factor, other: Factor) -> None:
-        self._same, self._other = same, other
-
     @override
-    def inner(self, observed: Tensor) -> Tensor:
-        return self._same.inner(observed) + self._other.inner(observed)
-
-    @override
-    def square(self) -> Tensor:
-        cross = self._same.cross(self._other)
-        return self._same.square() + 2 * cross + self._other.square()
-
-    @override
-    def cross(self, other: Factor) -> Tensor:
-        return self._same.cross(other) + self._other.cross(other)
-
-    @override
-    def dense(self, shape: torch.Size) -> Tensor:
-        return self._same.dense(shape) + self._other.dense(shape)
-
-
-class Once(Factor):
-    """A factor that is asked for the same inner product and norm again and again."""
-
-    def __init__(self, factor: Factor) -> None:
-        self.factor = factor
-        self._square: Tensor | None = None
-        self._inner: dict[int, Tensor] = {}
-
-    @override
-    def inner(self, observed: Tensor) -> Tensor:
-        if id(observed) not in self._inner:
-            self._inner[id(observed)] = self.factor.inner(observed)
-        return self._inner[id(observed)]
-
-    @override
-    def square(self) -> Tensor:
-        if self._square is None:
-            self._square = self.factor.square()
-        return self._square
-
-    @override
-    def cross(self, other: Factor) -> Tensor:
-        return self.factor.cross(other)
-
-    @override
-    def dense(self, shape: torch.Size) -> Tensor:
-        return self.factor.dense(shape)
+    def double(self) -> "Rows":
+        return Rows(self.ids, self.errors.double())
 
 
 @dataclass(frozen=True)
@@ -159,16 +104,15 @@ class Plain(Factor):
 
     @override
     def square(self) -> Tensor:
-        return self.cross(self)
-
-    @override
-    def cross(self, other: Factor) -> Tensor:
-        assert isinstance(other, Plain)
-        return (self.value * other.value).flatten(1).sum(dim=1)
+        return self.value.square().flatten(1).sum(dim=1)
 
     @override
     def dense(self, shape: torch.Size) -> Tensor:
         return self.value
+
+    @override
+    def double(self) -> "Plain":
+        return Plain(self.value.double())
 
 
 def joined(factors: Sequence[Factor]) -> Factor:

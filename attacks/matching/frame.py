@@ -59,7 +59,7 @@ class Frame:
                 each = (negative * targets).sum(dim=-1)
             else:
                 each = negative.gather(-1, targets[..., None])[..., 0]
-            return (each * weights[list(rows)]).sum(dim=2)
+            return (each * weights[list(rows)][:, : each.shape[-1]]).sum(dim=2)
         return (negative * targets).sum(dim=(2, 3))  # shares over all places sum to 1
 
     def sequences(self, ids: Tensor, suffix: Tokens) -> tuple[Tokens, ...]:

@@ -197,7 +197,7 @@ class Problem:
 
     @torch.no_grad()
     def read(self, x: Tensor) -> Tensor:
-        """Return the token nearest by cosine to each vector of ``x`` (..., B, T, D): (..., B, T)."""
+        """Return the tokens nearest by cosine to the vectors ``x`` (..., B, T, D): (..., B, T)."""
         unit = torch.nn.functional.normalize(x, dim=-1)
         close = (unit @ self._unit.T).masked_fill(~self._allowed.to(x.device), -2.0)
         return torch.where(self.frame.free, close.argmax(dim=-1), self.frame.tokens)

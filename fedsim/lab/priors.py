@@ -81,7 +81,7 @@ def train_prior(
             mean = loss.item() if not step else 0.98 * mean + 0.02 * loss.item()
             step += 1
             say(f"epoch {epoch + 1}, step {step}/{steps}: {mean:.2f} nats a token")
-    model.eval()
+    model.train(False)
     figures = {"texts": float(len(rows)), "steps": float(steps)}
     for name, some in (("seen", rows), ("held_out", encoded(tokenizer, held_out, 64))):
         if some:
@@ -155,7 +155,7 @@ def _loss(model: GPT2LMHeadModel, rows: Sequence[Tokens], generator: torch.Gener
         mask[row, : len(tokens)] = True
     states = model.transformer(input_ids=ids).last_hidden_state[:, :-1][mask[:, 1:]]  # (N, D)
     targets = ids[:, 1:][mask[:, 1:]]  # (N,)
-    words: Tensor = model.get_input_embeddings().weight
+    words: Tensor = model.transformer.wte.weight
     if len(words) <= FULL:
         return functional.cross_entropy(states @ words.T, targets)
     return sampled_loss(states, words, targets, generator)

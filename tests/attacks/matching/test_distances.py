@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from attacks.matching.distances import L2, L2L1, Cosine, Kept, Signs, entries
-from attacks.matching.factors import Factor, Outer, Plain, Rows
+from attacks.matching.factors import Factor, Outer, Plain, Rows, joined
 
 K, N = 3, 5
 
@@ -47,29 +47,31 @@ def whole(factor: Factor, k: int) -> Tensor:
     return total.T if factor.flipped else total
 
 
-def only(factor: Factor, k: int) -> Factor:
-    """Return the one candidate ``k``."""
-    fields = {n: v[k : k + 1] if isinstance(v, Tensor) else v for n, v in vars(factor).items()}
-    return type(factor)(**fields)
-
-
 def test_factors_are_the_sums_over_tokens(
     factors: dict[str, Factor], observed: dict[str, Tensor]
 ) -> None:
     for name, factor in factors.items():
         wanted = torch.stack([whole(factor, k) for k in range(K)])
-        second = only(factor, 1)
-        other = torch.stack([whole(second, 0)] * K)
         torch.testing.assert_close(factor.dense(wanted.shape[1:]), wanted)
         torch.testing.assert_close(factor.square(), wanted.square().flatten(1).sum(1))
         inner = (wanted * observed[name]).flatten(1).sum(1)
         torch.testing.assert_close(factor.inner(observed[name]), inner)
-        cross = (wanted * other).flatten(1).sum(1)
-        torch.testing.assert_close(factor.cross(second), cross)
         places = torch.tensor([0, 2, 3, 8])
         torch.testing.assert_close(
             entries(factor, places, wanted.shape[1:]), wanted.flatten(1)[:, places]
         )
+
+
+def test_joined_factors_are_the_sum(factors: dict[str, Factor]) -> None:
+    for name, factor in factors.items():
+        alone = [
+            type(factor)(
+                **{n: v[[k]] if isinstance(v, Tensor) else v for n, v in vars(factor).items()}
+            )
+            for k in range(K)
+        ]
+        wanted = sum(whole(factor, k) for k in range(K))
+        torch.testing.assert_close(joined(alone).dense(torch.Size(SHAPES[name]))[0], wanted)
 
 
 def test_few_entries_of_a_large_map_are_gathered_not_formed() -> None:

@@ -10,6 +10,7 @@ from attacks.matching.distances import L2, Cosine
 from attacks.matching.engine import Engine, Masks
 from attacks.matching.frame import find_frame
 from attacks.matching.problem import Problem
+from attacks.matching.tokens import TokenScores
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
 from tests.attacks.conftest import Look, Seen
@@ -74,8 +75,34 @@ def test_a_part_of_the_batch_gives_its_part_of_the_gradient(adapt: Adapt, look: 
         shape = seen.observation.update.tensors[name].shape
         sums = first[name].dense(shape) + rest[name].dense(shape)
         torch.testing.assert_close(sums, factor.dense(shape), atol=1e-6, rtol=1e-3)
-        square = first[name].square() + 2 * first[name].cross(rest[name]) + rest[name].square()
-        torch.testing.assert_close(square, factor.square(), atol=1e-9, rtol=1e-3)
+
+
+def test_a_replaced_sequence_is_scored_as_the_whole_batch_is(adapt: Adapt, look: Look) -> None:
+    """Against plain back-propagation of the whole batch, word embeddings included."""
+    seen = look(adapt("bert-tiny"), LENGTHS)
+    problem = Problem(seen.observation, torch.Generator(), lambda _: L2(power=1))
+    scores = TokenScores(problem, torch.tensor(seen.labels))
+    trials = seen.ids[1].repeat(3, 1)
+    trials[1, 4], trials[2, 2] = 777, 1234
+    found = scores.replaced(seen.ids, 1, trials)
+    module = seen.observation.model.module
+    slots = dict(module.named_parameters())
+    update = seen.observation.update.tensors
+    assert set(scores.observed) == {n for n in update if not n.endswith("key.bias")}
+    for trial, got in zip(trials, found.tolist(), strict=True):
+        ids = seen.ids.clone()
+        ids[1] = trial
+        mask = problem.frame.mask.long()
+        loss = module(input_ids=ids, attention_mask=mask, labels=torch.tensor(seen.labels)).loss
+        names = list(scores.observed)
+        gradients = torch.autograd.grad(loss, [slots[name] for name in names])
+        parts = [(g - update[n]).norm() for n, g in zip(names, gradients, strict=True)]
+        wanted = torch.stack(parts).sum().item()
+        assert got == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+        assert scores.whole(ids[None])[0].item() == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+    before = scores.computed
+    assert torch.equal(scores.replaced(seen.ids, 1, trials), found)
+    assert scores.computed == before  # nothing is computed twice
 
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "llama-tiny"])
