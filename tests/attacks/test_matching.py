@@ -176,3 +176,15 @@ def test_a_silent_update_gives_nothing(adapt: Adapt, look: Look) -> None:
     silent = replace(seen, update=replace(seen.update, tensors=nothing))
     for attack in (Dlg(), Tag(), Lamp(), Grab()):
         assert attack.reconstruct(silent, torch.Generator()).sequences == ()
+
+
+@pytest.mark.parametrize(
+    ("preset", "task"),
+    [("bert-tiny", "masked-lm"), ("gpt2-tiny", "causal-lm"), ("llama-tiny", "causal-lm")],
+)
+def test_lamp_reads_the_other_tasks_whose_labels_it_optimises(
+    adapt: Adapt, look: Look, preset: str, task: str
+) -> None:
+    seen = look(adapt(preset, task=task), (9,), granted=("lengths",))
+    guess = run(Lamp(**{**QUICK, "steps": 80}), seen)
+    assert share(guess, seen) >= 0.5
