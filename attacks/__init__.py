@@ -2,9 +2,21 @@
 
 from attacks.base import Attack
 from attacks.dager import Dager
+from attacks.dlg import Dlg
+from attacks.grab import Grab
+from attacks.lamp import Lamp
+from attacks.partial import Partial
+from attacks.tag import Tag
 from fedsim.plugins import table
 
-ATTACKS: dict[str, type[Attack]] = {"dager": Dager}
+ATTACKS: dict[str, type[Attack]] = {
+    "dager": Dager,
+    "dlg": Dlg,
+    "grab": Grab,
+    "lamp": Lamp,
+    "partial": Partial,
+    "tag": Tag,
+}
 
 
 def attack_table() -> dict[str, type[Attack]]:
@@ -12,4 +24,4 @@ def attack_table() -> dict[str, type[Attack]]:
     return table("fedsim.attacks", Attack, ATTACKS)  # type: ignore[type-abstract]
 
 
-__all__ = ["ATTACKS", "Attack", "Dager", "attack_table"]
+__all__ = ["ATTACKS", "Attack", "Dager", "Dlg", "Grab", "Lamp", "Partial", "Tag", "attack_table"]

@@ -21,6 +21,7 @@ Parameters = Mapping[str, Tensor]
 Scalar = bool | int | float | str
 UpdateKind = Literal["gradient", "delta"]
 Tokens = tuple[int, ...]
+DefenseName = Literal["dp-sgd", "gaussian", "quantize", "random-mask", "sign", "topk"]
 
 
 def _numbers_only(what: str, values: Mapping[str, object]) -> None:
@@ -65,17 +66,35 @@ class Update:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DefenseInForce:
+    """A defense that an attack is told of: its name, and its settings that are numbers."""
+
+    name: DefenseName
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(DefenseName):
+            allowed = ", ".join(get_args(DefenseName))
+            raise MalformedMessage(f"defense must be one of {allowed}, got {self.name!r}")
+        _numbers_only("defense's", self.numbers)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Knowledge:
     """What an attack is granted beyond the protocol; nothing by default, all of it reported."""
 
     labels: tuple[int, ...] | None = None  # one per example, in the client's order
     lengths: tuple[int, ...] | None = None  # tokens per example, special tokens included
     batch_size: int | None = None  # where the protocol does not tell it (secure aggregation)
+    defense: tuple[DefenseInForce, ...] | None = None  # those in force, in order; (): none is
 
     def __post_init__(self) -> None:
         for name in ("labels", "lengths"):
             values = getattr(self, name) or ()
             _numbers_only(f"knowledge.{name}", {str(i): value for i, value in enumerate(values)})
+        for one in self.defense or ():
+            if not isinstance(one, DefenseInForce):
+                raise MalformedMessage(f"knowledge.defense must be defenses in force, got {one!r}")
         if not isinstance(self.batch_size, int | None):
             raise MalformedMessage(f"knowledge.batch_size must be int, got {self.batch_size!r}")
 

@@ -3,15 +3,24 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
 from attacks import Attack, attack_table
 from clients.training import best_threads, threads
+from defenses import Defense
 from fedsim.errors import BadInput, UnsupportedObservation, unknown
 from fedsim.lab.config import AttackSection
 from fedsim.lab.controls import own_sequences, own_update
 from fedsim.lab.display import Display
-from fedsim.messages import Broadcast, Knowledge, Observation, Tokens, Update
+from fedsim.messages import (
+    Broadcast,
+    DefenseInForce,
+    DefenseName,
+    Knowledge,
+    Observation,
+    Tokens,
+    Update,
+)
 from fedsim.models import ModelAdapter
 from fedsim.plugins import make
 from fedsim.rng import stream
@@ -76,13 +85,32 @@ def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
     return planned
 
 
-def grant(names: Sequence[str], truth: Truth | None) -> Knowledge:
-    """Return the knowledge called ``names``, from the truth: the only way it reaches an attack."""
+def in_force(names: Sequence[str], defenses: Sequence[Defense]) -> tuple[DefenseInForce, ...]:
+    """Return what an attack may be told of ``defenses``, called ``names`` in the config."""
+    told = []
+    for name, defense in zip(names, defenses, strict=True):
+        if name in get_args(DefenseName):
+            settings = {one.name: getattr(defense, one.name) for one in fields(defense)}
+            numbers = {k: v for k, v in settings.items() if isinstance(v, (int, float))}
+            told.append(DefenseInForce(name=name, numbers=numbers))  # type: ignore[arg-type]
+    return tuple(told)
+
+
+def grant(
+    names: Sequence[str], truth: Truth | None, defenses: tuple[DefenseInForce, ...] | None = None
+) -> Knowledge:
+    """Return the knowledge called ``names``, from the truth: the only way it reaches an attack.
+
+    ``defenses`` are those in force, None where that is not known either.
+    """
     if not names:
         return Knowledge()
     if truth is None:
         raise BadInput(f"attack.knowledge: {', '.join(names)} cannot be granted: no truth is known")
+    if "defense" in names and defenses is None:
+        raise BadInput("attack.knowledge: defense cannot be granted: no config tells it")
     facts = {
+        "defense": defenses,
         "labels": tuple(label for label in truth.labels if label is not None),
         "lengths": tuple(map(len, truth.sequences)),
         "batch_size": len(truth.sequences),
@@ -101,6 +129,7 @@ class Runner:
     controls: bool
     note: Callable[[Mapping[str, Any]], None]  # takes a line of reconstructions.jsonl
     display: Display
+    defenses: tuple[DefenseInForce, ...] | None = None  # those in force, where that is known
 
     def attack_round(self, seen: Sequence[tuple[Clients, Broadcast, Update]]) -> None:
         """Attack the updates of one round: (whose, what was sent, what came back) each."""
@@ -119,7 +148,7 @@ class Runner:
             model=self.adapter,
             broadcast=broadcast,
             update=update,
-            knowledge=grant(one.knowledge, truth),
+            knowledge=grant(one.knowledge, truth, self.defenses),
         )
         self._reconstruct(one, seen, clients, role="attack")
 
@@ -134,7 +163,7 @@ class Runner:
             model=self.adapter,
             broadcast=broadcast,
             update=update,
-            knowledge=grant(one.knowledge, as_truth),
+            knowledge=grant(one.knowledge, as_truth, ()),  # its update is undefended
         )
         self._reconstruct(one, seen, clients, role="positive", truth=own)
 

@@ -9,7 +9,7 @@ from clients import ClientSettings, build_client_app
 from clients.training import best_threads
 from fedsim.errors import RunFailed
 from fedsim.files import write_json, write_lines
-from fedsim.lab.attacking import Clients, Runner
+from fedsim.lab.attacking import Clients, Runner, in_force
 from fedsim.lab.bounds import bounded
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES, Resources
@@ -141,6 +141,7 @@ def attack_runner(
         controls=not quick,
         note=lambda row: run.append("reconstructions.jsonl", row),
         display=display,
+        defenses=in_force([one.name for one in experiment.config.defense], experiment.defenses),
     )
 
 

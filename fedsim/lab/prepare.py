@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -102,6 +102,13 @@ def prepare(config: Config) -> Experiment:
             f"data.max_length must be at most the model's {adapter.positions} positions, "
             f"got {config.data.max_length}"
         )
+    if config.model.task != "classification":  # a paper's labels, where there are any
+        planned = [
+            replace(one, knowledge=tuple(name for name in one.knowledge if name != "labels"))
+            if section.knowledge == "paper"
+            else one
+            for one, section in zip(planned, config.attack, strict=True)
+        ]
     for one in planned:
         one.attack.check(adapter)
         _check_reach(one, config)

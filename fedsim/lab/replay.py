@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from defenses import defense_table
 from fedsim.captures import (
     Captured,
     CapturePath,
@@ -16,12 +17,13 @@ from fedsim.captures import (
 )
 from fedsim.errors import BadInput, MalformedMessage, unknown
 from fedsim.files import append_line, read_lines, write_json
-from fedsim.lab.attacking import PlannedAttack, Runner, plan
+from fedsim.lab.attacking import PlannedAttack, Runner, in_force, plan
 from fedsim.lab.config import AttackSection, ModelSection, apply, checked, read_toml
 from fedsim.lab.display import Display
 from fedsim.lab.scoring import Scored, Scorer
-from fedsim.messages import Tokens
+from fedsim.messages import DefenseInForce, Tokens
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.plugins import make
 from fedsim.vault.reader import VaultReader
 
 OPTIONS = ("rounds", "clients", "knowledge", "model", "seed")
@@ -38,6 +40,7 @@ class Replay:
     pool: Sequence[Tokens]
     seed: int
     out: Path
+    defenses: tuple[DefenseInForce, ...] | None  # in force in the run; None: nothing tells
 
 
 def prepare_replay(
@@ -78,9 +81,9 @@ def prepare_replay(
         adapter.load(first.broadcast.parameters)
     except MalformedMessage as error:
         raise BadInput(f"model.name: the captures are of another model: {error}") from error
+    config = read_toml(run / "config.toml") if (run / "config.toml").exists() else None
     if seed is None:  # that of the run, so that a replay guesses as the run did
-        config = run / "config.toml"
-        seed = read_toml(config).get("seed", 1) if config.exists() else 1
+        seed = (config or {}).get("seed", 1)
     vault = VaultReader(run / "vault") if (run / "vault").is_dir() else None
     pool = [tuple(row["tokens"]) for row in read_lines(run / "vault" / "pool.jsonl")]
     if out is not None and ((out / "config.toml").exists() or (out.exists() and not out.is_dir())):
@@ -97,7 +100,17 @@ def prepare_replay(
         pool=pool,
         seed=seed,
         out=out or run / name,
+        defenses=None if config is None else _defenses(config),
     )
+
+
+def _defenses(config: dict[str, Any]) -> tuple[DefenseInForce, ...]:
+    """Return the defenses in force in a run, from its resolved config."""
+    tables = [dict(one) for one in config.get("defense", [])]
+    names = [one.pop("name") for one in tables]
+    known = defense_table()
+    made = [make("defense", n, known, one) for n, one in zip(names, tables, strict=True)]
+    return in_force(names, made)
 
 
 def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
@@ -143,6 +156,7 @@ def run_replay(
         controls=not quick,
         note=lambda row: append_line(path, row),
         display=display,
+        defenses=replay.defenses,
     )
     for round_ in sorted({one.round for one in replay.found}):
         captured = (read_capture(one) for one in replay.found if one.round == round_)

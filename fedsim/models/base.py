@@ -268,6 +268,33 @@ class ModelAdapter(ABC):
         masked = torch.where(chosen & (fate >= 0.9), noise, masked)
         return masked, ids.masked_fill(~chosen, IGNORED)
 
+    def logits(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """Return what the task's loss reads for ``embedded`` tokens, at the workspace's weights.
+
+        Autograd runs through it, twice if need be, and no row touches another.
+
+        Args:
+            embedded: (N, T, D) in place of token embeddings.
+            mask: (N, T) true where there is a token; a row's tokens come before its padding.
+
+        Returns:
+            (N, C) for classification, (N, T, V) otherwise.
+        """
+        whole: Any = self.module
+        whole = whole.get_base_model() if self.spec.lora_rank else whole
+        places = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+        given: dict[str, Any] = {"inputs_embeds": embedded, "position_ids": places}
+        if not mask.all():
+            given["attention_mask"] = mask.long()
+        if self.causal:
+            given["use_cache"] = False
+        if self.causal and self.spec.task == "classification":
+            states = whole.base_model(**given).last_hidden_state  # its own pooling reads padding
+            last = mask.long().sum(dim=1) - 1
+            rows = torch.arange(len(last), device=last.device)
+            return cast(Tensor, whole.score(states[rows, last]))
+        return cast(Tensor, whole(**given).logits)
+
     def projections(self, layer: int, place: Place = "hidden") -> tuple[Projection, ...]:
         """Return the weights of ``layer`` that read ``place``: by default its q, k and v."""
         base = f"{self._path()}{self.stack}.{layer}."

@@ -17,11 +17,26 @@ import torch
 from attacks import ATTACKS, Attack
 from fedsim.captures import find_captures, place, read_capture, write_capture
 from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Tokens, Update
-from fedsim.models import ModelSpec, load_adapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from tests.conftest import Adapt, Gradient, Sentences
 
 NAMES = sorted(ATTACKS)
-CHEAP: dict[str, dict[str, Any]] = {}  # settings that keep an attack's runs here to seconds
+# settings that keep an attack's runs here to seconds
+CHEAP: dict[str, dict[str, Any]] = {
+    "dlg": {"optimizer": "lbfgs", "steps": 40, "learning_rate": 1.0, "deviation": 0.05},
+    "grab": {
+        "rounds": 1,
+        "steps": 40,
+        "starts": 8,
+        "iterations": 1,
+        "beams": 2,
+        "learning_rate": 0.02,
+    },
+    "lamp": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1},
+    "partial": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1, "layers": (0, 2)},
+    "tag": {"steps": 60, "learning_rate": 0.05, "deviation": 0.05},
+}
+ONE_SHORT_TEXT = tuple(CHEAP)  # attacks that see one text of six random tokens, not two sentences
 BLOCKED = ("clients", "defenses", "server", "flwr", "ray", "fedsim.lab", "fedsim.vault")
 SEED = 11
 
@@ -34,7 +49,7 @@ import json, pathlib, pickle
 import torch
 from fedsim.captures import find_captures, read_capture
 from fedsim.messages import Knowledge, Observation
-from fedsim.models import ModelSpec, load_adapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 torch.set_num_threads(1)
 guesses = {{}}
 for name, (attack, knowledge) in pickle.loads(pathlib.Path(sys.argv[2]).read_bytes()).items():
@@ -66,30 +81,41 @@ class Case:
         return self.attack.reconstruct(seen or self.seen, torch.Generator().manual_seed(SEED))
 
 
+def random_text(model: ModelAdapter, seed: int) -> list[Tokens]:
+    """Return one sequence of six random tokens, special ones around them."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.randint(300, len(model.tokenizer), (6,), generator=generator).tolist()
+    return [(*model.prefix, *ids, *model.suffix)]
+
+
 @pytest.fixture(scope="module")
 def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, Case]:
     made = {}
     for name, kind in ATTACKS.items():
         model = adapt(f"{kind.families[0]}-tiny")
         truth = sentences(model, 2)
+        others = [sentences(model, 2, skip=skip) for skip in range(20, 120, 2)]
+        if name in ONE_SHORT_TEXT:
+            truth, *others = (random_text(model, place) for place in range(51))
+        labels = tuple(range(len(truth)))
         facts: dict[str, Any] = {
-            "labels": (0, 1),
+            "labels": labels,
             "lengths": tuple(map(len, truth)),
-            "batch_size": 2,
+            "batch_size": len(truth),
         }
         parameters = model.initial_parameters()
-        update = gradient(model, parameters, truth, [0, 1])
+        update = gradient(model, parameters, truth, labels)
         seen = Observation(
             model=model,
             broadcast=Broadcast(round=1, parameters=parameters),
-            update=Update(tensors=update, kind="gradient", num_examples=2),
+            update=Update(tensors=update, kind="gradient", num_examples=len(truth)),
             knowledge=Knowledge(**{one: facts[one] for one in kind.paper_knowledge}),
         )
         made[name] = Case(
             attack=kind(**CHEAP.get(name, {})),
             seen=seen,
             truth=truth,
-            others=[sentences(model, 2, skip=skip) for skip in range(20, 120, 2)],
+            others=others,
         )
     return made
 
@@ -174,7 +200,7 @@ def test_a_null_update_gives_what_chance_gives(case: Case, gradient: Gradient, n
     seen, generator = case.seen, torch.Generator().manual_seed(0)
     if null == "another client":
         parameters = dict(seen.broadcast.parameters)
-        update = gradient(seen.model, parameters, case.others[0], [0, 1])
+        update = gradient(seen.model, parameters, case.others[0], range(len(case.truth)))
     else:
         size = float(null == "noise")
         update = {
@@ -185,7 +211,7 @@ def test_a_null_update_gives_what_chance_gives(case: Case, gradient: Gradient, n
         Observation(
             model=seen.model,
             broadcast=seen.broadcast,
-            update=Update(tensors=update, kind="gradient", num_examples=2),
+            update=Update(tensors=update, kind="gradient", num_examples=len(case.truth)),
             knowledge=seen.knowledge,
         )
     ).sequences

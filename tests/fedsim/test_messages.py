@@ -10,10 +10,18 @@ import pytest
 import torch
 
 from fedsim.errors import MalformedMessage
-from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
+from fedsim.messages import (
+    Broadcast,
+    DefenseInForce,
+    DefenseName,
+    Knowledge,
+    Observation,
+    Reconstruction,
+    Update,
+)
 
 SECRET: Any = "The patient is Ada Lovelace."
-MESSAGES = (Broadcast, Update, Knowledge, Observation, Reconstruction)
+MESSAGES = (Broadcast, Update, DefenseInForce, Knowledge, Observation, Reconstruction)
 
 
 def update(**changes: Any) -> Update:
@@ -113,15 +121,27 @@ def test_no_field_of_what_a_client_sends_or_an_attack_gives_is_of_a_text_type() 
     }
     plain = {bool, int, float, type(None), torch.Tensor, *MESSAGES, ModelAdapter}
     wordy = {name: kinds - plain for name, kinds in held.items() if kinds - plain}
-    # by hand: the server's own training config names an optimizer; a kind is one of two words
+    # by hand: the server's own training config names an optimizer; kinds are of a few words
     assert wordy == {
         "Broadcast.config": {str},
+        "DefenseInForce.name": {DefenseName},
         "Update.kind": {Literal["gradient", "delta"]},
     }
 
 
+def test_a_defense_in_force_is_a_known_word_and_numbers() -> None:
+    assert DefenseInForce(name="topk", numbers={"fraction": 0.1}).numbers == {"fraction": 0.1}
+    with pytest.raises(MalformedMessage, match=r"dp-sgd, .*topk, got 'the text is'"):
+        DefenseInForce(name="the text is")  # type: ignore[arg-type]
+    with pytest.raises(MalformedMessage, match="'note' must be a number"):
+        DefenseInForce(name="sign", numbers={"note": SECRET})  # type: ignore[dict-item]
+    with pytest.raises(MalformedMessage, match="must be defenses in force"):
+        Knowledge(defense=(SECRET,))  # type: ignore[arg-type]
+    assert Knowledge(defense=()).granted() == {"defense": True}
+
+
 def test_knowledge_is_nothing_by_default_and_says_what_was_granted() -> None:
-    assert Knowledge.names() == ("batch_size", "labels", "lengths")
+    assert Knowledge.names() == ("batch_size", "defense", "labels", "lengths")
     assert Knowledge().granted() == {}
     granted = Knowledge(labels=(0, 1), batch_size=2).granted()
     assert granted == {"batch_size": True, "labels": True}

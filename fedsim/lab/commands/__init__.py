@@ -1,6 +1,16 @@
 """The commands, one a file; each module's ``add`` puts its parser among the others."""
 
-from fedsim.lab.commands import attack, audit_dp, compare, gate, list, report, run, sweep
+from fedsim.lab.commands import (
+    attack,
+    audit_dp,
+    compare,
+    gate,
+    list,
+    report,
+    run,
+    sweep,
+    train_prior,
+)
 
 COMMANDS = {
     "run": run.add,
@@ -10,6 +20,7 @@ COMMANDS = {
     "report": report.add,
     "gate": gate.add,
     "audit-dp": audit_dp.add,
+    "train-prior": train_prior.add,
     "list": list.add,
 }
 """How each command adds itself to the parser, in the order of ``--help``."""

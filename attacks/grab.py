@@ -1,0 +1,217 @@
+"""Alternate descent on embeddings and dropout masks with a beam search over tokens.
+
+Source:      Feng et al., "Uncovering Gradient Inversion Risks in Practical Language Model
+             Training" (GRAB), CCS 2024, arXiv:2507.21198, algorithms 1 to 3.
+Assumes:     as DLG; with dropout on at the client its rates (the model's), not its masks.
+Recovers:    most tokens in order; with dropout and frozen embeddings more than LAMP.
+Deviations:  the beam search compares by the L2 part of the distance: norms and inner products,
+             which cached parts of the batch add up to, tell it; a batch of tokens is scored once.
+             The descent ends when no token has changed for ``patience`` steps, the beam search when
+             its beams stand still. No penalty on the similarity of sentences (it only picked among
+             candidates), and unknown labels are optimised as logits.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from attacks.base import Attack
+from attacks.matching import L2, L2L1, Descent, Problem, TokenScores
+from fedsim.messages import Observation, Reconstruction
+from fedsim.training import TrainingSettings
+
+READ = 50  # steps between two looks at the tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grab(Attack):
+    """sum_p ||G - O||_2 + alpha_l1 ||G - O||_1 over embeddings and masks, then over tokens."""
+
+    rounds: int = 5  # of both parts; > 0
+    steps: int = 2000  # of a descent; > 0
+    learning_rate: float = 0.01  # > 0; times 0.89 every 50 steps
+    starts: int = 2000  # random starts, and as many orders of the best; > 0
+    iterations: int = 5  # of a beam search; >= 0
+    beams: int = 4  # batches kept at a time, and beam searches a round; > 0
+    alpha_l1: float = 0.01  # >= 0
+    learn_dropout: bool = True  # where the client's config turns dropout on
+    patience: int = 300  # steps without a changed token before a descent ends; 0: never
+
+    families: ClassVar[tuple[str, ...]] = ("bert", "gpt2", "llama")
+    paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "steps", "learning_rate", "starts", "beams"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        for name in ("iterations", "alpha_l1", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+
+    @override
+    def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+        problem = Problem(
+            seen,
+            generator,
+            lambda observed: L2L1(l1=dict.fromkeys(observed, self.alpha_l1), power=1),
+        )
+        dropout = TrainingSettings.from_config(seen.broadcast.config).dropout
+        problem.notes["learns_dropout"] = dropout and self.learn_dropout
+        if problem.silent:
+            return Reconstruction(sequences=(), diagnostics=problem.notes)
+        learns = dropout and self.learn_dropout
+        masks = problem.engine.dropout_masks(generator) if learns else None
+        return self._search(problem, masks, generator)
+
+    def _search(
+        self, problem: Problem, masks: list[Tensor] | None, generator: torch.Generator
+    ) -> Reconstruction:
+        targets = problem.first_targets(1)
+        x = self._first(problem, targets, masks, generator)
+        pools: list[set[int]] = [set() for _ in problem.frame.tokens]
+        previous: Tensor | None = None
+        computed = done = 0
+        best, best_distance = problem.frame.tokens, torch.inf
+        for _ in range(self.rounds):
+            done += 1
+            x, targets, masks = self._descend(problem, x, targets, masks)
+            scores = TokenScores(problem, targets, masks)
+            continuous = problem.read(x)[0]  # (B, T)
+            self._gather(problem, pools, continuous)
+            known = [continuous, *([] if previous is None else [previous])]
+            discrete = self._discrete(problem, scores, known, pools, generator)
+            computed += scores.computed
+            sums = scores.whole(torch.stack([continuous, discrete]))
+            least = int(sums.argmin())
+            if float(sums[least]) < best_distance or masks is not None:
+                best, best_distance = (continuous, discrete)[least], float(sums[least])
+            still = torch.equal(discrete, continuous)
+            if still or (previous is not None and torch.equal(discrete, previous)):
+                break
+            previous = discrete
+            orders = self._orders(problem, discrete, self.starts, generator)
+            x = problem.engine.embed(orders[scores.whole(orders).argmin()])[None]
+        notes = {**problem.notes, "rounds": done, "computed": computed, "distance": best_distance}
+        return Reconstruction(sequences=problem.texts(best), diagnostics=notes)
+
+    def _first(
+        self,
+        problem: Problem,
+        targets: Tensor,
+        masks: list[Tensor] | None,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the best of ``starts`` random starts, in the best of as many orders."""
+        x = problem.rescale(problem.gaussian(self.starts, generator))
+        rough = L2(power=1)
+        x = x[problem.score(x, targets, masks, rough).argmin()][None]
+        x = problem.shuffled(x, self.starts, generator)
+        return x[problem.score(x, targets, masks, rough).argmin()][None]
+
+    def _descend(
+        self, problem: Problem, x: Tensor, targets: Tensor, masks: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor, list[Tensor] | None]:
+        """Return embeddings, labels and masks after the continuous part (algorithm 2)."""
+        leaves = None if masks is None else [one.clone().requires_grad_() for one in masks]
+        way = Descent(
+            problem=problem,
+            x=x,
+            targets=targets,
+            make=lambda moving: torch.optim.AdamW(moving, lr=self.learning_rate),
+            decay=0.89,
+            masks=leaves,
+        )
+        before, changed = problem.read(way.x.detach()), 0
+        for step in range(self.steps):
+            way.step()
+            problem.say(step, self.steps, way.best_loss, way.x.detach())
+            if step % READ:
+                continue
+            now = problem.read(way.x.detach())
+            before, changed = now, changed if torch.equal(now, before) else step
+            if self.patience and step - changed >= self.patience:
+                break
+        found = None if leaves is None else [one.detach() for one in leaves]
+        return way.x.detach(), way.targets.detach(), found
+
+    def _gather(self, problem: Problem, pools: list[set[int]], ids: Tensor) -> None:
+        """Add the tokens of ``ids`` to those that each sequence may be made of."""
+        special = set(problem.model.suffix) | {problem.model.pad}
+        for row, pool in enumerate(pools):
+            pool |= set(ids[row][problem.frame.free[row]].tolist())
+            if not problem.frame.exact_lengths:
+                pool |= special
+
+    def _orders(
+        self, problem: Problem, ids: Tensor, count: int, generator: torch.Generator
+    ) -> Tensor:
+        """Return ``ids`` (B, T) and ``count`` batches with each sequence's free tokens shuffled."""
+        found = {tuple(ids.flatten().tolist()): ids}
+        places = [free.nonzero().flatten() for free in problem.frame.free]
+        for _ in range(count):
+            one = ids.clone()
+            for row, at in enumerate(places):
+                order = torch.randperm(len(at), generator=generator).to(at.device)
+                one[row, at] = one[row, at[order]]
+            found.setdefault(tuple(one.flatten().tolist()), one)
+        return torch.stack(list(found.values()))
+
+    def _discrete(
+        self,
+        problem: Problem,
+        scores: TokenScores,
+        known: list[Tensor],
+        pools: list[set[int]],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Return the best batch of tokens (B, T) that beam searches find (algorithm 3)."""
+        first = torch.cat(
+            [
+                self._orders(problem, known[0], self.starts, generator),
+                *(one[None] for one in known[1:]),
+            ]
+        )
+        chosen = scores.whole(first).argsort()[: self.beams]
+        best: tuple[float, Tensor] | None = None
+        for start in first[chosen]:
+            found = self._beam(problem, scores, start, pools)
+            if best is None or found[0] < best[0]:
+                best = found
+        assert best is not None
+        return best[1]
+
+    def _beam(
+        self, problem: Problem, scores: TokenScores, start: Tensor, pools: list[set[int]]
+    ) -> tuple[float, Tensor]:
+        """Replace one token after the other, the ``beams`` best batches at a time."""
+        beams = [(float(scores.replaced(start, 0, start[[0]])[0]), start)]
+        for _ in range(self.iterations):
+            before = [one for _, one in beams]
+            for row, column in problem.frame.free.nonzero().tolist():
+                beams = self._replace(scores, beams, row, column, sorted(pools[row]))
+            same = len(before) == len(beams)
+            if same and all(torch.equal(a, b[1]) for a, b in zip(before, beams, strict=True)):
+                break
+        return beams[0]
+
+    def _replace(
+        self,
+        scores: TokenScores,
+        beams: list[tuple[float, Tensor]],
+        row: int,
+        column: int,
+        tokens: list[int],
+    ) -> list[tuple[float, Tensor]]:
+        """Return the best batches with any of ``tokens`` at one place of the ``beams``."""
+        found = {tuple(one.flatten().tolist()): (score, one) for score, one in beams}
+        for _, ids in beams:
+            texts = ids[row].repeat(len(tokens), 1)
+            texts[:, column] = torch.tensor(tokens, device=ids.device)
+            for text, score in zip(texts, scores.replaced(ids, row, texts).tolist(), strict=True):
+                changed = ids.clone()
+                changed[row] = text
+                found.setdefault(tuple(changed.flatten().tolist()), (score, changed))
+        return sorted(found.values(), key=lambda one: one[0])[: self.beams]

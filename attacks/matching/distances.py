@@ -1,0 +1,195 @@
+"""How far dummies' gradients are from the observed one: L2, L2 + L1, cosine; and for defenses.
+
+Every distance sums or averages over parameter tensors. L2 and cosine need inner products and norms
+alone; L1, signs and masks need a gradient's entries.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from attacks.matching.factors import Factor, Outer, Plain
+
+Parameters = Mapping[str, Tensor]
+Distance = Callable[[Mapping[str, Factor], Parameters], Tensor]
+"""From K candidates' factors and the observed gradient to K distances."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2:
+    """sum_p ||G_p - O_p||^power (2: Zhu et al., "Deep Leakage from Gradients", 2019, eq. 4)."""
+
+    power: int = 2
+
+    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+        """Return the distances: (K,)."""
+        parts = torch.stack(
+            [
+                one.square() - 2 * one.inner(observed[name]) + observed[name].square().sum()
+                for name, one in factors.items()
+            ]
+        )  # (P, K)
+        if self.power == 1:
+            parts = parts.clamp_min(1e-24).sqrt()
+        return parts.sum(dim=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2L1:
+    """sum_p (||G_p - O_p||_2^power + w_p ||G_p - O_p||_1).
+
+    TAG (Deng et al., EMNLP 2021, arXiv:2103.06819): power 2; GRAB (Feng et al., CCS 2024): 1.
+    """
+
+    l1: Mapping[str, float]  # w_p, by parameter
+    power: int = 2
+
+    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+        """Return the distances: (K,)."""
+        total: Any = 0.0
+        for name, one in factors.items():
+            square, absolute = differences(one, observed[name])
+            two = square if self.power == 2 else (square + 1e-24).sqrt()
+            total = total + two + self.l1[name] * absolute
+        result: Tensor = total
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """mean_p (1 - <G_p, O_p> / (||G_p|| ||O_p||)) (LAMP, NeurIPS 2022, arXiv:2202.08827, code).
+
+    Attributes:
+        weights: of each parameter in the mean; absent: 1.
+    """
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+        """Return the distances: (K,), in [0, 2]."""
+        parts, weights = [], []
+        for name, one in factors.items():
+            size = (one.square().clamp_min(1e-30)).sqrt() * observed[name].norm()
+            parts.append(1.0 - one.inner(observed[name]) / size.clamp_min(1e-30))
+            weights.append(self.weights.get(name, 1.0))
+        shares = torch.tensor(weights).to(parts[0]) / sum(weights)
+        return (torch.stack(parts, dim=1) * shares).sum(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signs:
+    """Where signs alone were sent: sum_i max(0, -g_i sign(o_i))^2, of g at unit norm per tensor.
+
+    Source: Wu et al., "Learning to Invert", arXiv:2210.10880v1, App. A.1; there a vanishing
+    dummy gradient is a minimum too, so here each tensor is divided by its own norm first.
+    """
+
+    l1: float = 0.0  # weight of sum_i max(0, -g_i sign(o_i)), for attacks that use L1
+
+    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+        """Return the distances: (K,), each tensor's first term in [0, 1]."""
+        total: Any = 0.0
+        for name, one in factors.items():
+            gradient = one.dense(observed[name].shape).flatten(1)
+            unit = gradient / gradient.norm(dim=1, keepdim=True).clamp_min(1e-30)
+            wrong = (-unit * observed[name].flatten().sign()).clamp_min(0.0)
+            total = total + wrong.square().sum(dim=1) + self.l1 * wrong.sum(dim=1)
+        result: Tensor = total / len(factors)
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Another distance on the coordinates that were sent, where the others were set to zero.
+
+    Source: as ``Signs``, for pruning.
+    """
+
+    distance: Distance
+
+    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+        """Return the distances: (K,)."""
+        kept = {name: _sent(one, observed[name]) for name, one in factors.items()}
+        return self.distance(kept, observed)
+
+
+@dataclass(frozen=True)
+class _Sent(Plain):
+    """A factor's entries (K, n) at the flat ``places`` (n,) where the observed one is not zero."""
+
+    places: Tensor
+
+    @override
+    def inner(self, observed: Tensor) -> Tensor:
+        return self.value @ observed.flatten()[self.places]
+
+    @override
+    def dense(self, shape: torch.Size) -> Tensor:
+        full = self.value.new_zeros(len(self.value), shape.numel())
+        return full.index_copy(1, self.places, self.value).view(-1, *shape)
+
+
+def _sent(factor: Factor, observed: Tensor) -> Factor:
+    places = observed.flatten().nonzero().flatten()
+    return _Sent(entries(factor, places, observed.shape), places)
+
+
+def entries(factor: Factor, places: Tensor, shape: torch.Size) -> Tensor:
+    """Return the gradient's entries at the flat ``places`` (n,) of its ``shape``: (K, n).
+
+    Few entries of a linear map's gradient are gathered, sum over N of two numbers each.
+    """
+    if isinstance(factor, Outer) and 8 * len(places) < shape.numel():
+        first, second = places // shape[1], places % shape[1]
+        outputs, inputs = (second, first) if factor.flipped else (first, second)
+        return (factor.errors[:, :, outputs] * factor.inputs[:, :, inputs]).sum(dim=1)
+    return factor.dense(shape).flatten(1)[:, places]
+
+
+def differences(factor: Factor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ||G - O||^2 and ||G - O||_1 of K candidates: (K,) each."""
+    if isinstance(factor, Outer):
+        weight = observed.T if factor.flipped else observed
+        result: tuple[Tensor, Tensor] = _OuterDifference.apply(  # type: ignore[no-untyped-call]
+            factor.inputs, factor.errors, weight
+        )
+        return result
+    rest = (factor.dense(observed.shape) - observed).flatten(1)
+    return rest.square().sum(dim=1), rest.abs().sum(dim=1)
+
+
+class _OuterDifference(torch.autograd.Function):
+    """||E^T A - O||^2 and ||E^T A - O||_1, one candidate at a time: its matrix is not kept.
+
+    Differentiated once; the two products with the difference and its signs are all it keeps.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, errors: Tensor, observed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        squares, absolutes, kept = [], [], []
+        slopes = any(ctx.needs_input_grad[:2])
+        for a, e in zip(inputs, errors, strict=True):
+            rest = torch.addmm(observed, e.T, a, beta=-1)  # (O, I)
+            squares.append(rest.square().sum() if rest.dtype == torch.float64 else rest.norm() ** 2)
+            absolutes.append(rest.norm(p=1))
+            if slopes:
+                two = (rest @ a.T, rest.T @ e.T)  # (O, N), (I, N)
+                rest = rest.sign_()
+                kept.append((*two, rest @ a.T, rest.T @ e.T))
+        ctx.kept = kept
+        return torch.stack(squares), torch.stack(absolutes)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None]:
+        inputs, errors = [], []
+        for two, one, (r_a, r_e, s_a, s_e) in zip(slopes[0], slopes[1], ctx.kept, strict=True):
+            errors.append((2 * two * r_a + one * s_a).T)
+            inputs.append((2 * two * r_e + one * s_e).T)
+        return torch.stack(inputs), torch.stack(errors), None

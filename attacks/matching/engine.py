@@ -1,0 +1,244 @@
+"""The gradient of dummies: what a client with these embeddings in place of its texts would send.
+
+The client's own forward and loss, with ``inputs_embeds``; the parameters' gradients are not formed
+but kept as factors (factors.py), for as many candidates at once as are given.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from transformers.pytorch_utils import Conv1D
+
+from attacks.matching.factors import Factor, Outer, Plain, Rows
+from attacks.matching.frame import Frame
+from fedsim.errors import UnsupportedObservation
+from fedsim.messages import Observation
+
+Factors = dict[str, Factor]
+Caught = dict[nn.Module, tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Masks(TorchFunctionMode):
+    """Under ``with``: dropout multiplies by given masks, in the order in which it is called.
+
+    Attributes:
+        values: one for each dropout, for S sequences; empty: they are made as they are met.
+        copies: how many candidates share them.
+    """
+
+    values: list[Tensor] = field(default_factory=list)
+    copies: int = 1
+    generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._calls = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func is not functional.dropout:
+            return func(*args, **given)
+        rate = given["p"] if "p" in given else args[1]
+        if not given.get("training", True) or not rate:
+            return args[0]
+        if self._calls == len(self.values):
+            kept = torch.full(args[0].shape, 1.0 - rate)
+            drawn = torch.bernoulli(kept, generator=self.generator)
+            self.values.append(drawn.to(args[0]))
+        mask = self.values[self._calls]
+        self._calls += 1
+        return args[0] * mask.repeat(self.copies, *[1] * (mask.ndim - 1)) / (1.0 - rate)
+
+
+class Engine:
+    """Gradients of dummies at the broadcast weights, for a batch shaped like ``frame``.
+
+    Attributes:
+        words: (V, D) the token embeddings.
+        words_name: what the update calls them, where it shows them and nothing else is tied to
+            them: their gradient depends on tokens, so only ``factors(..., ids=...)`` gives it.
+        names: the parameters whose gradients are computed.
+    """
+
+    def __init__(self, seen: Observation, frame: Frame, names: Iterable[str] | None = None) -> None:
+        self.model, self.frame = seen.model, frame
+        module: Any = seen.model.load(seen.broadcast.parameters)
+        module.eval()
+        self._module = module
+        self._loads = seen.model.loads
+        self.words: Tensor = module.get_input_embeddings().weight.detach()
+        holders = _holders(module)
+        by_name = dict(module.named_parameters())
+        self.words_name: str | None = None
+        self._sites: dict[str, tuple[nn.Module, str]] = {}
+        for name in seen.update.tensors if names is None else names:
+            found = holders.get(id(by_name.get(name)), [])
+            if any(isinstance(m, nn.Embedding) and m.weight is self._input() for m, _ in found):
+                self.words_name = name if len(found) == 1 else None
+            elif len(found) == 1 and isinstance(found[0][0], _KNOWN + _norms(self._module)):
+                self._sites[name] = found[0]
+            else:
+                held = ", ".join(type(m).__name__ for m, _ in found) or "no module"
+                raise UnsupportedObservation(
+                    f"parameter {name!r} must belong to one linear map, embedding or norm, "
+                    f"but it belongs to {held}"
+                )
+        self.names = tuple(self._sites)
+
+    def _input(self) -> Any:
+        return self._module.get_input_embeddings().weight
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return the embeddings of token ids (...): (..., D)."""
+        return self.words[ids]
+
+    def factors(
+        self,
+        x: Tensor,
+        targets: Tensor,
+        *,
+        rows: Sequence[int] | None = None,
+        graph: bool = False,
+        ids: Tensor | None = None,
+        masks: Sequence[Tensor] | None = None,
+        scales: Tensor | None = None,
+    ) -> Factors:
+        """Return the gradient of the client's loss for each of K dummy batches.
+
+        Args:
+            x: (K, S, T, D) embeddings of the sequences ``rows`` of the frame.
+            targets: of classification (S,) ids or (K, S, C) shares; else (K, S, T) or
+                (K, S, T, V), what each place of the text holds.
+            rows: which S sequences these are; None: all. Their part of the batch's gradient.
+            graph: whether to differentiate through the result; it then holds on to ``x``.
+            ids: (K, S, T) the tokens that ``x`` embeds, for the word embeddings' gradient.
+            masks: one for each dropout, as ``Masks`` keeps them; None: dropout is off.
+            scales: (K, S) what each sequence's part is multiplied by; None: 1.
+        """
+        if self._loads != self.model.loads:
+            raise RuntimeError("other weights were loaded into the model since this engine began")
+        k, s, t, _ = x.shape
+        chosen = list(range(len(self.frame.mask)) if rows is None else rows)
+        seen = self.frame.mask[chosen][:, :t]  # (S, T); padding may have been cut off
+        if masks is not None:
+            masks = [mask[chosen] for mask in masks]
+        with torch.enable_grad(), self._dropout(masks, k), self._watched() as caught:
+            flat = (x if graph else x.detach()).reshape(k * s, t, -1)
+            if not flat.requires_grad:
+                flat.requires_grad_()
+            logits = self.model.logits(flat, seen.repeat(k, 1))
+            each = self.frame.loss(logits.view(k, s, *logits.shape[1:]), targets, chosen)
+            loss = (each if scales is None else each * scales).sum()
+            outputs = {module: caught[module][1] for module, _ in self._sites.values()}
+            wanted = [*outputs.values(), *([flat] if ids is not None else [])]
+            errors = torch.autograd.grad(loss, wanted, create_graph=graph, allow_unused=True)
+            made = _Made(caught, dict(zip(outputs, errors, strict=False)), k)
+            result = {name: made.factor(*site) for name, site in self._sites.items()}
+        if ids is not None and self.words_name is not None and errors[-1] is not None:
+            result[self.words_name] = Rows(ids.flatten(1), errors[-1].reshape(k, s * t, -1))
+        return result
+
+    def dropout_masks(self, generator: torch.Generator) -> list[Tensor]:
+        """Return a first mask for every dropout of the model, drawn at its own rate."""
+        masks = Masks(generator=generator)
+        size = (*self.frame.mask.shape, self.words.shape[1])
+        self._module.train()
+        try:
+            with torch.no_grad(), masks:
+                self.model.logits(self.words.new_zeros(size), self.frame.mask)
+        finally:
+            self._module.eval()
+        return masks.values
+
+    @contextlib.contextmanager
+    def _dropout(self, masks: Sequence[Tensor] | None, copies: int) -> Iterator[None]:
+        if masks is None:
+            yield
+            return
+        self._module.train()
+        try:
+            with Masks(list(masks), copies):
+                yield
+        finally:
+            self._module.eval()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[Caught]:
+        caught: Caught = {}
+
+        def note(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
+            if not result.requires_grad:  # a frozen embedding's
+                result = result.detach().requires_grad_()
+            caught[module] = (given[0], result)
+            return result
+
+        modules = dict.fromkeys(module for module, _ in self._sites.values())
+        hooks = [module.register_forward_hook(note) for module in modules]
+        try:
+            yield caught
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+_KNOWN = (nn.Linear, Conv1D, nn.Embedding, nn.LayerNorm)
+
+
+def _norms(module: nn.Module) -> tuple[type[nn.Module], ...]:
+    """Return the kinds of RMSNorm in ``module``: transformers has one for each family."""
+    return tuple({type(one) for one in module.modules() if type(one).__name__.endswith("RMSNorm")})
+
+
+def _holders(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """Return, for each parameter by identity, the modules that compute with it.
+
+    A module that only names a parameter of one of its children (BERT's tied output bias) does not.
+    """
+    found: dict[int, list[tuple[nn.Module, str]]] = {}
+    for part in module.modules():
+        if not any(part.children()):
+            for name, parameter in part.named_parameters(recurse=False):
+                found.setdefault(id(parameter), []).append((part, name))
+    return found
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What the modules read and what their outputs were told, for K candidates."""
+
+    caught: Caught
+    errors: dict[nn.Module, Tensor | None]
+    count: int  # K
+
+    def factor(self, module: nn.Module, name: str) -> Factor:
+        """Return the gradient of ``module``'s parameter called ``name``."""
+        given, result = self.caught[module]
+        error = self.errors[module]
+        errors = self._split(torch.zeros_like(result) if error is None else error)  # (K, N, O)
+        if isinstance(module, nn.Embedding):
+            return Rows(given.reshape(self.count, -1), errors)
+        if name == "bias":
+            return Plain(errors.sum(dim=1))
+        if isinstance(module, (nn.Linear, Conv1D)):
+            return Outer(self._split(given), errors, isinstance(module, Conv1D))
+        return Plain((errors * self._split(_normed(module, given))).sum(dim=1))
+
+    def _split(self, tensor: Tensor) -> Tensor:
+        return tensor.reshape(self.count, -1, tensor.shape[-1])
+
+
+def _normed(module: nn.Module, given: Tensor) -> Tensor:
+    """Return what a norm multiplies by its weight."""
+    if isinstance(module, nn.LayerNorm):
+        return functional.layer_norm(given, module.normalized_shape, eps=module.eps)
+    eps = float(module.variance_epsilon)  # type: ignore[arg-type]
+    return given * (given.square().mean(dim=-1, keepdim=True) + eps).rsqrt()

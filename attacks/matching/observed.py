@@ -1,0 +1,61 @@
+"""The gradient to match: the update itself, or a delta's estimate of it."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from fedsim.errors import UnsupportedObservation, unknown
+from fedsim.messages import Observation
+from fedsim.training import TrainingSettings
+
+SILENT = 1e-6  # of the whole gradient's norm: below it a tensor's entries are rounding
+
+
+def observed_gradient(seen: Observation, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the gradient of the parameters ``names``, float32 on the model's device.
+
+    A tensor that is rounding alone (attention's key bias, which no softmax sees) is left out.
+
+    Raises:
+        UnsupportedObservation: a parameter is frozen or missing, or the update is a delta of an
+            optimizer whose steps are no multiples of gradients.
+    """
+    for name in names:
+        if name not in seen.update.tensors:
+            raise UnsupportedObservation(_missing(seen, name))
+    scale = 1.0 if seen.update.kind == "gradient" else -1.0 / _path_length(seen)
+    device = seen.model.device
+    tensors = {name: seen.update.tensors[name].to(device, torch.float32) for name in names}
+    whole = torch.stack([one.norm() for one in tensors.values()]).norm()
+    return {
+        name: one * scale
+        for name, one in tensors.items()
+        if one.norm() > SILENT * whole or not whole
+    }
+
+
+def _missing(seen: Observation, name: str) -> str:
+    slots = dict(seen.model.module.named_parameters())
+    if name not in slots:
+        return unknown("parameter", name, slots)
+    return f"the attack needs the gradient of {name!r}, but it is frozen: the update lacks it"
+
+
+def _path_length(seen: Observation) -> float:
+    """Return learning rate times local steps: a delta over it is about minus a mean gradient."""
+    config = seen.broadcast.config
+    if "learning_rate" not in config:
+        raise UnsupportedObservation(
+            "matching a delta needs the learning rate and the local steps, but the broadcast's "
+            "training config does not say learning_rate"
+        )
+    training = TrainingSettings.from_config(config)
+    if training.optimizer == "adamw":
+        raise UnsupportedObservation(
+            "matching needs a delta that is a sum of gradients (optimizer sgd or momentum), "
+            "got optimizer adamw"
+        )
+    batches = ceil(max(1, seen.update.num_examples) / training.mini_batch_size)
+    return training.learning_rate * training.local_epochs * batches

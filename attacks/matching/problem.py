@@ -1,0 +1,222 @@
+"""A matching problem: an observed gradient, dummies to fit to it, how to read tokens off them."""
+
+import functools
+import logging
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from attacks.matching.adaptive import adapted, clip_of
+from attacks.matching.distances import Distance
+from attacks.matching.engine import Engine
+from attacks.matching.frame import Frame, find_frame
+from attacks.matching.observed import observed_gradient
+from fedsim.messages import Observation, Reconstruction, Tokens
+
+logger = logging.getLogger("fedsim.attacks")
+
+TOKENS_AT_ONCE = 2048  # of all candidates that are scored together
+PAUSE = 2.0  # seconds between two lines of progress
+
+Notes = dict[str, bool | int | float]
+MakeDistance = Callable[[Mapping[str, Tensor]], Distance]
+
+
+@functools.lru_cache(maxsize=4)
+def unused(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Return the ids that a vocabulary keeps free, so no text has: BERT's [unused0] and on."""
+    words = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    return frozenset(place for place, word in enumerate(words) if _UNUSED.fullmatch(word or ""))
+
+
+_UNUSED = re.compile(r"\[unused\d+\]")
+
+
+class Problem:
+    """Find dummies whose gradient is the observed one.
+
+    Attributes:
+        frame: what is known or assumed of the batch.
+        engine: computes dummies' gradients.
+        observed: the gradient to match, by parameter; without those that say nothing.
+        size: the mean norm of a token's embedding.
+        notes: for the record.
+    """
+
+    def __init__(
+        self,
+        seen: Observation,
+        generator: torch.Generator,
+        make: MakeDistance,
+        names: Iterable[str] | None = None,
+    ) -> None:
+        self.frame: Frame = find_frame(seen, generator)
+        # sorted: a sum of floats hangs on its order
+        # sorted: a sum of floats hangs on its order
+        chosen = sorted(seen.update.tensors if names is None else names)
+        gradient = observed_gradient(seen, chosen)
+        self.engine = Engine(seen, self.frame, gradient)
+        self.observed = {name: gradient[name] for name in self.engine.names}
+        self.words_observed = gradient.get(self.engine.words_name or "")
+        self.distance = adapted(make(self.observed), seen)
+        self._clip = clip_of(seen)
+        self.model = seen.model
+        self.size = float(self.engine.words.norm(dim=1).mean())
+        self.notes: Notes = {**self.frame.notes, "tensors": len(self.observed)}
+        self.notes["adapts"] = bool(seen.knowledge.defense)
+        self._unit = torch.nn.functional.normalize(self.engine.words, dim=1)
+        self._allowed = torch.ones(seen.model.vocabulary, dtype=torch.bool)
+        self._allowed[sorted(seen.model.special | unused(seen.model.tokenizer))] = False
+        self._allowed[len(seen.model.tokenizer) :] = False
+        self._said = 0.0
+
+    @property
+    def silent(self) -> bool:
+        """Whether the update says nothing at all: nothing but zeros."""
+        return not any(bool(one.any()) for one in self.observed.values())
+
+    # Dummies
+
+    def gaussian(self, count: int, generator: torch.Generator, deviation: float = 1.0) -> Tensor:
+        """Return dummies drawn from N(0, deviation^2), known places set: (count, B, T, D)."""
+        shape = (count, *self.frame.tokens.shape, self.engine.words.shape[1])
+        drawn = deviation * torch.randn(shape, generator=generator).to(self.engine.words)
+        return self.pin(drawn)
+
+    @torch.no_grad()
+    def shuffled(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Return ``x`` (1, B, T, D) and ``count`` orders of it, all sentences in the same."""
+        length = x.shape[2]
+        orders = [torch.arange(length)]
+        for _ in range(count):
+            inner = torch.randperm(max(0, length - 2), generator=generator) + 1
+            orders.append(
+                torch.cat([torch.tensor([0]), inner, torch.tensor([length - 1])])[:length]
+            )
+        moved = x[0][:, torch.stack(orders).to(x.device)].transpose(0, 1)  # (K, B, T, D)
+        return self.pin(moved.contiguous())
+
+    @torch.no_grad()
+    def pin(self, x: Tensor) -> Tensor:
+        """Set the known places of ``x`` (K, B, T, D), in place, and return it."""
+        known = ~self.frame.free
+        x[:, known] = self.engine.embed(self.frame.tokens[known])
+        return x
+
+    @torch.no_grad()
+    def rescale(self, x: Tensor) -> Tensor:
+        """Return ``x`` with every free vector at the norm of a mean token embedding."""
+        return self.pin(x * (self.size / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)))
+
+    def first_targets(self, count: int) -> Tensor:
+        """Return what stands for the labels: ids that are known, else logits to optimise.
+
+        Of classification (B,) int64 or (K, B, C) zeros; of other tasks (K, B, T, V) zeros.
+        """
+        if self.frame.labels is not None:
+            return self.frame.labels
+        size: tuple[int, ...] = (len(self.frame.tokens), self.model.spec.num_labels)
+        if self.frame.task != "classification":
+            size = (*self.frame.tokens.shape, self.model.vocabulary)
+        return torch.zeros(count, *size, device=self.engine.words.device)
+
+    def shares(self, targets: Tensor) -> Tensor:
+        """Return targets as ``Engine.factors`` takes them: ids as they are, logits as shares."""
+        if not targets.is_floating_point():
+            return targets
+        if self.frame.task != "masked-lm":
+            return targets.softmax(dim=-1)
+        hidden = self.frame.free[..., None].logical_not()  # a place of a known token has no loss
+        flat = targets.masked_fill(hidden, -torch.inf).flatten(1)
+        return flat.softmax(dim=1).view(targets.shape)
+
+    # Distances
+
+    def loss(self, x: Tensor, targets: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
+        """Return the distances of K dummies, to differentiate: (K,)."""
+        with torch.enable_grad():
+            shares = self.shares(targets)
+            scales = self._scales(x.detach(), shares.detach(), masks)
+            factors = self.engine.factors(x, shares, graph=True, masks=masks, scales=scales)
+            return self.distance(factors, self.observed)
+
+    @torch.no_grad()
+    def score(
+        self,
+        x: Tensor,
+        targets: Tensor,
+        masks: Sequence[Tensor] | None = None,
+        distance: Distance | None = None,
+    ) -> Tensor:
+        """Return the distances of K dummies, in as many parts as memory asks for: (K,).
+
+        Args:
+            x: (K, B, T, D).
+            targets: as ``first_targets`` gives them.
+            masks: of dropout; None: it is off.
+            distance: in place of the problem's own.
+        """
+        distance = distance or self.distance
+        step = max(1, TOKENS_AT_ONCE // self.frame.tokens.numel())
+        parts = []
+        for start in range(0, len(x), step):
+            some = x[start : start + step]
+            wanted = targets
+            if targets.is_floating_point():
+                wanted = targets[start : start + step] if len(targets) > 1 else targets
+                wanted = wanted.expand(len(some), *wanted.shape[1:])
+            shares = self.shares(wanted)
+            scales = self._scales(some, shares, masks)
+            factors = self.engine.factors(some, shares, masks=masks, scales=scales)
+            parts.append(distance(factors, self.observed))
+        return torch.cat(parts)
+
+    def _scales(self, x: Tensor, shares: Tensor, masks: Sequence[Tensor] | None) -> Tensor | None:
+        """Return what clipping multiplies each dummy's gradient by: (K, B); None: nothing.
+
+        The norm is over all parameters that were sent, as the client's is; of the word embeddings
+        as if no token stood twice.
+        """
+        if self._clip is None:
+            return None
+        (k, size), places = x.shape[:2], torch.arange(x.shape[2], device=x.device)
+        found = []
+        for row in range(size):
+            some = shares[[row]] if shares.ndim == 1 else shares[:, [row]]
+            ids = places.expand(k, 1, -1) if self.words_observed is not None else None
+            parts = self.engine.factors(x[:, [row]], some, rows=[row], ids=ids, masks=masks)
+            norm = torch.stack([one.square() for one in parts.values()]).sum(dim=0).sqrt() * size
+            found.append((self._clip / norm.clamp_min(1e-12)).clamp_max(1.0))
+        return torch.stack(found, dim=1)
+
+    # Tokens
+
+    @torch.no_grad()
+    def read(self, x: Tensor) -> Tensor:
+        """Return the tokens nearest by cosine to the vectors ``x`` (..., B, T, D): (..., B, T)."""
+        unit = torch.nn.functional.normalize(x, dim=-1)
+        close = (unit @ self._unit.T).masked_fill(~self._allowed.to(x.device), -2.0)
+        return torch.where(self.frame.free, close.argmax(dim=-1), self.frame.tokens)
+
+    def texts(self, ids: Tensor) -> tuple[Tokens, ...]:
+        """Return the texts that ``ids`` (B, T) stand for."""
+        return self.frame.sequences(ids, self.model.suffix)
+
+    def result(self, x: Tensor, targets: Tensor, **notes: bool | float) -> Reconstruction:
+        """Return the guess that ``x`` (1, B, T, D) stands for, with its distance."""
+        distance = float(self.score(x, targets)[0])
+        notes = {**self.notes, **notes, "distance": distance}
+        return Reconstruction(sequences=self.texts(self.read(x)[0]), diagnostics=notes)
+
+    def say(self, step: int, steps: int, distance: float, x: Tensor) -> None:
+        """Log the progress and the best reconstruction so far, now and then."""
+        if time.monotonic() - self._said < PAUSE or not logger.isEnabledFor(logging.INFO):
+            return
+        self._said = time.monotonic()
+        first = self.texts(self.read(x)[0])[0]
+        text = self.model.tokenizer.decode(list(first), skip_special_tokens=True)
+        logger.info("step %d/%d, distance %.4f: %s", step, steps, distance, text)

@@ -1,0 +1,109 @@
+"""Distances of token sequences: a changed sequence's gradient is computed, the others' are kept.
+
+A batch's gradient is the sum of its sequences' parts, as no layer mixes them. So a candidate that
+differs in one sequence costs one sequence, whatever the batch.
+
+One token in a long text changes the last layers' gradients by a thousandth: as norms and inner
+products show such a difference by cancellation, they are taken in float64.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from attacks.matching.distances import L2
+from attacks.matching.engine import Factors
+from attacks.matching.factors import joined
+from attacks.matching.problem import TOKENS_AT_ONCE, Problem
+
+KEPT = 256  # sequences whose gradients are kept
+RESIDUALS = 4  # kept at a time; each is as large as the model
+NEAR = L2(power=1)
+
+
+class TokenScores:
+    """sum_p ||G - O||_2 of batches of tokens, with the word embeddings' gradient where it is seen.
+
+    Attributes:
+        observed: the gradient to match, by parameter.
+        computed: how many sequences' gradients were computed.
+    """
+
+    def __init__(
+        self, problem: Problem, targets: Tensor, masks: Sequence[Tensor] | None = None
+    ) -> None:
+        self._problem, self._targets, self._masks = problem, targets, masks
+        self.observed = {name: one.double() for name, one in problem.observed.items()}
+        name = problem.engine.words_name
+        if name is not None and problem.words_observed is not None:
+            self.observed[name] = problem.words_observed.double()
+        self._parts: dict[tuple[int, ...], Factors] = {}
+        self._residuals: dict[tuple[int, ...], dict[str, Tensor]] = {}
+        self._known: dict[tuple[int, ...], float] = {}
+        self.computed = 0
+
+    @torch.no_grad()
+    def whole(self, ids: Tensor) -> Tensor:
+        """Return the distances of K batches of tokens (K, B, T): (K,)."""
+        step = max(1, TOKENS_AT_ONCE // ids[0].numel())
+        rows = list(range(ids.shape[1]))
+        parts = [self._factors(ids[at : at + step], rows) for at in range(0, len(ids), step)]
+        return torch.cat([NEAR(part, self.observed) for part in parts])
+
+    @torch.no_grad()
+    def replaced(self, ids: Tensor, row: int, texts: Tensor) -> Tensor:
+        """Return the distances of ``ids`` (B, T) with sequence ``row`` as each of ``texts`` (K, T).
+
+        What the other sequences leave of the observed gradient is kept, and so is every answer.
+        """
+        others = tuple(ids[[n for n in range(len(ids)) if n != row]].flatten().tolist())
+        keys = [(row, *others, *text) for text in texts.tolist()]
+        fresh = [place for place, key in enumerate(keys) if key not in self._known]
+        if fresh:
+            residual = self._residual(ids, row, (row, *others))
+            step = max(1, TOKENS_AT_ONCE // texts.shape[1])
+            for at in range(0, len(fresh), step):
+                some = fresh[at : at + step]
+                found = NEAR(self._factors(texts[some][:, None], [row]), residual).tolist()
+                self._known |= {keys[place]: one for place, one in zip(some, found, strict=True)}
+        return torch.tensor([self._known[key] for key in keys])
+
+    def _residual(self, ids: Tensor, row: int, key: tuple[int, ...]) -> dict[str, Tensor]:
+        """Return the observed gradient less the part of all sequences but ``row``."""
+        if len(ids) == 1:
+            return self.observed
+        if key not in self._residuals:
+            while len(self._residuals) >= RESIDUALS:
+                self._residuals.pop(next(iter(self._residuals)))
+            parts = [self._part(ids, other) for other in range(len(ids)) if other != row]
+            self._residuals[key] = {
+                name: one - joined([part[name] for part in parts]).dense(one.shape)[0]
+                for name, one in self.observed.items()
+            }
+        return self._residuals[key]
+
+    def _part(self, ids: Tensor, row: int) -> Factors:
+        key = (row, *ids[row].tolist())
+        if key not in self._parts:
+            if len(self._parts) >= KEPT:
+                self._parts.pop(next(iter(self._parts)))
+            self._parts[key] = self._factors(ids[None, [row]], [row])
+        return self._parts[key]
+
+    def _factors(self, ids: Tensor, rows: list[int]) -> Factors:
+        """Return the part of ``rows`` in the gradients of K candidates (K, S, T)."""
+        engine, targets = self._problem.engine, self._problem.shares(self._targets)
+        if self._problem.frame.task == "causal-lm":
+            targets = ids  # a text is its own label
+        elif not targets.is_floating_point():
+            targets = targets[rows]
+        else:
+            targets = targets[:, rows].expand(len(ids), *[-1] * (targets.ndim - 1))
+        self.computed += len(ids) * len(rows)
+        if self._masks is None:  # nothing else hangs on the batch's padding
+            longest = int(self._problem.frame.mask[rows].sum(dim=1).max())
+            ids = ids[:, :, :longest]
+        x = engine.embed(ids)
+        factors = engine.factors(x, targets, rows=rows, ids=ids, masks=self._masks)
+        return {name: one.double() for name, one in factors.items()}

@@ -1,0 +1,94 @@
+"""LAMP on part of the gradient: some layers, some modules.
+
+Source:      Li, Xu, Dras, "Seeing the Forest through the Trees: Data Leakage from Partial
+             Transformer Gradients", EMNLP 2024, arXiv:2406.00999v2, eq. 1.
+Assumes:     as LAMP; the update of the parameters that are named.
+Recovers:    as LAMP, less as there is less to match.
+Deviations:  layers count from 0 (the paper: from 1). Its code's pattern for "p", the FFN's output,
+             also caught attention's output "o": here "p" is p alone, and ("o", "p") what it
+             measured. GPT-2 holds q, k and v in one matrix, so they go together there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from typing_extensions import override
+
+from attacks.lamp import Lamp
+from attacks.matching import layer_of
+from fedsim.errors import UnsupportedObservation
+from fedsim.messages import Observation
+from fedsim.models import ModelAdapter, Place
+
+PLACES: dict[str, tuple[Place, int | None]] = {
+    "q": ("hidden", 0),
+    "k": ("hidden", 1),
+    "v": ("hidden", 2),
+    "o": ("context", None),
+    "f": ("middle", None),
+    "p": ("inner", None),
+}
+"""Which of a block's weights each name means: what they read, and which of those."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partial(Lamp):
+    """Match the ``modules`` of the ``layers``; by default everything in every layer."""
+
+    layers: tuple[int, ...] = ()  # from 0; (): every layer
+    modules: tuple[str, ...] = ()  # of q, k, v, o, f, p; (): whole layers, biases and norms too
+
+    paper_knowledge: ClassVar[tuple[str, ...]] = Lamp.paper_knowledge
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.modules:
+            if name not in PLACES:
+                raise ValueError(f"modules must be of {', '.join(PLACES)}, got {name!r}")
+        for layer in self.layers:
+            if layer < 0:
+                raise ValueError(f"layers count from 0, got {layer}")
+
+    @override
+    def _names(self, seen: Observation) -> Sequence[str]:
+        model = seen.model
+        layers = self.layers or tuple(range(model.layers))
+        beyond = [one for one in layers if one >= model.layers]
+        if beyond:
+            raise UnsupportedObservation(
+                f"layers must be in [0, {model.layers}) for {model!r}, got {beyond[0]}"
+            )
+        if not self.modules:
+            found = [name for name in seen.update.tensors if layer_of(model, name) in layers]
+            if not found:
+                raise UnsupportedObservation(
+                    f"the update holds nothing of the layers {', '.join(map(str, layers))}: "
+                    "they are frozen"
+                )
+            return found
+        return [one for layer in layers for one in self._module_names(seen, layer)]
+
+    def _module_names(self, seen: Observation, layer: int) -> list[str]:
+        found: dict[str, None] = {}
+        for module in self.modules:
+            for weight, adapters in _weights(seen.model, layer, module, self.modules):
+                both = adapters if all(one in seen.update.tensors for one in adapters) else ()
+                found |= dict.fromkeys(both or (weight,))  # a missing one is named by the engine
+        return list(found)
+
+
+def _weights(
+    model: ModelAdapter, layer: int, module: str, asked: Sequence[str]
+) -> list[tuple[str, tuple[str, str]]]:
+    """Return the weights that ``module`` means, each with the LoRA adapters beside it."""
+    place, which = PLACES[module]
+    weights = model.projections(layer, place)
+    if which is not None and len(weights) > 1:
+        weights = weights[which : which + 1]
+    if which is not None and weights[0].fused > 1 and not {"q", "k", "v"} <= set(asked):
+        raise UnsupportedObservation(
+            f"{model!r} holds q, k and v in one matrix, {weights[0].name!r}: "
+            f"modules must name all three or none, got {', '.join(asked)}"
+        )
+    return [(one.name, one.adapters) for one in weights]

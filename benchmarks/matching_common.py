@@ -1,0 +1,206 @@
+"""What the measurements of gradient matching share: victims, texts, one attack, resumable cells.
+
+Nothing is measured here. A cell is a list of updates, each attacked and stored at once: a killed
+run goes on where it was. Text is scored as in `fedsim run` (special tokens dropped, one to one)
+and in the papers' convention (special tokens kept) beside it.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+import transformers
+from dager_common import DATA as DATA
+from dager_common import Cell, Pool, Victim, client_update, need_data, pool, score, victim
+
+from attacks import Attack
+from fedsim.errors import UnsupportedObservation
+from fedsim.files import write_json
+from fedsim.lab.intervals import cluster_interval
+from fedsim.lab.metrics import paper_rouge
+from fedsim.messages import Broadcast, Knowledge, Observation, Update
+from fedsim.models import ModelSpec
+from fedsim.rng import global_stream, stream
+from fedsim.training import Examples, TrainingSettings
+
+HERE = Path(__file__).resolve().parent
+MINILM = DATA / "models" / "all-MiniLM-L6-v2-fp16"
+SHORT = 3  # tokens below which a text, special ones included, has nothing to order
+
+
+def minilm(layers: int = 6, **fields: Any) -> Victim:
+    """Return the trained encoder's first ``layers`` layers under a new random head."""
+    need_data()
+    folder = Path(tempfile.mkdtemp()) / f"minilm-{layers}"
+    folder.mkdir()
+    for path in MINILM.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = json.dumps({**config, "num_hidden_layers": layers})
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    return victim(ModelSpec(name=str(folder), **fields))
+
+
+def texts(who: Victim, name: str) -> Pool:
+    """Return the sentences of ``name`` that have a token to find."""
+    return pool(who.adapter, name).only(lambda tokens: len(tokens) >= SHORT)
+
+
+def update_of(who: Victim, examples: Examples, *, dropout: bool, seed: int) -> Update:
+    """Return the gradient that a client sends."""
+    with global_stream(seed, "dropout"):
+        settings = TrainingSettings(dropout=dropout)
+        return client_update(who, examples, settings, stream(seed, "client"))
+
+
+def observation(
+    who: Victim, examples: Examples, update: Update, *, dropout: bool = False, **knowledge: Any
+) -> Observation:
+    """Return what an attack sees with the papers' knowledge: labels, lengths, batch size."""
+    config = TrainingSettings(dropout=dropout).as_config()
+    granted = Knowledge(
+        labels=tuple(label for label in examples.labels if label is not None),
+        lengths=tuple(map(len, examples.sequences)),
+        batch_size=len(examples),
+        **knowledge,
+    )
+    broadcast = Broadcast(round=1, parameters=who.parameters, config=config)
+    return Observation(model=who.adapter, broadcast=broadcast, update=update, knowledge=granted)
+
+
+def attacked(who: Victim, seen: Observation, examples: Examples, attack: Attack, seed: int) -> Cell:
+    """Attack one update; return its scores, its cost and what it found."""
+    started, processor = time.perf_counter(), time.process_time()
+    try:
+        guess = attack.reconstruct(seen, stream(seed, "attack"))
+        sequences, notes = guess.sequences, dict(guess.diagnostics)
+    except UnsupportedObservation as reason:
+        sequences, notes = (), {"error": str(reason)}  # type: ignore[dict-item]
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    samples, _, _ = score(who.adapter, examples.sequences, sequences)
+    decode = who.adapter.tokenizer.decode
+    truth = [str(decode(list(one))) for one in examples.sequences]
+    found = [str(decode(list(one))) for one in sequences]
+    names = ("rouge1", "rouge2", "rougeL", "exact_match", "bag_f1")
+    return {
+        "samples": [{name: round(one[name], 4) for name in names} for one in samples],
+        "paper": {name: round(one, 3) for name, one in paper_rouge(truth, found).items()},
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(processor, 1),
+        "notes": notes,
+    }
+
+
+def unrelated(who: Victim, examples: Examples, others: Examples) -> Cell:
+    """Return the control: other sentences of the same data set as the guess, no gradient."""
+    samples, _, _ = score(who.adapter, examples.sequences, others.sequences)
+    return {"rouge1": fmean(one["rouge1"] for one in samples),
+            "rouge2": fmean(one["rouge2"] for one in samples)}  # fmt: skip
+
+
+def summary(rows: Sequence[Cell]) -> Cell:
+    """Return a cell's means and 95 % intervals, clustered by update."""
+    found: Cell = {"updates": len(rows)}
+    for name in ("rouge1", "rouge2", "rougeL", "exact_match", "bag_f1"):
+        groups = [[sample[name] for sample in row["samples"]] for row in rows]
+        found[name] = vars(
+            cluster_interval(groups, seed=1, fraction=name in ("exact_match", "bag_f1"))
+        )
+    for name in ("rouge1_paper", "rouge2_paper"):
+        found[name] = round(fmean(row["paper"][name] for row in rows), 2)
+    found["chance_rouge1"] = round(fmean(row["unrelated"]["rouge1"] for row in rows), 2)
+    found["chance_rouge2"] = round(fmean(row["unrelated"]["rouge2"] for row in rows), 2)
+    found["cpu_seconds"] = round(fmean(row["cpu_seconds"] for row in rows), 1)
+    return found
+
+
+@dataclass
+class Cells:
+    """A result file of cells; each row is written when it is there."""
+
+    path: Path
+    head: Cell
+    only: str = ""  # cells whose names hold this
+    limit: int = 10**6  # rows to add in this run
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.path.exists():
+            self.cells = json.loads(self.path.read_text(encoding="utf-8"))["cells"]
+
+    def fill(self, name: str, settings: Cell, count: int, measure: Callable[[int], Cell]) -> None:
+        """Measure the rows of a cell that are not there yet."""
+        if self.only not in name:
+            return
+        cell = self.cells.setdefault(name, {"settings": settings, "rows": []})
+        if cell["settings"] != settings:
+            cell.update(settings=settings, rows=[])
+        while len(cell["rows"]) < count and self.limit > 0:
+            row = measure(len(cell["rows"]))
+            cell["rows"].append(row)
+            self.limit -= 1
+            if all("samples" in one for one in cell["rows"]):
+                cell["summary"] = summary(cell["rows"])
+            write_json(self.path, {**self.head, "cells": self.cells})
+            print(name, len(cell["rows"]), json.dumps(row)[:300], flush=True)
+
+    def write(self, **more: Any) -> None:
+        """Write the file with ``more`` in its head."""
+        write_json(self.path, {**self.head, **more, "cells": self.cells})
+
+
+def begin(name: str, claim: str) -> tuple[argparse.Namespace, Cells]:
+    """Return the options that all have, and the result file called ``name``."""
+    parser = argparse.ArgumentParser(description=claim)
+    parser.add_argument("--only", default="", help="cells whose names hold this")
+    parser.add_argument("--limit", type=int, default=10**6, help="updates to attack in this run")
+    parser.add_argument("--layers", type=int, default=6, help="of MiniLM's 6, the first so many")
+    parser.add_argument("--prior", default="", help="a language model, see fedsim train-prior")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
+    options = parser.parse_args()
+    need_data()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    head = {
+        "claim": claim,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",
+        "threads": 1,
+        "dtype": "float32",
+        "seed": 1,
+        "weights": "all-MiniLM-L6-v2, trained; the classifier's head is random",
+    }
+    return options, Cells(path=options.out, head=head, only=options.only, limit=options.limit)
+
+
+def prior_note(options: argparse.Namespace) -> Cell:
+    """Return what a record says of the prior: how it was made, or that there is none."""
+    made = Path(options.prior) / "prior.json" if options.prior else None
+    if made is None or not made.exists():
+        return {"prior": None}
+    told = json.loads(made.read_text(encoding="utf-8"))
+    return {"prior": {k: v for k, v in told.items() if k != "model"}}
+
+
+__all__ = [
+    "Cells",
+    "attacked",
+    "begin",
+    "minilm",
+    "observation",
+    "prior_note",
+    "summary",
+    "texts",
+    "unrelated",
+    "update_of",
+]

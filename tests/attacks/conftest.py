@@ -1,0 +1,84 @@
+"""What the matching tests share: a client's update by the client's own code, and the truth."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clients.training import LocalTraining
+from fedsim.messages import Broadcast, Knowledge, Observation, Tokens, Update
+from fedsim.models import ModelAdapter
+from fedsim.training import Examples, TrainingSettings
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An observation, and what is behind it."""
+
+    observation: Observation
+    sequences: tuple[Tokens, ...]
+    labels: tuple[int, ...]
+
+    @property
+    def ids(self) -> Tensor:
+        """(B, T) the true tokens, padded on the right."""
+        longest = max(map(len, self.sequences))
+        pad = self.observation.model.pad
+        return torch.tensor([[*one, *[pad] * (longest - len(one))] for one in self.sequences])
+
+
+Look = Callable[..., Seen]
+
+
+def random_texts(model: ModelAdapter, lengths: tuple[int, ...], seed: int = 0) -> list[Tokens]:
+    """Return sequences of random tokens of these lengths, special ones included."""
+    generator = torch.Generator().manual_seed(seed)
+    around = len(model.prefix) + len(model.suffix)
+    return [
+        (
+            *model.prefix,
+            *torch.randint(300, len(model.tokenizer), (n - around,), generator=generator).tolist(),
+            *model.suffix,
+        )
+        for n in lengths
+    ]
+
+
+@pytest.fixture(scope="session")
+def look() -> Look:
+    """Return what the server sees of a client that trains by the project's own code."""
+
+    def see(
+        model: ModelAdapter,
+        lengths: tuple[int, ...],
+        *,
+        granted: tuple[str, ...] = ("labels", "lengths"),
+        seed: int = 0,
+        **training: Any,
+    ) -> Seen:
+        sequences = tuple(random_texts(model, lengths, seed))
+        labels = tuple(row % model.spec.num_labels for row in range(len(sequences)))
+        settings = TrainingSettings(**training)
+        parameters = model.initial_parameters()
+        tensors, _ = LocalTraining(model, settings)(
+            parameters,
+            Examples(sequences=sequences, labels=labels),
+            torch.Generator().manual_seed(seed),
+        )
+        facts = {"labels": labels, "lengths": lengths, "batch_size": len(lengths)}
+        observation = Observation(
+            model=model,
+            broadcast=Broadcast(round=1, parameters=parameters, config=settings.as_config()),
+            update=Update(
+                tensors=tensors,
+                kind="gradient" if settings.algorithm == "fedsgd" else "delta",
+                num_examples=len(sequences),
+            ),
+            knowledge=Knowledge(**{name: facts[name] for name in granted}),  # type: ignore[arg-type]
+        )
+        return Seen(observation, sequences, labels)
+
+    return see

@@ -1,0 +1,101 @@
+"""Each adaptive loss is (near) least at the true input, and much larger elsewhere."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attacks.matching import L2, L2L1, Cosine, Kept, Problem, Signs
+from attacks.matching.adaptive import adapted
+from fedsim.messages import DefenseInForce, Knowledge
+from tests.attacks.conftest import Look, Seen
+from tests.conftest import Adapt
+
+
+def defended(seen: Seen, name: str, tensors: dict[str, Tensor], **numbers: float) -> Seen:
+    told = (DefenseInForce(name=name, numbers=numbers),)  # type: ignore[arg-type]
+    observation = seen.observation
+    knowledge = replace(observation.knowledge, defense=told)
+    update = replace(observation.update, tensors=tensors)
+    return replace(seen, observation=replace(observation, update=update, knowledge=knowledge))
+
+
+def at_truth_and_elsewhere(seen: Seen, make: Any) -> tuple[float, float]:
+    problem = Problem(seen.observation, torch.Generator().manual_seed(0), lambda _: make)
+    labels = torch.tensor(seen.labels)
+    truth = problem.score(problem.engine.embed(seen.ids[None]), labels)
+    others = problem.score(problem.gaussian(5, torch.Generator().manual_seed(1), 0.03), labels)
+    return float(truth), float(others.min())
+
+
+@pytest.mark.parametrize("make", [Cosine(), L2L1(l1={}, power=2)])
+def test_signs(adapt: Adapt, look: Look, make: Any) -> None:
+    seen = look(adapt("bert-tiny"), (8, 6))
+    tensors = {name: one.sign() for name, one in seen.observation.update.tensors.items()}
+    truth, others = at_truth_and_elsewhere(defended(seen, "sign", tensors), make)
+    assert truth < 1e-3 < 0.05 < others  # key biases are rounding: their signs are of noise
+
+
+@pytest.mark.parametrize("name", ["topk", "random-mask"])
+@pytest.mark.parametrize("make", [Cosine(), L2()])
+def test_zeroed_entries(adapt: Adapt, look: Look, name: str, make: Any) -> None:
+    seen = look(adapt("bert-tiny"), (8, 6))
+    tensors = {}
+    for place, (one, full) in enumerate(seen.observation.update.tensors.items()):
+        generator = torch.Generator().manual_seed(place)
+        keep = torch.rand(full.shape, generator=generator) < 0.1
+        if name == "topk":
+            keep = full.abs() >= full.abs().flatten().quantile(0.9) if full.numel() < 1e6 else keep
+        tensors[one] = full * keep
+    truth, others = at_truth_and_elsewhere(defended(seen, name, tensors, fraction=0.1), make)
+    oblivious = replace(
+        seen,
+        observation=replace(
+            seen.observation, update=replace(seen.observation.update, tensors=tensors)
+        ),
+    )
+    assert truth < 1e-3 * others
+    assert at_truth_and_elsewhere(oblivious, make)[0] > 100 * abs(truth)
+
+
+def test_clipping(adapt: Adapt, look: Look) -> None:
+    """Clipped by hand, one example after the other, over all parameters."""
+    model = adapt("bert-tiny")
+    seen = look(model, (8, 6))
+    parts = []
+    for row in range(2):
+        alone = {}
+        module = model.load(seen.observation.broadcast.parameters)
+        module.zero_grad()
+        module(
+            **model.batch([seen.sequences[row]], [seen.labels[row]], torch.Generator())
+        ).loss.backward()
+        alone = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+        module.zero_grad()
+        parts.append(alone)
+    norms = [torch.stack([one.norm() for one in part.values()]).norm().item() for part in parts]
+    clip = 0.5 * min(norms)
+    tensors = {
+        name: sum(part[name] * clip / norm for part, norm in zip(parts, norms, strict=True)) / 2
+        for name in seen.observation.update.tensors
+    }
+    known = defended(seen, "dp-sgd", tensors, clip=clip)  # type: ignore[arg-type]
+    truth, others = at_truth_and_elsewhere(known, L2())
+    plain = replace(
+        known, observation=replace(known.observation, knowledge=seen.observation.knowledge)
+    )
+    assert truth < 1e-3 * at_truth_and_elsewhere(plain, L2())[0]
+    assert truth < 1e-2 * others
+
+
+def test_without_knowledge_nothing_changes(adapt: Adapt, look: Look) -> None:
+    observation = look(adapt("bert-tiny"), (6,)).observation
+    assert adapted(Cosine(), observation) == Cosine()
+    told = replace(observation, knowledge=Knowledge(defense=()))
+    assert adapted(Cosine(), told) == Cosine()
+    both = Knowledge(defense=(DefenseInForce(name="topk"), DefenseInForce(name="sign")))
+    assert adapted(L2L1(l1={"a": 0.1}), replace(observation, knowledge=both)) == Kept(
+        distance=Signs(l1=0.1)
+    )

@@ -1,0 +1,168 @@
+"""Distances against naive loops over the whole gradients, in float64."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from attacks.matching.distances import L2, L2L1, Cosine, Kept, Signs, entries
+from attacks.matching.factors import Factor, Outer, Plain, Rows, joined
+
+K, N = 3, 5
+
+
+@pytest.fixture
+def factors() -> dict[str, Factor]:
+    torch.manual_seed(0)
+    d = {"dtype": torch.float64}
+    return {
+        "linear": Outer(torch.randn(K, N, 7, **d), torch.randn(K, N, 11, **d), False),
+        "conv": Outer(torch.randn(K, N, 7, **d), torch.randn(K, N, 4, **d), True),
+        "rows": Rows(torch.randint(6, (K, N)), torch.randn(K, N, 3, **d)),
+        "bias": Plain(torch.randn(K, 9, **d)),
+    }
+
+
+SHAPES = {"linear": (11, 7), "conv": (7, 4), "rows": (6, 3), "bias": (9,)}
+
+
+@pytest.fixture
+def observed() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {name: torch.randn(shape, dtype=torch.float64) for name, shape in SHAPES.items()}
+
+
+def whole(factor: Factor, k: int) -> Tensor:
+    """Return a candidate's gradient, one token at a time."""
+    if isinstance(factor, Plain):
+        return factor.value[k]
+    if isinstance(factor, Rows):
+        total = torch.zeros(6, 3, dtype=torch.float64)
+        for place, error in zip(factor.ids[k].tolist(), factor.errors[k], strict=True):
+            total[place] += error
+        return total
+    assert isinstance(factor, Outer)
+    pairs = zip(factor.inputs[k], factor.errors[k], strict=True)
+    total = sum(torch.outer(error, given) for given, error in pairs)
+    assert isinstance(total, Tensor)
+    return total.T if factor.flipped else total
+
+
+def test_factors_are_the_sums_over_tokens(
+    factors: dict[str, Factor], observed: dict[str, Tensor]
+) -> None:
+    for name, factor in factors.items():
+        wanted = torch.stack([whole(factor, k) for k in range(K)])
+        torch.testing.assert_close(factor.dense(wanted.shape[1:]), wanted)
+        torch.testing.assert_close(factor.square(), wanted.square().flatten(1).sum(1))
+        inner = (wanted * observed[name]).flatten(1).sum(1)
+        torch.testing.assert_close(factor.inner(observed[name]), inner)
+        places = torch.tensor([0, 2, 3, 8])
+        torch.testing.assert_close(
+            entries(factor, places, wanted.shape[1:]), wanted.flatten(1)[:, places]
+        )
+
+
+def test_joined_factors_are_the_sum(factors: dict[str, Factor]) -> None:
+    for name, factor in factors.items():
+        alone = [
+            type(factor)(
+                **{n: v[[k]] if isinstance(v, Tensor) else v for n, v in vars(factor).items()}
+            )
+            for k in range(K)
+        ]
+        wanted = sum(whole(factor, k) for k in range(K))
+        torch.testing.assert_close(joined(alone).dense(torch.Size(SHAPES[name]))[0], wanted)
+
+
+def test_few_entries_of_a_large_map_are_gathered_not_formed() -> None:
+    torch.manual_seed(2)
+    factor = Outer(torch.randn(2, 3, 40), torch.randn(2, 3, 50), False)
+    places = torch.tensor([3, 41, 1999])
+    assert 8 * len(places) < 2000
+    wanted = factor.dense(torch.Size((50, 40))).flatten(1)[:, places]
+    torch.testing.assert_close(entries(factor, places, torch.Size((50, 40))), wanted)
+
+
+def naive_l2(g: Tensor, o: Tensor) -> float:
+    return sum(
+        (a - b) ** 2 for a, b in zip(g.flatten().tolist(), o.flatten().tolist(), strict=True)
+    )
+
+
+def naive_l1(g: Tensor, o: Tensor) -> float:
+    return sum(abs(a - b) for a, b in zip(g.flatten().tolist(), o.flatten().tolist(), strict=True))
+
+
+def naive_cosine(g: Tensor, o: Tensor) -> float:
+    a, b = g.flatten().tolist(), o.flatten().tolist()
+    inner = sum(x * y for x, y in zip(a, b, strict=True))
+    return 1 - inner / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5
+
+
+def naive_sign(g: Tensor, o: Tensor, l1: float) -> float:
+    size = sum(x * x for x in g.flatten().tolist()) ** 0.5
+    wrong = [
+        max(0.0, -x / size * (1 if y > 0 else -1))
+        for x, y in zip(g.flatten().tolist(), o.flatten().tolist(), strict=True)
+    ]
+    return sum(w * w for w in wrong) + l1 * sum(wrong)
+
+
+def test_distances_are_the_papers_formulas(
+    factors: dict[str, Factor], observed: dict[str, Tensor]
+) -> None:
+    l1 = {"linear": 0.1, "conv": 0.2, "rows": 0.3, "bias": 0.4}
+    for k in range(K):
+        pairs = {name: (whole(one, k), observed[name]) for name, one in factors.items()}
+        two = sum(naive_l2(*pair) for pair in pairs.values())
+        one = sum(l1[name] * naive_l1(*pair) for name, pair in pairs.items())
+        root = sum(naive_l2(*pair) ** 0.5 for pair in pairs.values())
+        cosine = sum(naive_cosine(*pair) for pair in pairs.values()) / 4
+        heavy = (
+            3 * naive_cosine(*pairs["bias"])
+            + sum(map(lambda p: naive_cosine(*p), pairs.values()))
+            - naive_cosine(*pairs["bias"])
+        ) / 6
+        sign = sum(naive_sign(*pair, 0.5) for pair in pairs.values()) / 4
+        for distance, wanted in (
+            (L2(), two),
+            (L2L1(l1=l1), two + one),
+            (L2L1(l1=l1, power=1), root + one),
+            (Cosine(), cosine),
+            (Cosine(weights={"bias": 3.0}), heavy),
+            (Signs(l1=0.5), sign),
+        ):
+            assert distance(factors, observed)[k].item() == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "distance",
+    [L2(), L2L1(l1=dict.fromkeys(SHAPES, 0.3)), Cosine(), Signs(), Kept(distance=Cosine())],
+)
+def test_slopes_are_those_of_finite_differences(
+    factors: dict[str, Factor], observed: dict[str, Tensor], distance: object
+) -> None:
+    observed["linear"][observed["linear"] < 0] = 0.0
+    inputs = torch.randn(2, N, 7, dtype=torch.float64, requires_grad=True)
+    errors = torch.randn(2, N, 11, dtype=torch.float64, requires_grad=True)
+
+    def of(inputs: Tensor, errors: Tensor) -> Tensor:
+        result: Tensor = distance({"linear": Outer(inputs, errors, False)}, observed)  # type: ignore[operator]
+        return result
+
+    assert torch.autograd.gradcheck(of, (inputs, errors), eps=1e-7, atol=1e-5)
+
+
+def test_kept_looks_at_what_was_sent_alone(
+    factors: dict[str, Factor], observed: dict[str, Tensor]
+) -> None:
+    mask = {name: torch.rand(one.shape) < 0.4 for name, one in observed.items()}
+    sent = {name: one * mask[name] for name, one in observed.items()}
+    found = Kept(distance=L2())(factors, sent)
+    for k in range(K):
+        pairs = [
+            (whole(one, k)[mask[name]], sent[name][mask[name]]) for name, one in factors.items()
+        ]
+        assert found[k].item() == pytest.approx(sum(naive_l2(*pair) for pair in pairs), rel=1e-9)
+    dense = Kept(distance=Signs())(factors, sent)
+    assert dense.shape == (K,)

@@ -1,0 +1,190 @@
+"""Dummies' gradients against those of the client's own training code, and against autograd."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from attacks.matching.distances import L2, Cosine
+from attacks.matching.engine import Engine, Masks
+from attacks.matching.frame import find_frame
+from attacks.matching.problem import Problem
+from attacks.matching.tokens import TokenScores
+from fedsim.errors import UnsupportedObservation
+from fedsim.messages import Observation
+from tests.attacks.conftest import Look, Seen
+from tests.conftest import Adapt
+
+LENGTHS = (7, 10, 5)
+
+
+def engine_of(seen: Seen) -> Engine:
+    observation = seen.observation
+    return Engine(observation, find_frame(observation, torch.Generator()))
+
+
+def targets_of(seen: Seen) -> Tensor:
+    if seen.observation.model.spec.task == "classification":
+        return torch.tensor(seen.labels)
+    return seen.ids[None]
+
+
+@pytest.mark.parametrize(
+    ("preset", "fields"),
+    [
+        ("bert-tiny", {}),
+        ("gpt2-tiny", {}),
+        ("llama-tiny", {}),
+        ("gpt2-tiny", {"task": "causal-lm"}),
+        ("llama-tiny", {"task": "causal-lm"}),
+        ("bert-tiny", {"freeze": ("embeddings",), "num_labels": 5}),
+        ("gpt2-tiny", {"lora_rank": 4}),
+        ("llama-tiny", {"lora_rank": 4}),
+    ],
+)
+def test_at_the_clients_own_texts_the_gradient_is_the_clients(
+    adapt: Adapt, look: Look, preset: str, fields: dict[str, object]
+) -> None:
+    seen = look(adapt(preset, **fields), LENGTHS)
+    engine = engine_of(seen)
+    ids = seen.ids[None]  # (1, B, T)
+    factors = engine.factors(engine.embed(ids), targets_of(seen), ids=ids)
+    update = seen.observation.update.tensors
+    tied = {n for n in update if n.endswith(("wte.weight", "embed_tokens.weight"))}
+    if preset != "gpt2-tiny" or "task" not in fields:  # GPT-2's head is its embedding
+        tied = set()
+    if preset == "llama-tiny":
+        tied = set()
+    assert set(factors) == set(update) - tied
+    for name, factor in factors.items():
+        wanted = update[name]
+        got = factor.dense(wanted.shape)[0]
+        scale = wanted.abs().max().clamp_min(1e-6)
+        torch.testing.assert_close(got / scale, wanted / scale, atol=2e-4, rtol=1e-3)
+
+
+def test_a_part_of_the_batch_gives_its_part_of_the_gradient(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), LENGTHS)
+    engine = engine_of(seen)
+    x, labels = engine.embed(seen.ids[None]), torch.tensor(seen.labels)
+    whole = engine.factors(x, labels)
+    first = engine.factors(x[:, :1], labels[:1], rows=[0])
+    rest = engine.factors(x[:, 1:], labels[1:], rows=[1, 2])
+    for name, factor in whole.items():
+        shape = seen.observation.update.tensors[name].shape
+        sums = first[name].dense(shape) + rest[name].dense(shape)
+        torch.testing.assert_close(sums, factor.dense(shape), atol=1e-6, rtol=1e-3)
+
+
+def test_a_replaced_sequence_is_scored_as_the_whole_batch_is(adapt: Adapt, look: Look) -> None:
+    """Against plain back-propagation of the whole batch, word embeddings included."""
+    seen = look(adapt("bert-tiny"), LENGTHS)
+    problem = Problem(seen.observation, torch.Generator(), lambda _: L2(power=1))
+    scores = TokenScores(problem, torch.tensor(seen.labels))
+    trials = seen.ids[1].repeat(3, 1)
+    trials[1, 4], trials[2, 2] = 777, 1234
+    found = scores.replaced(seen.ids, 1, trials)
+    module = seen.observation.model.module
+    slots = dict(module.named_parameters())
+    update = seen.observation.update.tensors
+    assert set(scores.observed) == {n for n in update if not n.endswith("key.bias")}
+    for trial, got in zip(trials, found.tolist(), strict=True):
+        ids = seen.ids.clone()
+        ids[1] = trial
+        mask = problem.frame.mask.long()
+        loss = module(input_ids=ids, attention_mask=mask, labels=torch.tensor(seen.labels)).loss
+        names = list(scores.observed)
+        gradients = torch.autograd.grad(loss, [slots[name] for name in names])
+        parts = [(g - update[n]).norm() for n, g in zip(names, gradients, strict=True)]
+        wanted = torch.stack(parts).sum().item()
+        assert got == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+        assert scores.whole(ids[None])[0].item() == pytest.approx(wanted, rel=1e-3, abs=1e-5)
+    before = scores.computed
+    assert torch.equal(scores.replaced(seen.ids, 1, trials), found)
+    assert scores.computed == before  # nothing is computed twice
+
+
+@pytest.mark.parametrize("preset", ["bert-tiny", "llama-tiny"])
+def test_candidates_do_not_touch_one_another(adapt: Adapt, look: Look, preset: str) -> None:
+    seen = look(adapt(preset), LENGTHS)
+    problem = Problem(seen.observation, torch.Generator().manual_seed(3), lambda _: Cosine())
+    x = problem.gaussian(4, torch.Generator().manual_seed(5), 0.1)
+    together = problem.score(x, torch.tensor(seen.labels))
+    alone = [problem.score(one[None], torch.tensor(seen.labels)) for one in x]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
+
+
+def naive(seen: Seen, engine: Engine, x: Tensor, names: list[str]) -> Tensor:
+    """Return the squared distance by plain double back-propagation over whole matrices."""
+    observation = seen.observation
+    module = observation.model.module
+    slots = dict(module.named_parameters())
+    loss = module(inputs_embeds=x[0], labels=torch.tensor(seen.labels)).loss
+    gradients = torch.autograd.grad(loss, [slots[name] for name in names], create_graph=True)
+    update = observation.update.tensors
+    parts = [(g - update[n]).square().sum() for n, g in zip(names, gradients, strict=True)]
+    return torch.stack(parts).sum()
+
+
+def test_the_slope_is_that_of_plain_double_back_propagation(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6, 6))
+    problem = Problem(seen.observation, torch.Generator(), lambda _: L2())
+    x = problem.gaussian(1, torch.Generator().manual_seed(2), 0.3).requires_grad_()
+    loss = problem.loss(x, torch.tensor(seen.labels)).sum()
+    wanted = naive(seen, problem.engine, x, list(problem.observed))
+    torch.testing.assert_close(loss, wanted, rtol=1e-4, atol=0)
+    (got,), (slope,) = torch.autograd.grad(loss, x), torch.autograd.grad(wanted, x)
+    torch.testing.assert_close(got, slope, rtol=1e-2, atol=1e-3 * slope.abs().max().item())
+
+
+def test_dropout_masks_are_the_clients_own(adapt: Adapt, look: Look) -> None:
+    model = adapt("bert-tiny")
+    seen = look(model, (6, 9), dropout=False)
+    engine = engine_of(seen)
+    masks = engine.dropout_masks(torch.Generator().manual_seed(1))
+    assert len(masks) == 2 + 3 * model.layers  # embeddings, head; attention's two and the MLP's
+    x, labels = engine.embed(seen.ids[None]), torch.tensor(seen.labels)
+    module = model.module
+    module.train()
+    module.zero_grad()
+    with Masks(list(masks)):
+        module(**model.batch(seen.sequences, seen.labels, torch.Generator())).loss.backward()
+    module.eval()
+    wanted = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+    module.zero_grad()
+    kept = [mask.clone() for mask in masks]
+    for name, factor in engine.factors(x, labels, masks=masks).items():
+        got = factor.dense(wanted[name].shape)[0]
+        scale = wanted[name].abs().max().clamp_min(1e-6)
+        torch.testing.assert_close(got / scale, wanted[name] / scale, atol=1e-3, rtol=1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(masks, kept, strict=True))
+    assert not module.training and 0.8 < torch.cat([m.flatten() for m in masks]).mean() < 0.97
+
+
+def test_an_engine_is_stale_once_other_weights_are_loaded(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6,))
+    engine = engine_of(seen)
+    seen.observation.model.load(seen.observation.broadcast.parameters)
+    with pytest.raises(RuntimeError, match="other weights were loaded"):
+        engine.factors(engine.embed(seen.ids[None]), torch.tensor(seen.labels))
+
+
+def test_a_parameter_that_several_modules_share_is_refused(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6,))
+    model = seen.observation.model
+    frame = find_frame(seen.observation, torch.Generator())
+    model.module.extra = model.module.bert.pooler.dense
+    del model.module.extra
+    with pytest.raises(UnsupportedObservation, match="belongs to no module"):
+        Engine(seen.observation, frame, ["nowhere.weight"])
+
+
+def test_the_observation_comes_back_as_it_was(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("gpt2-tiny"), (6, 4))
+    observation: Observation = seen.observation
+    before = {name: one.clone() for name, one in observation.update.tensors.items()}
+    problem = Problem(replace(observation), torch.Generator(), lambda _: Cosine())
+    problem.loss(problem.gaussian(2, torch.Generator()).requires_grad_(), torch.tensor(seen.labels))
+    assert all(torch.equal(before[name], one) for name, one in observation.update.tensors.items())
+    assert all(one.requires_grad for one in observation.model.module.parameters())

@@ -1,0 +1,172 @@
+"""What is granted is used, what is not is read off the update, and nonsense is refused."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from attacks.matching.frame import FREE, find_frame
+from attacks.matching.observed import observed_gradient
+from fedsim.errors import UnsupportedObservation
+from fedsim.messages import Broadcast, Knowledge, Observation, Update
+from tests.attacks.conftest import Look
+from tests.conftest import Adapt
+
+
+def frame(observation: Observation) -> Any:
+    return find_frame(observation, torch.Generator().manual_seed(0))
+
+
+def test_known_places_are_the_special_tokens_and_the_padding(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (4, 6))
+    cls, sep, pad = 5, 6, 4  # of the presets' tokenizer
+    tokens = frame(seen.observation).tokens
+    assert tokens.tolist() == [
+        [cls, FREE, FREE, sep, pad, pad],
+        [cls, FREE, FREE, FREE, FREE, sep],
+    ]
+
+
+@pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
+@pytest.mark.parametrize("length", [4, 9])
+def test_one_texts_length_is_read_off_the_positions(
+    adapt: Adapt, look: Look, preset: str, length: int
+) -> None:
+    found = frame(look(adapt(preset), (length,), granted=()).observation)
+    assert found.mask.shape == (1, length) and found.exact_lengths
+
+
+def test_of_several_texts_the_longest_length_is_read(adapt: Adapt, look: Look) -> None:
+    found = frame(look(adapt("bert-tiny"), (5, 9, 7), granted=()).observation)
+    assert found.mask.shape == (3, 9) and not found.exact_lengths
+    assert (found.tokens[:, 1:] == FREE).all()  # where a shorter one ends is not told
+    ids = torch.tensor([[5, 700, 701, 6, 9, 9, 9, 9, 6]] * 3)
+    assert found.sequences(ids, (6,))[0] == (5, 700, 701, 6)
+
+
+def test_lengths_are_read_under_noise(adapt: Adapt, look: Look) -> None:
+    observation = look(adapt("bert-tiny"), (11,), granted=()).observation
+    name = "bert.embeddings.position_embeddings.weight"
+    rows = observation.update.tensors[name]
+    noise = torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
+    noisy = {**observation.update.tensors, name: rows + 0.02 * rows[:11].std() * noise}
+    assert frame(with_tensors(observation, noisy)).mask.shape == (1, 11)
+
+
+def with_tensors(observation: Observation, tensors: dict[str, torch.Tensor]) -> Observation:
+    return replace(observation, update=replace(observation.update, tensors=tensors))
+
+
+@pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
+@pytest.mark.parametrize("label", [0, 2])
+def test_one_label_is_read_off_the_last_map(
+    adapt: Adapt, look: Look, preset: str, label: int
+) -> None:
+    model = adapt(preset, num_labels=3)
+    seen = look(model, (9,) * (label + 1))
+    module = model.load(seen.observation.broadcast.parameters)
+    module.zero_grad()
+    batch = model.batch([seen.sequences[-1]], [label], torch.Generator())
+    module(**batch).loss.backward()
+    tensors = {
+        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for n, p in module.named_parameters()
+        if p.requires_grad
+    }
+    module.zero_grad()
+    observation = replace(
+        seen.observation,
+        update=Update(tensors=tensors, kind="gradient", num_examples=1),
+        knowledge=Knowledge(lengths=(9,)),
+    )
+    found = frame(observation)
+    assert found.labels.tolist() == [label] and found.notes["labels_inferred"]
+
+
+def test_the_labels_counts_are_read_off_the_last_bias(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny", num_labels=3), (7, 7, 7, 7, 7), granted=("lengths",))
+    assert frame(seen.observation).labels.tolist() == [0, 0, 1, 1, 2]  # row % 3, ascending
+
+
+def test_labels_that_the_update_does_not_place_are_left_to_be_optimised(
+    adapt: Adapt, look: Look
+) -> None:
+    assert frame(look(adapt("bert-tiny"), (5, 8), granted=("lengths",)).observation).labels is None
+    task = adapt("gpt2-tiny", task="causal-lm")
+    assert frame(look(task, (5,), granted=("lengths",)).observation).labels is None
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "message"),
+    [
+        ({"lengths": (5,)}, "must name 2 lengths, one per example, got 1"),
+        ({"lengths": (5, 257)}, r"must be in \[2, 256\], got 257"),
+        ({"lengths": (5, 1)}, r"must be in \[2, 256\], got 1"),
+        ({"labels": (0, 1, 1)}, "must name 2 labels, one per example, got 3"),
+        ({"labels": (0, 2)}, "the model has labels 0 to 1, got 2"),
+    ],
+)
+def test_knowledge_that_does_not_fit_is_refused(
+    adapt: Adapt, look: Look, knowledge: dict[str, Any], message: str
+) -> None:
+    observation = look(adapt("bert-tiny"), (5, 5), granted=()).observation
+    with pytest.raises(UnsupportedObservation, match=message):
+        frame(replace(observation, knowledge=Knowledge(**knowledge)))
+
+
+def test_what_cannot_be_known_is_asked_for(adapt: Adapt, look: Look) -> None:
+    llama = look(adapt("llama-tiny"), (5,), granted=()).observation
+    with pytest.raises(
+        UnsupportedObservation, match=r"grant knowledge.lengths, as the update shows"
+    ):
+        frame(llama)
+    hidden = replace(llama.update, num_examples=0)
+    with pytest.raises(
+        UnsupportedObservation, match=r"grant knowledge.batch_size.*num_examples = 0"
+    ):
+        frame(replace(llama, update=hidden))
+    bert = look(adapt("bert-tiny"), (5,), granted=()).observation
+    name = "bert.embeddings.position_embeddings.weight"
+    flat = {**bert.update.tensors, name: torch.ones_like(bert.update.tensors[name])}
+    with pytest.raises(UnsupportedObservation, match=r"no row of 'bert.embeddings.position_embed"):
+        frame(with_tensors(bert, flat))
+
+
+def test_a_delta_is_minus_the_learning_rate_and_the_steps_times_a_gradient(
+    adapt: Adapt, look: Look
+) -> None:
+    model = adapt("bert-tiny")
+    gradient = look(model, (6, 6)).observation
+    delta = look(model, (6, 6), algorithm="fedavg", learning_rate=1e-3).observation
+    names = sorted(gradient.update.tensors)
+    one, other = observed_gradient(gradient, names), observed_gradient(delta, names)
+    whole = torch.stack([g.norm() for g in one.values()]).norm()
+    rest = torch.stack([(g - other.get(n, torch.zeros_like(g))).norm() for n, g in one.items()])
+    assert rest.norm() < 0.02 * whole  # float32 weights and a step's curvature
+
+
+def test_a_delta_that_is_no_sum_of_gradients_is_refused(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6,), algorithm="fedavg", optimizer="adamw").observation
+    with pytest.raises(UnsupportedObservation, match=r"optimizer sgd or momentum.*adamw"):
+        observed_gradient(seen, list(seen.update.tensors))
+    silent = Broadcast(round=1, parameters=seen.broadcast.parameters)
+    with pytest.raises(UnsupportedObservation, match=r"does not say learning_rate"):
+        observed_gradient(replace(seen, broadcast=silent), list(seen.update.tensors))
+
+
+def test_what_is_only_rounding_is_left_out(adapt: Adapt, look: Look) -> None:
+    observation = look(adapt("bert-tiny"), (6,)).observation
+    left = set(observation.update.tensors) - set(
+        observed_gradient(observation, list(observation.update.tensors))
+    )
+    assert left == {f"bert.encoder.layer.{i}.attention.self.key.bias" for i in range(4)}
+
+
+def test_a_missing_or_frozen_parameter_is_named(adapt: Adapt, look: Look) -> None:
+    observation = look(adapt("bert-tiny", freeze=("layers.1",)), (6,)).observation
+    name = "bert.encoder.layer.1.attention.self.query.weight"
+    with pytest.raises(UnsupportedObservation, match=f"gradient of '{name}', but it is frozen"):
+        observed_gradient(observation, [name])
+    with pytest.raises(UnsupportedObservation, match=r"unknown parameter 'bert.pooler'"):
+        observed_gradient(observation, ["bert.pooler"])

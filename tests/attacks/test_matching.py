@@ -1,0 +1,190 @@
+"""The matching attacks: what they recover where it is easy, and what they refuse."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from attacks import Attack, Dlg, Grab, Lamp, Partial, Tag
+from fedsim.errors import UnsupportedObservation
+from fedsim.messages import Reconstruction
+from fedsim.models import ModelSpec, load_adapter
+from tests.attacks.conftest import Look, Seen
+from tests.conftest import Adapt
+
+QUICK: dict[str, Any] = {"steps": 40, "starts": 8, "tries": 8, "learning_rate": 0.1}
+
+
+def run(attack: Attack, seen: Seen, seed: int = 1) -> Reconstruction:
+    return attack.reconstruct(seen.observation, torch.Generator().manual_seed(seed))
+
+
+def share(guess: Reconstruction, seen: Seen) -> float:
+    """Return the share of the free places that were read right."""
+    pairs = [
+        pair
+        for one, truth in zip(guess.sequences, seen.sequences, strict=True)
+        for pair in zip(one, truth, strict=True)
+        if pair[1] not in seen.observation.model.special
+    ]
+    return sum(one == truth for one, truth in pairs) / len(pairs)
+
+
+def test_lamp_reads_random_tokens_of_an_encoder_and_says_how(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (8,))
+    guess = run(Lamp(**QUICK), seen)
+    assert share(guess, seen) >= 0.8
+    assert guess.diagnostics["prior"] is False and guess.diagnostics["labels_granted"] is True
+    assert 0 <= guess.diagnostics["distance"] < 0.1
+
+
+def test_lamp_reads_without_labels_and_lengths(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (8,), granted=())
+    guess = run(Lamp(**QUICK), seen)
+    assert share(guess, seen) >= 0.8 and guess.diagnostics["labels_inferred"] is True
+
+
+def test_lamp_optimises_labels_that_the_update_does_not_place(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (5, 7), granted=("lengths",))
+    guess = run(Lamp(**{**QUICK, "steps": 60}), seen)
+    assert guess.diagnostics["labels_inferred"] is False
+    bags = [
+        set(one) & set(truth) for one, truth in zip(guess.sequences, seen.sequences, strict=True)
+    ]
+    assert sum(map(len, bags)) > 2 * 2 + 3  # [CLS], [SEP] and some of eight tokens
+
+
+def test_lamp_reads_a_trained_llamas_next_token_loss(shared: Any, look: Look) -> None:
+    model = load_adapter(
+        ModelSpec(name=str(shared("data/models/stories260K-hf")), task="causal-lm")
+    )
+    seen = look(model, (6,), granted=("lengths",))
+    guess = run(Lamp(**{**QUICK, "steps": 80}), seen)
+    chance = 1 / model.vocabulary
+    assert share(guess, seen) > 20 * chance
+
+
+def test_lamp_stops_when_nothing_changes_any_more(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6,))
+    settings = {**QUICK, "steps": 300, "every": 10}
+    assert run(Lamp(**settings), seen).diagnostics["steps"] < 300
+    assert run(Lamp(**{**settings, "steps": 60, "patience": 0}), seen).diagnostics["steps"] == 60
+
+
+def test_the_l2l1_variant_of_lamp_and_tags_weights_by_layer(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6,))
+    weights = {"alpha_nats": 60.0, "alpha_norm": 25.0}
+    assert run(Lamp(distance="l2l1", **{**QUICK, **weights}), seen).sequences
+    one, other = (run(Tag(steps=3, last=last), seen).diagnostics["distance"] for last in (1.0, 0.0))
+    assert other < one
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_dlg_goes_down(adapt: Adapt, look: Look, optimizer: Any) -> None:
+    seen = look(adapt("bert-tiny"), (6,))
+    rate = 0.05 if optimizer == "adam" else 1.0
+    attack = Dlg(optimizer=optimizer, learning_rate=rate, deviation=0.05)
+    few, more = (run(replace(attack, steps=n), seen).diagnostics["distance"] for n in (2, 40))
+    assert more < few if optimizer == "adam" else more <= few
+
+
+def test_grab_reads_more_where_it_learns_the_clients_dropout(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny", freeze=("embeddings",)), (6,), dropout=True)
+    settings: dict[str, Any] = {"rounds": 1, "steps": 60, "starts": 8, "learning_rate": 0.1}
+    settings |= {"iterations": 1, "beams": 2}
+    learnt = run(Grab(**settings), seen)
+    assert learnt.diagnostics["learns_dropout"] is True
+    off = run(Grab(learn_dropout=False, **settings), seen)
+    assert off.diagnostics["learns_dropout"] is False
+    assert learnt.diagnostics["distance"] < off.diagnostics["distance"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "count"),
+    [((), 2 * 16), (("q",), 2), (("q", "k", "v"), 6), (("o",), 2), (("f",), 2), (("p",), 2),
+     (("o", "p"), 4)],
+)  # fmt: skip
+def test_partial_matches_what_it_is_asked_to(
+    adapt: Adapt, look: Look, modules: tuple[str, ...], count: int
+) -> None:
+    seen = look(adapt("bert-tiny"), (6,))
+    attack = Partial(layers=(1, 3), modules=modules, **{**QUICK, "steps": 1, "starts": 1})
+    found = run(attack, seen).diagnostics["tensors"]
+    assert found == count - (2 if not modules else 0)  # the key biases are rounding
+    names = attack._names(seen.observation)
+    assert all(".layer.1." in name or ".layer.3." in name for name in names)
+    if modules == ("p",):
+        assert not [name for name in names if "attention" in name]
+
+
+def test_partial_reads_from_one_layer(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (7,))
+    assert share(run(Partial(layers=(1,), **QUICK), seen), seen) >= 0.6
+
+
+def test_partial_reads_lora_adapters_and_fused_maps(adapt: Adapt, look: Look) -> None:
+    lora = look(adapt("llama-tiny", lora_rank=4), (6,))
+    names = Partial(modules=("q",))._names(lora.observation)
+    assert len(names) == 8 and all(".lora_" in name and "q_proj" in name for name in names)
+    gpt2 = look(adapt("gpt2-tiny"), (6,))
+    assert len(Partial(modules=("q", "k", "v"))._names(gpt2.observation)) == 4
+    with pytest.raises(UnsupportedObservation, match=r"q, k and v in one matrix.*got q"):
+        run(Partial(modules=("q",)), gpt2)
+
+
+def test_partial_refuses_what_is_not_there(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny", freeze=("layers.1",)), (6,))
+    with pytest.raises(UnsupportedObservation, match=r"layers must be in \[0, 4\).*got 7"):
+        run(Partial(layers=(7,)), seen)
+    with pytest.raises(
+        UnsupportedObservation, match=r"holds nothing of the layers 1: they are froz"
+    ):
+        run(Partial(layers=(1,)), seen)
+    with pytest.raises(
+        UnsupportedObservation, match=r"layer.1.intermediate.dense.weight.*is frozen"
+    ):
+        run(Partial(layers=(1,), modules=("f",)), seen)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        (Dlg, {"steps": 0}, "steps must be > 0, got 0"),
+        (Dlg, {"deviation": 0.0}, "deviation must be > 0"),
+        (Tag, {"learning_rate": -1.0}, "learning_rate must be > 0"),
+        (Tag, {"factor": -0.1}, "factor must be >= 0"),
+        (Lamp, {"starts": 0}, "starts must be > 0"),
+        (Lamp, {"tries": -1}, "tries must be >= 0"),
+        (Lamp, {"prior": "nowhere"}, "prior must be a directory.*got 'nowhere'"),
+        (Partial, {"modules": ("w",)}, "modules must be of q, k, v, o, f, p, got 'w'"),
+        (Partial, {"layers": (-1,)}, "layers count from 0, got -1"),
+        (Grab, {"beams": 0}, "beams must be > 0"),
+        (Grab, {"patience": -1}, "patience must be >= 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    kind: type[Attack], settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**settings)
+
+
+def test_a_silent_update_gives_nothing(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6,)).observation
+    nothing = {name: torch.zeros_like(one) for name, one in seen.update.tensors.items()}
+    silent = replace(seen, update=replace(seen.update, tensors=nothing))
+    for attack in (Dlg(), Tag(), Lamp(), Grab()):
+        assert attack.reconstruct(silent, torch.Generator()).sequences == ()
+
+
+@pytest.mark.parametrize(
+    ("preset", "task"),
+    [("bert-tiny", "masked-lm"), ("gpt2-tiny", "causal-lm"), ("llama-tiny", "causal-lm")],
+)
+def test_lamp_reads_the_other_tasks_whose_labels_it_optimises(
+    adapt: Adapt, look: Look, preset: str, task: str
+) -> None:
+    seen = look(adapt(preset, task=task), (9,), granted=("lengths",))
+    guess = run(Lamp(**{**QUICK, "steps": 80}), seen)
+    assert share(guess, seen) >= 0.5
