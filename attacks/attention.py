@@ -25,6 +25,8 @@ EVEN = 0.1  # how far directions in which tokens differ little are evened out: 0
 class Pool:
     """Candidates, (token, position) pairs, and what attention makes of them.
 
+    Who they are stays on the CPU, what attention makes of them is on the model's device.
+
     Attributes:
         tokens: (N,) int64.
         positions: (N,) int64, ascending.
@@ -49,6 +51,7 @@ class Pool:
         As a softmax does not depend on the scale of all weights, the slopes times ``weights`` are
         0: the equations at weights w' are the first plus w' times the second, to first order.
         """
+        weights = weights.to(self.keys.device)
         scores = torch.einsum("he,nhe->nh", self.queries[query], self.keys)
         terms = (scores - scores.amax(dim=0)).exp()  # (N, H)
         shares = terms / (weights @ terms).clamp_min(torch.finfo(terms.dtype).tiny)
@@ -106,11 +109,11 @@ def _equations(
     """Return what contexts (H * E, K) and queries (N, K) add to the equations."""
     views, offsets = [], []
     if contexts is not None:
-        views.append(contexts.complement)
+        views.append(_outside(contexts))
         offsets.append(torch.zeros(len(tokens), contexts.complement.shape[1]))
     if middles is not None:
         norm = opening.middle
-        outside = middles.complement
+        outside = _outside(middles)
         bias = norm.bias @ outside  # the norm's scale multiplies all but it: leave its direction
         if bias.norm() > 0:
             bias = bias / bias.norm()
@@ -119,6 +122,11 @@ def _equations(
         views.append(opening.output @ outside)
         offsets.append((opening.residual(tokens, positions) + opening.output_bias) @ outside)
     return torch.cat(views, dim=1), torch.cat([one.to(views[0]) for one in offsets], dim=1)
+
+
+def _outside(span: Span) -> Tensor:
+    """Return what inputs (.., D) in ``span`` are orthogonal to: (D, K)."""
+    return span.complement if span.map is None else span.map @ span.complement
 
 
 def _evened(images: Tensor, offsets: Tensor, generator: torch.Generator) -> Tensor:
@@ -131,3 +139,14 @@ def _evened(images: Tensor, offsets: Tensor, generator: torch.Generator) -> Tens
         mix = torch.randn(len(even), EQUATIONS, generator=generator)
         even = even @ torch.linalg.qr(mix).Q.to(even.device)
     return even
+
+
+def middles(opening: Opening, tokens: Tensor) -> Tensor:
+    """Return what block 0's MLP reads of a sentence ``tokens`` (T,), each seeing all: (T, D)."""
+    positions = torch.arange(len(tokens))
+    q, k, v = opening.heads(opening.inputs(tokens, positions), positions)
+    k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], dim=1) for one in (k, v))
+    weights = torch.einsum("the,she->hts", q * opening.scale, k).softmax(dim=-1)
+    contexts = torch.einsum("hts,she->the", weights, v).flatten(1)
+    output = contexts @ opening.output + opening.output_bias
+    return opening.middle(output + opening.residual(tokens, positions))

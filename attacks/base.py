@@ -10,6 +10,9 @@ from fedsim.errors import BadInput, UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction
 from fedsim.models import ModelAdapter
 
+Notes = dict[str, bool | int | float]  # a reconstruction's diagnostics, as they come together
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(ABC):
@@ -43,8 +46,10 @@ class Attack(ABC):
             if sent.shape != tensor.shape:
                 wanted, got = tuple(sent.shape), tuple(tensor.shape)
                 raise UnsupportedObservation(f"update {name!r} must have shape {wanted}, got {got}")
-            if not tensor.is_floating_point():
-                raise UnsupportedObservation(f"update {name!r} must be floats, got {tensor.dtype}")
+            if tensor.dtype not in DTYPES:
+                raise UnsupportedObservation(
+                    f"update {name!r} must be floats of 16, 32 or 64 bits, got {tensor.dtype}"
+                )
             if not (tensor.sum().isfinite() or tensor.isfinite().all()):  # a sum may overflow
                 raise UnsupportedObservation(f"update {name!r} holds NaN or infinite values")
         versions = _versions(seen)

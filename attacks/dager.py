@@ -20,20 +20,24 @@ Deviations:  q, k and v are stacked, each divided by its own noise (the paper's 
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
-from attacks.base import Attack
+from attacks.attention import middles
+from attacks.base import Attack, Notes
+from attacks.counts import counted
 from attacks.encoder import read_encoder
-from attacks.endings import EXPLAINED, read_endings
+from attacks.endings import read_endings
 from attacks.inputs import input_span, shows
 from attacks.prefixes import BlockCheck, Check, MiddleCheck
 from attacks.span import SURE, Span, open_gate
 from attacks.tokens import TokenSets
 from fedsim.messages import Observation, Reconstruction, Tokens
+from fedsim.models import Trunk
 
 logger = logging.getLogger("fedsim.attacks")
 
@@ -42,8 +46,6 @@ APART = 2.0  # how much farther than the true continuations of a prefix all othe
 OFF = 10.0  # how much farther than usual a continuation may be that a gap tells
 SAMPLE = 512  # random tokens that show how far from a span is far
 FACTORS = (100.0, 16.0)  # thresholds over the expected distance; the search sorts out a surplus
-
-Notes = dict[str, bool | int | float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +66,15 @@ class Dager(Attack):
     @override
     def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
         notes: Notes = {"pairs_checked": 0, "pairs_in_full": 0, "cut": False}
+        notes |= {"counted": False, "best_effort": True}
         entry = noted(notes, "0", input_span(seen, 0))
-        middle = seen.model.causal and shows(seen, 0, "middle")
+        middle = uses_middle(seen)
         inner = input_span(seen, 0, "middle") if middle else input_span(seen, 1)
         noted(notes, "1", inner)
         if not entry.rank or not inner.rank:
             return Reconstruction(sequences=(), diagnostics=notes)
         if not seen.model.causal:
-            found, more = self._encoder(seen, entry, inner, generator)
+            found, more = self._encoder(seen, entry, inner, middle, generator)
             return Reconstruction(sequences=found, diagnostics=notes | more)
         tokens, check = prepare(seen, entry, inner, middle, generator)
         search = Search(tokens=tokens, check=check, attack=self, notes=notes)
@@ -79,32 +82,66 @@ class Dager(Attack):
         return Reconstruction(sequences=finished(seen, found, check, notes), diagnostics=notes)
 
     def _encoder(
-        self, seen: Observation, entry: Span, inner: Span, generator: torch.Generator
+        self, seen: Observation, entry: Span, inner: Span, middle: bool, generator: torch.Generator
     ) -> tuple[tuple[Tokens, ...], Notes]:
         model, parameters = seen.model, seen.broadcast.parameters
-        opening, (trunk,) = model.opening(parameters), model.trunks(parameters, 1)
+        opening = model.opening(parameters)
         random = torch.randint(model.vocabulary, (SAMPLE,), generator=generator)
         start = torch.zeros_like(random)
         gate = open_gate(entry, opening.inputs(random, start), FACTORS[0])
         tokens = TokenSets(opening, gate, generator)
-        gate = open_gate(inner, trunk.inputs(random[:, None])[0][:, 0], FACTORS[1])
-        places = (opening, tokens.at, trunk, gate)
-        return read_encoder(seen, *places, generator, self.max_searches)
+        if middle:
+            inputs = partial(middles, opening)
+            unrelated = opening.middle(opening.residual(random, start))
+        else:
+            (trunk,) = model.trunks(parameters, 1)
+            inputs = partial(whole_inputs, trunk)
+            unrelated = trunk.inputs(random[:, None])[0][:, 0]
+        places = (opening, tokens.at, inputs, open_gate(inner, unrelated, FACTORS[1]))
+        found, notes = read_encoder(seen, *places, generator, self.max_searches)
+        told = counted(seen, found)
+        if told is None:
+            return found, notes
+        complete = told.clear and not notes["best_effort"]
+        notes |= {"explained": told.explained, "counted": told.counted}
+        notes["best_effort"] = not (told.counted or complete)
+        return told.sequences, notes
+
+
+def uses_middle(seen: Observation) -> bool:
+    """Return whether what block 0's MLP reads is looked at, not what block 1 reads.
+
+    An encoder's last block tells of few tokens: its gradient is that of [CLS]' queries alone.
+    """
+    few = seen.model.causal or seen.model.layers <= 2 or not shows(seen, 1, "hidden")
+    return few and shows(seen, 0, "middle")
+
+
+def whole_inputs(trunk: Trunk, tokens: Tensor) -> Tensor:
+    """Return what block 1 reads of a sentence ``tokens`` (T,): (T, D)."""
+    return trunk.inputs(tokens[None])[0][0]
 
 
 def finished(
     seen: Observation, found: tuple[Tokens, ...], check: Check, notes: Notes
 ) -> tuple[Tokens, ...]:
-    """Return ``found`` as the last MLP tells their ends and counts, and note how sure that is."""
-    labels = seen.model.spec.task == "classification"
-    if labels and len(found) == seen.update.num_examples and not (check.vague or notes["cut"]):
+    """Return ``found`` as the last MLP tells their ends and counts, and note how sure that is.
+
+    It need not be asked where the prefixes are as many as the inputs that the span shows, and the
+    sentences as many as the client's examples.
+    """
+    prefixes = {one[:stop] for one in found for stop in range(1, len(one) + 1)}
+    classifies = seen.model.spec.task == "classification"
+    whole = classifies and len(found) == seen.update.num_examples
+    if whole and len(prefixes) == notes["rank_1"] and not (check.vague or notes["cut"]):
         notes |= {"counted": True, "best_effort": False}
         return found
     endings = read_endings(seen, found)
-    explained = 0.0 if endings is None else endings.explained
-    notes |= {"explained": explained, "counted": endings is not None and endings.counted}
-    notes["best_effort"] = bool(notes["cut"]) or (check.vague and explained < EXPLAINED)
-    return found if endings is None else endings.sequences
+    if endings is None:
+        return found
+    notes |= {"explained": endings.explained, "counted": endings.counted}
+    notes["best_effort"] = not endings.counted
+    return endings.sequences
 
 
 def noted(notes: Notes, name: str, span: Span) -> Span:

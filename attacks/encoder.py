@@ -2,8 +2,7 @@
 
 Source:      the setting of DAGER (arXiv:2405.15586v2, section 5.2: encoders); the search is ours.
 Assumes:     the update of block 0's attention output map or MLP input map, nearly free of noise;
-             fewer tokens in the batch than the width; a tokenizer that ends texts with a token; a
-             classifier of three blocks or more (the last one's gradient shows [CLS] alone).
+             fewer tokens in the batch than the width; a tokenizer that ends texts with a token.
 Recovers:    every distinct sentence, exactly, with its length.
 Deviations:  the paper draws combinations of tokens at random and tests each. Here one query's
              attention over the unknown sentence gives equations in weights of all candidates
@@ -20,17 +19,16 @@ import torch
 from torch import Tensor
 
 from attacks.attention import Pool, make_pool
+from attacks.base import Notes
 from attacks.inputs import input_span, shows
 from attacks.nonnegative import nonnegative
-from attacks.span import SURE, Gate, Span
+from attacks.span import Gate, Span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Tokens
-from fedsim.models import Opening, Trunk
+from fedsim.models import Opening
 from fedsim.models.spec import Place
 
 logger = logging.getLogger("fedsim.attacks")
-
-Notes = dict[str, bool | int | float]
 
 LOOK = 8  # empty positions in a row after which no sentence is thought to go on
 CANDIDATES = 20_000  # (token, position) pairs at most: 0.5 GB
@@ -39,6 +37,7 @@ SETTLED = 0.02  # a change of the weights below it is none
 DEPTH = 4  # queries tried on the way to one sentence
 MISFIT = 0.15  # of what it was at first: a false query keeps more, a mixture of sentences 0.02
 EFFORT = 600_000  # candidates times solves at most; sixteen sentences took 180,000
+BORNE_OUT = 0.02  # of a threshold that noise did not give: true sentences 0.005, others 0.04 up
 SHORTEST = 2  # tokens of a sentence, with its specials
 
 
@@ -46,7 +45,7 @@ def read_encoder(
     seen: Observation,
     opening: Opening,
     at: Callable[[int], Tensor],
-    trunk: Trunk,
+    inputs: Callable[[Tensor], Tensor],
     gate: Gate,
     generator: torch.Generator,
     tries: int,
@@ -57,8 +56,8 @@ def read_encoder(
         seen: the observation.
         opening: block 0 at the broadcast weights.
         at: the token ids (K,) that can stand at a position.
-        trunk: the model up to block 1's input.
-        gate: to the span of block 1's inputs.
+        inputs: what a later layer reads of a sentence (T,): (T, D).
+        gate: to the span of these.
         generator: breaks ties.
         tries: searches for one more sentence, at most.
 
@@ -87,7 +86,7 @@ def read_encoder(
         return (), notes
     sets[0] = torch.tensor(model.prefix[:1])
     pool = make_pool(opening, sets, model.suffix[-1], contexts, middles, generator)
-    search = Search(pool=pool, trunk=trunk, gate=gate, generator=generator, notes=notes)
+    search = Search(pool=pool, inputs=inputs, gate=gate, generator=generator, notes=notes)
     ranks = sorted(span.rank for span in (gate.span, *known))  # one may mistake noise for signal
     return tuple(search.run(ranks[len(ranks) // 2], tries)), notes
 
@@ -103,7 +102,7 @@ def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
     sets: list[Tensor] = []
     empty = total = 0
     for position in range(positions):
-        sets.append(at(position).cpu())
+        sets.append(at(position))
         empty = 0 if len(sets[-1]) else empty + 1
         total += len(sets[-1])
         if empty == LOOK or total > CANDIDATES:
@@ -116,13 +115,13 @@ class Search:
     """Finds sentence after sentence in a pool of candidates."""
 
     pool: Pool
-    trunk: Trunk
+    inputs: Callable[[Tensor], Tensor]
     gate: Gate
     generator: torch.Generator
     notes: Notes
 
     def __post_init__(self) -> None:
-        self._occupancy = self.pool.occupancy()
+        self._occupancy = self.pool.occupancy().to(self.pool.keys.device)
         self._tried = torch.zeros(len(self.pool.tokens), dtype=torch.bool)  # as a first query
         self._found: dict[Tokens, Tensor] = {}  # a sentence, and its candidates (T,)
 
@@ -131,7 +130,7 @@ class Search:
         for _ in range(tries):
             left = total - sum(map(len, self._found))
             if left < SHORTEST:
-                self.notes["best_effort"] = False
+                self.notes["best_effort"] = self.gate.span.blurred
             if left < SHORTEST or self.notes["solves"] * len(self.pool.tokens) > EFFORT:
                 break
             self._next(left)
@@ -200,9 +199,10 @@ class Search:
         for _ in range(STEPS):
             rest, slopes = self.pool.linearise(fixed[-1], weights)
             columns = torch.cat([slopes, self._occupancy.T], dim=1)  # (N, K + P)
-            target = torch.cat([-rest, torch.ones(len(self._occupancy))])
+            target = torch.cat([-rest, rest.new_ones(len(self._occupancy))])
             target -= columns[fixed].sum(dim=0)
             values, support = nonnegative(columns[free], target, support)
+            values = values.cpu()
             settled = bool(((values - weights[free]).abs() < SETTLED).all())
             weights[free] = values
             if settled:
@@ -228,7 +228,7 @@ class Search:
         return free, weights
 
     def _check(self, weights: Tensor) -> bool:
-        """Keep the sentence that ``weights`` (N,) amount to, if block 1's inputs bear it out."""
+        """Keep the sentence that ``weights`` (N,) amount to, if a later layer bears it out."""
         rows = []
         for place in range(len(self._occupancy)):
             here = (self.pool.positions == place).nonzero().flatten()
@@ -240,9 +240,8 @@ class Search:
         else:
             return False
         sentence = tuple(self.pool.tokens[rows].tolist())
-        inputs, _ = self.trunk.inputs(torch.tensor([sentence]))
-        limit = SURE if self.gate.span.blurred else 1.0
-        inside = bool((self.gate.excess(inputs[0]) < limit).all())
+        limit = BORNE_OUT if self.gate.span.blurred else 1.0
+        inside = bool((self.gate.excess(self.inputs(self.pool.tokens[rows])) < limit).all())
         new = inside and sentence not in self._found
         if new:
             self._found[sentence] = torch.tensor(rows)

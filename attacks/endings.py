@@ -15,37 +15,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.counts import Counted, enough, whole_counts
 from attacks.inputs import weight_blocks, weight_decay
 from fedsim.messages import Observation, Tokens
 from fedsim.models import Closing
 
-EXPLAINED = 0.999  # the share of G's square that the prefixes must explain before D is believed
 ROUGHLY = 0.9  # the share that will do to tell a loud end from what goes on beyond it
 LOUD = 0.3  # a loud end's share of the loudest; other prefixes of FedAvg deltas: 0.2 at most
 QUIET = 1e-2  # an end's share of the largest end's, at the least; others are 1e-5
-MOST = 0.9  # of the shares
-WHOLE = 0.1  # how far a count may be from a whole number
+NEARLY_ALL = 0.9  # of the shares
+WHOLE = 0.1  # how far a token's share of the loss may be from a whole number of them
+MANY = 64  # tokens that follow a prefix, beyond those that are known, at most; and parts of a share
 NEARER = 0.5  # of the distance of the second: when the nearest token is taken
 REST = 2e-2  # what of a prefix's gradient may be left when the tokens that follow are known
 
 
-@dataclass(frozen=True, kw_only=True)
-class Endings:
-    """The sequences of a batch, as the last MLP tells them.
-
-    Attributes:
-        sequences: with repetitions where ``counted``.
-        explained: the share of the last MLP's gradient that the prefixes explain, in [0, 1]: 1
-            when none is missing.
-        counted: whether the multiplicities are determined.
-    """
-
-    sequences: tuple[Tokens, ...]
-    explained: float
-    counted: bool
-
-
-def read_endings(seen: Observation, found: Sequence[Tokens]) -> Endings | None:
+def read_endings(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
     """Return the sequences whose prefixes are those of ``found``, or None where nothing tells."""
     model = seen.model
     (inner,) = model.projections(model.layers - 1, "inner")
@@ -66,20 +51,17 @@ def read_endings(seen: Observation, found: Sequence[Tokens]) -> Endings | None:
         norm=closing.norm,
         head=closing.head,
     )
-    back, explained = coming_back(closing.activations, blocks[0].double())
+    gradient = blocks[0].double() * (-1 if seen.update.kind == "delta" else 1)
+    back, explained = coming_back(closing.activations, gradient)
     labels = model.spec.task == "classification"
-    if explained < (ROUGHLY if labels else EXPLAINED):
-        return Endings(sequences=tuple(found), explained=explained, counted=False)
-    tree = Tree(
-        prefixes=list(rows),
-        closing=closing,
-        back=back,
-        examples=seen.update.num_examples,
-    )
-    if explained < EXPLAINED:
-        return Endings(sequences=tree.pruned(found), explained=explained, counted=False)
-    sequences, counted = tree.read_labels(found) if labels else tree.read_tokens(found)
-    return Endings(sequences=sequences, explained=explained, counted=counted)
+    clear = explained >= enough(seen.update.tensors[inner.name])
+    tree = Tree(prefixes=list(rows), closing=closing, back=back, examples=seen.update.num_examples)
+    sequences, counted = tuple(found), False
+    if clear:
+        sequences, counted = tree.read_labels(found) if labels else tree.read_tokens(found)
+    elif labels and explained >= ROUGHLY:
+        sequences = tree.pruned(found)
+    return Counted(sequences=sequences, explained=explained, clear=clear, counted=counted)
 
 
 def coming_back(activations: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
@@ -113,24 +95,24 @@ class Tree:
         sizes = amounts.abs().amax(dim=1)
         ends = (sizes > QUIET * sizes.max()).tolist()
         rows = {one: row for row, one in enumerate(self.prefixes) if ends[row]}
+        whole = self._counted(rows, logits, amounts)
+        if whole is not None:
+            return whole, True
         for leaf in found:  # one that fits its label too well to be seen ends there all the same
             if not any(leaf[:stop] in rows for stop in range(1, len(leaf) + 1)):
-                rows[leaf] = -1
-        read = [(logits[row], amounts[row]) for row in rows.values()]
-        for share in self._shares(read):  # of one example in the loss: 1 / B, but for scaling
-            counts = [self._times(chances, some / share) for chances, some in read]
-            if all(counts) and sum(counts) == self.examples:
-                whole = zip(rows, counts, strict=True)
-                return tuple(one for one, times in whole for _ in range(times)), True
-        return tuple(rows), False
+                rows[leaf] = self.prefixes.index(leaf)
+        whole = self._counted(rows, logits, amounts)
+        return (tuple(rows), False) if whole is None else (whole, True)
 
-    def _shares(self, read: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
-        """Return what one example's share of the loss may be: some end had one example alone."""
-        found = [1 / self.examples]
-        for chances, amounts in read:
-            label = int(amounts.argmin())  # dL/dlogits is p - y: negative at y alone
-            found.append(float(amounts[label] / (chances[label] - 1)))
-        return found
+    def _counted(
+        self, rows: Mapping[Tokens, int], logits: Tensor, amounts: Tensor
+    ) -> tuple[Tokens, ...] | None:
+        """Return the sequences ``rows`` as often as they were there, where that is determined."""
+        chosen = list(rows.values())
+        counts = whole_counts(logits[chosen], amounts[chosen], self.examples)
+        if counts is None:
+            return None
+        return tuple(one for one, times in zip(rows, counts, strict=True) for _ in range(times))
 
     def pruned(self, found: Sequence[Tokens]) -> tuple[Tokens, ...]:
         """Return ``found``, cut where one goes on beyond a loud end and is quiet itself."""
@@ -144,22 +126,14 @@ class Tree:
         return tuple(dict.fromkeys(cut))
 
     def _logits(self) -> tuple[Tensor, Tensor]:
-        """Return each prefix's label probabilities and dL/dlogits: (N, K) each."""
+        """Return each prefix's label probabilities and dL/dlogits: (N, K) each, on the CPU."""
         head = self.closing.head.double()
         states = self.closing.states
         apart = (head[1:] - head[:1]).expand(len(states), -1, -1)  # dL/dlogits sums to 0
         images = self.closing.norm.pull(states, apart)  # (N, K - 1, D)
         rest = torch.linalg.lstsq(images.mT, self.back[..., None]).solution[..., 0]
         amounts = torch.cat([-rest.sum(dim=1, keepdim=True), rest], dim=1)
-        return (self.closing.norm(states) @ head.T).softmax(dim=1), amounts
-
-    def _times(self, chances: Tensor, amounts: Tensor) -> int:
-        """Return how many examples end here: each label's m p - g must be whole; 0: unclear."""
-        for times in range(1, self.examples + 1):
-            counts = times * chances - amounts
-            if (counts - counts.round()).abs().max() < WHOLE and counts.min() > -WHOLE:
-                return times
-        return 0
+        return (self.closing.norm(states) @ head.T).softmax(dim=1).cpu(), amounts.cpu()
 
     def read_tokens(self, found: Sequence[Tokens]) -> tuple[tuple[Tokens, ...], bool]:
         """Return the sequences of a next-token batch, last tokens included, as far as it tells."""
@@ -181,18 +155,20 @@ class Tree:
                     sequences += [after] * times
         last = [self._nearest(rows[leaf], unit) for leaf in rest]
         sequences += [(*leaf, *token) for leaf, token in zip(rest, last, strict=True)]
-        return tuple(sequences), all(last) and len({*solved, *rest}) == len(rows)
+        times, left = divmod(self.examples, max(len(sequences), 1))  # the unit is the largest
+        sure = all(last) and len({*solved, *rest}) == len(rows) and times and not left
+        return tuple(sequences) * (times if sure else 1), bool(sure)
 
     def _unit(self, shares: Sequence[float]) -> float:
         """Return one token's share of the loss: the largest that makes ``shares`` whole.
 
         Nearly all, as what follows a prefix with near certainty is only roughly read.
         """
-        found = torch.tensor([one for one in shares if one > 0] or [1.0])
+        found = torch.tensor([one for one in shares if one > 0] or [1.0], dtype=torch.float64)
         usual = float(found.median())
-        for parts in range(1, self.examples + 1):
+        for parts in range(1, min(self.examples, MANY) + 1):
             whole = found * parts / usual
-            if ((whole - whole.round()).abs() < WHOLE).double().mean() >= MOST:
+            if ((whole - whole.round()).abs() < WHOLE).double().mean() >= NEARLY_ALL:
                 return usual / parts
         return usual
 
@@ -209,7 +185,7 @@ class Tree:
             rest = goal - parts @ atoms
             if rest.norm() < REST * goal.norm():
                 return dict(zip(known, (-parts[1:]).clamp_min(0).tolist(), strict=True))
-            if len(known) - len(tokens) >= self.examples:
+            if len(known) - len(tokens) >= min(self.examples, MANY):
                 return None
             known.append(self._next(row, rest, known))
 

@@ -14,6 +14,7 @@ from fedsim.models import Place, Projection
 
 ROWS = 8  # embedding rows that must shrink alike before decay is believed
 WHOLE = 0.9  # of the largest rank: a span with less has lost inputs; q has none at position 0
+SAMPLE = 2048  # embedding rows looked at, evenly spread
 ALIKE = 0.05  # how far such a row may be from its own multiple; rounding is 1e-3 of weak decay
 
 
@@ -75,17 +76,21 @@ def _down(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
 def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
     """Return the span by LoRA's B (K, R): it reads the input through A, and from the start.
 
-    Of q's, k's and v's, one whose noise hides inputs that another shows is left out.
+    Of q's, k's and v's, one whose noise hides inputs that another shows is left out. An A that does
+    not train (FFA-LoRA) never travels: it is public, as all that is frozen.
     """
     spans: list[Span] = []
     maps: list[Tensor] = []
     for one in wanted:
         down, up = one.adapters
         update = seen.update.tensors.get(up)
-        if update is not None and down in seen.broadcast.parameters:
+        if update is not None:
+            weight = seen.broadcast.parameters.get(down)
+            if weight is None:
+                weight = seen.model.module.get_parameter(down).detach()
             blocks = update.T.to(seen.model.device).chunk(one.fused, dim=1)
             spans.append(find_span(blocks, drifting=seen.update.kind == "delta"))
-            maps.append(seen.broadcast.parameters[down].T.to(seen.model.device))
+            maps.append(weight.T.to(seen.model.device))
     most = max((span.rank for span in spans), default=0)
     whole = [row for row, span in enumerate(spans) if span.rank >= WHOLE * most]
     return join([spans[row] for row in whole], [maps[row] for row in whole]) if spans else None
@@ -104,7 +109,8 @@ def weight_decay(seen: Observation) -> float:
         if update.ndim == 2 and any(
             fnmatchcase(name, one) for one in seen.model.groups["embeddings"]
         ):
-            change, weight = update.double(), sent.double()
+            some = torch.linspace(0, len(update) - 1, min(SAMPLE, len(update))).long()
+            change, weight = update[some].double(), sent[some].double()
             share = (change * weight).sum(1) / weight.square().sum(1).clamp_min(1e-30)
             rest = (change - share[:, None] * weight).norm(dim=1)
             shares.append(share[(rest < ALIKE * change.norm(dim=1)) & (share < 0)])

@@ -24,7 +24,7 @@ def nonnegative(columns: Tensor, target: Tensor, support: Tensor) -> tuple[Tenso
     """
     lengths = columns.norm(dim=1).clamp_min(torch.finfo(columns.dtype).tiny)
     goal = target.double().cpu().numpy()
-    weights, rest = torch.zeros_like(lengths), target
+    weights, rest, support = torch.zeros_like(lengths), target, support.to(target.device)
     for turn in range(ROUNDS):
         gains = columns @ rest / lengths
         gains[support] = 0.0

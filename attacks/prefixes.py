@@ -81,13 +81,13 @@ class MiddleCheck(Check):
         rulers = torch.randn(width, RULERS, generator=generator).to(view.directions)
         seen = torch.cat([norm.weight[:, None] * view.directions, rulers / RULERS**0.5], dim=1)
         self._seen = seen - seen.mean(dim=0) if norm.centred else seen  # (D, k + RULERS)
+        self._map = opening.output @ self._seen  # (H * E, k + RULERS)
         self._past: list[Tensor] = []
 
     def _heads(self, tokens: Tensor, position: int) -> Heads:
         positions = torch.full_like(tokens, position)
         q, k, v = self._opening.heads(self._opening.inputs(tokens, positions), positions)
-        width = q.shape[2]
-        maps = (self._opening.output @ self._seen).view(q.shape[1], width, -1)  # (H, E, k)
+        maps = self._map.view(q.shape[1], q.shape[2], -1)  # (H, E, k)
         spread = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)  # (N, H, E)
         return Heads(
             queries=q * self._opening.scale,

@@ -1,160 +1,146 @@
-"""DAGER on encoders: how much of a BERT's batch one FedSGD gradient gives away, and how fast.
+"""Claim: one gradient of an encoder gives its batch away, lengths unknown, in minutes.
 
-Trained weights (all-MiniLM-L6-v2, width 384) and random ones of BERT-base's size (width 768; three
-blocks, as the attack reads two and the last one's gradient shows [CLS] alone). Each cell is a
-process of its own, so that its peak memory is its own.
-Needs the real data beside the checkout. Writes results/dager_bert.json.
+Measures on trained weights (all-MiniLM-L6-v2, 6 blocks, width 384) and on random ones of
+BERT-base's size (12 blocks, width 768): one sentence of each length up to 128 tokens, cut from
+WikiText-2, and batches of CoLA, SST-2 and Rotten Tomatoes. Batches with D - 20 tokens or more are
+attacked too, and reported apart, under ``beyond``. Beside them the paper's ROUGE-1 (BERT-base,
+trained weights). Writes results/dager_bert.json.
 
-    python benchmarks/dager_bert.py
+    python benchmarks/dager_bert.py [--model minilm base] [--batches 10]
 """
 
-import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
-import sys
+import argparse
 import tempfile
-import time
-from pathlib import Path
-from typing import Any
 
-import torch
+from dager_common import (
+    DATA,
+    DATASETS,
+    SPARE,
+    Attempt,
+    Cell,
+    Pool,
+    Results,
+    Victim,
+    arguments,
+    gradient,
+    markdown,
+    need_data,
+    pool,
+    run_batches,
+    share,
+    start,
+    summary,
+    victim,
+)
 from transformers import BertConfig
 
-from attacks import Dager
 from clients.named import find_rows
-from fedsim.lab.metrics import Pair, match, sample_metrics
-from fedsim.messages import Broadcast, Observation, Tokens, Update
-from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.models import ModelSpec
+from fedsim.training import Examples
 
-HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("FEDSIM_DATA", HERE.parents[1] / "shared" / "data"))
-LENGTHS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 120, 128)
-SETS = ("cola", "sst2", "rotten_tomatoes")
-CELLS = [
-    *(("minilm", "wikitext2", 1, 20), ("base", "wikitext2", 1, 4)),
-    *(("minilm", name, size, 10) for size in (2, 4) for name in SETS),
-    *(("base", name, 4, 3) for name in SETS),
-    *(("minilm", name, 8, count) for name, count in zip(SETS, (5, 5, 2), strict=True)),
-]
+LENGTHS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 120, 127, 128)
+SIZES = {"minilm": (2, 4, 8), "base": (4,)}
+LONG = 128  # tokens, special ones included
+# DAGER, arXiv:2405.15586v2, table 2, BERT-base at B = 4: ROUGE-1
+PAPER = {("cola", 4): 94.0, ("sst2", 4): 95.0, ("rotten_tomatoes", 4): 66.8}
 
 
-def load(kind: str) -> ModelAdapter:
-    """Return the model called ``kind``."""
-    if kind == "minilm":
-        return load_adapter(ModelSpec(name=str(DATA / "models" / "all-MiniLM-L6-v2-fp16")))
-    folder = tempfile.mkdtemp()
-    BertConfig(num_hidden_layers=3).save_pretrained(folder)
+def minilm() -> Victim:
+    """Return the trained encoder of 6 blocks."""
+    return victim(ModelSpec(name=str(DATA / "models" / "all-MiniLM-L6-v2-fp16")))
+
+
+def base(folder: str) -> Victim:
+    """Return BERT-base's architecture with random weights."""
+    BertConfig().save_pretrained(folder)
     tokenizer = str(DATA / "tokenizers" / "bert-base-uncased")
-    return load_adapter(ModelSpec(name=folder, tokenizer=tokenizer, weights="random"))
+    return victim(ModelSpec(name=folder, tokenizer=tokenizer, weights="random"))
 
 
-def batches(model: ModelAdapter, name: str, size: int, count: int) -> list[list[Tokens]]:
-    """Return ``count`` batches: drawn by seeds 0, 1, ... or, of WikiText, of given lengths."""
-    frame = find_rows(name, str(DATA / "datasets" / name)).train
-    texts = [t.strip() for t in frame["text" if "text" in frame else "sentence"] if t.strip()]
-    if name == "wikitext2":
-        ids = model.tokenizer(" ".join(texts[:200]), add_special_tokens=False)["input_ids"]
-        lengths = LENGTHS if count == len(LENGTHS) else LENGTHS[-1::-5][:count]
-        starts = [200 * place for place in range(count)]
-        cut = [ids[s : s + length - 2] for s, length in zip(starts, lengths, strict=True)]
-        return [[(*model.prefix, *one, *model.suffix)] for one in cut]
-    drawn = []
-    for seed in range(count):
-        order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed))
-        some = [texts[row] for row in order[:size].tolist()]
-        drawn.append([tuple(ids) for ids in model.tokenizer(some)["input_ids"]])
-    return drawn
+def cut(who: Victim, texts: list[str], length: int, index: int) -> Examples:
+    """Return a stretch of ``texts`` of ``length`` tokens, special ones included."""
+    some = " ".join(texts[50 * index : 50 * (index + 1)])
+    body = who.adapter.tokenizer(some, add_special_tokens=False)["input_ids"]
+    around = len(who.adapter.prefix) + len(who.adapter.suffix)
+    ids = (*who.adapter.prefix, *body[: length - around], *who.adapter.suffix)
+    assert len(ids) == length
+    return Examples(sequences=(ids,), labels=(0,))
 
 
-def gradient(model: ModelAdapter, batch: list[Tokens], seed: int) -> dict[str, torch.Tensor]:
-    """Return the gradient of the mean classification loss, labels drawn."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(2, (len(batch),), generator=generator).tolist()
-    module = model.module
-    module.zero_grad(set_to_none=True)
-    module(**model.batch(batch, labels, generator)).loss.backward()
-    return {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+def cell(attempts: list[Attempt], width: int) -> Cell:
+    """Return the figures of a cell, those beyond the method apart."""
+    within = [one for one in attempts if one.tokens < width - SPARE]
+    beyond = [one for one in attempts if one.tokens >= width - SPARE]
+    return {**summary(within, width), "beyond": summary(beyond, width)}
 
 
-def score(model: ModelAdapter, truth: list[Tokens], guesses: list[Tokens]) -> list[dict[str, Any]]:
-    """Return the metrics of each sentence, paired one to one, special tokens dropped."""
-    strip = [[t for t in ids if t not in model.special] for ids in (*truth, *guesses)]
-    plain = [tuple(ids) for ids in strip if ids]
-    truths, found = plain[: len(plain) - len(guesses)], plain[len(plain) - len(guesses) :]
-    if not truths:  # [CLS] [SEP]
-        return [{"exact_match": float(guesses == truth), "rouge1": 100.0, "rouge2": 100.0}]
-    metrics = []
-    for one, place in zip(truths, match(truths, found), strict=True):
-        guess = () if place is None else found[place]
-        texts = [model.tokenizer.decode(ids) for ids in (one, guess)]
-        pair = Pair(truth=one, guess=guess, truth_text=texts[0], guess_text=texts[1])
-        metrics.append(sample_metrics(pair, but_last=False))
-    return metrics
+def measure(
+    name: str, who: Victim, sizes: tuple[int, ...], results: Results, options: argparse.Namespace
+) -> None:
+    """Measure one model: every length at B = 1, then batches."""
 
-
-def measure(kind: str, name: str, size: int, count: int) -> dict[str, Any]:
-    """Attack each batch of one cell; return its scores, times and peak memory."""
-    torch.set_num_threads(1)
-    model = load(kind)
-    parameters = model.initial_parameters()
-    scores, seconds, notes = [], [], []
-    truth = batches(model, name, size, count)
-    for seed, batch in enumerate(truth):
-        model.load(parameters)
-        update = Update(
-            tensors=gradient(model, batch, seed), kind="gradient", num_examples=len(batch)
+    def run(label: str, batches: list[Examples]) -> Cell:
+        attempts = run_batches(
+            who, batches, lambda _, examples: gradient(who, examples), seed=1, label=label
         )
-        broadcast = Broadcast(round=1, parameters=parameters)
-        started = time.perf_counter()
-        guess = Dager().reconstruct(
-            Observation(model=model, broadcast=broadcast, update=update),
-            torch.Generator().manual_seed(seed),
+        return cell(attempts, who.adapter.width)
+
+    seed = {"seed": options.seed}
+    frame = find_rows("wikitext2", str(DATA / "datasets" / "wikitext2")).train
+    texts = [text.strip() for text in frame["text"] if text.strip()]
+    for index, length in enumerate(LENGTHS):
+        batch = [cut(who, texts, length, index)]
+        label = f"{name}, wikitext2 B=1 T={length}"
+        results.cell(label, seed, lambda label=label, batch=batch: run(label, batch))  # type: ignore[misc]
+    for data in DATASETS:
+        sentences: Pool = pool(who.adapter, data).only(lambda tokens: len(tokens) <= LONG)
+        for size in sizes:
+            batch = [sentences.draw(size, options.seed, index) for index in range(options.batches)]
+            label = f"{name}, {data} B={size}"
+            settings = {"batches": options.batches, **seed}
+            results.cell(label, settings, lambda label=label, batch=batch: run(label, batch))  # type: ignore[misc]
+
+
+def table(results: Results) -> str:
+    """Return the cells as a table."""
+    rows = []
+    for name, one in results.cells.items():
+        if not one.get("metrics"):
+            continue
+        data, _, size = name.split(", ")[1].partition(" B=")
+        paper = PAPER.get((data, int(size.split()[0]))) if "base" in name else None
+        rows.append(
+            [
+                name,
+                f"{one['exact']}/{one['sentences']} ({share(one):.3f})",
+                f"{share(one, 'rouge1'):.1f}",
+                "" if paper is None else paper,
+                f"{one['n']['median']:g} / {one['n']['max']}",
+                f"{one['seconds']['median']:.1f} / {one['seconds']['max']:.1f}",
+                one["beyond"].get("sentences", 0),
+            ]
         )
-        seconds.append(round(time.perf_counter() - started, 1))
-        scores += score(model, batch, list(guess.sequences))
-        notes.append(guess.diagnostics)
-    names = ("exact_match", "rouge1", "rouge2")
-    return {
-        "batches": count,
-        "sentences": len(scores),
-        "tokens_per_batch": [sum(map(len, batch)) for batch in truth],
-        **{one: round(statistics.mean(s[one] for s in scores), 4) for one in names},
-        "candidates": [note["candidates"] for note in notes],
-        "solves": [note["solves"] for note in notes],
-        "best_effort": sum(bool(note["best_effort"]) for note in notes),
-        "seconds": seconds,
-        "seconds_median": statistics.median(seconds),
-        "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2),
-    }
+    columns = ["cell", "exact", "R-1", "paper R-1", "tokens (median / max)"]
+    return markdown([*columns, "seconds (median / max)", "sentences beyond"], rows)
 
 
 def main() -> None:
-    """Measure every cell in a process of its own, print it, write all of them."""
-    if not DATA.is_dir():
-        raise SystemExit(f"nothing to measure: {DATA.name} is not beside the checkout")
-    record: dict[str, Any] = {
-        "claim": "one FedSGD gradient of an encoder gives its batch away, lengths unknown",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",
-        "dtype": "float32",
-        "threads": 1,
-        "seeds": "0, 1, ... of the batch, the labels and the attack",
-        "cells": {},
-    }
-    path = HERE / "results" / "dager_bert.json"
-    for cell in CELLS:
-        command = [sys.executable, __file__, *map(str, cell)]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        label = f"{cell[0]}, {cell[1]}, batch {cell[2]}"
-        record["cells"][label] = json.loads(output.splitlines()[-1])
-        print(label, output.splitlines()[-1], flush=True)
-        path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    """Measure both models; write after each cell."""
+    need_data()
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--model", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--batches", type=int, default=10, help="per cell")
+    options = parser.parse_args()
+    claim = "one gradient of an encoder gives its batch away, lengths unknown"
+    results = start(options, "dager_bert", claim)
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in options.model:
+            who = minilm() if kind == "minilm" else base(folder)
+            measure(kind, who, SIZES[kind], results, options)
+    text = table(results)
+    results.write(table=text)
+    print(text)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
-    else:
-        main()
+    main()

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
-from fedsim.training import Examples, Training, TrainingSettings
+from fedsim.training import Examples, Gradient, Training, TrainingSettings, mean_gradient
 
 MOMENTUM = 0.9
 ADAMW_DECAY = 0.01  # torch's default
@@ -46,6 +46,7 @@ class LocalTraining(Training):
 
     adapter: ModelAdapter
     settings: TrainingSettings
+    gradient: Gradient = mean_gradient  # of one batch: what DP-SGD puts its own in place of
 
     @override
     def __call__(
@@ -61,11 +62,6 @@ class LocalTraining(Training):
             module.zero_grad(set_to_none=True)
             module.eval()
 
-    def _loss(self, module: nn.Module, examples: Examples, generator: torch.Generator) -> Tensor:
-        batch = self.adapter.batch(examples.sequences, examples.labels, generator)
-        loss: Tensor = module(**batch).loss
-        return loss
-
     def _gradient(
         self,
         module: nn.Module,
@@ -75,13 +71,12 @@ class LocalTraining(Training):
     ) -> tuple[dict[str, Tensor], float]:
         """Return dL/dθ of the whole batch; zeros where the loss does not reach."""
         module.zero_grad(set_to_none=True)
-        loss = self._loss(module, examples, generator)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.gradient(module, self.adapter, examples, generator)
         gradients = {
             name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()
             for name, p in trained.items()
         }
-        return gradients, loss.item()
+        return gradients, loss
 
     def _delta(
         self,
@@ -94,25 +89,38 @@ class LocalTraining(Training):
         """Return θ_local - θ_global after the local epochs, and the mean loss of the last one."""
         optimizer = make_optimizer(self.settings, list(trained.values()))
         losses: list[float] = []
-        for _ in range(self.settings.local_epochs):
+        for steps in self._epochs(examples, generator):
             losses = []
-            order = torch.randperm(len(examples), generator=generator).tolist()
-            for start in range(0, len(order), self.settings.mini_batch_size):
-                some = examples.take(order[start : start + self.settings.mini_batch_size])
+            for rows in steps:
                 optimizer.zero_grad(set_to_none=True)
-                loss = self._loss(module, some, generator)
-                losses.append(loss.item())
+                some = examples.take(rows)
+                losses.append(self.gradient(module, self.adapter, some, generator))
                 if self.settings.proximal_mu:
-                    loss = loss + self._proximal(trained, sent)
-                loss.backward()  # type: ignore[no-untyped-call]
+                    self._add_proximal(trained, sent)
                 optimizer.step()
         delta = {name: p.detach() - sent[name].to(p.device) for name, p in trained.items()}
         return delta, sum(losses) / len(losses)
 
-    def _proximal(self, trained: dict[str, nn.Parameter], sent: Parameters) -> Tensor:
-        """Return FedProx's term (Li et al., MLSys 2020, arXiv:1812.06127, eq. 2)."""
-        squares = [(p - sent[name].to(p.device)).square().sum() for name, p in trained.items()]
-        return self.settings.proximal_mu / 2 * torch.stack(squares).sum()
+    def _epochs(self, examples: Examples, generator: torch.Generator) -> Iterator[list[list[int]]]:
+        """Yield each local epoch's steps, as rows of ``examples``."""
+        epochs, size = self.settings.local_epochs, self.settings.mini_batch_size
+        if examples.steps is not None:  # drawn beforehand, all epochs' steps one after the other
+            steps = [list(rows) for rows in examples.steps]
+            each = len(steps) // epochs
+            yield from (steps[place * each : (place + 1) * each] for place in range(epochs))
+            return
+        for _ in range(epochs):
+            order = torch.randperm(len(examples), generator=generator).tolist()
+            yield [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _add_proximal(self, trained: dict[str, nn.Parameter], sent: Parameters) -> None:
+        """Add FedProx's term (Li et al., MLSys 2020, arXiv:1812.06127, eq. 2) to the gradient.
+
+        It is of the weights alone, so nothing that is done to examples' gradients concerns it.
+        """
+        for name, p in trained.items():
+            pull = self.settings.proximal_mu * (p.detach() - sent[name].to(p.device))
+            p.grad = pull if p.grad is None else p.grad + pull
 
 
 def make_optimizer(

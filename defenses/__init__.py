@@ -1,10 +1,38 @@
 """Defenses: one mechanism a file."""
 
 from defenses.base import Defense, Guarantee
+from defenses.central_dp import CentralDP
+from defenses.dp_sgd import DPSGD
+from defenses.dropout import Dropout
+from defenses.ffa_lora import FFALoRA
+from defenses.freeze import Freeze
+from defenses.gaussian import Gaussian
+from defenses.lora import LoRA
 from defenses.none import NoDefense
+from defenses.quantize import Quantize
+from defenses.random_mask import RandomMask
+from defenses.secagg import SecAgg
+from defenses.sign import Sign
+from defenses.topk import TopK
+from defenses.truncated_svd import TruncatedSVD
 from fedsim.plugins import table
 
-DEFENSES: dict[str, type[Defense]] = {"none": NoDefense}
+DEFENSES: dict[str, type[Defense]] = {
+    "central-dp": CentralDP,
+    "dp-sgd": DPSGD,
+    "dropout": Dropout,
+    "ffa-lora": FFALoRA,
+    "freeze": Freeze,
+    "gaussian": Gaussian,
+    "lora": LoRA,
+    "none": NoDefense,
+    "quantize": Quantize,
+    "random-mask": RandomMask,
+    "secagg": SecAgg,
+    "sign": Sign,
+    "topk": TopK,
+    "truncated-svd": TruncatedSVD,
+}
 
 
 def defense_table() -> dict[str, type[Defense]]:
@@ -12,4 +40,23 @@ def defense_table() -> dict[str, type[Defense]]:
     return table("fedsim.defenses", Defense, DEFENSES)
 
 
-__all__ = ["DEFENSES", "Defense", "Guarantee", "NoDefense", "defense_table"]
+__all__ = [
+    "DEFENSES",
+    "DPSGD",
+    "CentralDP",
+    "Defense",
+    "Dropout",
+    "FFALoRA",
+    "Freeze",
+    "Gaussian",
+    "Guarantee",
+    "LoRA",
+    "NoDefense",
+    "Quantize",
+    "RandomMask",
+    "SecAgg",
+    "Sign",
+    "TopK",
+    "TruncatedSVD",
+    "defense_table",
+]

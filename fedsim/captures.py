@@ -8,7 +8,7 @@ needs neither Flower nor anything of the clients.
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ class Captured:
     broadcast: Broadcast
     update: Update
     model: Mapping[str, Any]  # the fields of a ModelSpec; empty where the app did not say
+    cohort: tuple[int, ...] = ()  # the clients whose sum it is, ``client`` the first; none: its own
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """The clients whose texts are in it."""
+        return self.cohort or (self.client,)
 
 
 def place(root: Path, round_: int, client: int) -> Path:
@@ -56,6 +62,7 @@ def write_capture(
     update: Update,
     model: Mapping[str, Any],
     same_broadcast: Path | None = None,
+    cohort: Sequence[int] = (),
 ) -> None:
     """Write one capture.
 
@@ -67,6 +74,7 @@ def write_capture(
         model: the fields of a ModelSpec, or {} where it is not known.
         same_broadcast: a broadcast.safetensors already written with these very weights: it is
             linked, so that a round of many clients stores its weights once.
+        cohort: the clients whose sum it is; none: the client's own update.
     """
     target = directory / "broadcast.safetensors"
     make_directory(directory)
@@ -87,6 +95,7 @@ def write_capture(
         "metrics": dict(update.metrics),
         "config": dict(broadcast.config),
         "model": dict(model),
+        **({"cohort": list(cohort)} if cohort else {}),
     }
     write_json(directory / "observation.json", record)
 
@@ -115,16 +124,30 @@ def find_captures(root: Path) -> list[CapturePath]:
     return sorted(found)
 
 
+def _record(where: CapturePath) -> dict[str, Any]:
+    path = where.directory / "observation.json"
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise MalformedMessage(f"{path}: wanted schema {SCHEMA}")
+    return record
+
+
+def captured_clients(where: CapturePath) -> tuple[int, ...]:
+    """Return the clients whose texts are in one capture: several under secure aggregation.
+
+    Raises:
+        MalformedMessage: its record is cut short or of another schema.
+    """
+    return tuple(_record(where).get("cohort", ())) or (where.client,)
+
+
 def read_capture(where: CapturePath) -> Captured:
     """Read one capture.
 
     Raises:
         MalformedMessage: a file is missing, cut short or of another schema.
     """
-    path = where.directory / "observation.json"
-    record = read_json(path)
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise MalformedMessage(f"{path}: wanted schema {SCHEMA}")
+    path, record = where.directory / "observation.json", _record(where)
     try:
         update = Update(
             tensors=_tensors(where.directory / "update.safetensors"),
@@ -138,10 +161,16 @@ def read_capture(where: CapturePath) -> Captured:
             config=dict(record["config"]),
         )
         model = dict(record["model"])
+        cohort = tuple(int(one) for one in record.get("cohort", ()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MalformedMessage(f"{path}: {error!r}") from error
     return Captured(
-        round=where.round, client=where.client, broadcast=broadcast, update=update, model=model
+        round=where.round,
+        client=where.client,
+        broadcast=broadcast,
+        update=update,
+        model=model,
+        cohort=cohort,
     )
 
 

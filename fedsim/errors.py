@@ -5,6 +5,7 @@ FedsimError
 ├── MalformedMessage         a record or a file on the wire or on disk does not say what it must
 ├── UnsupportedObservation   an attack cannot work on what it was shown
 ├── ClientFailure            a client failed and the run was told to stop: exit code 4
+├── DefenseFailed            what a defense sends is not what it says it sends: exit code 4
 └── RunFailed                the run itself failed: exit code 4
 """
 
@@ -30,6 +31,10 @@ class UnsupportedObservation(FedsimError, ValueError):
 
 class ClientFailure(FedsimError, RuntimeError):
     """A client failed, and the run was told to stop."""
+
+
+class DefenseFailed(FedsimError, RuntimeError):
+    """What a defense sends is not what it says it sends."""
 
 
 class RunFailed(FedsimError, RuntimeError):

@@ -1,14 +1,15 @@
 """How a client trains: the settings that travel, and the shape of a training that defenses wrap."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedsim.errors import MalformedMessage
 from fedsim.messages import Parameters, Scalar, Tokens
+from fedsim.models import ModelAdapter
 
 Algorithm = Literal["fedsgd", "fedavg"]
 Optimizer = Literal["sgd", "momentum", "adamw"]
@@ -62,6 +63,7 @@ class Examples:
 
     sequences: tuple[Tokens, ...]  # token ids, special tokens included
     labels: tuple[int | None, ...]
+    steps: tuple[tuple[int, ...], ...] | None = None  # rows of each local step; None: shuffle them
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -72,6 +74,20 @@ class Examples:
             sequences=tuple(self.sequences[row] for row in rows),
             labels=tuple(self.labels[row] for row in rows),
         )
+
+
+Gradient = Callable[[nn.Module, ModelAdapter, Examples, torch.Generator], float]
+"""Leaves a batch's gradient in the parameters' ``grad`` and returns the loss it saw."""
+
+
+def mean_gradient(
+    module: nn.Module, adapter: ModelAdapter, examples: Examples, generator: torch.Generator
+) -> float:
+    """Leave the gradient of the model's own loss, a mean over the batch."""
+    batch = adapter.batch(examples.sequences, examples.labels, generator)
+    loss: Tensor = module(**batch).loss
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.item()
 
 
 class Training(Protocol):

@@ -6,7 +6,7 @@ weights, and its update is what they moved by.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast, get_args
 
 import numpy as np
@@ -21,6 +21,7 @@ ARRAYS = "arrays"  # the key under which Flower's strategies look for the arrays
 CONFIG = "config"
 METRICS = "metrics"
 UPDATE = "fedsim.update"
+SUM = "fedsim.sum"  # beside an update that is several clients' mean: whose
 ROUND = "server-round"  # written by Flower's strategies into the config of each round
 EXAMPLES = "num-examples"  # the weight of a reply in Flower's averages
 PROXIMAL = "proximal-mu"  # written by FedProx
@@ -52,6 +53,19 @@ def update_content(update: Update) -> RecordDict:
     metrics = MetricRecord({EXAMPLES: update.num_examples, **update.metrics})
     kind = ConfigRecord({"kind": update.kind})
     return RecordDict({ARRAYS: to_arrays(update.tensors), METRICS: metrics, UPDATE: kind})
+
+
+def sum_content(update: Update, nodes: Sequence[int]) -> RecordDict:
+    """Return the reply that stands for those of all ``nodes``: their mean."""
+    content = update_content(update)
+    content[SUM] = ConfigRecord({"nodes": list(nodes)})
+    return content
+
+
+def summed_nodes(content: RecordDict) -> list[int]:
+    """Return the nodes that a reply stands for; none where it is one node's own."""
+    record = content.config_records.get(SUM)
+    return [] if record is None else list(cast(list[int], record["nodes"]))
 
 
 def sent_round(content: RecordDict) -> int | None:
@@ -101,7 +115,18 @@ def read_update(content: RecordDict, broadcast: Broadcast) -> Update:
     kind = update_kind(content)
     if kind is None:
         tensors = difference(tensors, broadcast.parameters)
-        kind = "delta"
+    return _update(content, tensors, kind or "delta")
+
+
+def read_own_update(content: RecordDict) -> Update:
+    """Return what a fedsim client answered: it says itself what its arrays are."""
+    kind = update_kind(content)
+    if kind is None:
+        raise MalformedMessage("secure aggregation sums the updates of fedsim's clients alone")
+    return _update(content, to_tensors(_only_arrays(content, "reply")), kind)
+
+
+def _update(content: RecordDict, tensors: dict[str, Tensor], kind: UpdateKind) -> Update:
     metrics: dict[str, float] = {}
     for record in content.metric_records.values():
         metrics |= {k: v for k, v in record.items() if isinstance(v, (int, float))}

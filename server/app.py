@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fedsim.messages import Parameters, Scalar
 from fedsim.wire import to_arrays, to_tensors, train_config
-from server.grids import PartitionedGrid
+from server.grids import GridProxy, PartitionedGrid
+from server.secagg import SecureSum
 from server.state import load_state, save_state
-from server.strategies import Driven, FromUpdates, make_strategy, uniform
+from server.strategies import Driven, FromUpdates, central, make_strategy, uniform
 from server.tap import Hook, TapGrid
 
 TIMEOUT = 24 * 3600.0  # seconds a round may take
@@ -39,8 +40,10 @@ class ServerSettings:
     strategy: str = "fedavg"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     on_failure: Literal["stop", "continue"] = "stop"
+    secure_sum: bool = False  # the server sees the sum of a round's updates, and none of them
     learning_rate: float = 1e-2  # of the step along averaged gradients
     config: Mapping[str, Scalar] = field(default_factory=dict)  # sent with every broadcast
+    central: Mapping[str, float] | None = None  # noise_multiplier and clipping_norm of central DP
 
 
 def build_server_app(
@@ -63,11 +66,16 @@ def build_server_app(
     def main(grid: Grid, context: Context) -> None:
         inner = make_strategy(settings.strategy, settings.strategy_options)
         load_state(inner, dict(start.strategy))
-        tapped = TapGrid(
-            PartitionedGrid(grid, settings.clients), hooks, on_failure=settings.on_failure
+        known: GridProxy = PartitionedGrid(grid, settings.clients)
+        seen = SecureSum(known) if settings.secure_sum else known
+        tapped = TapGrid(seen, hooks, on_failure=settings.on_failure)
+        noised = (
+            inner
+            if settings.central is None
+            else central(inner, settings.central, settings.clients_per_round, settings.seed)
         )
         strategy = Driven(
-            FromUpdates(inner, learning_rate=settings.learning_rate),
+            FromUpdates(noised, learning_rate=settings.learning_rate),
             uniform(settings.clients_per_round, settings.seed),
             first_round=start.round + 1,
         )

@@ -40,6 +40,7 @@ class Capture:
                 read_update(one.received, broadcast),
                 self.model,
                 same_broadcast=written.get(id(one.sent)),
+                cohort=one.cohort,
             )
             written[id(one.sent)] = directory / "broadcast.safetensors"
 

@@ -143,6 +143,40 @@ class FromUpdates(Wrapper):
         return reply
 
 
+class Seeded(Wrapper):
+    """Draws what the strategy inside takes from numpy's global generator by the run's seed."""
+
+    def __init__(self, inner: Strategy, seed: int) -> None:
+        super().__init__(inner)
+        self.seed = seed
+
+    @override
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        before = np.random.get_state()
+        np.random.seed(derive(self.seed, "central", server_round) % 2**32)
+        try:
+            return self.inner.aggregate_train(server_round, replies)
+        finally:
+            np.random.set_state(before)
+
+
+def central(inner: Strategy, options: Mapping[str, float], clients: int, seed: int) -> Strategy:
+    """Return ``inner`` with Flower's central differential privacy around it.
+
+    Args:
+        inner: averages what ``clients`` clients send.
+        options: ``noise_multiplier`` and ``clipping_norm``.
+        clients: that take part in a round.
+        seed: of the noise.
+    """
+    noised = strategy.DifferentialPrivacyServerSideFixedClipping(
+        inner, options["noise_multiplier"], options["clipping_norm"], clients
+    )
+    return Seeded(noised, seed)
+
+
 Select = Callable[[int, int], Sequence[int]]
 
 

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from fedsim.errors import ClientFailure
 from fedsim.flower import snapshot
-from fedsim.wire import sent_round
+from fedsim.wire import sent_round, summed_nodes
 from server.grids import GridProxy
 
 logger = logging.getLogger("fedsim.tap")
@@ -31,6 +31,7 @@ class Exchange:
     sent: RecordDict
     received: RecordDict | None  # None: the client failed or was late
     error: str | None = None
+    cohort: tuple[int, ...] = ()  # under secure aggregation the clients whose sum was received
 
 
 def last_line(error: str) -> str:
@@ -109,17 +110,22 @@ class TapGrid(GridProxy):
         """Join each message with its reply; a slow client has none, a dead one an error."""
         answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
         partition: dict[int, int] = getattr(self.inner, "partition", {})
+        sums = [summed_nodes(one.content) for one in replies if not one.has_error()]
+        hidden = {node for nodes in sums for node in nodes}
         exchanges = []
         for message, content in zip(messages, sent, strict=True):
             reply = answers.get(message.metadata.message_id)
             node = message.metadata.dst_node_id
-            received, error = None, None
+            received, error, cohort = None, None, list[int]()
+            if reply is None and node in hidden:
+                continue  # its answer is in another's, and cannot be told from it
             if reply is None:
                 error = "no reply before the timeout"
             elif reply.has_error():
                 error = (reply.error.reason or "").strip() or "no reason given"
             else:
                 received = reply.content  # hooks get copies, before anything can rewrite it
+                cohort = [partition.get(one, one) for one in summed_nodes(received)]
             exchanges.append(
                 Exchange(
                     round=sent_round(content) or self._count,
@@ -128,6 +134,7 @@ class TapGrid(GridProxy):
                     sent=content,
                     received=received,
                     error=error,
+                    cohort=tuple(cohort),
                 )
             )
         return exchanges

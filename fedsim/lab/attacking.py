@@ -26,6 +26,9 @@ from fedsim.plugins import make
 from fedsim.rng import stream
 from fedsim.vault.reader import Truth, VaultReader
 
+Clients = tuple[int, ...]
+"""Whose update it is: one client, or those whose sum it is under secure aggregation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedAttack:
@@ -37,10 +40,10 @@ class PlannedAttack:
     clients: tuple[int, ...]  # () every one
     knowledge: tuple[str, ...]  # names of Knowledge's fields
 
-    def wants(self, round_: int, client: int) -> bool:
-        """Return whether this client's update of this round is to be attacked."""
+    def wants(self, round_: int, clients: Clients) -> bool:
+        """Return whether the update of ``clients`` (their sum, if several) is to be attacked."""
         return (not self.rounds or round_ in self.rounds) and (
-            not self.clients or client in self.clients
+            not self.clients or not set(clients).isdisjoint(self.clients)
         )
 
     @property
@@ -128,30 +131,31 @@ class Runner:
     display: Display
     defenses: tuple[DefenseInForce, ...] | None = None  # those in force, where that is known
 
-    def attack_round(self, seen: Sequence[tuple[int, Broadcast, Update]]) -> None:
-        """Attack the updates of one round: (client, what was sent, what came back) each."""
+    def attack_round(self, seen: Sequence[tuple[Clients, Broadcast, Update]]) -> None:
+        """Attack the updates of one round: (whose, what was sent, what came back) each."""
         for one in self.planned:
             wanted = [row for row in seen if one.wants(row[1].round, row[0])]
-            for client, broadcast, update in wanted:
-                self._attack(one, client, broadcast, update)
+            for clients, broadcast, update in wanted:
+                self._attack(one, clients, broadcast, update)
                 if self.controls:
-                    self._positive(one, client, broadcast)
+                    self._positive(one, clients, broadcast)
 
     def _attack(
-        self, one: PlannedAttack, client: int, broadcast: Broadcast, update: Update
+        self, one: PlannedAttack, clients: Clients, broadcast: Broadcast, update: Update
     ) -> None:
-        truth = self.vault.truth(broadcast.round, client) if self.vault else None
+        truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
         seen = Observation(
             model=self.adapter,
             broadcast=broadcast,
             update=update,
             knowledge=grant(one.knowledge, truth, self.defenses),
         )
-        self._reconstruct(one, seen, client, role="attack")
+        self._reconstruct(one, seen, clients, role="attack")
 
-    def _positive(self, one: PlannedAttack, client: int, broadcast: Broadcast) -> None:
-        truth = self.vault.truth(broadcast.round, client) if self.vault else None
-        shape = [len(tokens) for tokens in truth.sequences] if truth else [12, 16]
+    def _positive(self, one: PlannedAttack, clients: Clients, broadcast: Broadcast) -> None:
+        truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
+        lengths = [len(tokens) for tokens in truth.sequences] if truth else []
+        shape = lengths or [12, 16]  # none is known, or every Poisson batch was empty
         own = own_sequences(self.adapter, shape)
         update = own_update(self.adapter, broadcast, own, self.seed)
         as_truth = Truth(sequences=own, labels=tuple(i % 2 for i in range(len(own))))
@@ -161,19 +165,20 @@ class Runner:
             update=update,
             knowledge=grant(one.knowledge, as_truth, ()),  # its update is undefended
         )
-        self._reconstruct(one, seen, client, role="positive", truth=own)
+        self._reconstruct(one, seen, clients, role="positive", truth=own)
 
     def _reconstruct(
         self,
         one: PlannedAttack,
         seen: Observation,
-        client: int,
+        clients: Clients,
         *,
         role: str,
         truth: Sequence[Tokens] = (),
     ) -> None:
-        round_ = seen.broadcast.round
-        what = "positive control" if role == "positive" else f"client {client}"
+        round_, client = seen.broadcast.round, clients[0]
+        whose = f"client {client}" if len(clients) == 1 else f"the sum of {len(clients)} clients"
+        what = "positive control" if role == "positive" else whose
         self.display.step(f"round {round_}: {one.name} on {what}")
         generator = stream(self.seed, "attack", one.name, role, round_, client)
         started, error = time.perf_counter(), None
@@ -193,6 +198,7 @@ class Runner:
                 "role": role,
                 "round": round_,
                 "client": client,
+                **({"clients": list(clients)} if len(clients) > 1 else {}),
                 "settings": one.settings,
                 "knowledge": seen.knowledge.granted(),
                 "seconds": round(time.perf_counter() - started, 3),

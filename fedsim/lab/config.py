@@ -118,10 +118,14 @@ class AttackSection(PluginSection):
     knowledge: dict[str, bool] | Literal["paper"] = {}
 
 
-def _tables(value: object) -> object:
+def tables(value: object) -> list[Any]:
     """A bare name, a table, or a list of either: always a list of tables."""
     rows = value if isinstance(value, list) else [value]
     return [{"name": row} if isinstance(row, str) else row for row in rows]
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
 
 
 class Config(Section):
@@ -134,10 +138,11 @@ class Config(Section):
     data: DataSection
     federation: FederationSection = FederationSection()
     training: TrainingSection = TrainingSection()
-    defense: Annotated[list[DefenseSection], BeforeValidator(_tables)] = [
+    defense: Annotated[list[DefenseSection], BeforeValidator(tables)] = [
         DefenseSection(name="none")
     ]
-    attack: Annotated[list[AttackSection], BeforeValidator(_tables)] = []
+    attack: Annotated[list[AttackSection], BeforeValidator(tables)] = []
+    tracker: Annotated[list[str], BeforeValidator(_listed)] = []
 
     def as_toml(self) -> dict[str, Any]:
         """Return the resolved config as TOML values."""
@@ -199,7 +204,11 @@ def parse(override: str) -> tuple[list[str], Any]:
 
 def apply(tree: dict[str, Any], override: str) -> None:
     """Set what ``override`` (``a.b=value``) says in ``tree``."""
-    parts, value = parse(override)
+    assign(tree, *parse(override))
+
+
+def assign(tree: dict[str, Any], parts: Sequence[str], value: object) -> None:
+    """Set the key of ``parts`` in ``tree`` to ``value``, making the tables on the way."""
     at = tree
     for depth, part in enumerate(parts[:-1]):
         at = at.setdefault(part, {})

@@ -4,8 +4,6 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from difflib import SequenceMatcher
-from itertools import takewhile
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -16,6 +14,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.lab.marks import marked
 from fedsim.lab.scoring import Scored
 from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
@@ -73,19 +72,23 @@ class StepHandler(logging.Handler):
 def print_table(summary: Mapping[str, Any]) -> None:
     """Print one row for each attacked update, and each attack's verdict with its reason."""
     console = Console(file=sys.stdout, highlight=False)
-    columns = ("round", "client", "attack", "n", "exact", "tokens", "R-1", "chance", "s")
+    columns = ["round", "client", "attack", "n", "exact", "tokens", "R-1", "chance", "s"]
+    if bounded := any("bound" in one for one in summary["attacks"]):
+        columns.insert(5, "limit")  # of exact: the reconstruction bound
     table = Table(*columns, title="What the server could read", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
     for one in summary["attacks"]:
         found, chance = one["metrics"], one["controls"].get("no_gradient", {})
         exact = found.get("exact_match_but_last", found.get("exact_match"))
         accuracy = found.get("token_accuracy_but_last", found.get("token_accuracy"))
+        most = [_number(one.get("bound", {}).get("exact_match"), 2)] if bounded else []
         table.add_row(
             str(one["round"]),
-            str(one["client"]),
+            str(one["client"]) if "clients" not in one else f"sum of {len(one['clients'])}",
             one["attack"],
             str(one["samples"] or "?"),
             _number(exact, 2),
+            *most,
             _number(accuracy, 2),
             _number(found.get("rouge1"), 1),
             _number(chance.get("rouge1"), 1),
@@ -118,10 +121,26 @@ def print_summary(
         print_table(summary)
     utility = summary.get("utility")
     if utility:
-        line = f"Utility ({utility['metric']}): {utility['before']:.3f} before the first round, "
-        Console(file=sys.stdout, highlight=False).print(
-            f"{line}{utility['after']:.3f} after the last"
-        )
+        print_utility(utility)
+    if summary.get("wire"):
+        print_wire(summary["wire"])
+
+
+def print_wire(wire: Mapping[str, Any]) -> None:
+    """Print what an update takes, in bytes as its encoding would be and in the client's time."""
+    line = (
+        f"An update: {wire['bytes_up'] / 1e6:.3g} MB up ({wire['bits_per_entry']:.3g} bits an "
+        f"entry), {wire['seconds']:.2f} s of the client"
+    )
+    Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
+
+
+def print_utility(utility: Mapping[str, Any]) -> None:
+    """Print each metric of the global model, before the first round and after the last."""
+    measured = {utility["metric"]: utility, **utility.get("others", {})}
+    parts = [f"{name} {one['before']:.3f} -> {one['after']:.3f}" for name, one in measured.items()]
+    line = f"Utility, before the first round -> after the last: {', '.join(parts)}"
+    Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -163,26 +182,12 @@ class SideBySide:
     def _marked(self, truth: Tokens, guess: Tokens) -> tuple[Text, Text]:
         """Return both texts: equal tokens green, others underlined or struck out in red."""
         left, right = Text(), Text()
-        blocks = SequenceMatcher(a=truth, b=guess, autojunk=False).get_opcodes()
-        for kind, a0, a1, b0, b1 in blocks:
-            same = kind == "equal"
-            left.append(self._decode(truth, a0, a1), style="green" if same else "underline")
-            right.append(self._decode(guess, b0, b1), style="green" if same else "red strike")
+        ours, theirs = marked(self._tokenizer, truth, guess)
+        for one in ours:
+            left.append(printable(one.text), style="green" if one.matched else "underline")
+        for one in theirs:
+            right.append(printable(one.text), style="green" if one.matched else "red strike")
         return left, right
-
-    def _decode(self, tokens: Tokens, start: int, end: int) -> str:
-        """Return the text of ``tokens[start:end]`` with the spaces it has in its sentence."""
-        whole = str(self._tokenizer.decode(list(tokens)))
-        return printable(whole[self._reach(tokens, start, whole) : self._reach(tokens, end, whole)])
-
-    def _reach(self, tokens: Tokens, end: int, whole: str) -> int:
-        """Return how many characters of ``whole`` the first ``end`` tokens make, no half ones."""
-        if end == len(tokens):
-            return len(whole)
-        part = str(self._tokenizer.decode(list(tokens[:end])))
-        return sum(
-            1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(part, whole, strict=False))
-        )
 
 
 def printable(text: str) -> str:

@@ -1,7 +1,7 @@
 """The main job: federated rounds, a curious server, attacks, scores."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,19 +9,30 @@ from clients import ClientSettings, build_client_app
 from clients.training import best_threads
 from fedsim.errors import RunFailed
 from fedsim.files import write_json, write_lines
-from fedsim.lab.attacking import Runner, in_force
+from fedsim.lab.attacking import Clients, Runner, in_force
+from fedsim.lab.bounds import bounded
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.prepare import Experiment, server_settings
 from fedsim.lab.rundir import RunDirectory, checksum
 from fedsim.lab.scoring import Scored, Scorer
-from fedsim.lab.utility import METRICS, utility
+from fedsim.lab.trackers import track
+from fedsim.lab.utility import METRICS, course, utility
+from fedsim.lab.wire import guarantee, stop_where_a_defense_failed, wire
 from fedsim.messages import Broadcast, Update
-from fedsim.models import ModelAdapter, load_adapter
+from fedsim.models import load_adapter
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
 from server.tap import last_line
+
+
+def whose(exchange: Exchange) -> Clients:
+    """Return the client whose update was received, or those whose sum it is."""
+    if exchange.cohort:
+        return exchange.cohort
+    assert exchange.client is not None  # the lab's grid knows every node's client
+    return (exchange.client,)
 
 
 @dataclass(kw_only=True)
@@ -38,20 +49,21 @@ class Recorder:
 
     def watch(self, exchanges: Sequence[Exchange]) -> None:
         """Note who answered, then attack what they sent (a tap's hook)."""
+        stop_where_a_defense_failed(self.run, exchanges)
         answered = [one for one in exchanges if one.received is not None]
         self.round = {
-            "clients": [one.client for one in answered],
+            "clients": [client for one in answered for client in whose(one)],
             "failures": [
                 {"client": one.client, "error": one.error} for one in exchanges if one.error
             ],
         }
-        seen: list[tuple[int, Broadcast, Update]] = []
+        seen: list[tuple[Clients, Broadcast, Update]] = []
         for one in answered:
-            assert one.received is not None and one.client is not None
-            wanted = any(a.wants(one.round, one.client) for a in self.experiment.planned)
+            assert one.received is not None
+            wanted = any(a.wants(one.round, whose(one)) for a in self.experiment.planned)
             if wanted:
                 sent = seen[0][1] if seen else read_broadcast(one.sent, one.round)
-                seen.append((one.client, sent, read_update(one.received, sent)))
+                seen.append((whose(one), sent, read_update(one.received, sent)))
         self.runner.attack_round(seen)
 
     def after_round(self, progress: Progress) -> None:
@@ -68,9 +80,11 @@ class Recorder:
         if progress.round in done:  # where a resumed run begins
             return
         measured = utility(adapter, progress.parameters, held_out) if len(held_out) else None
+        name = METRICS[adapter.spec.task]
         row = {
             "round": progress.round,
-            "utility": measured,
+            "utility": None if measured is None else measured[name],
+            "measures": measured,
             "checksum": self.checksum,
             "seconds": round(time.perf_counter() - self.started, 3),
             **self.round,
@@ -78,8 +92,7 @@ class Recorder:
         self.run.append("rounds.jsonl", row)
         self.run.save(progress)  # last: a round without a checkpoint is run again, and noted again
         self.started, self.round = time.perf_counter(), {}
-        name = METRICS[adapter.spec.task]
-        shown = "" if measured is None else f", {name} {measured:.3f}"
+        shown = "" if measured is None else f", {name} {measured[name]:.3f}"
         for one in row.get("failures", []):
             reason = last_line(one["error"])
             self.display.say(f"round {progress.round}: client {one['client']} failed: {reason}")
@@ -108,20 +121,28 @@ def run_experiment(
     else:
         run.forget_after(start.round)
     write_lines(run.vault / "pool.jsonl", [{"tokens": list(one)} for one in experiment.pool])
-    runner = Runner(
-        planned=experiment.planned,
-        adapter=load_adapter(adapter.spec).to(adapter.device),  # a workspace no client shares
-        seed=config.seed,
-        vault=VaultReader(run.vault),
-        controls=not quick,
-        note=lambda row: run.append("reconstructions.jsonl", row),
-        display=display,
-        defenses=in_force([one.name for one in config.defense], experiment.defenses),
-    )
+    runner = attack_runner(experiment, run, display, quick=quick)
     recorder = Recorder(experiment=experiment, run=run, runner=runner, display=display)
     if start.round < config.federation.rounds:
         _run_rounds(experiment, run, start, recorder)
     return summarize(experiment, run, quick=quick)
+
+
+def attack_runner(
+    experiment: Experiment, run: RunDirectory, display: Display, *, quick: bool
+) -> Runner:
+    """Return what runs the experiment's attacks and notes their guesses in ``run``."""
+    adapter = experiment.adapter
+    return Runner(
+        planned=experiment.planned,
+        adapter=load_adapter(adapter.spec).to(adapter.device),  # a workspace no client shares
+        seed=experiment.config.seed,
+        vault=VaultReader(run.vault),
+        controls=not quick,
+        note=lambda row: run.append("reconstructions.jsonl", row),
+        display=display,
+        defenses=in_force([one.name for one in experiment.config.defense], experiment.defenses),
+    )
 
 
 def _run_rounds(
@@ -131,7 +152,10 @@ def _run_rounds(
     federation = config.federation
     hooks = [Capture(run.captures, model=adapter.spec.as_dict())] if federation.capture else []
     server = build_server_app(
-        server_settings(config), start, [*hooks, recorder.watch], recorder.after_round
+        server_settings(experiment),
+        start,
+        [*hooks, recorder.watch],
+        recorder.after_round,
     )
     settings = ClientSettings(
         model=adapter.spec,
@@ -167,7 +191,6 @@ def summarize(
     scores = scorer.score(run.rows("reconstructions.jsonl"))
     leakage, verdicts = scorer.leakage(scores)
     rounds = run.rows("rounds.jsonl")
-    guarantees = [one.guarantee() for one in experiment.defenses]
     summary: dict[str, Any] = {
         "schema": 1,
         "name": config.name,
@@ -175,9 +198,10 @@ def summarize(
         "engine": config.federation.engine,
         "rounds": config.federation.rounds,
         "seconds": round(sum(row["seconds"] for row in rounds), 3),
-        "utility": _utility(adapter, rounds),
-        "guarantee": next((vars(one) for one in guarantees if one), None),
-        "attacks": [scorer.entry(one) for one in scores],
+        "utility": course(adapter.spec.task, rounds),
+        "guarantee": guarantee(experiment, run),
+        "wire": wire(experiment, run),
+        "attacks": bounded([scorer.entry(one) for one in scores], scores, experiment, run),
         "leakage": leakage,
         "verdicts": verdicts,
         "failures": [
@@ -189,16 +213,5 @@ def summarize(
         "notes": scorer.notes(scores),
     }
     write_json(run.root / "summary.json", summary)
+    track(run, summary, config.tracker)
     return summary, scores
-
-
-def _utility(adapter: ModelAdapter, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    values = [row["utility"] for row in rounds]
-    if any(value is None for value in values):
-        return None
-    return {
-        "metric": METRICS[adapter.spec.task],
-        "before": values[0],
-        "after": values[-1],
-        "per_round": values[1:],
-    }

@@ -61,6 +61,46 @@ def cluster_interval(
     return Interval(float(sums.sum() / sizes.sum()), float(low), float(high))
 
 
+def paired_interval(differences: Sequence[Sequence[float]], *, seed: int, most: float) -> Interval:
+    """Return the mean of differences between two measures of the same samples, and its interval.
+
+    Args:
+        differences: one inner sequence for each client update, as for :func:`cluster_interval`.
+        seed: the resampling depends on nothing else.
+        most: no difference can be larger than this, nor smaller than its negative. Where all
+            differences are equal the interval is Wilson's for their share of ``most``; where all
+            are 0, it reaches as far to both sides as Wilson's would for no success at all.
+
+    Raises:
+        ValueError: as :func:`cluster_interval`, or a difference is beyond ``most``.
+    """
+    shares = [[one / most for one in cluster] for cluster in differences]
+    cluster_interval([[abs(one) for one in cluster] for cluster in shares], seed=0, fraction=True)
+    found = cluster_interval(shares, seed=seed)
+    if found.low == found.high:
+        updates = len(shares) if len(shares) > 1 else len(shares[0])
+        low, high = _wilson(abs(found.mean), updates)
+        if found.mean == 0:
+            low = -high
+        elif found.mean < 0:
+            low, high = -high, -low
+        found = Interval(found.mean, low, high)
+    return Interval(found.mean * most, found.low * most, found.high * most)
+
+
+def difference_interval(one: Interval, other: Interval) -> Interval:
+    """Return the interval of ``one`` minus ``other``, measured on different samples.
+
+    Source: Newcombe, "Interval Estimation for the Difference between Independent Proportions",
+    Statistics in Medicine 1998, method 10; for any pair of intervals Zou & Donner, "Construction
+    of Confidence Limits about Effect Measures", Statistics in Medicine 2008.
+    """
+    mean = one.mean - other.mean
+    below = ((one.mean - one.low) ** 2 + (other.high - other.mean) ** 2) ** 0.5
+    above = ((one.high - one.mean) ** 2 + (other.mean - other.low) ** 2) ** 0.5
+    return Interval(mean, mean - below, mean + above)
+
+
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """Return the ends of the 95 % Wilson score interval for ``successes`` out of ``n``.
 

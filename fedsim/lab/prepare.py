@@ -8,19 +8,22 @@ from pathlib import Path
 import torch
 
 from clients import DataSettings
-from clients.app import cached_adapter, encode
-from clients.data import Corpus, load_corpus, shards
+from clients.app import cached_adapter, cached_corpus, cached_shards, encode
+from clients.data import Corpus
 from defenses import Defense, defense_table
+from defenses.base import Setting
 from fedsim.errors import BadInput
 from fedsim.lab.attacking import PlannedAttack, plan
 from fedsim.lab.config import Config
 from fedsim.lab.controls import OWN_TEXTS, own_sequences
+from fedsim.lab.trackers import check_trackers
 from fedsim.messages import Tokens
 from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
 from fedsim.plugins import make
 from fedsim.rng import derive
 from fedsim.training import Examples, TrainingSettings
 from server import ServerSettings
+from server.secagg import LINEAR
 from server.strategies import make_strategy
 
 POOL = 256  # held-out sequences kept for the no-gradient control
@@ -35,6 +38,7 @@ class Experiment:
     corpus: Corpus
     planned: Sequence[PlannedAttack]
     defenses: Sequence[Defense]
+    training: TrainingSettings
     held_out: Examples
     pool: tuple[Tokens, ...]
 
@@ -76,21 +80,23 @@ def prepare(config: Config) -> Experiment:
     Raises:
         BadInput: one line that names the key, what came and what is allowed.
     """
+    check_trackers(config.tracker)
     planned = plan(config.attack)
     defenses = [
         make("defense", one.name, defense_table(), one.parameters) for one in config.defense
     ]
     make_strategy(config.federation.strategy, config.federation.strategy_options)
-    cached_adapter(model_spec(config, 2))  # before the data: its errors are the likeliest
-    corpus = load_corpus(data_settings(config), config.seed)
-    shards(corpus.train, data_settings(config), config.federation.clients, config.seed)
+    configured(config, defenses, 2)  # before the data: its errors are the likeliest
+    corpus = cached_corpus(data_settings(config), config.seed)
+    held = cached_shards(data_settings(config), config.federation.clients, config.seed)
     labels = len(corpus.label_names)
     if config.model.task == "classification" and labels < 2:
         raise BadInput(
             f"model.task: classification needs labels of at least 2 kinds, {config.data.name!r} "
             f"has {labels}; set data.label_column, or a task that needs none"
         )
-    adapter = cached_adapter(model_spec(config, labels or 2)).to(device(config.device))
+    adapter, training = configured(config, defenses, labels or 2)
+    adapter = adapter.to(device(config.device))
     if config.data.max_length > adapter.positions:
         raise BadInput(
             f"data.max_length must be at most the model's {adapter.positions} positions, "
@@ -112,18 +118,47 @@ def prepare(config: Config) -> Experiment:
             )
     adapter.trainable()  # builds the model: what cannot be loaded, frozen or adapted is said now
     _check_engine(config)
-    held = corpus.held_out
-    held_labels = list(held["label"]) if "label" in held.column_names else [None] * len(held)
-    held_out = encode(adapter, list(held["text"]), held_labels, config.data.max_length)
+    setting = Setting(
+        adapter=adapter,
+        training=training,
+        batch_size=config.training.batch_size,
+        held=tuple(len(texts) for texts, _ in held),
+        clients_per_round=config.federation.clients_per_round,
+        rounds=config.federation.rounds,
+        defenses=tuple(defenses),
+    )
+    for defense in defenses:
+        defense.check(setting)
+    _check_sum(config, defenses)
+    defenses = [defense.settle(setting) for defense in defenses]
+    held_out = _held_out(adapter, corpus, config.data.max_length)
     return Experiment(
         config=config,
         adapter=adapter,
         corpus=corpus,
         planned=planned,
         defenses=defenses,
+        training=training,
         held_out=held_out,
         pool=held_out.sequences[:POOL] or own_sequences(adapter, [12] * len(OWN_TEXTS)),
     )
+
+
+def configured(
+    config: Config, defenses: Sequence[Defense], labels: int
+) -> tuple[ModelAdapter, TrainingSettings]:
+    """Return the model and the training settings of the run, as its defenses would have them."""
+    spec = model_spec(config, labels)
+    training = TrainingSettings(**config.training.model_dump(exclude={"batch_size"}))
+    for defense in defenses:
+        spec, training = defense.configure(spec, training)
+    return cached_adapter(spec), training
+
+
+def _held_out(adapter: ModelAdapter, corpus: Corpus, max_length: int) -> Examples:
+    rows = corpus.held_out
+    labels = list(rows["label"]) if "label" in rows.column_names else [None] * len(rows)
+    return encode(adapter, list(rows["text"]), labels, max_length)
 
 
 def _check_reach(one: PlannedAttack, config: Config) -> None:
@@ -162,6 +197,18 @@ def _check_engine(config: Config) -> None:
             )
 
 
+def _check_sum(config: Config, defenses: Sequence[Defense]) -> None:
+    """Raise BadInput when a strategy wants each update, and the server is to have the sum alone."""
+    strategy = config.federation.strategy
+    if any(one.sums for one in defenses) and strategy not in LINEAR:
+        raise BadInput(
+            f"federation.strategy: under secure aggregation there is only a sum, so it must be one "
+            f"of {', '.join(LINEAR)}, got {strategy!r}"
+        )
+    if any(one.sums for one in defenses) and any(one.central() for one in defenses):
+        raise BadInput("defense: central-dp clips each update, and secagg hides each; take one")
+
+
 def device(name: str) -> torch.device:
     """Return the device called ``name``; ``auto`` is a GPU where there is one."""
     if name == "auto":
@@ -171,10 +218,11 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def server_settings(config: Config) -> ServerSettings:
-    """Return the server's side of the config; the batch size is the clients' own affair."""
+def server_settings(experiment: Experiment) -> ServerSettings:
+    """Return the server's side of it; the batch size is the clients' own affair."""
+    config, training = experiment.config, experiment.training
     federation = config.federation
-    training = TrainingSettings(**config.training.model_dump(exclude={"batch_size"}))
+    noised = [options for one in experiment.defenses if (options := one.central()) is not None]
     return ServerSettings(
         clients=federation.clients,
         clients_per_round=federation.clients_per_round,
@@ -183,6 +231,8 @@ def server_settings(config: Config) -> ServerSettings:
         strategy=federation.strategy,
         strategy_options=federation.strategy_options,
         on_failure=federation.on_failure,
-        learning_rate=config.training.learning_rate,
+        learning_rate=training.learning_rate,
         config=training.as_config(),
+        secure_sum=any(one.sums for one in experiment.defenses),
+        central=noised[0] if noised else None,
     )

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from defenses import defense_table
-from fedsim.captures import Captured, CapturePath, find_captures, read_capture
+from fedsim.captures import (
+    Captured,
+    CapturePath,
+    captured_clients,
+    find_captures,
+    read_capture,
+)
 from fedsim.errors import BadInput, MalformedMessage, unknown
 from fedsim.files import append_line, read_lines, write_json
 from fedsim.lab.attacking import PlannedAttack, Runner, in_force, plan
@@ -61,7 +67,8 @@ def prepare_replay(
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise BadInput(f"seed: wanted an integer, 0 or more, got {seed!r}")
     planned = plan([checked(AttackSection, {"name": attack, **tree})])[0]
-    found = [one for one in find_captures(captures) if planned.wants(one.round, one.client)]
+    every = find_captures(captures)
+    found = [one for one in every if planned.wants(one.round, captured_clients(one))]
     if not found:
         raise BadInput(
             f"captures: {str(captures)!r} holds none of the rounds and clients asked for"
@@ -153,7 +160,7 @@ def run_replay(
     )
     for round_ in sorted({one.round for one in replay.found}):
         captured = (read_capture(one) for one in replay.found if one.round == round_)
-        runner.attack_round([(one.client, one.broadcast, one.update) for one in captured])
+        runner.attack_round([(one.clients, one.broadcast, one.update) for one in captured])
     scorer = Scorer(
         adapter=replay.adapter,
         vault=replay.vault,

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from fedsim.captures import place
 from fedsim.errors import BadInput
 from fedsim.files import append_line, read_lines, write_json, write_lines, write_tensors, write_text
 from fedsim.lab.config import Config, check, read_toml
@@ -133,6 +134,14 @@ class RunDirectory:
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return the lines of ``name``; none where it does not exist."""
         return list(read_lines(self.root / name))
+
+    def bytes_sent(self, round_: int, client: int) -> int | None:
+        """Return the size of a client's update, its tensors alone, or None where it is not kept."""
+        path = place(self.captures, round_, client) / "update.safetensors"
+        if not path.exists():
+            return None
+        with path.open("rb") as file:  # the header's length in 8 bytes, the header, the tensors
+            return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
 
     def forget_after(self, round_: int) -> None:
         """Drop what a killed run noted about rounds that will be run again."""

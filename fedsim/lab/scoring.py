@@ -5,7 +5,7 @@ other. Special tokens are dropped on both sides.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from fedsim.lab.intervals import Interval, cluster_interval
-from fedsim.lab.metrics import Pair, bag_f1, emitted_precision, match, sample_metrics
+from fedsim.lab.metrics import (
+    Pair,
+    chance_overlaps,
+    emitted_precision,
+    match,
+    sample_metrics,
+)
 from fedsim.lab.verdict import VERDICT_METRIC, Evidence, Verdict, decide
 from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
@@ -21,6 +27,7 @@ from fedsim.rng import derive
 from fedsim.vault.reader import VaultReader
 
 RATES = ("exact_match", "exact_match_but_last")  # whose intervals must not have width 0
+EMPTY = "The client's batch was empty: its update is noise alone."
 MOST = 2000  # guesses of one draw of the no-gradient control
 ROUGE_DRAWS = 5  # of the no-gradient control; token metrics take all its draws
 
@@ -74,8 +81,12 @@ class Scorer:
 
     def _one(self, row: Row, rows: Sequence[Row]) -> Scored:
         scored = Scored(row=row)
-        truth = self.vault.truth(row["round"], row["client"]) if self.vault else None
+        clients = row.get("clients", [row["client"]])  # several: their sum was attacked
+        truth = self.vault.truth(row["round"], *clients) if self.vault else None
         truths = self._clean(truth.sequences) if truth else []
+        if truth is not None and not truth.sequences:
+            scored.reason = EMPTY
+            return scored
         if not truths:
             scored.reason = "No truth is known for this update."
             return scored
@@ -110,31 +121,29 @@ class Scorer:
         chance = random.Random(
             derive(self.seed, "chance", scored.row["round"], scored.row["client"])
         )
-        metrics: Samples = []
         count = max(len(truths), min(MOST, len(scored.row["sequences"])))
-        for draw in range(max(20, min(200, 800 // count))):
-            guesses = chance.choices(pool, k=count)
-            if draw < ROUGE_DRAWS:
-                metrics += self._metrics(truths, guesses)
-            pairs, _ = self._pair(truths, guesses, text=False)
-            scored.chance.append(fmean(bag_f1(one.truth, one.guess) for one in pairs))
+        draws = [
+            chance.choices(range(len(pool)), k=count)
+            for _ in range(max(20, min(200, 800 // count)))
+        ]
+        scored.chance = chance_overlaps(truths, pool, draws)
+        metrics: Samples = []
+        for draw in draws[:ROUGE_DRAWS]:
+            metrics += self._metrics(truths, [pool[place] for place in draw])
         scored.controls["no_gradient"] = means(metrics) | {VERDICT_METRIC: fmean(scored.chance)}
 
     def _metrics(self, truths: list[Tokens], guesses: Sequence[Sequence[int]]) -> Samples:
         pairs, _ = self._pair(truths, self._clean(guesses))
         return [sample_metrics(one, but_last=self.but_last) for one in pairs]
 
-    def _pair(
-        self, truths: list[Tokens], guesses: list[Tokens], *, text: bool = True
-    ) -> tuple[list[Pair], int]:
+    def _pair(self, truths: list[Tokens], guesses: list[Tokens]) -> tuple[list[Pair], int]:
         chosen = match(truths, guesses)
-        decode: Callable[[Tokens], str] = self._decode if text else lambda _: ""
         pairs = [
             Pair(
                 truth=truth,
                 guess=() if place is None else guesses[place],
-                truth_text=decode(truth),
-                guess_text="" if place is None else decode(guesses[place]),
+                truth_text=self._decode(truth),
+                guess_text="" if place is None else self._decode(guesses[place]),
             )
             for truth, place in zip(truths, chosen, strict=True)
         ]
@@ -185,7 +194,7 @@ class Scorer:
                 if fmean(self._values(one, VERDICT_METRIC)) > bound:
                     place = f"round {one.row['round']}, client {one.row['client']}"
                     return "leak", f"{place}: {one.reason}"
-        open_ = [one for one in group if one.verdict == "inconclusive"]
+        open_ = [one for one in group if one.verdict == "inconclusive" and one.reason != EMPTY]
         if verdict == "no-leak" and open_:
             place = f"round {open_[0].row['round']}, client {open_[0].row['client']}"
             return "inconclusive", f"{place}: {open_[0].reason}"
@@ -209,6 +218,7 @@ class Scorer:
             "knowledge": row["knowledge"],
             "round": row["round"],
             "client": row["client"],
+            **({"clients": row["clients"]} if "clients" in row else {}),
             "samples": len(scored.samples),
             "seconds": row["seconds"],
             "verdict": scored.verdict,

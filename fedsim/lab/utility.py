@@ -1,8 +1,11 @@
 """Utility: how good the global model is on held-out text, beside how much its training leaks."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
@@ -13,28 +16,89 @@ BATCH = 32
 METRICS = {"classification": "accuracy", "causal-lm": "perplexity", "masked-lm": "perplexity"}
 
 
-@torch.no_grad()
-def utility(adapter: ModelAdapter, parameters: Parameters, held_out: Examples) -> float:
-    """Return accuracy in [0, 1] (classification) or perplexity (the others) on ``held_out``.
+def utility(adapter: ModelAdapter, parameters: Parameters, held_out: Examples) -> dict[str, float]:
+    """Return how good the model is on ``held_out``, by metric; first the task's own of ``METRICS``.
 
-    Perplexity is exp of the mean negative log-likelihood, in nats, over all predicted tokens; the
-    masks of masked-lm are the same in every call.
+    Classification: ``accuracy``, ``f1`` (the mean over classes) in [0, 1], ``mcc`` (Matthews'
+    correlation, CoLA's metric) in [-1, 1]. The others: ``perplexity``, exp of the mean negative
+    log-likelihood, in nats, over all predicted tokens; the masks of masked-lm are always the same.
     """
+    if adapter.spec.task == "classification":
+        return classified(confusion(adapter, parameters, held_out))
+    return {"perplexity": perplexity(adapter, parameters, held_out)}
+
+
+@torch.no_grad()
+def confusion(adapter: ModelAdapter, parameters: Parameters, held_out: Examples) -> Tensor:
+    """Return how many examples of each class (rows) were taken for each class: (C, C), float64."""
+    module = adapter.load(parameters)
+    module.train(False)
+    counts = torch.zeros(adapter.spec.num_labels, adapter.spec.num_labels, dtype=torch.float64)
+    for some in batches(held_out):
+        batch = adapter.batch(some.sequences, some.labels, stream(0, "utility"))
+        guesses = module(**batch).logits.argmax(-1).cpu()
+        places = (batch["labels"].cpu(), guesses)
+        counts.index_put_(places, torch.ones(len(some), dtype=counts.dtype), accumulate=True)
+    return counts
+
+
+def classified(counts: Tensor) -> dict[str, float]:
+    """Return the metrics of a confusion matrix (C, C).
+
+    ``mcc`` is Gorodkin's R_K (Computational Biology and Chemistry 28, 2004), of two classes
+    Matthews' own; it and ``f1`` are 0 where they would be 0 / 0.
+    """
+    total, right = counts.sum(), counts.diag()
+    true, guessed = counts.sum(1), counts.sum(0)
+    spread = (total**2 - true.square().sum()) * (total**2 - guessed.square().sum())
+    above = total * right.sum() - (true * guessed).sum()
+    f1 = 2 * right / (true + guessed).clamp_min(1.0)
+    return {
+        "accuracy": (right.sum() / total).item(),
+        "f1": f1.mean().item(),
+        "mcc": (above / spread.sqrt()).item() if spread > 0 else 0.0,
+    }
+
+
+@torch.no_grad()
+def perplexity(adapter: ModelAdapter, parameters: Parameters, held_out: Examples) -> float:
+    """Return exp of the mean negative log-likelihood over all predicted tokens, in nats."""
     module = adapter.load(parameters)
     module.train(False)
     generator = stream(0, "utility")
     total, count = 0.0, 0
-    for start in range(0, len(held_out), BATCH):
-        some = held_out.take(list(range(start, min(start + BATCH, len(held_out)))))
+    for some in batches(held_out):
         batch = adapter.batch(some.sequences, some.labels, generator)
-        output = module(**batch)
-        if adapter.spec.task == "classification":
-            total += (output.logits.argmax(-1) == batch["labels"]).sum().item()
-            count += len(some)
-        else:
-            labels = batch["labels"][:, 1:] if adapter.causal else batch["labels"]
-            predicted = int((labels >= 0).sum())
-            total += output.loss.item() * predicted
-            count += predicted
-    mean = total / count
-    return mean if adapter.spec.task == "classification" else math.exp(min(mean, 700.0))
+        labels = batch["labels"][:, 1:] if adapter.causal else batch["labels"]
+        predicted = int((labels >= 0).sum())
+        total += module(**batch).loss.item() * predicted
+        count += predicted
+    return math.exp(min(total / count, 700.0))
+
+
+def batches(examples: Examples) -> list[Examples]:
+    """Return ``examples`` in parts of at most ``BATCH``."""
+    starts = range(0, len(examples), BATCH)
+    return [examples.take(list(range(len(examples)))[start : start + BATCH]) for start in starts]
+
+
+def course(task: str, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return summary.json's ``utility`` from the lines of rounds.jsonl; None: none was measured.
+
+    The task's own metric, and under ``others`` every other one, each before the first round, after
+    the last, and after each.
+    """
+    measured = [row["measures"] for row in rounds]
+    if any(one is None for one in measured):
+        return None
+    main = METRICS[task]
+    columns = {
+        name: {
+            "before": measured[0][name],
+            "after": measured[-1][name],
+            "per_round": [one[name] for one in measured[1:]],
+        }
+        for name in measured[0]
+    }
+    others = {name: column for name, column in columns.items() if name != main}
+    return {"metric": main, **columns[main], "others": others}

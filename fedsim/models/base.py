@@ -38,6 +38,7 @@ class ModelAdapter(ABC):
     groups: ClassVar[Mapping[str, tuple[str, ...]]]  # what "freeze" can name, as patterns
     attention: ClassVar[tuple[str, ...]]  # LoRA's default targets
     reads: ClassVar[Mapping[Place, tuple[Projection, ...]]]  # a block's weights by what they read
+    dropouts: ClassVar[tuple[str, ...]]  # the config's rates of dropout
     stack: ClassVar[str]  # the last part of the name of the list of blocks
 
     def __init__(
@@ -142,6 +143,9 @@ class ModelAdapter(ABC):
         config.pad_token_id = self.pad
         if self.spec.task == "classification":
             config.num_labels = self.spec.num_labels
+        if self.spec.dropout is not None:
+            for name in self.dropouts:
+                setattr(config, name, self.spec.dropout)
         how: dict[str, Any] = {"attn_implementation": "eager", "dtype": torch.float32}
         if self.spec.weights == "random":
             return cast(PreTrainedModel, kind._from_config(config, **how))  # type: ignore[no-untyped-call]
@@ -232,6 +236,26 @@ class ModelAdapter(ABC):
             ids, targets = self._mask(ids, generator)
         batch = {"input_ids": ids, "attention_mask": mask, "labels": targets}
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def losses(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return each example's own loss (B,): the mean over its predicted tokens, or its one.
+
+        Only its own tokens count: every example gets positions of its own, which GPT-2 and BERT
+        would look up once for all.
+        """
+        given = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        if self.positional:
+            places = torch.arange(given["input_ids"].shape[1], device=self.device)
+            given["position_ids"] = places.repeat(len(given["input_ids"]), 1)
+        logits, labels = module(**given).logits, batch["labels"]  # (B, K) or (B, T, V)
+        if self.spec.task == "classification":
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+        if self.spec.task == "causal-lm":
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        each = nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+        )  # (B, T)
+        return each.sum(1) / (labels != IGNORED).sum(1)
 
     def _mask(self, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         special = torch.isin(ids, torch.tensor(sorted(self.special)))
@@ -335,6 +359,30 @@ class ModelAdapter(ABC):
             norm=Norm.of(norm),
             head=head.weight.detach(),
         )
+
+    @torch.no_grad()
+    def decisions(
+        self, parameters: Parameters, sequences: Sequence[Tokens]
+    ) -> tuple[str, Tensor, Tensor]:
+        """Return the name of a classifier's head weight, and what it reads and says of sequences.
+
+        Returns:
+            The name, the states (N, D) that the head reads, and the logits (N, K).
+        """
+        whole = self._whole(parameters)
+        head = self._end(whole)[1]
+        head = getattr(head, "modules_to_save", {"default": head})["default"]  # peft's wrapper
+        names = {one: name for name, one in self.module.named_modules()}
+        states, logits = [], []
+        hook = head.register_forward_pre_hook(
+            lambda _, given: states.append(given[0].flatten(0, -2)[-1])
+        )
+        try:
+            for tokens in sequences:
+                logits.append(whole(input_ids=torch.tensor([tokens], device=self.device)).logits[0])
+        finally:
+            hook.remove()
+        return f"{names[head]}.weight", torch.stack(states), torch.stack(logits)
 
     def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
         """Return the last norm, if all that follows it is the head, and the head."""

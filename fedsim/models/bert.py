@@ -28,6 +28,7 @@ class BertAdapter(ModelAdapter):
     }
     groups: ClassVar = {"embeddings": ("*embeddings.*",), "head": ("classifier.*", "cls.*")}
     attention = ("query", "key", "value")
+    dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     stack = "layer"
     reads: ClassVar = {
         "hidden": tuple(
@@ -70,3 +71,7 @@ class BertAdapter(ModelAdapter):
             middle=Norm.of(block.attention.output.LayerNorm),
             normed=True,
         )
+
+    @override
+    def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
+        return None, whole.classifier if self.spec.task == "classification" else None

@@ -27,6 +27,7 @@ class GPT2Adapter(ModelAdapter):
     }
     groups: ClassVar = {"embeddings": ("*wte.*", "*wpe.*"), "head": ("*score.*",)}
     attention = ("c_attn",)
+    dropouts = ("embd_pdrop", "resid_pdrop", "attn_pdrop")
     stack = "h"
     reads: ClassVar = {
         "hidden": (Projection("attn.c_attn.weight", input_axis=0, fused=3),),

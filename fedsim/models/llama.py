@@ -29,6 +29,7 @@ class LlamaAdapter(ModelAdapter):
     }
     groups: ClassVar = {"embeddings": ("*embed_tokens.*",), "head": ("*score.*", "lm_head.*")}
     attention = ("q_proj", "k_proj", "v_proj")
+    dropouts = ("attention_dropout",)
     stack = "layers"
     reads: ClassVar = {
         "hidden": tuple(Projection(f"self_attn.{x}_proj.weight", input_axis=1) for x in "qkv"),
@@ -51,7 +52,8 @@ class LlamaAdapter(ModelAdapter):
 
         def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             q, k, v = (one(vectors).unflatten(-1, (-1, attention.head_dim)) for one in maps)
-            cos, sin = base.rotary_emb(vectors, positions[None])  # (1, N, E) each
+            where = positions[None].to(vectors.device)
+            cos, sin = base.rotary_emb(vectors, where)  # (1, N, E) each
             turned = apply_rotary_pos_emb(q, k, cos[0], sin[0], unsqueeze_dim=1)
             return turned[0], turned[1], v
 

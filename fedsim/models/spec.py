@@ -21,6 +21,7 @@ class ModelSpec:
     num_labels: int = 2  # classification only
     lora_rank: int = 0  # 0: full fine-tuning
     lora_targets: tuple[str, ...] = ()  # module names; default: the family's q, k, v
+    dropout: float | None = None  # in training, in place of the model's own rates
     freeze: tuple[str, ...] = ()  # groups ("embeddings", "layers.0", "head") or patterns
 
     def as_dict(self) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedsim.errors import MalformedMessage
-from fedsim.files import read_lines
+from fedsim.files import read_json, read_lines
 from fedsim.messages import Tokens
+from fedsim.vault import audit_path
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,18 @@ class VaultReader:
 
     root: Path
 
-    def truth(self, round_: int, client: int) -> Truth | None:
-        """Return the truth of one client in one round, or None where none was noted."""
+    def truth(self, round_: int, *clients: int) -> Truth | None:
+        """Return what ``clients`` trained on in one round, or None where one's was not noted."""
+        parts = [self._one(round_, client) for client in clients]
+        known = [one for one in parts if one is not None]
+        if len(known) < len(parts):
+            return None
+        return Truth(
+            sequences=tuple(tokens for one in known for tokens in one.sequences),
+            labels=tuple(label for one in known for label in one.labels),
+        )
+
+    def _one(self, round_: int, client: int) -> Truth | None:
         path = self.root / f"round={round_}" / f"client={client}.jsonl"
         if not path.exists():
             return None
@@ -33,3 +45,8 @@ class VaultReader:
             return Truth(sequences=sequences, labels=tuple(row.get("label") for row in rows))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MalformedMessage(f"{path}: each line needs a list 'tokens': {error!r}") from error
+
+    def measured(self, round_: int, client: int) -> dict[str, Any] | None:
+        """Return what the wire audit found of this client's update, or None where it found none."""
+        path = audit_path(self.root, round_, client)
+        return dict(read_json(path)) if path.exists() else None

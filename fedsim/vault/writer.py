@@ -1,11 +1,13 @@
 """The writing side of the vault: all that a client may do with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fedsim.files import write_lines
+from fedsim.files import write_json, write_lines
 from fedsim.messages import Tokens
+from fedsim.vault import audit_path
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,7 @@ class VaultWriter:
             for tokens, label in zip(sequences, labels, strict=True)
         ]
         write_lines(self.root / f"round={round_}" / f"client={client}.jsonl", rows)
+
+    def measured(self, round_: int, client: int, row: Mapping[str, Any]) -> None:
+        """Write what the wire audit found of this client's update, for the lab alone."""
+        write_json(audit_path(self.root, round_, client), dict(row))

@@ -1,6 +1,7 @@
 """The encoder's search on a tiny random BERT: the oracle is the input itself."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,18 @@ import pytest
 import torch
 from scipy.optimize import nnls
 from torch import Tensor
+from transformers import BertConfig
 
 from attacks import Dager
-from attacks.attention import Pool, make_pool
+from attacks.attention import Pool, make_pool, middles
 from attacks.encoder import LOOK, token_sets
 from attacks.nonnegative import nonnegative
 from attacks.spectrum import find_span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Reconstruction, Tokens
-from fedsim.models import ModelAdapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from tests.conftest import Adapt, Gradient, Observe, Sentences
+from tests.fedsim.models.test_opening import caught, stirred
 
 OUTPUT = "bert.encoder.layer.0.attention.output.dense.weight"
 MIDDLE = "bert.encoder.layer.0.intermediate.dense.weight"
@@ -35,8 +38,10 @@ class Scene:
     def update(self, sequences: Sequence[Tokens]) -> dict[str, Tensor]:
         return self._gradient(self.model, self.parameters, sequences)
 
-    def attack(self, update: dict[str, Tensor], seed: int = 0, **settings: Any) -> Reconstruction:
-        seen = self._observe(self.model, self.parameters, update)
+    def attack(
+        self, update: dict[str, Tensor], seed: int = 0, examples: int = 1, **settings: Any
+    ) -> Reconstruction:
+        seen = self._observe(self.model, self.parameters, update, examples=examples)
         return Dager(**settings).reconstruct(seen, torch.Generator().manual_seed(seed))
 
     def text(self, *tokens: int) -> Tokens:
@@ -67,6 +72,30 @@ def test_one_sentence_of_any_length_is_found(scene: Scene, length: int) -> None:
     body = torch.randint(300, scene.model.vocabulary, (length - 2,), generator=generator)
     truth = scene.text(*body.tolist())
     assert scene.attack(scene.update([truth])).sequences == (truth,)
+
+
+def test_equal_sentences_are_found_as_often_as_they_were_there(
+    scene: Scene, sentences: Sentences
+) -> None:
+    one, two, three = sentences(scene.model, 3)
+    truth = [one, two, one, three, one]  # the labels alternate: (0, 1, 0, 1, 0)
+    guess = scene.attack(scene.update(truth), examples=5)
+    assert sorted(guess.sequences) == sorted(truth)
+    assert guess.diagnostics["counted"] and guess.diagnostics["explained"] > 0.999
+    headless = {k: v for k, v in scene.update(truth).items() if "classifier" not in k}
+    guess = scene.attack(headless, examples=5)
+    assert sorted(guess.sequences) == sorted({one, two, three})
+    assert not guess.diagnostics["counted"] and "explained" not in guess.diagnostics
+
+
+@pytest.mark.parametrize("examples", [0, 4, 10**9])
+def test_a_wrong_number_of_examples_counts_nothing(
+    scene: Scene, sentences: Sentences, examples: int
+) -> None:
+    truth = sentences(scene.model, 2)
+    guess = scene.attack(scene.update([*truth, truth[0]]), examples=examples)
+    assert sorted(guess.sequences) == sorted(truth)
+    assert not guess.diagnostics["counted"]
 
 
 def test_the_same_tokens_in_another_order_are_told_apart(scene: Scene) -> None:
@@ -232,3 +261,32 @@ def test_empty_positions_do_not_end_the_token_sets_at_once() -> None:
     there = {0: 1, 1: 1, 2 + LOOK - 1: 1, 60: 1}
     sets = token_sets(lambda place: torch.zeros(there.get(place, 0), dtype=torch.int64), 100)
     assert [len(one) for one in sets] == [1, 1, *[0] * (LOOK - 1), 1]
+
+
+def test_two_blocks_are_enough(
+    tmp_path: Path, sentences: Sentences, gradient: Gradient, observe: Observe
+) -> None:
+    # a classifier's last block shows [CLS]' queries alone, so block 1's input is not to be had
+    config = BertConfig(
+        vocab_size=2048, hidden_size=192, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=384, max_position_embeddings=128,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    spec = ModelSpec(name=str(tmp_path), tokenizer="builtin:bert-tiny", weights="random")
+    scene = Scene(load_adapter(spec), gradient, observe)
+    truth = sentences(scene.model, 3)
+    guess = scene.attack(scene.update(truth), examples=3)
+    assert sorted(guess.sequences) == sorted(truth) and guess.diagnostics["counted"]
+
+
+def test_the_inputs_of_the_first_mlp_are_those_of_the_model(
+    scene: Scene, sentences: Sentences
+) -> None:
+    parameters = stirred(scene.model)
+    (ids,) = sentences(scene.model, 1)
+    with torch.no_grad():
+        found = middles(scene.model.opening(parameters), torch.tensor(ids))
+        module: Any = scene.model.module
+        with caught(module.get_submodule(MIDDLE.removesuffix(".weight"))) as seen:
+            module(input_ids=torch.tensor([ids]))
+    assert torch.allclose(found, seen[0][0], atol=1e-4)

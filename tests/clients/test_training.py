@@ -12,7 +12,7 @@ from clients.training import LocalTraining
 from fedsim.errors import MalformedMessage
 from fedsim.models import ModelAdapter
 from fedsim.rng import global_stream
-from fedsim.training import Examples, TrainingSettings
+from fedsim.training import Examples, TrainingSettings, mean_gradient
 from tests.clients.conftest import small
 
 Named = dict[str, Tensor]
@@ -271,13 +271,14 @@ def test_each_epoch_takes_every_example_once_in_a_new_order() -> None:
     adapter = small()
     taken: list[tuple[int, ...]] = []
 
-    class Watched(LocalTraining):
-        def _loss(self, module: nn.Module, examples: Examples, g: torch.Generator) -> Tensor:
-            taken.extend(examples.sequences)
-            return super()._loss(module, examples, g)
+    def watched(
+        module: nn.Module, model: ModelAdapter, some: Examples, g: torch.Generator
+    ) -> float:
+        taken.extend(some.sequences)
+        return mean_gradient(module, model, some, g)
 
     how = TrainingSettings(algorithm="fedavg", local_epochs=3, mini_batch_size=2)
-    Watched(adapter, how)(start(adapter), BATCH, generator())
+    LocalTraining(adapter, how, watched)(start(adapter), BATCH, generator())
     epochs = [taken[place : place + 7] for place in (0, 7, 14)]
     assert len(taken) == 21
     assert all(sorted(epoch) == sorted(BATCH.sequences) for epoch in epochs)

@@ -2,19 +2,27 @@
 
 import pickle
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from clients import ClientSettings, DataSettings
+from clients.app import client_update
 from clients.training import LocalTraining
-from defenses import DEFENSES, Defense, Guarantee, NoDefense
+from defenses import DEFENSES, Defense, Guarantee, NoDefense, Quantize, TopK
+from fedsim.messages import Broadcast
+from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
+from fedsim.vault.reader import VaultReader
 from tests.conftest import Adapt, Sentences
 
 NAMES = sorted(DEFENSES)
-SETTINGS: dict[str, dict[str, Any]] = {}  # of those that need some
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dp-sgd": {"noise_multiplier": 0.7}
+}  # of those that need some
 
 
 @pytest.fixture(params=NAMES)
@@ -108,6 +116,51 @@ def test_a_defense_is_frozen_hashable_and_survives_pickling(defense: Defense) ->
         assert one.kw_only
         with pytest.raises(FrozenInstanceError):
             setattr(defense, one.name, getattr(defense, one.name))
+
+
+def client(vault: Path, *defenses: Defense) -> tuple[ClientSettings, Broadcast]:
+    """Return a client that runs ``defenses``, and the first broadcast of their model."""
+    spec, training = ModelSpec(name="builtin:gpt2-tiny", weights="random"), TrainingSettings()
+    for one in defenses:
+        spec, training = one.configure(spec, training)
+    settings = ClientSettings(
+        model=spec, data=DataSettings(name="builtin:clinic"), max_length=12, clients=4,
+        batch_size=3, seed=1, vault=vault, defenses=defenses,
+    )  # fmt: skip
+    parameters = load_adapter(spec).initial_parameters()
+    return settings, Broadcast(round=1, parameters=parameters, config=training.as_config())
+
+
+def test_what_a_client_sends_passes_the_audit_and_is_measured(
+    defense: Defense, tmp_path: Path
+) -> None:
+    settings, broadcast = client(tmp_path / "vault", defense)
+    first = client_update(settings, 0, broadcast)
+    row = VaultReader(settings.vault).measured(1, 0)
+    assert row is not None and "failed" not in row
+    (found,) = row["defenses"]
+    assert found["norm_after"] > 0.0 and found["norm_before"] > 0.0
+    entries = sum(one.numel() for one in first.tensors.values())
+    assert 0 < row["bytes"] <= 4 * entries
+    assert row["bits_per_entry"] == pytest.approx(8 * row["bytes"] / entries)
+    assert list(first.tensors) == list(broadcast.parameters)
+    again = client_update(settings, 0, broadcast)  # the same round, as after a kill
+    assert equal(dict(again.tensors), dict(first.tensors))
+    assert VaultReader(settings.vault).truth(1, 0) is not None
+
+
+def test_it_composes_with_compression_after_it(defense: Defense, tmp_path: Path) -> None:
+    more = (TopK(fraction=0.5, residual=True), Quantize(dtype="int8"))
+    settings, broadcast = client(tmp_path / "vault", defense, *more)
+    update = client_update(settings, 0, broadcast)
+    row = VaultReader(settings.vault).measured(1, 0)
+    assert row is not None and len(row["defenses"]) == 3
+    assert row["defenses"][1]["density"] <= 0.5001
+    assert row["bits_per_entry"] < 8 * 0.5 + 1.3  # a byte for half of them, a bit for each place
+    for one in update.tensors.values():
+        assert len(one.unique()) <= 255
+    for last, following in zip(row["defenses"], row["defenses"][1:], strict=False):
+        assert following["norm_before"] > 0.0 and last["norm_after"] > 0.0
 
 
 def test_no_defense_changes_nothing() -> None:

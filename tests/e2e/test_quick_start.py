@@ -25,7 +25,7 @@ def test_the_quick_start_reads_every_sentence_and_can_be_replayed(
     assert summary == json.loads((run / "summary.json").read_text())
     assert KEYS <= set(summary) and "leakage" in summary
     assert summary["guarantee"] is None
-    assert set(summary["utility"]) == {"metric", "before", "after", "per_round"}
+    assert set(summary["utility"]) == {"metric", "before", "after", "per_round", "others"}
     assert len(summary["utility"]["per_round"]) == summary["rounds"] == 2
     for entry in summary["attacks"]:
         assert ENTRY <= set(entry) and METRICS <= set(entry["metrics"])

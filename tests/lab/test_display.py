@@ -141,7 +141,14 @@ def summary(name: str) -> dict[str, Any]:
         "attacks": [entry],
         "notes": ["take [care]."],
         "verdicts": {name: verdict},
-        "utility": {"metric": "accuracy", "before": 0.5, "after": 0.625, "per_round": [0.625]},
+        "utility": {
+            "metric": "accuracy",
+            "before": 0.5,
+            "after": 0.625,
+            "per_round": [0.625],
+            "others": {"mcc": {"before": 0.0, "after": 0.25, "per_round": [0.25]}},
+        },
+        "wire": {"bytes_up": 1_234_567, "bits_per_entry": 4.25, "seconds": 0.5, "updates": 1},
     }
 
 
@@ -157,6 +164,8 @@ def test_the_summary_says_all_that_a_reader_needs(capsys: pytest.CaptureFixture[
         assert wanted in printed
     assert "take [care]." in printed
     assert re.search(r"accuracy.*0\.500.*0\.625", printed.replace("\n", " "))
+    assert "mcc 0.000 -> 0.250" in printed
+    assert "An update: 1.23 MB up (4.25 bits an entry), 0.50 s of the client" in printed
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

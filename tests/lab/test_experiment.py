@@ -164,6 +164,14 @@ def test_the_rounds_are_noted_one_by_one(tmp_path: Path) -> None:
         "before": rows[0]["utility"],
         "after": rows[3]["utility"],
         "per_round": [row["utility"] for row in rows[1:]],
+        "others": {
+            name: {
+                "before": rows[0]["measures"][name],
+                "after": rows[3]["measures"][name],
+                "per_round": [row["measures"][name] for row in rows[1:]],
+            }
+            for name in ("f1", "mcc")
+        },
     }
     assert all(len(row["clients"]) == 3 for row in rows[1:])
     found = run.latest()
@@ -211,10 +219,10 @@ def test_a_failing_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_fa
 
     original: Callable[..., Any] = clients.app.round_batch
 
-    def broken(settings: Any, client: int, round_: int) -> Any:
+    def broken(settings: Any, client: int, round_: int, *more: Any) -> Any:
         if (client, round_) == (2, 2):
             raise RuntimeError("the disk\nis full")
-        return original(settings, client, round_)
+        return original(settings, client, round_, *more)
 
     monkeypatch.setattr(clients.app, "round_batch", broken)
     config = experiment(federation={"on_failure": on_failure, "clients_per_round": 4})
@@ -255,7 +263,7 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     module = adapter.load(weights)
     for tokens, label in zip(examples.sequences, examples.labels, strict=True):
         right += module(input_ids=torch.tensor([tokens])).logits.argmax().item() == label
-    assert utility(adapter, weights, examples) == right / 40
+    assert utility(adapter, weights, examples)["accuracy"] == right / 40
 
 
 def test_perplexity_is_over_all_predicted_tokens() -> None:
@@ -268,7 +276,7 @@ def test_perplexity_is_over_all_predicted_tokens() -> None:
             logits = module(input_ids=torch.tensor([tokens])).logits[0].double()
             losses += [-F.log_softmax(logits[i], -1)[t] for i, t in enumerate(tokens[1:])]
     expected = torch.stack(losses).mean().exp().item()
-    assert utility(adapter, weights, examples) == pytest.approx(expected, rel=1e-5)
+    assert utility(adapter, weights, examples)["perplexity"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_masks_of_masked_lm_are_the_same_each_time() -> None:
@@ -283,7 +291,7 @@ def test_the_masks_of_masked_lm_are_the_same_each_time() -> None:
         ).logits
     chosen = batch["labels"] >= 0
     expected = F.cross_entropy(logits[chosen], batch["labels"][chosen]).exp().item()
-    assert utility(adapter, weights, examples) == pytest.approx(expected, rel=1e-5)
+    assert utility(adapter, weights, examples)["perplexity"] == pytest.approx(expected, rel=1e-5)
     assert utility(adapter, weights, examples) == utility(adapter, weights, examples)
 
 

@@ -1,10 +1,17 @@
+import math
 import random
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from fedsim.lab.intervals import Interval, cluster_interval, wilson
+from fedsim.lab.intervals import (
+    Interval,
+    cluster_interval,
+    difference_interval,
+    paired_interval,
+    wilson,
+)
 
 
 def naive_bootstrap(values: Sequence[Sequence[float]], resamples: int) -> tuple[float, float]:
@@ -187,3 +194,45 @@ def test_wilson_refuses_what_is_no_rate() -> None:
         wilson(4, 3)
     with pytest.raises(ValueError, match=r"successes must be in \[0, 3\], got -1"):
         wilson(-1, 3)
+
+
+# Differences
+
+
+def test_paired_differences_are_resampled_by_update() -> None:
+    differences = [[0.5, 0.25], [-0.25], [0.0, 0.5, 0.5]]
+    plain = cluster_interval(differences, seed=3)
+    assert vars(paired_interval(differences, seed=3, most=1.0)) == pytest.approx(vars(plain))
+    large = paired_interval([[100 * d for d in c] for c in differences], seed=3, most=100.0)
+    assert large.low == pytest.approx(100 * plain.low)
+
+
+@pytest.mark.parametrize("value", [1.0, -1.0, 0.4, -0.4])
+def test_equal_differences_still_have_a_width(value: float) -> None:
+    found = paired_interval([[value * 50] * 2] * 5, seed=1, most=50.0)
+    wilson5 = cluster_interval([[abs(value)]] * 5, seed=1, fraction=True)
+    ends = sorted([math.copysign(50 * wilson5.low, value), math.copysign(50 * wilson5.high, value)])
+    assert found.mean == pytest.approx(50 * value)
+    assert [found.low, found.high] == pytest.approx(ends)
+
+
+def test_no_difference_reaches_as_far_as_no_success() -> None:
+    found = paired_interval([[0.0, 0.0]] * 10, seed=1, most=1.0)
+    assert found.mean == 0.0
+    assert found.high == -found.low == pytest.approx(wilson(0, 10)[1])
+
+
+@pytest.mark.parametrize(
+    ("differences", "line"),
+    [([[2.0]], r"in \[0, 1\], got 2.0"), ([], "at least one client update"), ([[]], "number 0")],
+)
+def test_differences_that_cannot_be(differences: list[list[float]], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        paired_interval(differences, seed=1, most=1.0)
+
+
+def test_newcombes_own_example() -> None:
+    # Newcombe 1998, Table II, (a): 56/70 - 48/80 by method 10 is 0.0524 to 0.3339.
+    one, other = [Interval(k / n, *wilson(k, n)) for k, n in ((56, 70), (48, 80))]
+    found = difference_interval(one, other)
+    assert [found.mean, found.low, found.high] == pytest.approx([0.2, 0.0524, 0.3339], abs=5e-5)

@@ -2,13 +2,23 @@ import itertools
 import random
 import time
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.optimize import linear_sum_assignment
 
-from fedsim.lab.metrics import Pair, Tokens, emitted_precision, match, paper_rouge, sample_metrics
+from fedsim.lab.metrics import (
+    Pair,
+    Tokens,
+    bag_f1,
+    chance_overlaps,
+    emitted_precision,
+    match,
+    paper_rouge,
+    sample_metrics,
+)
 
 
 def pair(truth: Tokens, guess: Tokens, truth_text: str = "", guess_text: str = "") -> Pair:
@@ -311,3 +321,33 @@ def test_scoring_leaves_the_global_generators_alone() -> None:
     paper_rouge(["a b", "c"], ["b a", "d"])
     assert random.getstate() == python
     np.testing.assert_equal(np.random.get_state(legacy=False), legacy)
+
+
+def test_rouge_is_rouge_scores_to_the_last_bit() -> None:
+    theirs = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
+    draw = random.Random(7)
+    words = ["a", "b", "c", "Don't", "x-y", "čaj", "!", "42"]
+    texts = [" ".join(draw.choices(words, k=draw.randrange(12))) for _ in range(60)]
+    texts += [" ".join(draw.choices(words, k=150)) for _ in range(4)]
+    for truth, guess in itertools.product(texts, texts):
+        pair = Pair(truth=(1,), guess=(1,), truth_text=truth, guess_text=guess)
+        ours = sample_metrics(pair, but_last=False)
+        for name, score in theirs.score(truth, guess).items():
+            assert ours[name] == 100 * score.fmeasure
+
+
+def test_chance_overlaps_are_those_of_matching_each_draw() -> None:
+    draw = random.Random(3)
+    for size in (1, 2, 5, 9):
+        tokens = [tuple(draw.choices(range(6), k=draw.randrange(1, 6))) for _ in range(40)]
+        truths = tokens[:size]
+        pool = [*tokens[size:], *truths[: max(1, size // 2)]]  # an exact pair outbids others
+        draws = [draw.choices(range(len(pool)), k=size + extra) for extra in (0, 0, 3, 7)]
+        naive = []
+        for places in draws:
+            guesses = [pool[place] for place in places]
+            chosen = match(truths, guesses)
+            pairs = [(t, guesses[j]) for t, j in zip(truths, chosen, strict=True) if j is not None]
+            assert len(pairs) == len(truths)
+            naive.append(fmean(bag_f1(t, g) for t, g in pairs))
+        assert chance_overlaps(truths, pool, draws) == naive

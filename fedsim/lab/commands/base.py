@@ -49,14 +49,21 @@ def quiet() -> None:
 
 def display_for(options: argparse.Namespace) -> Any:
     """Return the display that an attack's log lines go to as well."""
-    from fedsim.lab.display import Display, StepHandler
+    from fedsim.lab.display import Display
 
     display = Display(quiet=options.json)
+    listen(display)
+    return display
+
+
+def listen(display: Any) -> None:
+    """Have ``display`` show what attacks log as progress."""
+    from fedsim.lab.display import StepHandler
+
     logger = logging.getLogger("fedsim.attacks")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.handlers = [StepHandler(display)]
-    return display
 
 
 def show(options: argparse.Namespace, summary: dict[str, Any], scores: Any, adapter: Any) -> int:

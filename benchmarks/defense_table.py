@@ -1,0 +1,225 @@
+"""One table: every defense, what DAGER reads in spite of it, what it costs, what it guarantees.
+
+Leakage is of one round of FedSGD (plain gradients: what DAGER reads best), utility of a FedAvg run
+that learns; the defense is the same in both, and so are its audit, its bytes and its guarantee.
+Needs the real data beside the checkout for all but the built-in corpus. Cells that are done stay
+done: writes results/defenses.json after each, results/defenses.svg in the end.
+
+    python benchmarks/defense_table.py [--only WORD ...] [--draw]
+"""
+
+import argparse
+import functools
+import json
+import logging
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from defense_picture import draw
+
+from clients import DataSettings
+from clients.data import load_corpus
+from fedsim.errors import BadInput, FedsimError
+from fedsim.files import write_json, write_lines
+from fedsim.lab.config import QUICK_START, apply, check, read_toml
+from fedsim.lab.display import Display
+from fedsim.lab.experiment import run_experiment
+from fedsim.lab.prepare import prepare
+from fedsim.lab.rundir import RunDirectory
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parents[1] / "shared" / "data"
+RESULTS = HERE / "results" / "defenses.json"
+PICTURE = HERE / "results" / "defenses.svg"
+
+Z = [{"name": "dp-sgd", "noise_multiplier": z} for z in (0.1, 0.5, 1.0)]
+DEFENSES: dict[str, Any] = {
+    "none": "none",
+    "float16": {"name": "quantize", "dtype": "float16"},
+    "bfloat16": {"name": "quantize", "dtype": "bfloat16"},
+    "int8": {"name": "quantize", "dtype": "int8"},
+    "int8, stochastic": {"name": "quantize", "dtype": "int8", "rounding": "stochastic"},
+    "int4": {"name": "quantize", "dtype": "int4"},
+    "sign": "sign",
+    "top 10 %": {"name": "topk", "fraction": 0.1},
+    "top 1 %": {"name": "topk", "fraction": 0.01},
+    "top 1 %, residual": {"name": "topk", "fraction": 0.01, "residual": True},
+    "mask 50 %": {"name": "random-mask", "fraction": 0.5},
+    "mask 10 %": {"name": "random-mask", "fraction": 0.1},
+    "svd 64": {"name": "truncated-svd", "rank": 64},
+    "svd 8": {"name": "truncated-svd", "rank": 8},
+    "frozen embeddings": {"name": "freeze", "groups": ["embeddings"]},
+    "lora 8": {"name": "lora", "rank": 8},
+    "lora 128": {"name": "lora", "rank": 128},
+    "ffa-lora 128": {"name": "ffa-lora", "rank": 128},
+    "dropout 0.1": {"name": "dropout", "rate": 0.1},
+    "secagg": "secagg",
+    "dp-sgd z=0.1": Z[0],
+    "dp-sgd z=0.5": Z[1],
+    "dp-sgd z=1": Z[2],
+    "gaussian z=0.5": {"name": "gaussian", "clip": 1.0, "noise_multiplier": 0.5},
+    "central-dp z=0.5": {"name": "central-dp", "clip": 1.0, "noise_multiplier": 0.5},
+    "top 10 %, int8": [{"name": "topk", "fraction": 0.1}, {"name": "quantize", "dtype": "int8"}],
+}
+TINY = ["model.name=builtin:gpt2-tiny"]
+MINILM = [f"model.name={DATA / 'models' / 'all-MiniLM-L6-v2-fp16'}"]
+ROUND = ["federation.clients=4", "federation.rounds=1", "training.algorithm=fedsgd"]
+CLINIC = ["data.name=builtin:clinic"]
+
+
+def real(name: str) -> list[str]:
+    return [f"data.name={name}", f"data.path={DATA / 'datasets' / name}"]
+
+
+@functools.cache
+def some(name: str, rows: int = 2000) -> list[str]:
+    """Return overrides for evenly spread rows of a train split: fewer to tokenize in every cell."""
+    settings = DataSettings(name=name, path=str(DATA / "datasets" / name), evaluate=0)
+    train = load_corpus(settings, 1).train
+    path = Path(tempfile.mkdtemp()) / f"{name}.jsonl"
+    write_lines(path, train.select(range(0, len(train), len(train) // rows)))
+    return [f"data.name={path}"]
+
+
+LEAKAGE = {  # one round of FedSGD, attacked
+    "gpt2-tiny random, clinic": [*TINY, *ROUND, "training.batch_size=4"],
+    "gpt2-tiny random, sst2": [*TINY, *ROUND, "training.batch_size=4"],
+    "gpt2-tiny random, cola": [*TINY, *ROUND, "training.batch_size=4"],
+    "MiniLM trained, sst2": [*MINILM, *ROUND, "training.batch_size=2"],
+    "MiniLM trained, cola": [*MINILM, *ROUND, "training.batch_size=2"],
+}
+LEARN = ["training.algorithm=fedavg", "training.optimizer=adamw", "federation.clients=4"]
+UTILITY = {  # FedAvg, on held-out data
+    "gpt2-tiny random, clinic": [
+        *TINY, *CLINIC, *LEARN, "training.batch_size=0", "training.mini_batch_size=8",
+        "training.local_epochs=2", "training.learning_rate=1e-3", "federation.rounds=2",
+    ],
+    "MiniLM trained, sst2": [
+        *MINILM, *real("sst2"), *LEARN, "training.batch_size=128", "training.mini_batch_size=16",
+        "training.learning_rate=5e-4", "federation.rounds=3", "data.max_length=32",
+        'model.freeze=["embeddings", "layers.0", "layers.1", "layers.2", "layers.3"]',
+    ],
+}  # fmt: skip
+
+
+def overrides(kind: str, base: Sequence[str], defense: Any) -> list[str]:
+    """Return what a cell changes of the quick start."""
+    attack = '[{name="dager", max_searches=20}]' if kind == "leakage" else "[]"
+    held_out = 0 if kind == "leakage" else 128 if "data.name=builtin:clinic" in base else 512
+    more = [f"data.evaluate={held_out}", f"attack={attack}", "federation.clients_per_round=4"]
+    return ["data.max_length=24", *base, *more]
+
+
+def cells() -> Iterator[tuple[str, str, str, list[str]]]:
+    """Yield each cell's key, kind, defense and overrides; those that say most come first."""
+    plans = [
+        ("leakage", "gpt2-tiny random, sst2"), ("leakage", "gpt2-tiny random, cola"),
+        ("utility", "gpt2-tiny random, clinic"), ("leakage", "gpt2-tiny random, clinic"),
+        ("utility", "MiniLM trained, sst2"), ("leakage", "MiniLM trained, sst2"),
+        ("leakage", "MiniLM trained, cola"),
+    ]  # fmt: skip
+    for kind, place in plans:
+        base = (LEAKAGE if kind == "leakage" else UTILITY)[place]
+        for name, defense in DEFENSES.items():
+            yield f"{kind} | {place} | {name}", kind, name, overrides(kind, base, defense)
+        if kind == "leakage":  # few enough tokens in the sum, and its own small LM loss
+            more = overrides(kind, [*base, "training.batch_size=1"], "secagg")
+            yield f"{kind} | {place} | secagg, 1 sentence each", kind, "secagg", more
+            if "gpt2" in place:
+                more = overrides(kind, [*base, "model.task=causal-lm"], "int8")
+                yield f"{kind} | {place} | int8, causal-lm", kind, "int8", more
+
+
+def measure(key: str, defense: Any, words: Sequence[str]) -> dict[str, Any]:
+    """Run one cell; return what its summary says."""
+    if key.startswith("leakage"):
+        name = key.split(" | ")[1].rpartition(" ")[2]
+        words = [*words, *(CLINIC if name == "clinic" else some(name))]
+    tree = read_toml(QUICK_START)
+    for word in words:
+        apply(tree, word)
+    tree["defense"] = defense
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as work:
+        experiment = prepare(check(tree))
+        run = RunDirectory(Path(work) / "run")
+        run.create(experiment.config)
+        summary, _ = run_experiment(experiment, run, Display(quiet=True))
+    attacks = summary["attacks"]
+    return {
+        "leakage": summary["leakage"].get("dager"),
+        "verdict": summary["verdicts"].get("dager"),
+        "samples": sum(one["samples"] for one in attacks),
+        "ranks": [one["diagnostics"].get("rank_0") for one in attacks],
+        "attack_seconds": [one["seconds"] for one in attacks],
+        "utility": summary["utility"],
+        "wire": summary["wire"],
+        "guarantee": summary["guarantee"],
+        "notes": summary["notes"],
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def load() -> dict[str, Any]:
+    """Return the record so far."""
+    if RESULTS.exists():
+        return dict(json.loads(RESULTS.read_text(encoding="utf-8")))
+    return {
+        "claim": "what each defense leaves to DAGER, what it costs, what it guarantees",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",
+        "dtype": "float32",
+        "seed": 1,
+        "cells": {},
+    }
+
+
+def main() -> None:
+    """Measure what is missing, then draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", default=[], help="cells whose key has all these words")
+    parser.add_argument("--draw", action="store_true", help="draw what there is, measure nothing")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    record = load()
+    for key, _, name, words in [] if options.draw else cells():
+        if key in record["cells"] or not all(word in key for word in options.only):
+            continue
+        try:
+            found = measure(key, DEFENSES[name], words)
+        except BadInput as error:  # a defense that is not here yet is no result
+            print(key, "skipped:", error, flush=True)
+            continue
+        except FedsimError as error:
+            found = {"failed": f"{type(error).__name__}: {error}"}
+        record = load()
+        record["cells"][key] = found
+        write_json(RESULTS, record)
+        print(key, json.dumps(short(found)), flush=True)
+    draw(load(), PICTURE)
+
+
+def short(cell: dict[str, Any]) -> dict[str, Any]:
+    """Return the few figures of a cell that a log needs."""
+    if "failed" in cell:
+        return cell
+    leakage, utility = cell["leakage"] or {}, cell["utility"] or {}
+    return {
+        "exact": leakage.get("exact_match", {}).get("mean"),
+        "bag_f1": leakage.get("bag_f1", {}).get("mean"),
+        "verdict": (cell["verdict"] or {}).get("verdict"),
+        "after": utility.get("after"),
+        "bytes": cell["wire"].get("bytes_up"),
+        "seconds": cell["seconds"],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""The FedAvg audit and the defense test as one command each, on real sentences.
+
+Measures how long they take, what share of it is neither training nor attacking, and whether a sweep
+that was killed half-way (kill -9) and given again ends in the same table. Needs the real data
+beside the checkout. Each part can be run alone; what is in results/sweep.json stays.
+
+    python benchmarks/sweep.py [fedavg] [killed] [gpt2] [defenses]
+"""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parents[1] / "shared" / "data"
+RESULT = HERE / "results" / "sweep.json"
+FEDSIM = [sys.executable, "-P", "-m", "fedsim.lab.cli"]
+SST2 = ["data.name=sst2", f"data.path={DATA / 'datasets' / 'sst2'}"]
+ONE_ROUND = ["federation.rounds=1", "training.algorithm=fedavg", "training.batch_size=4"]
+TINY = [
+    *SST2, *ONE_ROUND, "data.max_length=24", "data.evaluate=872", "federation.clients=4",
+    "federation.clients_per_round=4",
+]  # fmt: skip
+FEDAVG = [
+    *TINY, "training.local_epochs=1,5,20", "training.learning_rate=1e-3,1e-2,1e-1,5e-1",
+    "training.mini_batch_size=1,4",
+]  # fmt: skip
+GPT2 = [
+    *SST2, *ONE_ROUND, "model.name=builtin:gpt2", f"model.tokenizer={DATA / 'tokenizers' / 'gpt2'}",
+    "data.max_length=24", "data.evaluate=8", "federation.clients=1",
+    "federation.clients_per_round=1", "federation.capture=false", "training.mini_batch_size=2",
+    "training.local_epochs=1,4", "training.learning_rate=1e-4,1e-2",
+]  # fmt: skip
+TIMES = ["seconds", "cell_seconds"]  # what may differ between two runs of the same
+
+
+def start(words: list[str], out: str, log: Path) -> "subprocess.Popen[bytes]":
+    """Start the command as a user would."""
+    command = [*FEDSIM, "sweep", *words, "--out", out]
+    with log.open("ab") as file:
+        return subprocess.Popen(command, stdout=file, stderr=file)
+
+
+def measure(words: list[str], out: str, log: Path) -> dict[str, Any]:
+    """Run one command to its end; return its time, its overhead and what each cell leaked."""
+    started = time.perf_counter()
+    code = start(words, out, log).wait()
+    seconds = time.perf_counter() - started
+    if code not in (0, 3, 4):  # 3: inconclusive, 4: a cell failed; both are results here
+        raise SystemExit(f"the command ended with {code}; see {log}")
+    sweep = json.loads(Path(out, "sweep.json").read_text())
+    working = sum(cell["working"] for cell in sweep["cells"])
+    inside = sum(cell["seconds"] for cell in sweep["cells"] if cell["status"] == "done")
+    return {
+        "command": "fedsim sweep " + " ".join(word.replace(str(DATA), "DATA") for word in words),
+        "cells": len(sweep["cells"]),
+        "seconds": round(seconds, 1),
+        "seconds_in_rounds": round(working, 1),
+        "overhead": round(1 - working / seconds, 4),
+        "overhead_within_cells": round(1 - working / inside, 4),
+        "table": by_cell(out, list(sweep["axes"])),
+    }
+
+
+def by_cell(out: str, keys: list[str]) -> list[dict[str, Any]]:
+    """Return the swept keys and the main figures of each cell."""
+    frame = pd.read_parquet(f"{out}/table.parquet")
+    rows = []
+    for _, cell in frame.groupby("cell", sort=False):
+        row = {key: cell[key].iloc[0] for key in keys}
+        if cell["error"].notna().any():
+            row["error"] = cell["error"].iloc[0]
+        else:
+            for metric in ("exact_match", "token_accuracy", "rouge1", "rouge2"):
+                row[metric] = round(float(cell[metric].mean()), 3)
+            row["utility_after"] = round(float(cell["utility_after"].iloc[0]), 4)
+            row["verdicts"] = cell.groupby("client")["verdict"].first().value_counts().to_dict()
+        rows.append(json.loads(json.dumps(row, default=lambda value: value.item())))
+    return rows
+
+
+def killed(words: list[str], whole: str, out: str, log: Path) -> dict[str, Any]:
+    """Kill the command half-way, give it again; compare its table with that of ``whole``."""
+    child, path, done, cells = start(words, out, log), Path(out, "sweep.json"), 0, 1
+    while done < cells / 2:
+        time.sleep(0.2)
+        if path.exists():
+            rows = json.loads(path.read_text())["cells"]
+            done, cells = sum(row["status"] == "done" for row in rows), len(rows)
+    time.sleep(1.0)  # into the next cell
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    start(words, out, log).wait()
+    first, again = (pd.read_parquet(f"{one}/table.parquet") for one in (whole, out))
+    same = first.drop(columns=TIMES).equals(again.drop(columns=TIMES))
+    return {"cells": cells, "done_when_killed": done, "rows": len(again), "same_table": same}
+
+
+def main() -> None:
+    """Measure the parts asked for, print and write them."""
+    if not DATA.is_dir():
+        raise SystemExit(f"nothing to measure: {DATA.name} is not beside the checkout")
+    record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    record |= {
+        "claim": "the FedAvg audit is one command, and can be killed",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",
+        "dtype": "float32",
+        "seed": 1,
+        "weights": "random",
+        "jobs": 1,
+    }
+    wanted = sys.argv[1:] or ["fedavg", "killed", "gpt2"]
+    with tempfile.TemporaryDirectory() as work:
+        log = Path(work, "log")
+        parts = {
+            "fedavg": lambda: measure(FEDAVG, f"{work}/fedavg", log),
+            "killed": lambda: killed(FEDAVG, f"{work}/fedavg", f"{work}/killed", log),
+            "gpt2": lambda: measure(GPT2, f"{work}/gpt2", log),
+        }
+        for name in wanted:
+            record[name] = parts[name]()
+            shown = {key: value for key, value in record[name].items() if key != "table"}
+            print(name, json.dumps(shown), flush=True)
+            RESULT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

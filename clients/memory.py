@@ -1,0 +1,75 @@
+"""What a client's defenses keep from round to round: on its own disk, where no attack reads."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from defenses.base import Memory
+from fedsim.errors import MalformedMessage
+from fedsim.files import write_tensors
+
+KEPT = 3  # rounds: the one that may be run again after a kill, and those before it
+
+
+@dataclass(frozen=True)
+class ClientMemory:
+    """One atomic file for each (client, round) a client took part in, the last few kept.
+
+    The client, not its process, has the memory: Ray's workers share clients, and a run that was
+    killed reads again what the client knew before the round that is run again.
+    """
+
+    root: Path
+
+    def before(self, client: int, round_: int, defenses: int) -> list[Memory]:
+        """Return what each defense of ``client`` kept in its last round before ``round_``."""
+        earlier = [path for path in self._paths(client) if _round(path) < round_]
+        return _read(earlier[-1], defenses) if earlier else [Memory()] * defenses
+
+    def note(self, client: int, round_: int, memories: Sequence[Memory]) -> None:
+        """Keep what each defense of ``client`` wants to find in its next round."""
+        if not any(one.tensors or one.values for one in memories):
+            return
+        tensors = {
+            f"{place}/{name}": tensor
+            for place, memory in enumerate(memories)
+            for name, tensor in memory.tensors.items()
+        }
+        values = json.dumps([dict(memory.values) for memory in memories])
+        path = self.root / f"client={client}" / f"round={round_}.safetensors"
+        write_tensors(path, tensors, {"values": values})
+        for old in self._paths(client):
+            if _round(old) > round_:  # of a run that was killed; that round is run again
+                old.unlink()
+        for old in self._paths(client)[:-KEPT]:
+            old.unlink()
+
+    def _paths(self, client: int) -> list[Path]:
+        return sorted((self.root / f"client={client}").glob("round=*.safetensors"), key=_round)
+
+
+def _round(path: Path) -> int:
+    return int(path.stem.removeprefix("round="))
+
+
+def _read(path: Path, defenses: int) -> list[Memory]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            values = json.loads(file.metadata()["values"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise MalformedMessage(f"{path} is not what a client kept: {error}") from error
+    if len(values) != defenses:
+        raise MalformedMessage(f"{path} is of {len(values)} defenses, not of {defenses}")
+    memories = []
+    for place, one in enumerate(values):
+        mine = {
+            name.removeprefix(f"{place}/"): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(f"{place}/")
+        }
+        memories.append(Memory(tensors=mine, values=one))
+    return memories

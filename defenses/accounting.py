@@ -1,0 +1,101 @@
+"""How much privacy a client has spent: Opacus' accountants over all its steps so far.
+
+Source: RDP: Mironov, Talwar, Zhang, arXiv:1908.10530; PRV: Gopi, Lee, Wutschitz, NeurIPS 2021,
+        arXiv:2106.02848; without sampling: Balle & Wang, ICML 2018, arXiv:1805.06530, theorem 8.
+"""
+
+import functools
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+from opacus.accountants import PRVAccountant, RDPAccountant
+from scipy.optimize import brentq
+from scipy.special import log_ndtr
+
+Entry = tuple[float, float, int]
+"""Noise multiplier z, sampling rate q, number of steps."""
+History = tuple[Entry, ...]
+
+ALPHAS = [1.0 + x / 100 for x in range(1, 10)] + [1.0 + x / 10 for x in range(1, 100)]
+ALPHAS += [float(x) for x in (*range(11, 64), *(2**k for k in range(6, 13)))]
+PRECISION = 0.002  # of PRV's epsilon, relative
+MOST = 1e6  # a noise multiplier above it is no training
+
+
+def add(history: Sequence[Entry], z: float, q: float, steps: int) -> list[Entry]:
+    """Return ``history`` with ``steps`` more steps."""
+    if history and tuple(history[-1][:2]) == (z, q):
+        return [*history[:-1], (z, q, history[-1][2] + steps)]
+    return [*history, (z, q, steps)]
+
+
+@functools.lru_cache(maxsize=1024)
+def rdp(history: History, delta: float) -> float:
+    """Return epsilon by Renyi differential privacy: an upper bound, a little loose."""
+    accountant = RDPAccountant()
+    accountant.history = list(history)
+    with warnings.catch_warnings():  # that the best order is the last one: the bound holds
+        warnings.simplefilter("ignore")
+        return float(accountant.get_epsilon(delta, alphas=ALPHAS))
+
+
+@functools.lru_cache(maxsize=1024)
+def prv(history: History, delta: float) -> float:
+    """Return epsilon by privacy random variables: tight from above, to ``PRECISION``.
+
+    Steps that take every example have a closed form; where they are mixed with sampled ones, the
+    bound is RDP's.
+    """
+    if all(q == 1.0 for _, q, _ in history):
+        return gaussian(math.sqrt(sum(steps / z**2 for z, _, steps in history)), delta)
+    bound = rdp(history, delta)
+    if any(q == 1.0 for _, q, _ in history):
+        return bound
+    accountant = PRVAccountant()
+    accountant.history = list(history)
+    with warnings.catch_warnings():  # of RDP inside it, as above
+        warnings.simplefilter("ignore")
+        return float(accountant.get_epsilon(delta, eps_error=PRECISION * bound))
+
+
+def gaussian(mu: float, delta: float) -> float:
+    """Return epsilon of a Gaussian mechanism whose outputs differ by ``mu`` standard deviations."""
+    if mu == 0.0:
+        return 0.0
+
+    def surplus(epsilon: float) -> float:
+        first = log_ndtr(-epsilon / mu + mu / 2)
+        second = epsilon + log_ndtr(-epsilon / mu - mu / 2)
+        gap = second - first
+        spent = first + math.log(-math.expm1(gap)) if gap < 0.0 else -math.inf
+        return float(max(spent, -1e300) - math.log(delta))
+
+    if surplus(0.0) <= 0.0:
+        return 0.0
+    high = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1.0
+    return float(brentq(surplus, 0.0, high, xtol=1e-9, rtol=1e-9))
+
+
+ACCOUNTANTS: dict[str, Callable[[History, float], float]] = {"prv": prv, "rdp": rdp}
+
+
+def noise_for(epsilon: float, delta: float, q: float, steps: int, accountant: str) -> float | None:
+    """Return the least z (to 0.5 %) with which ``steps`` steps spend ``epsilon``; None: none."""
+    spend = ACCOUNTANTS[accountant]
+
+    def fits(z: float) -> bool:
+        return spend(((z, q, steps),), delta) <= epsilon
+
+    high = 1.0
+    while rdp(((high, q, steps),), delta) > epsilon:  # cheap, and never less than the other one
+        high *= 2.0
+        if high > MOST:
+            return None
+    low = high / 2.0
+    while low > 1e-3 and fits(low):
+        low /= 2.0
+    while high / low > 1.005:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return high

@@ -1,0 +1,58 @@
+"""Send one bit an entry: its sign.
+
+Source:      Bernstein et al., "signSGD", ICML 2018, arXiv:1802.04434, algorithm 1; with the scale
+             of Karimireddy et al., "Error Feedback Fixes SignSGD", ICML 2019, arXiv:1901.09847,
+             algorithm 1: each tensor's mean magnitude, so that any server can average it.
+Guarantee:   none; this is compression, and any protection is incidental.
+Deviations:  no error feedback; an entry that is exactly zero has no sign, so a fair coin gives its
+             bit (a third value would take more than one bit, and show which embeddings were used).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from defenses.base import Defense
+from defenses.encoding import Encoding
+from fedsim.errors import DefenseFailed
+from fedsim.messages import Parameters
+
+SCALE_BITS = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign(Defense):
+    """Send each tensor as its signs times its mean magnitude."""
+
+    @override
+    def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:
+        return {name: signs(one, generator) for name, one in tensors.items()}
+
+    @override
+    def audit(self, clean: Parameters, sent: Parameters) -> dict[str, float]:
+        """Measure how many signs were chance; check that each tensor is its signs times its scale.
+
+        Raises:
+            DefenseFailed: one is not.
+        """
+        found = super().audit(clean, sent)
+        for name, one in sent.items():
+            scale, there = clean[name].double().abs().mean().to(one.dtype), clean[name] != 0
+            if not (one.abs() == scale).all() or (one[there] * clean[name][there] < 0).any():
+                raise DefenseFailed(f"{self!r} sends more of {name!r} than its signs")
+        chance = sum(int((one == 0).sum()) for one in clean.values())
+        return {**found, "chance": chance / sum(one.numel() for one in clean.values())}
+
+    @override
+    def encoded(self, sent: Parameters, before: Encoding) -> Encoding:
+        return before.rounded(1, SCALE_BITS * len(sent))
+
+
+def signs(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    """Return ``tensor``'s signs times its mean magnitude; zeros take either sign by chance."""
+    coins = torch.randint(2, tensor.shape, generator=generator).to(tensor.device)  # 0 or 1
+    positive = (tensor > 0) | ((tensor == 0) & (coins == 1))
+    scale = tensor.double().abs().mean().to(tensor.dtype)
+    return torch.where(positive, scale, -scale)

@@ -1,0 +1,36 @@
+"""``fedsim compare``: how runs differ from the first of them, with intervals."""
+
+import argparse
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from fedsim.lab.commands.base import FINE, new_command, quiet
+
+EXAMPLES = """examples:
+  fedsim compare runs/plain runs/defended           what the defense changed
+  fedsim compare runs/sweep/cells/* --json
+Runs that trained on the same texts are paired sample by sample, clustered by client update.
+exit codes: 0 fine, 2 bad input"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's ``commands``."""
+    compare = new_command(commands, "compare", _compare, "compare runs with the first", EXAMPLES)
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    quiet()
+    from fedsim.lab.compare import compare
+    from fedsim.lab.compareshow import print_comparison
+
+    found = compare(options.runs)
+    if options.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        with contextlib.suppress(BrokenPipeError, SystemExit):
+            print_comparison(found)
+    return FINE

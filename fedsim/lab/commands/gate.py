@@ -1,0 +1,53 @@
+"""``fedsim gate``: a run or a sweep against a policy, for a CI job."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from fedsim.lab.commands.base import FINE, INCONCLUSIVE, LEAK, new_command, quiet
+
+EXAMPLES = """examples:
+  fedsim gate runs/mine --policy policy.toml
+  fedsim gate runs/mine --policy policy.toml --junit gate.xml --markdown gate.md --json
+exit codes: 0 passed, 1 not what the policy allows, 2 bad policy or input, 3 inconclusive"""
+CODES = {"pass": FINE, "fail": LEAK, "inconclusive": INCONCLUSIVE}
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's ``commands``."""
+    gate = new_command(commands, "gate", _gate, "hold results against a policy", EXAMPLES)
+    gate.add_argument("directory", type=Path, metavar="DIR", help="a finished run, or a sweep")
+    gate.add_argument("--policy", type=Path, required=True, help="a TOML file with the thresholds")
+    gate.add_argument("--json", action="store_true", help="print JSON and nothing else")
+    gate.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    gate.add_argument("--markdown", type=Path, metavar="FILE", help="write a Markdown table")
+
+
+def _gate(options: argparse.Namespace) -> int:
+    quiet()
+    from fedsim.files import write_text
+    from fedsim.lab import gate
+    from fedsim.lab.results import read_cells
+
+    cells = read_cells(options.directory)
+    found = [cell.summary for cell in cells if cell.summary is not None]
+    policy = gate.read_policy(
+        options.policy,
+        attacks={name for summary in found for name in summary.verdicts},
+        utilities={name for one in found if one.utility for name in one.utility.figures()},
+    )
+    checks = [
+        check
+        for cell in cells
+        for check in gate.judge(policy, cell.name, cell.summary or str(cell.error))
+    ]
+    if options.junit:
+        write_text(options.junit, gate.as_junit(checks))
+    if options.markdown:
+        write_text(options.markdown, gate.as_markdown(checks))
+    if options.json:
+        print(json.dumps(gate.as_dict(checks), indent=2, ensure_ascii=False))
+    else:
+        print(gate.as_text(checks))
+    return CODES[gate.overall(checks)]

@@ -1,0 +1,112 @@
+"""``fedsim sweep``: a grid of experiments, resumable, in one table."""
+
+import argparse
+import contextlib
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedsim.errors import BadInput
+from fedsim.lab.commands.base import (
+    FAILED,
+    FINE,
+    INCONCLUSIVE,
+    listen,
+    new_command,
+    quiet,
+)
+
+if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
+    from fedsim.lab.grid import Plan
+    from fedsim.lab.sweepdir import SweepDirectory
+
+EXAMPLES = """examples:
+  fedsim sweep experiment.toml training.local_epochs=1,5,10 training.learning_rate=1e-4,1e-3
+  fedsim sweep experiment.toml defense=none,topk defense.fraction=0.1,0.01 seed=1,2,3 --jobs 2
+  fedsim sweep experiment.toml 'defense=none,{name="topk", fraction=0.1}' --out runs/defenses
+  fedsim sweep examples/recipes/dager-table2-small.toml     a paper's table, beside ours
+  fedsim sweep --out runs/defenses --resume         go on; so does the same command again
+A finished cell is never run again; one that failed is a row with its error, and is tried again by
+the next call. Cells that differ in their attacks only train once.
+exit codes: 0 fine, 2 bad input, 3 a verdict is inconclusive, 4 a cell failed"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's ``commands``."""
+    sweep = new_command(commands, "sweep", _sweep, "run a grid of experiments", EXAMPLES)
+    sweep.add_argument(
+        "words", nargs="*", metavar="[CONFIG] key=v1,v2 ...",
+        help="a TOML file (default: the built-in quick start), and the keys to sweep over",
+    )  # fmt: skip
+    sweep.add_argument("--out", type=Path, help="the sweep's directory (default: under runs/)")
+    sweep.add_argument("--jobs", type=int, default=1, help="cells at a time, on Ray (default: 1)")
+    sweep.add_argument("--resume", action="store_true", help="go on with the sweep in --out")
+    sweep.add_argument("--quick", action="store_true", help="skip the controls: no verdicts then")
+    sweep.add_argument("--json", action="store_true", help="print JSON and nothing else")
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from fedsim.lab.sweep import check_cells, run_cells
+    from fedsim.lab.sweepdir import Ledger, SweepDirectory
+    from fedsim.lab.sweepshow import SweepDisplay
+    from fedsim.lab.table import write_table
+
+    quiet()
+    plan = _plan(options)
+    directory = SweepDirectory(options.out) if options.out else SweepDirectory.default(plan)
+    directory.claim(plan)
+    display = SweepDisplay(quiet=options.json, total=len(plan.cells))
+    listen(display)
+    with display:
+        display.step("checking every cell")
+        check_cells(plan.cells, options.jobs)
+        with directory.locked():
+            ledger = Ledger(directory, plan)
+            display.done = ledger.count("done")
+            display.announce(
+                f"{plan.cells[0].config.name}: {len(plan.cells)} cells, {display.done} done "
+                f"before, results in {directory.root}"
+            )
+            try:
+                run_cells(plan.cells, directory, ledger, display, jobs=options.jobs)
+            except BaseException:
+                again = shlex.quote(str(directory.root))
+                display.announce(f"stopped; go on with: fedsim sweep --out {again} --resume")
+                raise
+            finally:
+                write_table(directory, ledger.as_dict())
+    return _show(options, directory, ledger.as_dict())
+
+
+def _plan(options: argparse.Namespace) -> "Plan":
+    from fedsim.lab.config import QUICK_START, read_toml
+    from fedsim.lab.grid import make_plan
+    from fedsim.lab.recipes import recipe_of
+    from fedsim.lab.sweepdir import SweepDirectory
+
+    if options.resume:
+        if options.out is None or options.words or options.quick:
+            raise BadInput("--resume goes on with the sweep in --out DIR, and takes nothing else")
+        return SweepDirectory(options.out).plan()
+    words = list(options.words)
+    path = Path(words.pop(0)) if words and "=" not in words[0] else QUICK_START
+    base, recipe = read_toml(path), recipe_of(path)
+    words = words if recipe is None else recipe.words(words)
+    return make_plan(base, words, quick=options.quick, recipe=recipe)
+
+
+def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: dict[str, Any]) -> int:
+    """Print how the sweep ended; return its exit code."""
+    from fedsim.lab.sweepshow import overview, print_sweep
+
+    found = overview(directory, sweep)
+    if options.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        with contextlib.suppress(BrokenPipeError, SystemExit):
+            print_sweep(found)
+    if any(cell["error"] for cell in found["cells"]):
+        return FAILED
+    verdicts = [one["verdict"] for cell in found["cells"] for one in cell["verdicts"].values()]
+    return INCONCLUSIVE if "inconclusive" in verdicts else FINE

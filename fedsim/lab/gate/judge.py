@@ -1,0 +1,122 @@
+"""Compare what was found with what is allowed: a figure that is not there is never a pass."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from fedsim.lab.gate.policy import Policy, Threshold
+from fedsim.lab.intervals import Interval
+from fedsim.lab.results import Summary
+
+Outcome = Literal["pass", "fail", "inconclusive"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing the policy asks, of one run: ``why`` is a whole sentence."""
+
+    cell: str  # "" for a run that is no cell of a sweep
+    key: str
+    outcome: Outcome
+    why: str
+    figure: Interval | None = None  # None: there is none
+
+
+def judge(policy: Policy, cell: str, found: Summary | str) -> list[Check]:
+    """Return every check of one run, in the policy's order, the verdicts last.
+
+    Args:
+        policy: what is allowed.
+        cell: the run's name in its sweep, or "".
+        found: its results, or why there are none.
+    """
+    if isinstance(found, str):
+        why = f"This run has no results: {found}."
+        return [Check(cell=cell, key="run", outcome="inconclusive", why=why)]
+    checks = [_compared(cell, one, found) for one in policy.thresholds]
+    return [*checks, *_verdicts(policy, cell, found)]
+
+
+def overall(checks: Sequence[Check]) -> Outcome:
+    """Return the gate's outcome: one failure fails it, and nothing less than all passes it."""
+    outcomes = {check.outcome for check in checks}
+    if "fail" in outcomes:
+        return "fail"
+    return "pass" if outcomes == {"pass"} else "inconclusive"
+
+
+def _compared(cell: str, threshold: Threshold, found: Summary) -> Check:
+    figure = _figure(threshold, found)
+    if isinstance(figure, str):
+        return Check(cell=cell, key=threshold.key, outcome="inconclusive", why=figure)
+    outcome, why = _against(threshold, figure)
+    word = found.verdicts.get(threshold.attack)
+    if outcome == "pass" and word is not None and word.verdict == "inconclusive":
+        # A broken attack reads nothing, and nothing is below every maximum.
+        outcome, why = "inconclusive", f"{why} But the attack's own verdict is inconclusive."
+    return Check(cell=cell, key=threshold.key, outcome=outcome, why=why, figure=figure)
+
+
+def _figure(threshold: Threshold, found: Summary) -> Interval | str:
+    """Return the figure that ``threshold`` is about, or the sentence that says why there is none.
+
+    A guarantee has no interval, nor has a utility measured once: both ends are the value.
+    """
+    metric = threshold.metric
+    if threshold.section == "leakage":
+        if threshold.attack not in found.leakage:
+            return f"The attack {threshold.attack} was not run."
+        if metric not in found.leakage[threshold.attack]:
+            return f"{threshold.attack} has no {metric} in this run."
+        figure = found.leakage[threshold.attack][metric]
+    elif threshold.section == "utility":
+        figures = found.utility.figures() if found.utility else {}
+        if metric not in figures:
+            there = f"; there is {', '.join(sorted(figures))}" if figures else ""
+            return f"No {metric} was measured in this run{there}."
+        figure = Interval(figures[metric], figures[metric], figures[metric])
+    else:
+        value = (found.guarantee or {}).get(metric)
+        if not isinstance(value, int | float):
+            return f"This run has no guarantee, so no {metric}."
+        figure = Interval(float(value), float(value), float(value))
+    if any(math.isnan(one) for one in (figure.mean, figure.low, figure.high)):
+        return f"{metric} is not a number in this run."
+    return figure
+
+
+def _against(threshold: Threshold, figure: Interval) -> tuple[Outcome, str]:
+    single = figure.low == figure.high
+    it, most, least = threshold.metric, threshold.max, threshold.min
+    if most is not None and figure.high > most:
+        end = "it" if single else f"the upper end {figure.high:.4g}"
+        return "fail", f"{it} is {_show(figure)}: {end} is above the {most:g} allowed."
+    if least is not None and figure.low < least:
+        end = "it" if single else f"the lower end {figure.low:.4g}"
+        return "fail", f"{it} is {_show(figure)}: {end} is below the {least:g} wanted."
+    limits = [f"at most {most:g}"] if most is not None else []
+    limits += [f"at least {least:g}"] if least is not None else []
+    return "pass", f"{it} is {_show(figure)}, {' and '.join(limits)} as wanted."
+
+
+def _show(figure: Interval) -> str:
+    if figure.low == figure.high:
+        return f"{figure.mean:.4g}"
+    return f"{figure.mean:.4g} ({figure.low:.4g} to {figure.high:.4g})"
+
+
+def _verdicts(policy: Policy, cell: str, found: Summary) -> Iterator[Check]:
+    """Yield a check for each attack's verdict: inconclusive never passes, asked for or not."""
+    if policy.allow is not None and not found.verdicts:
+        why = "No attack was run, so there is no verdict."
+        yield Check(cell=cell, key="verdict", outcome="inconclusive", why=why)
+    for attack, word in found.verdicts.items():
+        if word.verdict == "inconclusive":
+            outcome: Outcome = "inconclusive"
+        elif policy.allow is None:
+            continue
+        else:
+            outcome = "pass" if word.verdict in policy.allow else "fail"
+        why = f"The verdict is {word.verdict}. {word.reason}".strip()
+        yield Check(cell=cell, key=f"verdict.{attack}", outcome=outcome, why=why)

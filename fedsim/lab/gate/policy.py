@@ -1,0 +1,149 @@
+"""A gate's policy: TOML, checked whole, so that a slip of the pen never weakens it.
+
+[leakage.<attack>] <metric> = { max = 0.05 }   [utility] <metric> = { min = 0.8 }
+[guarantee] epsilon = { max = 8 }              [verdict] allow = ["no-leak"]
+"""
+
+import math
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from attacks import attack_table
+from fedsim.errors import BadInput, unknown
+from fedsim.lab.config import read_toml
+from fedsim.lab.utility import METRICS
+from fedsim.lab.verdict import Verdict
+
+SECTIONS = ("leakage", "utility", "guarantee", "verdict")
+FRACTIONS = (
+    "exact_match", "exact_match_but_last", "token_accuracy", "token_accuracy_but_last", "bag_f1",
+)  # fmt: skip
+ROUGES = ("rouge1", "rouge2", "rougeL", "rouge1_paper", "rouge2_paper", "rougeL_paper")
+UTILITIES = {*METRICS.values(), "f1", "mcc"}
+GUARANTEES = ("delta", "epsilon")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """What one figure may be; ``key`` is its place in the policy, e.g. leakage.dager.bag_f1."""
+
+    key: str
+    section: str  # leakage | utility | guarantee
+    attack: str  # "" outside leakage
+    metric: str
+    max: float | None = None
+    min: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Thresholds, and the verdicts that are allowed (None: not asked)."""
+
+    thresholds: tuple[Threshold, ...]
+    allow: tuple[Verdict, ...] | None
+
+
+def read_policy(path: Path, attacks: Collection[str], utilities: Collection[str]) -> Policy:
+    """Return the policy in ``path``.
+
+    Args:
+        path: a TOML file.
+        attacks: the attacks that were run, by the names that their scores have.
+        utilities: the utility metrics that were measured.
+
+    Raises:
+        BadInput: an unknown key, a value that is no threshold, or nothing to check; one line.
+    """
+    tree = read_toml(path)
+    for section, table in tree.items():
+        if section not in SECTIONS:
+            raise BadInput(f"policy: {unknown('key', section, SECTIONS)}")
+        _table(section, table)
+    thresholds = [
+        *_leakage(tree.get("leakage", {}), attacks),
+        *_flat("utility", tree.get("utility", {}), {*UTILITIES, *utilities}),
+        *_flat("guarantee", tree.get("guarantee", {}), GUARANTEES),
+    ]
+    allow = _allow(tree["verdict"]) if "verdict" in tree else None
+    if not thresholds and allow is None:
+        raise BadInput(f"policy: {str(path)!r} checks nothing; wanted one of {', '.join(SECTIONS)}")
+    return Policy(thresholds=tuple(thresholds), allow=allow)
+
+
+def _table(key: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict) or not value:
+        raise BadInput(f"policy: {key}: wanted a table with at least one key, got {value!r}")
+    return value
+
+
+def _leakage(tables: Mapping[str, Any], attacks: Collection[str]) -> list[Threshold]:
+    found = []
+    for attack, table in tables.items():
+        if attack not in attacks:
+            known = {*attack_table(), *attacks}
+            if re.sub(r"-\d+$", "", attack) not in known:  # dager-2: the second of that name
+                raise BadInput(f"policy: {unknown('key', f'leakage.{attack}', _under(known))}")
+        for metric, value in _table(f"leakage.{attack}", table).items():
+            key = f"leakage.{attack}.{metric}"
+            if metric not in (*FRACTIONS, *ROUGES):
+                beside = [f"leakage.{attack}.{one}" for one in (*FRACTIONS, *ROUGES)]
+                raise BadInput(f"policy: {unknown('key', key, beside)}")
+            top = 1.0 if metric in FRACTIONS else 100.0
+            found.append(_threshold(key, "leakage", attack, metric, value, top))
+    return found
+
+
+def _under(names: Collection[str]) -> list[str]:
+    return [f"leakage.{name}" for name in names]
+
+
+def _flat(section: str, table: Mapping[str, Any], known: Collection[str]) -> list[Threshold]:
+    found = []
+    for metric, value in table.items():
+        key = f"{section}.{metric}"
+        if metric not in known:
+            raise BadInput(f"policy: {unknown('key', key, [f'{section}.{one}' for one in known])}")
+        top = 1.0 if metric in ("accuracy", "delta", "f1", "mcc") else math.inf
+        found.append(_threshold(key, section, "", metric, value, top))
+    return found
+
+
+def _threshold(
+    key: str, section: str, attack: str, metric: str, value: object, top: float
+) -> Threshold:
+    bounds = _table(key, value)
+    for name, number in bounds.items():
+        if name not in ("max", "min"):
+            both = [f"{key}.max", f"{key}.min"]
+            raise BadInput(f"policy: {unknown('key', f'{key}.{name}', both)}")
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise BadInput(f"policy: {key}.{name}: wanted a number, got {number!r}")
+        bottom = -1.0 if metric == "mcc" else 0.0
+        if not (math.isfinite(number) and bottom <= number <= top):
+            span = f"from {bottom:g} to {top:g}" if top < math.inf else f"of at least {bottom:g}"
+            raise BadInput(f"policy: {key}.{name}: wanted a finite number {span}, got {number!r}")
+    return Threshold(
+        key=key,
+        section=section,
+        attack=attack,
+        metric=metric,
+        max=bounds.get("max"),
+        min=bounds.get("min"),
+    )
+
+
+def _allow(table: Mapping[str, Any]) -> tuple[Verdict, ...]:
+    for name in table:
+        if name != "allow":
+            raise BadInput(f"policy: {unknown('key', f'verdict.{name}', ['verdict.allow'])}")
+    allowed = table["allow"]
+    known = isinstance(allowed, list) and all(one in ("leak", "no-leak") for one in allowed)
+    if not known or not allowed:
+        raise BadInput(
+            "policy: verdict.allow: wanted a list of 'no-leak', 'leak' "
+            f"('inconclusive' never passes), got {allowed!r}"
+        )
+    return cast("tuple[Verdict, ...]", tuple(allowed))

@@ -1,0 +1,33 @@
+"""The report: what a run or a sweep showed, in one file for a reader who was not there."""
+
+from pathlib import Path
+
+from fedsim.errors import BadInput, MalformedMessage
+from fedsim.lab.report.render import write_page
+from fedsim.lab.report.run_page import run_page
+from fedsim.lab.report.sweep_page import sweep_page
+from fedsim.lab.results import is_sweep
+from fedsim.lab.rundir import RunDirectory
+
+__all__ = ["write_report"]
+
+
+def write_report(directory: Path, *, redact: bool) -> Path:
+    """Write ``report.html`` and the folder ``report`` into a run or a sweep; return the file.
+
+    Args:
+        directory: of a finished run, or of a sweep.
+        redact: leave out every text of a client and every reconstruction.
+
+    Raises:
+        BadInput: there is no finished run.
+        MalformedMessage: a file in it is broken.
+    """
+    try:
+        if is_sweep(directory):
+            page = sweep_page(directory, redact=redact)
+        else:
+            page = run_page(RunDirectory(directory), redact=redact)
+    except MalformedMessage as error:
+        raise BadInput(str(error)) from error
+    return write_page(page, directory)

@@ -1,0 +1,195 @@
+"""The parts that a run's page and a sweep's have in common: texts, personal data, controls."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from fedsim.errors import FedsimError, MalformedMessage
+from fedsim.files import read_lines
+from fedsim.lab.cells import SAMPLES
+from fedsim.lab.marks import marked
+from fedsim.lab.report.page import Sample, Section, Table
+from fedsim.lab.report.private import Recall, Update, recalls
+from fedsim.lab.report.words import CONTROLS, PRIVATE
+from fedsim.lab.results import Entry
+from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.samples import adapter_of, sample_rows
+from fedsim.lab.verdict import VERDICT_METRIC
+
+SHOWN = 1000  # samples with their texts on the page
+CHARACTERS = 1_200_000  # of all texts together: the page must open on a telephone
+TEXTS = ("truth", "guess", "truth_tokens", "guess_tokens")
+
+Row = Mapping[str, Any]
+
+
+def read_samples(run: RunDirectory) -> list[Row]:
+    """Return a run's samples; one clear line when its files do not belong together."""
+    kept = run.root / SAMPLES
+    try:
+        return list(read_lines(kept)) if kept.exists() else list(sample_rows(run))
+    except FedsimError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedMessage(
+            f"{run.root}: its files do not fit together ({type(error).__name__}: {error}); "
+            "run it again"
+        ) from error
+
+
+def worst_first(rows: Sequence[Row]) -> list[Row]:
+    """Return the samples by what was read of them: whole ones first, long ones before short."""
+
+    def badness(row: Row) -> tuple[float, ...]:
+        return (-row["exact_match"], -row[VERDICT_METRIC], -len(row["truth_tokens"]))
+
+    return sorted(rows, key=badness)
+
+
+def texts(rows: Sequence[Row], run: RunDirectory, *, redact: bool) -> list[Sample]:
+    """Return the first of ``rows`` for the page, as many as it can hold."""
+    tokenizer = None if redact else adapter_of(run).tokenizer
+    room, samples = CHARACTERS, []
+    for row in rows[:SHOWN]:
+        room -= len(row["truth"]) + len(row["guess"])
+        if room < 0:
+            break
+        ours, theirs = (
+            ([], [])
+            if redact
+            else marked(tokenizer, tuple(row["truth_tokens"]), tuple(row["guess_tokens"]))
+        )
+        samples.append(
+            Sample(
+                place=f"{row['attack']}, round {row['round']}, client {row['client']}",
+                exact=row["exact_match"] == 1.0,
+                overlap=row[VERDICT_METRIC],
+                accuracy=row["token_accuracy"],
+                chance=row.get(f"control_no_gradient_{VERDICT_METRIC}"),
+                truth=ours,
+                guess=theirs,
+            )
+        )
+    return samples
+
+
+def texts_section(
+    samples: Sequence[Sample], rows: Sequence[Row], *, redact: bool, once: bool = False
+) -> Section:
+    """Return the section of the texts; ``rows`` are all that there are, the worst first.
+
+    Args:
+        samples: those to show.
+        rows: all.
+        redact: whether the texts were left out.
+        once: each text is shown only where most of it was read.
+    """
+    notes = [
+        "The texts were left out of this report; the figures are those of the whole of it."
+        if redact
+        else "Marked: tokens that both texts have, in the same order. Struck out: tokens that the "
+        "attack made up or misplaced."
+    ]
+    left = len(rows) - len(samples)
+    if left:
+        which = "readings of these or other texts" if once else "samples, less read than these,"
+        notes.append(f"{left:,} more {which} are in report/samples.csv.")
+    return Section(
+        anchor="texts",
+        title="What the server read, the worst first",
+        words=notes if samples else ["There is nothing to compare."],
+        samples=samples,
+    )
+
+
+def samples_file(rows: Sequence[Row], *, redact: bool) -> Table:
+    """Return all samples as a table for a csv file."""
+    columns = [key for key in (rows[0] if rows else ()) if not redact or key not in TEXTS]
+    if redact:  # an attack's own words might quote what it read
+        columns = [key for key in columns if key != "error"]
+    values = [[_plain(row[key]) for key in columns] for row in rows]
+    return Table(name="samples", caption="", columns=columns, rows=values)
+
+
+def _plain(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def private(attack: str, rows: Sequence[Row], guessed: Sequence[Row]) -> Table:
+    """Return the recall of personal data by kind.
+
+    Args:
+        attack: whose.
+        rows: its samples.
+        guessed: lines of reconstructions.jsonl: with the guesses that match no sample.
+    """
+    truths: dict[tuple[Any, Any], list[str]] = {}
+    for row in rows:
+        if row["attack"] == attack:
+            truths.setdefault((row["round"], row["client"]), []).append(row["truth"])
+    emitted = {
+        (row["round"], row["client"]): row["texts"]
+        for row in guessed
+        if row["attack"] == attack and row["role"] == "attack"
+    }
+    updates = [
+        Update(client=place[1], truths=some, guesses=emitted.get(place, []))
+        for place, some in truths.items()
+    ]
+    return Table(
+        name=f"personal-data-{attack}",
+        caption=f"{attack}: personal data in the clients' texts",
+        columns=["kind", "in the texts", "read", "share read", "by chance", "put out", "invented"],
+        rows=[_recall_row(one) for one in recalls(updates)],
+    )
+
+
+def _recall_row(one: Recall) -> list[Any]:
+    return [
+        one.kind,
+        one.there,
+        one.read,
+        one.read / one.there if one.there else None,
+        one.chance / one.there if one.there and one.chance is not None else None,
+        one.emitted,
+        one.invented / one.emitted if one.emitted else None,
+    ]
+
+
+def private_section(tables: Sequence[Table]) -> Section:
+    """Return the section on personal data."""
+    return Section(anchor="personal", title="Personal data", words=[PRIVATE], tables=tables)
+
+
+def controls(attack: str, entries: Sequence[Entry]) -> Table:
+    """Return each metric of ``attack`` beside its controls, means over the samples."""
+    scored = [one for one in entries if one.attack == attack and one.samples]
+    names = list(dict.fromkeys(name for one in scored for name in one.controls))
+    metrics = [name for name in (scored[0].metrics if scored else ()) if name != "precision"]
+    rows = [
+        [metric, _mean(metric, [(one.samples, one.metrics) for one in scored])]
+        + [
+            _mean(metric, [(o.samples, o.controls[name]) for o in scored if name in o.controls])
+            for name in names
+        ]
+        for metric in metrics
+    ]
+    return Table(
+        name=f"controls-{attack}",
+        caption=f"{attack}: scores beside its controls",
+        columns=["metric", attack, *(name.replace("_", " ") for name in names)],
+        rows=rows,
+    )
+
+
+def controls_section(tables: Sequence[Table]) -> Section:
+    """Return the section on controls."""
+    return Section(anchor="controls", title="Controls", words=[CONTROLS], tables=tables)
+
+
+def _mean(metric: str, values: Sequence[tuple[int, Mapping[str, float]]]) -> float | None:
+    """Return the mean over samples; a control of no_gradient has every metric but the last ones."""
+    known = [(count, one[metric]) for count, one in values if metric in one]
+    if not known:
+        return None
+    return fmean([value for _, value in known], weights=[count for count, _ in known])

@@ -1,0 +1,152 @@
+"""Personal data by rules: how much of it an attack recovered, and how much it made up.
+
+The rules are plain patterns. Names are two or three capitalised words in a row that are no month,
+weekday, street or usual beginning of a sentence, or one after a title; so lower-cased text, single
+names and scripts without capitals have none, and places or firms may be taken for names. Dates
+need a day and a month. Telephone numbers have 7 to 15 digits.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+_MONTHS = (
+    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|"
+    "sep(?:t(?:ember)?)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?"
+)
+_MAIL = re.compile(r"[\w.+-]+ ?@ ?[\w-]+(?: ?\. ?[\w-]+)+")  # BERT's decoder puts spaces in
+_DATE = re.compile(
+    rf"\b(?:\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}[./]\d{{1,2}}[./]\d{{2,4}}"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)? (?:of )?(?:{_MONTHS})\b\.?(?:,? \d{{4}})?"
+    rf"|(?:{_MONTHS})\.? \d{{1,2}}(?:st|nd|rd|th)?\b(?:,? \d{{4}})?)",
+    re.IGNORECASE,
+)
+_PHONE = re.compile(r"(?<![\w.@-])\+?\(?\d[\d ()./-]{5,22}\d(?![\w@])")
+_WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+_TITLES = frozenset("dr mr mrs ms miss prof".split())
+_PLACES = frozenset(
+    "street road lane avenue close terrace row view court drive crescent square hospital clinic "
+    "university college company bank inc ltd gmbh".split()
+)
+_NO_NAMES = frozenset(
+    "monday tuesday wednesday thursday friday saturday sunday january february march april may "
+    "june july august september october november december i a an and are as at be by can could "
+    "do does for from has have he her here his how if in is it its my no nobody not "
+    "of on or our please she since so suddenly thank thanks that the "
+    "their there they this to was we what when where who why will with within would yes you "
+    "your dear hello hi".split()
+)
+
+
+def mails(text: str) -> list[str]:
+    """Return the e-mail addresses in ``text``."""
+    return [one.group().replace(" ", "").lower() for one in _MAIL.finditer(text)]
+
+
+def dates(text: str) -> list[str]:
+    """Return the dates in ``text`` that have at least a day and a month."""
+    return [" ".join(one.group().lower().split()) for one in _DATE.finditer(text)]
+
+
+def phones(text: str) -> list[str]:
+    """Return the telephone numbers in ``text``, digits only."""
+    found = []
+    for one in _PHONE.finditer(_DATE.sub(" ", text)):
+        digits = re.sub(r"\D", "", one.group())
+        if 7 <= len(digits) <= 15:
+            found.append(digits)
+    return found
+
+
+def names(text: str) -> list[str]:
+    """Return what looks like people's names in ``text``, in lower case."""
+    words = [one for one in _WORD.finditer(text) if one.group().lower() not in _TITLES]
+    titled = {one.end() for one in _WORD.finditer(text) if one.group().lower() in _TITLES}
+    groups: list[list[re.Match[str]]] = []
+    for before, word in pairwise([None, *words]):
+        assert word is not None
+        if not _capitalised(word.group()):
+            continue
+        beside = before is not None and text[before.end() : word.start()] == " "
+        if beside and groups and groups[-1][-1] is before:
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    found = []
+    for group in groups:
+        after = text[: group[0].start()].rstrip(" .")
+        wanted = 1 if len(after) in titled else 2
+        lowered = [one.group().lower() for one in group]
+        if wanted <= len(group) <= 3 and not _PLACES & set(lowered):
+            found.append(" ".join(lowered))
+    return found
+
+
+def _capitalised(word: str) -> bool:
+    return word[0].isupper() and not word.isupper() and word.lower() not in _NO_NAMES
+
+
+KINDS: Mapping[str, Callable[[str], list[str]]] = {
+    "names": names,
+    "dates": dates,
+    "phone numbers": phones,
+    "e-mail addresses": mails,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """What was in one client's update and what an attack says was in it."""
+
+    client: object
+    truths: Sequence[str]
+    guesses: Sequence[str]  # all that were emitted, with those that match no truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recall:
+    """One kind of personal data, over all updates one attack was run on.
+
+    Attributes:
+        there: how many the clients' texts hold.
+        read: how many of these the guesses about the same update hold as well.
+        emitted: how many the guesses hold in all.
+        invented: how many of those are nowhere in that update's texts.
+        chance: how many of ``there`` are in what was guessed about another client's update.
+    """
+
+    kind: str
+    there: int
+    read: int
+    emitted: int
+    invented: int
+    chance: int | None  # None: no other client was attacked
+
+
+def recalls(updates: Sequence[Update]) -> list[Recall]:
+    """Return one row a kind; exact strings after the rules' own normalisation."""
+    return [_recall(kind, find, updates) for kind, find in KINDS.items()]
+
+
+def _recall(kind: str, find: Callable[[str], list[str]], updates: Sequence[Update]) -> Recall:
+    truths = [Counter(e for text in one.truths for e in find(text)) for one in updates]
+    guesses = [Counter(e for text in one.guesses for e in find(text)) for one in updates]
+    others = [_other(place, updates) for place in range(len(updates))]
+    compared = [(t, guesses[o]) for t, o in zip(truths, others, strict=True) if o is not None]
+    pairs = list(zip(truths, guesses, strict=True))
+    return Recall(
+        kind=kind,
+        there=sum(t.total() for t in truths),
+        read=sum((t & g).total() for t, g in pairs),
+        emitted=sum(g.total() for g in guesses),
+        invented=sum(n for t, g in pairs for e, n in g.items() if e not in t),
+        chance=sum((t & g).total() for t, g in compared) if compared else None,
+    )
+
+
+def _other(place: int, updates: Sequence[Update]) -> int | None:
+    """Return the place of the next update that is another client's, round the corner."""
+    order = [*range(place + 1, len(updates)), *range(place)]
+    return next((k for k in order if updates[k].client != updates[place].client), None)

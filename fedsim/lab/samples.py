@@ -1,0 +1,103 @@
+"""A run sample by sample: what a client had, what was read of it, how well, beside the controls."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedsim.errors import BadInput
+from fedsim.files import read_json
+from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.scoring import Scored, Scorer
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.vault.reader import VaultReader
+
+
+def sample_rows(run: RunDirectory) -> list[dict[str, Any]]:
+    """Return one row for each (attack, round, client, sample) of a finished run.
+
+    Keys: ``attack``, ``round``, ``client``, ``sample`` (its place in the client's batch);
+    ``truth``, ``guess`` (texts) and ``truth_tokens``, ``guess_tokens``, special tokens dropped,
+    paired one to one, empty where nothing was paired; every metric of summary.json but
+    ``precision``, as it defines them; ``control_<control>_<metric>``, ``verdict``, ``reason``,
+    ``knowledge``, ``settings``, ``seconds`` and ``error`` of the update the sample was in. An
+    update whose truth is not known has no rows.
+
+    Raises:
+        BadInput: there is no finished run.
+    """
+    return rows_of(read_summary(run), rescored(run))
+
+
+def read_summary(run: RunDirectory) -> dict[str, Any]:
+    """Return a finished run's summary.json.
+
+    Raises:
+        BadInput: there is no run, or it is not finished.
+    """
+    if not (run.root / "config.toml").exists():
+        raise BadInput(f"{str(run.root)!r} holds no run (no config.toml)")
+    path = run.root / "summary.json"
+    if not path.exists():
+        raise BadInput(
+            f"{str(run.root)!r} holds a run that is not finished (no summary.json); go on with "
+            f"it: fedsim run --out {run.root} --resume"
+        )
+    summary: dict[str, Any] = read_json(path)
+    return summary
+
+
+def rescored(run: RunDirectory) -> list[Scored]:
+    """Return what was read, paired with the truth again; the controls are in summary.json."""
+    scorer = Scorer(
+        adapter=adapter_of(run),
+        vault=VaultReader(run.vault),
+        pool=(),
+        controls=False,
+        seed=run.config().seed,
+    )
+    return scorer.score(run.rows("reconstructions.jsonl"))
+
+
+def adapter_of(run: RunDirectory) -> ModelAdapter:
+    """Return an adapter that decodes a run's tokens; its weights are random, none are needed."""
+    model = run.config().model
+    return _adapter(
+        ModelSpec(name=model.name, tokenizer=model.tokenizer, task=model.task, weights="random")
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _adapter(spec: ModelSpec) -> ModelAdapter:
+    return load_adapter(spec)
+
+
+def rows_of(summary: Mapping[str, Any], scores: Sequence[Scored]) -> list[dict[str, Any]]:
+    """Return the rows of :func:`sample_rows`, from a summary and its scores, in its order."""
+    return [
+        {
+            "attack": entry["attack"],
+            "round": entry["round"],
+            "client": entry["client"],
+            "sample": place,
+            "truth": pair.truth_text,
+            "guess": pair.guess_text,
+            "truth_tokens": list(pair.truth),
+            "guess_tokens": list(pair.guess),
+            **metrics,
+            **_controls(entry),
+            **{key: entry[key] for key in _OF_THE_UPDATE},
+        }
+        for entry, one in zip(summary["attacks"], scores, strict=True)
+        for place, (pair, metrics) in enumerate(zip(one.pairs, one.samples, strict=True))
+    ]
+
+
+_OF_THE_UPDATE = ("verdict", "reason", "knowledge", "settings", "seconds", "error")
+
+
+def _controls(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        f"control_{control}_{metric}": value
+        for control, values in entry["controls"].items()
+        for metric, value in values.items()
+    }

@@ -1,0 +1,84 @@
+"""A sweep as one table: a row for each (cell, attack, round, client, sample)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fedsim.errors import BadInput
+from fedsim.files import read_json, read_lines, write_atomically
+from fedsim.lab.cells import SAMPLES
+from fedsim.lab.grid import label
+from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.sweepdir import SweepDirectory
+
+TEXT = ("settings", "knowledge")  # tables, as JSON
+
+
+def write_table(directory: SweepDirectory, sweep: Mapping[str, Any]) -> pd.DataFrame:
+    """Write ``table.parquet`` from what the cells that have ended left behind; return it.
+
+    Columns: ``cell``; the swept keys, ``seed`` among them; ``error`` of a cell that failed, which
+    has this one row; ``utility_metric``, ``utility_before``, ``utility_after`` of the cell and
+    ``utility`` after the row's round; ``epsilon``, ``delta``; ``bytes``: what that client sent in
+    that round, as tensors; ``cell_seconds``; then those of ``fedsim.lab.samples.sample_rows``,
+    where ``error`` is ``attack_error``, and ``knowledge``, ``settings`` are JSON.
+    """
+    rows: list[dict[str, Any]] = []
+    for cell in sweep["cells"]:
+        rows += _cell_rows(directory.cell(cell["name"]), cell, list(sweep["axes"]))
+    frame = pd.DataFrame(rows)
+    for key in sweep["axes"]:
+        frame[key] = _column([row.get(key) for row in rows])
+    write_atomically(directory.table, partial(frame.to_parquet, index=False))
+    return frame
+
+
+def read_table(directory: SweepDirectory) -> pd.DataFrame:
+    """Return the table of a sweep.
+
+    Raises:
+        BadInput: there is none yet.
+    """
+    if not directory.table.exists():
+        raise BadInput(f"{str(directory.root)!r} has no table yet; run the sweep first")
+    return pd.read_parquet(directory.table)
+
+
+def _cell_rows(root: Path, cell: Mapping[str, Any], keys: Sequence[str]) -> list[dict[str, Any]]:
+    if cell["status"] not in ("done", "failed"):
+        return []
+    head: dict[str, Any] = {"cell": cell["name"], "seed": cell["config"]["seed"]}
+    head |= {key: cell["settings"][key] for key in keys}
+    head |= {"error": cell["error"], "cell_seconds": cell["seconds"]}
+    if cell["status"] == "failed":
+        return [head]
+    summary = read_json(root / "summary.json")
+    utility = summary["utility"] or {}
+    guarantee = summary.get("guarantee") or {}
+    head |= {f"utility_{one}": utility.get(one) for one in ("metric", "before", "after")}
+    head |= {one: guarantee.get(one) for one in ("epsilon", "delta")}
+    per_round = dict(enumerate(utility.get("per_round", []), start=1))
+    sent: dict[tuple[int, int], int | None] = {}
+    rows = []
+    for row in read_lines(root / SAMPLES):
+        at = row["round"], row["client"]
+        if at not in sent:
+            sent[at] = RunDirectory(root).bytes_sent(*at)
+        row["attack_error"] = row.pop("error")
+        row |= {one: json.dumps(row[one], sort_keys=True) for one in TEXT}
+        rows.append({**head, "utility": per_round.get(at[0]), "bytes": sent[at], **row})
+    return rows or [head]
+
+
+def _column(values: Sequence[Any]) -> list[Any]:
+    """Return values of one kind: as they are where they agree, all numbers as float, or labels."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float} and len(kinds) == 2:
+        return [None if value is None else float(value) for value in values]
+    if len(kinds) <= 1 and not kinds & {dict, list}:
+        return list(values)
+    return [None if value is None else label(value) for value in values]

@@ -1,0 +1,88 @@
+"""Secure aggregation as its ideal functionality: the server gets the sum and nothing else.
+
+Source:     Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning",
+            CCS 2017, figure 1: what the protocol is to compute, whoever computes it; Flower's
+            SecAgg+ (Bell et al., CCS 2020, arXiv:2006.02481) is one that does.
+Deviations: a sum of floats instead of integers modulo 2^32; SecAgg+'s rounding is not simulated.
+
+It stands for the cryptography, so it lies beneath the tap: what the server's side sees of a round
+is one reply, the weighted mean of all clients' updates, with the number of examples in all.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from flwr.app import Message
+from torch import Tensor
+from typing_extensions import override
+
+from fedsim.errors import ClientFailure
+from fedsim.messages import Parameters, Update
+from fedsim.wire import read_own_update, sum_content
+from server.grids import GridProxy
+from server.tap import last_line
+
+LINEAR = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi")
+"""The strategies that need no more than a mean."""
+FEWEST = 3  # clients: of two, either one knows the other's update by the sum
+
+
+class SecureSum(GridProxy):
+    """Answers a round's training messages with one reply: the sum over the clients that answered.
+
+    The reply is to the first of them. A client that failed is known to have failed.
+    """
+
+    @property
+    def partition(self) -> dict[int, int]:
+        """Which client each node is, where the grid inside knows."""
+        known: dict[int, int] = getattr(self.inner, "partition", {})
+        return known
+
+    @override
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        messages = list(messages)
+        replies = list(self.inner.send_and_receive(messages, timeout=timeout))
+        if not messages or not messages[0].metadata.message_type.startswith("train"):
+            return replies
+        place = {one.metadata.message_id: row for row, one in enumerate(messages)}
+        answered = [one for one in replies if not one.has_error()]
+        answered.sort(key=lambda one: place[one.metadata.reply_to_message_id])
+        failed = [one for one in replies if one.has_error()]
+        if len(answered) < FEWEST:
+            reasons = [
+                f"; {last_line(one.error.reason or 'no reason given')}" for one in failed[:1]
+            ]
+            raise ClientFailure(
+                f"secure aggregation needs the answers of {FEWEST} clients, got {len(answered)}"
+                + "".join(reasons)
+            )
+        nodes = [one.metadata.src_node_id for one in answered]
+        updates = [read_own_update(one.content) for one in answered]
+        answered[0].content = sum_content(weighted_mean(updates), nodes)
+        return [answered[0], *failed]
+
+
+def weighted_mean(updates: Sequence[Update]) -> Update:
+    """Return the mean of ``updates``, weighted by their examples, as one; no client's metrics.
+
+    Summed in float64, in the order given.
+    """
+    total = sum(one.num_examples for one in updates)
+    shares = [one.num_examples / total for one in updates]
+    return Update(
+        tensors={name: _mean(name, updates, shares) for name in updates[0].tensors},
+        kind=updates[0].kind,
+        num_examples=total,
+    )
+
+
+def _mean(name: str, updates: Sequence[Update], shares: Sequence[float]) -> Tensor:
+    first: Tensor = updates[0].tensors[name]
+    total = torch.zeros(first.shape, dtype=torch.float64)
+    for update, share in zip(updates, shares, strict=True):
+        tensors: Parameters = update.tensors
+        total += share * tensors[name].double()
+    return total.to(first.dtype)

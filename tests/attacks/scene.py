@@ -1,0 +1,39 @@
+"""What the tests of DAGER share: a model, an update of its, and the attack on that."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks import Dager
+from fedsim.messages import Reconstruction, Tokens
+from fedsim.models import ModelAdapter
+from tests.conftest import Gradient, Observe
+
+PRESETS = ["gpt2-tiny", "llama-tiny"]
+
+
+class Scene:
+    """A model at its initial weights, what a client sends of a batch, and the attack on it."""
+
+    def __init__(self, model: ModelAdapter, gradient: Gradient, observe: Observe) -> None:
+        self.model = model
+        self.parameters = model.initial_parameters()
+        self._gradient = gradient
+        self._observe = observe
+        self.examples = 1
+
+    def update(self, sequences: Sequence[Tokens]) -> dict[str, Tensor]:
+        self.examples = len(sequences)
+        return self._gradient(self.model, self.parameters, sequences)
+
+    def attack(
+        self, update: dict[str, Tensor], *, seed: int = 0, kind: str = "gradient", **settings: Any
+    ) -> Reconstruction:
+        seen = self._observe(self.model, self.parameters, update, examples=self.examples, kind=kind)
+        return Dager(**settings).reconstruct(seen, torch.Generator().manual_seed(seed))
+
+
+def exact(guess: Reconstruction, truth: Sequence[Tokens]) -> int:
+    return len(set(guess.sequences) & set(truth))

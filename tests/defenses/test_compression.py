@@ -1,0 +1,354 @@
+"""Compression against closed forms and loops over entries, in float64."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from defenses import Defense, Quantize, RandomMask, Sign, TopK, TruncatedSVD
+from defenses.base import Here, Memory
+from defenses.encoding import Encoding, index_bits, plain
+from fedsim.errors import ClientFailure, DefenseFailed
+from fedsim.training import TrainingSettings
+
+Named = dict[str, Tensor]
+
+
+def update(seed: int = 0) -> Named:
+    draw = torch.Generator().manual_seed(seed)
+    return {
+        "b.weight": torch.randn(11, 7, generator=draw),
+        "b.bias": 1e-3 * torch.randn(7, generator=draw),
+        "a.weight": 3e-2 * torch.randn(5, 13, generator=draw),
+    }
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def sent(defense: Defense, raw: Named, seed: int = 0) -> Named:
+    return dict(defense.protect(raw, seeded(seed)))
+
+
+def entries(tensors: Mapping[str, Tensor]) -> list[float]:
+    return [x for one in tensors.values() for x in one.double().flatten().tolist()]
+
+
+# Top-k
+
+
+def test_the_largest_of_the_whole_update_are_kept() -> None:
+    raw = update()
+    values = entries(raw)
+    order = sorted(range(len(values)), key=lambda place: -abs(values[place]))
+    kept = set(order[: round(0.2 * len(values))])
+    expected = [x if place in kept else 0.0 for place, x in enumerate(values)]
+    assert entries(sent(TopK(fraction=0.2), raw)) == expected
+
+
+def test_per_tensor_each_keeps_its_own_share() -> None:
+    raw = update()
+    found = sent(TopK(fraction=0.2, per="tensor"), raw)
+    for name, one in raw.items():
+        count = max(1, round(0.2 * one.numel()))
+        least = sorted(one.abs().flatten().tolist())[-count]
+        assert torch.equal(found[name], torch.where(one.abs() >= least, one, 0.0))
+    assert int(found["b.bias"].count_nonzero()) == 1  # 0.2 * 7 = 1.4
+
+
+def test_of_equal_entries_the_first_are_kept() -> None:
+    raw = {"w": torch.tensor([1.0, -2.0, 2.0, 2.0, -2.0, 0.5])}
+    assert entries(sent(TopK(fraction=0.5), raw)) == [0.0, -2.0, 2.0, 2.0, 0.0, 0.0]
+
+
+def test_something_is_always_sent_and_all_of_it_for_one() -> None:
+    raw = update()
+    assert sum(x != 0 for x in entries(sent(TopK(fraction=1e-9), raw))) == 1
+    assert entries(sent(TopK(fraction=1.0), raw)) == entries(raw)
+
+
+def here(memory: Memory) -> Here:
+    return Here(
+        round=1, held=9, expected=2, training=TrainingSettings(), memory=memory, generator=seeded()
+    )
+
+
+def test_the_residual_is_what_was_not_sent_so_nothing_is_ever_lost() -> None:
+    defense, memory = TopK(fraction=0.1, residual=True), Memory()
+    given, gone = np.zeros(149), np.zeros(149)
+    residual = np.zeros(149)
+    for round_ in range(5):
+        raw = update(round_)
+        work = defense.begin(here(memory))
+        found = sent(work, raw)
+        work.audit(raw, found)
+        memory = work.keep()
+        whole = residual + np.array(entries(raw))  # Stich et al., algorithm 1
+        cut = sorted(np.abs(whole))[-15]
+        np.testing.assert_allclose(entries(found), np.where(np.abs(whole) >= cut, whole, 0.0), 1e-5)
+        residual = np.where(np.abs(whole) >= cut, 0.0, whole)
+        given += np.array(entries(raw))
+        gone += np.array(entries(found))
+    np.testing.assert_allclose(given, gone + np.array(entries(memory.tensors)), atol=1e-6)
+    assert entries(raw) == entries(update(4))
+
+
+def test_without_a_residual_nothing_is_kept() -> None:
+    defense = TopK(fraction=0.1)
+    assert defense.begin(here(Memory(tensors={"b.bias": torch.ones(7)}))) is defense
+    assert defense.keep() == Memory()
+
+
+# Random mask
+
+
+def test_a_mask_keeps_its_share_and_is_right_on_average() -> None:
+    raw = {"w": torch.linspace(-3.0, 4.0, 801).reshape(3, 267)}
+    total, kept = torch.zeros(3, 267), 0
+    for seed in range(400):
+        found = sent(RandomMask(fraction=0.25), raw, seed)["w"]
+        assert torch.equal(found[found != 0], 4 * raw["w"][found != 0])
+        total += found
+        kept += int(found.count_nonzero())
+    assert kept / (400 * 801) == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / (400 * 801)))
+    error = (total / 400 - raw["w"]).abs()
+    assert (error <= 5 * raw["w"].abs() * math.sqrt(3 / 400) + 1e-6).all()  # (1 - p) / p = 3
+
+
+def test_masks_are_of_the_generator() -> None:
+    raw = update()
+    assert entries(sent(RandomMask(), raw, 3)) == entries(sent(RandomMask(), raw, 3))
+    assert entries(sent(RandomMask(), raw, 3)) != entries(sent(RandomMask(), raw, 4))
+    assert entries(sent(RandomMask(fraction=1.0), raw)) == entries(raw)
+
+
+# Sign
+
+
+def test_a_tensor_is_its_signs_times_its_mean_magnitude() -> None:
+    raw = update()
+    for name, one in sent(Sign(), raw).items():
+        values = raw[name].double().flatten().tolist()
+        mean = sum(map(abs, values)) / len(values)
+        expected = [math.copysign(mean, x) for x in values]
+        assert one.flatten().tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_zeros_take_either_sign_by_a_fair_coin() -> None:
+    raw = {"w": torch.cat([torch.zeros(4000), torch.tensor([8.0])])}
+    found = sent(Sign(), raw)["w"]
+    assert (found.abs() == 8 / 4001).all() and found[-1] > 0
+    positive = int((found[:-1] > 0).sum())
+    assert abs(positive - 2000) < 5 * math.sqrt(1000)
+    assert sent(Sign(), {"w": torch.zeros(3)})["w"].tolist() == [0.0, 0.0, 0.0]
+
+
+# Quantisation
+
+
+@pytest.mark.parametrize(("dtype", "levels"), [("int8", 127), ("int4", 7)])
+def test_integers_are_the_nearest_multiples_of_a_step(dtype: Any, levels: int) -> None:
+    raw = update()
+    for name, one in sent(Quantize(dtype=dtype), raw).items():
+        values = raw[name].double().flatten().tolist()
+        step = float(np.float32(max(map(abs, values)) / levels))
+        expected = [round(x / step) * step for x in values]
+        assert one.flatten().tolist() == pytest.approx(expected, rel=1e-6)
+        assert len(one.unique()) <= 2 * levels + 1
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_floats_are_the_nearest_of_their_dtype(name: Any) -> None:
+    raw = {"w": torch.cat([torch.randn(999, generator=seeded()), torch.tensor([0.0, 3e-8, 7e-6])])}
+    found = sent(Quantize(dtype=name), raw)["w"]
+    if name == "float16":  # numpy's own rounding; it has no bfloat16
+        expected = raw["w"].numpy().astype(np.float16).astype(np.float32)
+    else:  # the upper half of a float32, rounded to even
+        bits = raw["w"].numpy().view(np.uint32).astype(np.uint64)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
+        expected = bits.astype(np.uint32).view(np.float32)
+    assert np.array_equal(found.numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "int4"])
+def test_stochastic_rounding_takes_a_neighbour_and_is_right_on_average(dtype: Any) -> None:
+    raw = {"w": torch.cat([torch.linspace(-1.0, 1.0, 203), torch.tensor([0.0, 1e-3, -3e-5])])}
+    exact = raw["w"].double()
+    rounds = 600
+    found = torch.stack(
+        [sent(Quantize(dtype=dtype, rounding="stochastic"), raw, s)["w"] for s in range(rounds)]
+    ).double()
+    if dtype in ("int8", "int4"):
+        step = torch.full_like(exact, 1 / (127 if dtype == "int8" else 7))
+    else:  # a float's neighbours are eps apart at 1, half of that below 1/2, and so on
+        exponent = torch.floor(torch.log2(exact.abs().clamp_min(1e-30)))
+        step = 2.0**exponent * torch.finfo(getattr(torch, dtype)).eps
+        step = step.clamp_min(2.0**-24 if dtype == "float16" else 0.0)
+    assert ((found - exact).abs() < step * (1 + 1e-6) + 1e-12).all()
+    assert (found.unique(dim=0).shape[0] > 1) and (found[:, 203] == 0).all()
+    for column in range(len(exact)):
+        assert len(found[:, column].unique()) <= 2
+    assert ((found.mean(0) - exact).abs() <= 5 * step / 2 / math.sqrt(rounds) + 1e-12).all()
+
+
+def test_what_is_beyond_a_float_is_an_error() -> None:
+    for rounding in ("nearest", "stochastic"):
+        with pytest.raises(ClientFailure, match=r"'w' is 70000, and float16 ends at 65504"):
+            sent(Quantize(dtype="float16", rounding=rounding), {"w": torch.tensor([1.0, -7e4])})
+        found = sent(
+            Quantize(dtype="bfloat16", rounding=rounding), {"w": torch.tensor([1.0, -7e4])}
+        )
+        assert found["w"][1].item() == pytest.approx(-7e4, rel=2**-7)
+
+
+# Truncated SVD
+
+
+def test_a_matrix_is_the_best_of_its_rank() -> None:
+    raw = update()
+    found = sent(TruncatedSVD(rank=2), raw)
+    for name in ("b.weight", "a.weight"):
+        left, values, right = np.linalg.svd(raw[name].double().numpy(), full_matrices=False)
+        expected = (left[:, :2] * values[:2]) @ right[:2]
+        np.testing.assert_allclose(found[name].numpy(), expected, atol=1e-6)
+        error = np.linalg.norm(found[name].double().numpy() - raw[name].double().numpy())
+        assert error == pytest.approx(np.sqrt((values[2:] ** 2).sum()), rel=1e-5)  # Eckart, Young
+    assert torch.equal(found["b.bias"], raw["b.bias"])
+
+
+def test_a_matrix_that_factors_would_not_shorten_travels_whole() -> None:
+    raw = update()
+    found = sent(TruncatedSVD(rank=4), raw)
+    assert torch.equal(found["a.weight"], raw["a.weight"])  # 4 * 18 = 72 > 65
+    assert not torch.equal(found["b.weight"], raw["b.weight"])  # 4 * 18 = 72 < 77
+
+
+# The wire audit
+
+
+DEFENSES = [
+    TopK(fraction=0.1),
+    TopK(fraction=0.1, per="tensor"),
+    RandomMask(fraction=0.4),
+    Sign(),
+    *(Quantize(dtype=d, rounding=r) for d in ("float16", "bfloat16", "int8", "int4")  # type: ignore[arg-type]
+      for r in ("nearest", "stochastic")),
+    TruncatedSVD(rank=2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("defense", DEFENSES, ids=repr)
+def test_an_honest_update_passes_and_another_does_not(defense: Defense) -> None:
+    raw = update()
+    good = sent(defense, raw)
+    found = defense.audit(raw, good)
+    change = [a - b for a, b in zip(entries(good), entries(raw), strict=True)]
+    assert found["change"] == pytest.approx(
+        np.linalg.norm(change) / np.linalg.norm(entries(raw)), rel=1e-5
+    )
+    with pytest.raises(DefenseFailed, match="sends nothing"):
+        defense.audit(raw, {name: torch.zeros_like(one) for name, one in good.items()})
+    if not isinstance(defense, Quantize):  # float32 is within the error of a float
+        with pytest.raises(DefenseFailed, match=r"sends|kept"):
+            defense.audit(raw, raw)
+    with pytest.raises(DefenseFailed, match=r"sends|kept"):
+        defense.audit(raw, {**good, "b.weight": good["b.weight"].flip(0)})
+
+
+def test_the_audit_says_what_each_defense_is_measured_by() -> None:
+    raw = {"w": torch.tensor([4.0, -3.0, 0.0, 0.01, 2.0, -1.0, 0.5, 0.25, 1.5, 3.5])}
+    found = TopK(fraction=0.2).audit(raw, sent(TopK(fraction=0.2), raw))
+    assert found["density"] == pytest.approx(0.2)
+    assert Sign().audit(raw, sent(Sign(), raw))["chance"] == pytest.approx(0.1)
+    lost = Quantize(dtype="int8").audit(raw, sent(Quantize(dtype="int8"), raw))["lost"]
+    assert lost == pytest.approx(1 / 9)  # 0.01 is less than half of 4 / 127
+    mask = RandomMask(fraction=0.5)
+    big = {"w": torch.ones(1000)}
+    assert mask.audit(big, sent(mask, big))["density"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_each_claim_that_is_broken_is_named() -> None:
+    raw = update()
+    with pytest.raises(DefenseFailed, match="sends 149 of 149 entries, not 15"):
+        TopK(fraction=0.1).audit(raw, raw)
+    with pytest.raises(DefenseFailed, match="entries that the update does not have"):
+        top = sent(TopK(fraction=0.1), raw)
+        TopK(fraction=0.1).audit(raw, {k: 2 * v for k, v in top.items()})
+    with pytest.raises(DefenseFailed, match="kept 149 of 149 entries"):
+        RandomMask(fraction=0.4).audit(raw, raw)
+    with pytest.raises(DefenseFailed, match="entries that are not the update's"):
+        masked = sent(RandomMask(fraction=0.4), raw)
+        RandomMask(fraction=0.4).audit(raw, {k: 0.4 * v for k, v in masked.items()})
+    with pytest.raises(DefenseFailed, match=r"more of 'b.weight' than its signs"):
+        Sign().audit(raw, raw)
+    with pytest.raises(DefenseFailed, match=r"'b.weight' with an error of"):
+        Quantize(dtype="int8").audit(raw, sent(Quantize(dtype="int4"), raw))
+    with pytest.raises(DefenseFailed, match="too many levels"):
+        Quantize(dtype="int4").audit(
+            {"w": torch.linspace(-1.0, 1.0, 99)}, {"w": torch.linspace(-1.0, 1.0, 99)}
+        )
+    with pytest.raises(DefenseFailed, match=r"'b.weight' at more than rank 2"):
+        TruncatedSVD(rank=2).audit(raw, raw)
+    with pytest.raises(DefenseFailed, match="less well than rank 2 can"):
+        low = sent(TruncatedSVD(rank=2), raw)
+        TruncatedSVD(rank=2).audit(raw, {**low, "b.weight": 0.5 * low["b.weight"]})
+
+
+# What it takes on the wire
+
+
+def test_the_size_of_each_encoding_by_hand() -> None:
+    raw = update()
+    whole = plain(raw)
+    assert (whole.entries, whole.bytes) == (149, 4 * 149)
+    sizes = {
+        TopK(fraction=0.1): 15 * 32 + 15 * 8,  # 15 values, and 8 bits for a place among 149
+        TopK(fraction=0.5): 74 * 32 + 149,  # a bit for each place is shorter
+        TopK(fraction=0.1, per="tensor"): (8 + 1 + 6) * 32 + 15 * 8,
+        RandomMask(fraction=0.1): 15 * 32 + 64,
+        Sign(): 149 + 3 * 32,
+        Quantize(dtype="float16"): 149 * 16,
+        Quantize(dtype="int8"): 149 * 8 + 3 * 32,
+        Quantize(dtype="int4"): 149 * 4 + 3 * 32,
+        TruncatedSVD(rank=2): (2 * 18 + 7 + 2 * 18) * 32,
+    }
+    for defense, bits in sizes.items():
+        assert defense.encoded(raw, whole).bytes == math.ceil(bits / 8), defense
+
+
+def test_encodings_compose_in_order() -> None:
+    raw = update()
+    both = plain(raw)
+    for defense in (TopK(fraction=0.1), Quantize(dtype="int8")):
+        both = defense.encoded(raw, both)
+    assert both == Encoding(entries=149, values=15, value_bits=8, extra_bits=15 * 8 + 3 * 32)
+    assert replace(both, extra_bits=3).bytes == 16  # 123 bits
+    assert plain({"w": torch.zeros(4, dtype=torch.float16)}).bytes == 8
+    assert index_bits(3, 1000) == 30 and index_bits(500, 1000) == 1000
+
+
+# Bad settings
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TopK(fraction=0.0), r"fraction must be in \(0, 1\], got 0.0"),
+        (lambda: TopK(fraction=1.5), r"fraction must be in \(0, 1\], got 1.5"),
+        (lambda: TopK(per="layer"), "per must be update or tensor, got 'layer'"),
+        (lambda: RandomMask(fraction=0.0), r"fraction must be in \(0, 1\], got 0.0"),
+        (lambda: RandomMask(fraction=float("nan")), r"fraction must be in \(0, 1\], got nan"),
+        (lambda: Quantize(dtype="int2"), "dtype must be one of float16, bfloat16, int8, int4"),
+        (lambda: Quantize(rounding="up"), "rounding must be one of nearest, stochastic, got 'up'"),
+        (lambda: TruncatedSVD(rank=0), "rank must be > 0, got 0"),
+    ],
+)
+def test_bad_settings_are_said(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

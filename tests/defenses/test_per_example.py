@@ -1,0 +1,179 @@
+"""Clipped sums against plain autograd, one example at a time, on every family."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from defenses.per_example import Clip, ghost_fits, noisy_gradient
+from fedsim.errors import DefenseFailed
+from fedsim.models import ModelAdapter
+from fedsim.training import Examples
+from tests.conftest import Adapt, Sentences
+
+MODELS: list[tuple[str, dict[str, Any]]] = [
+    ("gpt2-tiny", {}),
+    ("gpt2-tiny", {"task": "causal-lm"}),  # a tied head
+    ("gpt2-tiny", {"lora_rank": 4}),
+    ("gpt2-tiny", {"freeze": ("embeddings",)}),
+    ("llama-tiny", {}),
+    ("llama-tiny", {"task": "causal-lm"}),
+    ("llama-tiny", {"lora_rank": 4}),
+    ("bert-tiny", {}),
+    ("bert-tiny", {"task": "masked-lm"}),  # a tied head whose bias two modules own
+    ("bert-tiny", {"lora_rank": 4}),
+    ("bert-tiny", {"freeze": ("embeddings", "layers.0")}),
+]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def moved(model: ModelAdapter) -> nn.Module:
+    """Return the model at weights where nothing is zero, LoRA's B among them."""
+    noise = seeded(3)
+    weights = model.initial_parameters()
+    return model.load(
+        {name: w + 0.02 * torch.randn(w.shape, generator=noise) for name, w in weights.items()}
+    ).eval()
+
+
+def some(model: ModelAdapter, sentences: Sentences, count: int) -> Examples:
+    return Examples(
+        sequences=tuple(sentences(model, count)), labels=tuple(i % 2 for i in range(count))
+    )
+
+
+def naive(
+    model: ModelAdapter, module: nn.Module, examples: Examples, clip: float
+) -> tuple[dict[str, Tensor], list[float]]:
+    """Return the clipped sum and the norms, from the model's own loss of one example each."""
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    total = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in trained.items()}
+    norms, draw = [], seeded(7)
+    whole = model.batch(examples.sequences, examples.labels, draw)
+    for row, tokens in enumerate(examples.sequences):
+        one = {k: v[row : row + 1] for k, v in whole.items()}
+        one = {k: v if v.dim() == 1 else v[:, : len(tokens)] for k, v in one.items()}
+        grads = torch.autograd.grad(
+            module(**one).loss, list(trained.values()), allow_unused=True
+        )  # without padding, and without positions of our making
+        found = [torch.zeros(1) if g is None else g.double() for g in grads]
+        norms.append(float(torch.cat([g.flatten() for g in found]).norm()))
+        for name, g in zip(trained, found, strict=True):
+            total[name] += min(1.0, clip / norms[-1]) * g
+    return total, norms
+
+
+@pytest.mark.parametrize(("preset", "spec"), MODELS)
+def test_the_clipped_sum_is_that_of_one_example_after_the_other(
+    preset: str, spec: dict[str, Any], adapt: Adapt, sentences: Sentences
+) -> None:
+    model = adapt(preset, **spec)
+    module, examples = moved(model), some(model, sentences, 5)
+    _, norms = naive(model, module, examples, 1.0)
+    clip = sorted(norms)[2]  # some are clipped, some are not
+    expected, _ = naive(model, module, examples, clip)
+    ways = {False, ghost_fits(module)}
+    assert (len(ways) == 1) == (spec.get("task") in ("causal-lm", "masked-lm") and model.family
+                                != "llama")  # fmt: skip
+    for ghost in ways:
+        how = Clip(norm=clip, noise_multiplier=0.0, expected=4.0, ghost=ghost)
+        got = noisy_gradient(module, model, examples, how, seeded(7), seeded())
+        largest = max(float(one.abs().max()) for one in expected.values())
+        assert list(got.clean) == list(expected)
+        for name, one in expected.items():
+            assert (4.0 * got.clean[name] - one).abs().max() <= 2e-5 * largest, name
+            assert torch.equal(got.sent[name], got.clean[name])
+        assert got.norms.tolist() == pytest.approx(norms, rel=1e-4)
+
+
+def leftovers(module: nn.Module) -> list[str]:
+    """Return what someone left on the module or its parameters."""
+    hooks = [name for name, m in module.named_modules() if m._forward_hooks or m._backward_hooks]
+    names = [key for p in module.parameters() for key in vars(p)]
+    names += [key for m in module.modules() for key in ("activations",) if hasattr(m, key)]
+    return hooks + names + [n for n, p in module.named_parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("ghost", [True, False])
+def test_the_module_comes_back_as_it_was(ghost: bool, adapt: Adapt, sentences: Sentences) -> None:
+    model = adapt("gpt2-tiny")
+    module = moved(model)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    how = Clip(norm=1.0, noise_multiplier=1.0, expected=2.0, ghost=ghost)
+    noisy_gradient(module, model, some(model, sentences, 2), how, seeded(), seeded())
+    assert leftovers(module) == []
+    assert not any(m.training for m in module.modules())
+    assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
+
+
+@pytest.mark.parametrize("ghost", [True, False])
+def test_dropout_stays_on_where_it_was_on(ghost: bool, adapt: Adapt, sentences: Sentences) -> None:
+    model = adapt("gpt2-tiny")
+    module = moved(model).train()
+    how = Clip(norm=1e9, noise_multiplier=0.0, expected=2.0, ghost=ghost)
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        got = noisy_gradient(module, model, some(model, sentences, 2), how, seeded(), seeded())
+        found.append(got.loss)
+    assert found[0] == found[1] != found[2]
+    assert all(m.training for m in module.modules())
+
+
+def test_an_empty_batch_is_noise_alone(adapt: Adapt) -> None:
+    model = adapt("gpt2-tiny")
+    module = moved(model)
+    how = Clip(norm=0.5, noise_multiplier=2.0, expected=4.0, ghost=True)
+    nobody = Examples(sequences=(), labels=())
+    got = noisy_gradient(module, model, nobody, how, seeded(), seeded(1))
+    assert all(not one.any() for one in got.clean.values()) and len(got.norms) == 0
+    whole = torch.cat([one.flatten() for one in got.sent.values()])
+    assert whole.std().item() == pytest.approx(2.0 * 0.5 / 4.0, rel=0.01)  # z C / B, 2 M entries
+    assert abs(whole.mean().item()) < 1e-3
+
+
+def test_noise_is_drawn_from_its_generator_alone(adapt: Adapt, sentences: Sentences) -> None:
+    model = adapt("gpt2-tiny")
+    module, examples = moved(model), some(model, sentences, 2)
+    how = Clip(norm=1.0, noise_multiplier=1.0, expected=2.0, ghost=True)
+    one, again, other = (
+        noisy_gradient(module, model, examples, how, seeded(), seeded(seed)).sent["score.weight"]
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, again) and not torch.equal(one, other)
+
+
+def test_large_models_take_few_examples_at_once(
+    adapt: Adapt, sentences: Sentences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapt("gpt2-tiny")
+    module, examples = moved(model), some(model, sentences, 5)
+    how = Clip(norm=1.0, noise_multiplier=0.0, expected=1.0, ghost=False)
+    whole = noisy_gradient(module, model, examples, how, seeded(), seeded())
+    monkeypatch.setattr("defenses.per_example.ENTRIES", 5_000_000)  # two examples' gradients
+    parts = noisy_gradient(module, model, examples, how, seeded(), seeded())
+    for name, one in whole.clean.items():
+        assert torch.allclose(parts.clean[name], one, atol=1e-6)
+    assert parts.norms.tolist() == pytest.approx(whole.norms.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("ghost", [True, False])
+def test_a_module_that_mixes_examples_is_refused(
+    ghost: bool, adapt: Adapt, sentences: Sentences, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = adapt("gpt2-tiny")
+    module, examples = moved(model), some(model, sentences, 3)
+
+    def once(module: nn.Module, batch: Any) -> Tensor:  # positions once for all, as GPT-2 does it
+        given = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        logits = module(**given).logits
+        return nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+
+    monkeypatch.setattr(model, "losses", once)
+    how = Clip(norm=1.0, noise_multiplier=0.0, expected=1.0, ghost=ghost)
+    with pytest.raises(DefenseFailed, match=r"one for each of 3|keep examples apart"):
+        noisy_gradient(module, model, examples, how, seeded(), seeded())

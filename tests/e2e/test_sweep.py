@@ -1,0 +1,78 @@
+"""The sweep by the command: on Ray, killed, and with input that cannot be used."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.e2e.conftest import FEDSIM, Fedsim
+
+GRID = (
+    "data.evaluate=8", "data.max_length=12", "federation.clients=2",
+    "federation.clients_per_round=2", "federation.rounds=1", "training.batch_size=2",
+    "seed=1,2", "attack.max_pairs=5,1000",
+)  # fmt: skip
+
+
+def _table(root: Path) -> pd.DataFrame:
+    return pd.read_parquet(root / "table.parquet").drop(columns=["seconds", "cell_seconds"])
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_and_on_ray_the_table_is_the_same(
+    fedsim: Fedsim, tmp_path: Path
+) -> None:
+    whole = fedsim("sweep", *GRID, "--json")
+    assert whole.returncode == 3, whole.stderr  # five pairs are too few: nothing is found
+    found = json.loads(whole.stdout)
+    assert [cell["status"] for cell in found["cells"]] == ["done"] * 4
+    assert (tmp_path / found["table"]).is_file()
+
+    killed = tmp_path / "killed"
+    child = subprocess.Popen(
+        [str(FEDSIM), "sweep", *GRID, "--out", str(killed)],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while len(list(killed.glob("cells/*/cell.json"))) < 2:
+        assert child.poll() is None and time.monotonic() < end
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    done = {path: path.stat().st_mtime_ns for path in killed.glob("cells/*/cell.json")}
+    resumed = fedsim("sweep", "--out", "killed", "--resume", "--jobs", "2")
+    assert resumed.returncode == 3, resumed.stderr
+    assert all(path.stat().st_mtime_ns == when for path, when in done.items())
+    pd.testing.assert_frame_equal(_table(killed), _table(tmp_path / found["directory"]))
+    again = fedsim("sweep", *GRID)  # the same command: nothing is left to do
+    assert again.returncode == 3 and "4 done before" in again.stderr
+
+    one, other = sorted(killed.glob("cells/seed=1*"))
+    compared = fedsim("compare", str(one), str(other), "--json")
+    assert compared.returncode == 0, compared.stderr
+    (against,) = json.loads(compared.stdout)["runs"]
+    assert against["leakage"]["dager"]["paired"]
+
+
+@pytest.mark.slow
+def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [str(FEDSIM), "sweep", *GRID, "--out", "stopped"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not list(tmp_path.glob("stopped/cells/*/cell.json")):
+        assert child.poll() is None and time.monotonic() < end
+        time.sleep(0.005)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "go on with: fedsim sweep --out stopped --resume" in said
+    status = {
+        one["status"] for one in json.loads((tmp_path / "stopped/sweep.json").read_text())["cells"]
+    }
+    assert status <= {"done", "waiting"} and (tmp_path / "stopped/table.parquet").exists()

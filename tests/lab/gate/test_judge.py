@@ -1,0 +1,170 @@
+"""What passes, what fails, and what nobody can say."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+
+import pytest
+
+from fedsim.lab.gate import (
+    Check,
+    Policy,
+    Threshold,
+    as_dict,
+    as_junit,
+    as_markdown,
+    as_text,
+    judge,
+    overall,
+)
+from fedsim.lab.results import Summary
+
+
+def found(low: float = 0.1, high: float = 0.3, verdict: str = "no-leak", **more: Any) -> Summary:
+    spread = {"mean": (low + high) / 2, "low": low, "high": high}
+    tree = {
+        "schema": 1,
+        "name": "one",
+        "seed": 1,
+        "attacks": [],
+        "leakage": {"dager": {"bag_f1": spread}},
+        "verdicts": {"dager": {"verdict": verdict, "reason": "Because."}},
+        "utility": {
+            "metric": "accuracy",
+            "before": 0.5,
+            "after": 0.8,
+            "others": {"mcc": {"after": 0.25}},
+        },
+        "guarantee": {"epsilon": 3.0, "delta": 1e-5},
+    }
+    return Summary.model_validate({**tree, **more})
+
+
+def asked(section: str, metric: str, attack: str = "", **bounds: float) -> Policy:
+    key = ".".join(part for part in (section, attack, metric) if part)
+    one = Threshold(key=key, section=section, attack=attack, metric=metric, **bounds)
+    return Policy(thresholds=(one,), allow=None)
+
+
+def outcome(policy: Policy, summary: Summary | str) -> str:
+    return overall(judge(policy, "", summary))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "wanted"),
+    [
+        ({"max": 0.3}, "pass"),  # the upper end, not the mean of 0.2
+        ({"max": 0.29}, "fail"),
+        ({"min": 0.1}, "pass"),  # the lower end
+        ({"min": 0.11}, "fail"),
+        ({"min": 0.05, "max": 0.4}, "pass"),
+        ({"min": 0.05, "max": 0.25}, "fail"),
+    ],
+)
+def test_leakage_is_held_by_the_intervals_ends(bounds: dict[str, float], wanted: str) -> None:
+    assert outcome(asked("leakage", "bag_f1", "dager", **bounds), found()) == wanted
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted"),
+    [
+        (asked("utility", "accuracy", min=0.8), "pass"),
+        (asked("utility", "accuracy", min=0.81), "fail"),
+        (asked("utility", "mcc", min=0.3), "fail"),
+        (asked("utility", "perplexity", max=30), "inconclusive"),
+        (asked("guarantee", "epsilon", max=3), "pass"),
+        (asked("guarantee", "epsilon", max=2.9), "fail"),
+        (asked("leakage", "bag_f1", "lamp", max=1), "inconclusive"),
+        (asked("leakage", "rouge1", "dager", max=100), "inconclusive"),
+    ],
+)
+def test_figures_that_are_there_and_that_are_not(policy: Policy, wanted: str) -> None:
+    assert outcome(policy, found()) == wanted
+
+
+def test_no_guarantee_is_no_epsilon() -> None:
+    policy = asked("guarantee", "epsilon", max=8)
+    for nothing in (None, {}, {"epsilon": None}, {"epsilon": "small"}, {"epsilon": float("nan")}):
+        assert outcome(policy, found(guarantee=nothing)) == "inconclusive"
+    assert outcome(policy, found(guarantee={"epsilon": float("inf")})) == "fail"
+    assert outcome(asked("utility", "accuracy", min=0), found(utility=None)) == "inconclusive"
+
+
+def test_an_inconclusive_verdict_never_passes_whatever_was_asked() -> None:
+    """A broken attack reads nothing: below every maximum."""
+    unsure = found(low=0.0, high=0.0, verdict="inconclusive")
+    for policy in (
+        asked("leakage", "bag_f1", "dager", max=0.5),
+        asked("utility", "accuracy", min=0.1),
+        Policy(thresholds=(), allow=("leak", "no-leak")),
+    ):
+        assert outcome(policy, unsure) == "inconclusive"
+    assert outcome(
+        asked("leakage", "bag_f1", "dager", max=0.5), found(0.6, 0.7, "inconclusive")
+    ) == ("fail")
+
+
+def test_verdicts() -> None:
+    strict, loose = (
+        Policy(thresholds=(), allow=one) for one in (("no-leak",), ("leak", "no-leak"))
+    )
+    assert outcome(strict, found()) == "pass"
+    assert outcome(strict, found(verdict="leak")) == "fail"
+    assert outcome(loose, found(verdict="leak")) == "pass"
+    assert outcome(strict, found(verdicts={}, leakage={})) == "inconclusive"
+
+
+def test_a_cell_without_results_never_passes() -> None:
+    checks = judge(asked("utility", "accuracy", min=0), "a", found())
+    checks += judge(asked("utility", "accuracy", min=0), "b", "it is not finished")
+    assert [(one.cell, one.outcome) for one in checks] == [("a", "pass"), ("b", "inconclusive")]
+    assert overall(checks) == "inconclusive"
+    assert overall([]) == "inconclusive"
+
+
+EVIL = "</testcase><x> | `a` \x00\x1b[31m \u202e ]]> & @team\nnew"
+
+
+def checks() -> list[Check]:
+    policy = asked("leakage", "bag_f1", "dager", max=0.2)
+    some = judge(policy, "x=1", found()) + judge(policy, "x=2", EVIL)
+    return some + judge(asked("utility", "accuracy", min=0.1), "x=3", found())
+
+
+def test_junit_counts_and_survives_any_text() -> None:
+    root = ElementTree.fromstring(as_junit(checks()))
+    assert root.tag == "testsuites"
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("3", "1", "1")
+    suites = {one.get("name"): one for one in root}
+    assert set(suites) == {"x=1", "x=2", "x=3"}
+    case = suites["x=1"][0]
+    assert case.get("name") == "leakage.dager.bag_f1"
+    assert "upper end 0.3 is above the 0.2 allowed" in str(case[0].get("message"))
+    assert "</testcase><x>" in str(suites["x=2"][0][0].get("message"))
+    assert case[0].tag == "failure" and suites["x=2"][0][0].tag == "error"
+    assert len(suites["x=3"][0]) == 0
+
+
+def test_markdown_keeps_its_table() -> None:
+    text = as_markdown(checks())
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len(rows) == 4
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in rows)
+    assert "<x>" not in text and "@team" not in text and "\x1b" not in text
+
+
+def test_text_says_the_worst_first() -> None:
+    lines = as_text(checks()).splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["fail", "inconclusive", "pass"]
+    assert lines[-1].startswith("The gate is closed")
+    assert "\x1b" not in as_text(checks())
+
+
+def test_json_is_json_also_for_infinity() -> None:
+    some = judge(
+        asked("guarantee", "epsilon", max=8), "", found(guarantee={"epsilon": float("inf")})
+    )
+    text = json.dumps(as_dict(some), allow_nan=False)
+    assert json.loads(text)["outcome"] == "fail"
+    assert json.loads(text)["checks"][0]["figure"]["mean"] == "inf"

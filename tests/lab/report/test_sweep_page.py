@@ -1,0 +1,136 @@
+"""A sweep's page: the heat map's means, the frontier, seeds together, a paper's figures."""
+
+import csv
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+from scipy.stats import ttest_1samp
+
+from fedsim.errors import BadInput
+from fedsim.files import read_json, write_json
+from fedsim.lab.cli import main
+from fedsim.lab.intervals import Interval
+from fedsim.lab.report import write_report
+from fedsim.lab.report.grids import Point, _unbeaten, heat_maps
+from fedsim.lab.report.settings import over_seeds
+from tests.lab.synthetic import synthetic_run
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two defenses x two epochs x two seeds; one cell failed, one is not finished."""
+    root = tmp_path_factory.mktemp("sweep")
+    cells: list[dict[str, Any]] = []
+    for defense in ("none", "topk"):
+        for epochs in (1, 5):
+            for seed in (1, 2):
+                name = f"{defense}-{epochs}-{seed}"
+                read = 1.0 if defense == "none" else 0.1
+                run = synthetic_run(root / "cells" / name, rounds=1, batch=1, seed=seed, read=read)
+                settings = {"defense": defense, "training.local_epochs": epochs, "seed": seed}
+                config = run.config().as_toml()
+                config["training"]["local_epochs"] = epochs
+                cells.append(
+                    {"name": name, "settings": settings, "status": "done", "config": config}
+                )
+    cells[-1] |= {"status": "failed", "error": "RunFailed: diverged"}
+    cells[-2] |= {"status": "running"}
+    axes = {"defense": ["none", "topk"], "training.local_epochs": [1, 5], "seed": [1, 2]}
+    write_json(
+        root / "sweep.json",
+        {"schema": 1, "name": "s", "axes": axes, "cells": cells, "words": ["defense=none,topk"]},
+    )
+    recipe = {
+        "schema": 1, "attack": "dager", "paper": "A Paper", "table": "Table 2", "setup": "float64",
+        "differs": "float32", "grid": ["defense=none"],
+        "rows": [{"settings": {"training.local_epochs": 5}, "rouge1": 99.5, "rouge2": 98.5}],
+    }  # fmt: skip
+    write_json(root / "paper.json", recipe)
+    return root
+
+
+def table(sweep: Path, name: str) -> list[dict[str, str]]:
+    with (sweep / "report" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweeps_report(sweep: Path) -> None:
+    html = write_report(sweep, redact=False).read_text(encoding="utf-8")
+    assert "partial: 2 of 8 cells failed or are not finished" in html
+    assert "RunFailed: diverged" in html
+    settings = table(sweep, "settings")
+    assert [(row["defense"], row["local_epochs"]) for row in settings] == [
+        ("none", "1"), ("none", "5"), ("topk", "1"),
+    ]  # fmt: skip
+    cells = [f"topk-1-{seed}" for seed in (1, 2)]
+    entries = [
+        one for c in cells for one in read_json(sweep / f"cells/{c}/summary.json")["attacks"]
+    ]
+    assert float(settings[2]["overlap"]) == pytest.approx(
+        fmean(one["metrics"]["bag_f1"] for one in entries)
+    )
+    assert (sweep / "report" / "heat-dager-local_epochs-defense.svg").exists()
+    assert (sweep / "report" / "frontier.png").exists()
+
+
+def test_a_recipes_report_has_the_papers_figures(sweep: Path) -> None:
+    html = write_report(sweep, redact=True).read_text(encoding="utf-8")
+    assert "A Paper, Table 2." in html and "Here differs: float32" in html
+    rows = table(sweep, "paper")
+    assert [(row["setting"], row["seed"]) for row in rows] == [
+        ("local_epochs 5", "1"), ("local_epochs 5", "2"),
+    ]  # fmt: skip
+    for row in rows:
+        summary = read_json(sweep / f"cells/none-5-{row['seed']}/summary.json")
+        assert float(row["R-1, paper"]) == 99.5
+        assert float(row["R-1, ours"]) == summary["leakage"]["dager"]["rouge1"]["mean"]
+    assert "diverged" not in html  # redacted: an error might quote a text
+
+
+def test_the_heat_map_says_its_means() -> None:
+    axes = {"y": ["1"], "x": ["a", "b"]}
+    cells = [
+        ({"x": "a", "y": "1"}, 0.2), ({"x": "a", "y": "1"}, 0.6),
+        ({"x": "b", "y": "1"}, 0.9), ({"x": "b", "y": "1"}, None),
+    ]  # fmt: skip
+    plots = heat_maps("lamp", axes, cells)
+    assert len(plots) == 1
+    assert "Least at x = a, y = 1: 0.40; most at x = b, y = 1: 0.90." in plots[0].alt
+    drawn = str(plots[0].inline(336))
+    assert "0.40" in drawn and "(0.60)" in drawn and "0.90" in drawn
+
+
+def point(number: int, leakage: float, utility: float) -> Point:
+    spread = Interval(leakage, leakage, leakage)
+    worth = Interval(utility, utility, utility)
+    return Point(number=number, label="", keys={}, leakage=spread, utility=worth, verdict="leak")
+
+
+def test_the_frontier_joins_what_nothing_beats() -> None:
+    points = [point(1, 0.1, 0.5), point(2, 0.2, 0.4), point(3, 0.3, 0.9), point(4, 0.3, 0.8)]
+    assert [one.number for one in _unbeaten(points, lower=False)] == [1, 3]
+    assert [one.number for one in _unbeaten(points, lower=True)] == [1, 2]
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    values = [0.7, 0.8, 0.85]
+    theirs = ttest_1samp(values, 0).confidence_interval(0.95)
+    ours = over_seeds(values)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+    assert over_seeds([0.1, 0.9], share=True) == Interval(0.5, 0.0, 1.0)
+    assert over_seeds([0.4]) == Interval(0.4, 0.4, 0.4)
+
+
+def test_a_sweep_without_results_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = {"name": "a", "settings": {}, "status": "waiting", "config": {}}
+    tree = {"schema": 1, "name": "s", "axes": {}, "cells": [cell]}
+    write_json(tmp_path / "sweep.json", tree)
+    assert main(["report", str(tmp_path)]) == 2
+    assert "none of whose cells is done" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="axes: wanted"):
+        write_json(tmp_path / "sweep.json", {**tree, "axes": 3})
+        write_report(tmp_path, redact=False)

@@ -1,0 +1,98 @@
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+from fedsim.errors import BadInput
+from fedsim.lab.compare import compare
+from fedsim.lab.compareshow import print_comparison
+from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.samples import sample_rows
+from tests.lab.conftest import experiment
+from tests.lab.test_experiment import go
+
+SECTIONS: dict[str, Any] = {
+    "federation": {"clients": 3, "clients_per_round": 3, "rounds": 1},
+    "data": {"evaluate": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
+    """Runs on the same texts, read wholly and not at all, and one on other texts."""
+    root = tmp_path_factory.mktemp("compare")
+    made = {
+        "read": experiment(**SECTIONS, attack=[{"name": "dager"}]),
+        "not read": experiment(**SECTIONS, attack=[{"name": "dager", "max_pairs": 5}]),
+        "elsewhere": experiment(**SECTIONS, attack=[{"name": "dager"}], seed=2),  # type: ignore[arg-type]
+        "no attack": experiment(**SECTIONS),
+    }
+    for name, config in made.items():
+        go(RunDirectory(root / name), config)
+    return {name: RunDirectory(root / name) for name in made}
+
+
+def against(runs: dict[str, RunDirectory], *names: str) -> dict[str, Any]:
+    (found,) = compare([runs[name].root for name in names])["runs"]
+    return dict(found)
+
+
+def test_runs_on_the_same_texts_are_paired(runs: dict[str, RunDirectory]) -> None:
+    found = against(runs, "read", "not read")
+    leakage = found["leakage"]["dager"]
+    assert leakage["paired"] and leakage["updates"] == 3
+    exact = leakage["metrics"]["exact_match"]
+    assert (exact["reference"], exact["value"]) == (1.0, 0.0)
+    # All three updates lose everything: Wilson for 3 of 3 is 0.4385 to 1.
+    assert exact["difference"] == pytest.approx({"mean": -1, "low": -1, "high": -0.4385}, abs=1e-4)
+    rows = [sample_rows(runs[name]) for name in ("read", "not read")]
+    for name, one in leakage["metrics"].items():
+        means = [fmean(row[name] for row in side) for side in rows]
+        assert [one["reference"], one["value"]] == pytest.approx(means)
+        assert one["difference"]["mean"] == pytest.approx(means[1] - means[0])
+        assert one["difference"]["low"] <= one["difference"]["mean"] <= one["difference"]["high"]
+    assert found["verdicts"]["dager"] == ["leak", "inconclusive"]
+    assert found["settings"] == {"attack.0.max_pairs": [None, "5"]}
+    assert found["utility"]["difference"] == 0.0  # attacks change no weights
+    assert found["bytes_per_update"]["difference"] == 0.0 and found["epsilon"] is None
+
+
+def test_a_run_against_itself_differs_in_nothing(runs: dict[str, RunDirectory]) -> None:
+    found = against(runs, "read", "read")
+    assert found["settings"] == {}
+    for one in found["leakage"]["dager"]["metrics"].values():
+        between = one["difference"]
+        assert between["mean"] == 0.0
+        assert between["low"] == -between["high"] < 0  # three updates are not all updates
+
+
+def test_runs_on_other_texts_are_not_paired(runs: dict[str, RunDirectory]) -> None:
+    leakage = against(runs, "read", "elsewhere")["leakage"]["dager"]
+    assert not leakage["paired"] and leakage["updates"] == [3, 3]
+    exact = leakage["metrics"]["exact_match"]["difference"]
+    # Both 3 of 3, Wilson 0.4385 to 1; Newcombe: 0 -+ (1 - 0.4385).
+    assert exact == pytest.approx({"mean": 0, "low": -0.5615, "high": 0.5615}, abs=1e-4)
+
+
+def test_a_run_without_attacks_has_no_leakage_to_compare(runs: dict[str, RunDirectory]) -> None:
+    found = against(runs, "no attack", "read")
+    assert found["leakage"] == {} and found["verdicts"] == {}
+
+
+def test_what_is_printed(runs: dict[str, RunDirectory], capsys: pytest.CaptureFixture[str]) -> None:
+    print_comparison(compare([runs[name].root for name in ("read", "not read", "elsewhere")]))
+    text = capsys.readouterr().out
+    assert "3 updates of the same texts in both runs, paired by sample" in text
+    assert "not paired" in text and "attack.0.max_pairs: None -> 5" in text
+    assert "-1.000 to -0.439" in text  # Wilson for 3 of 3
+
+
+def test_what_cannot_be_compared(runs: dict[str, RunDirectory], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"at least two runs, got 1"):
+        compare([runs["read"].root])
+    with pytest.raises(BadInput, match=r"holds no run"):
+        compare([runs["read"].root, tmp_path])
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(BadInput, match=r"holds a sweep; name runs in it: .*cells/<name>"):
+        compare([runs["read"].root, tmp_path])

@@ -1,0 +1,286 @@
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import fedsim.lab.cells
+from fedsim.errors import BadInput, RunFailed
+from fedsim.lab.cells import attack_captures, run_cell
+from fedsim.lab.display import Display
+from fedsim.lab.grid import Plan, make_plan
+from fedsim.lab.prepare import prepare
+from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.sweep import Queue, check_cells, run_cells
+from fedsim.lab.sweepdir import Ledger, SweepDirectory
+from fedsim.lab.sweepshow import SweepDisplay
+from fedsim.lab.table import read_table, write_table
+from tests.lab.conftest import experiment
+from tests.lab.test_experiment import Kill, evidence, go
+
+TIMES = ["seconds", "cell_seconds"]
+BASE: dict[str, Any] = {
+    "model": {"name": "builtin:gpt2-tiny"},
+    "data": {"name": "builtin:clinic", "evaluate": 4, "max_length": 12},
+    "federation": {"clients": 2, "rounds": 2},
+    "training": {"batch_size": 2},
+    "attack": [{"name": "dager", "rounds": [2]}],
+}
+
+
+def planned(*words: str, **base: Any) -> Plan:
+    return make_plan(BASE | base, words, quick=False)
+
+
+def sweep(root: Path, plan: Plan, *, jobs: int = 1) -> pd.DataFrame:
+    """Run what is left of a sweep, as the command line does."""
+    directory = SweepDirectory(root)
+    directory.claim(plan)
+    check_cells(plan.cells, jobs)
+    with directory.locked():
+        ledger = Ledger(directory, plan)
+        display = SweepDisplay(quiet=True, total=len(plan.cells))
+        run_cells(plan.cells, directory, ledger, display, jobs=jobs)
+        return write_table(directory, ledger.as_dict())
+
+
+def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(one.drop(columns=TIMES), other.drop(columns=TIMES))
+
+
+# Captures are reused
+
+
+def test_attacking_a_cells_captures_is_a_full_run(tmp_path: Path) -> None:
+    sections: dict[str, Any] = {"federation": {"clients": 4, "clients_per_round": 3, "rounds": 2}}
+    trained = experiment(**sections, attack=[{"name": "dager", "rounds": [1]}])
+    config = experiment(**sections, attack=[{"name": "dager", "max_pairs": 999, "clients": [0, 1]}])
+    source, whole, reused = [RunDirectory(tmp_path / one) for one in ("source", "whole", "reused")]
+    go(source, trained)
+    go(whole, config)
+    reused.create(config)
+    attack_captures(prepare(config), reused, source, Display(quiet=True))
+    assert evidence(reused) == evidence(whole)
+    assert len(reused.rows("reconstructions.jsonl")) > 0
+    again = RunDirectory(reused.root)
+    assert go(again, config)["checksum"] == go(whole, config)["checksum"]  # it is a run of its own
+
+
+def test_a_killed_attack_on_captures_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = experiment(federation={"clients": 2, "clients_per_round": 2, "rounds": 2},
+                        attack=[{"name": "dager"}])  # fmt: skip
+    source = RunDirectory(tmp_path / "source")
+    go(source, config)
+    original = RunDirectory.append
+    for lines in (1, 3, 5, 7):  # rows of the attacks before it is killed: in round 1, in round 2
+        run = RunDirectory(tmp_path / f"killed after {lines}")
+        run.create(config)
+
+        def append(self: RunDirectory, name: str, row: Any, lines: int = lines) -> None:
+            if name == "reconstructions.jsonl" and len(self.rows(name)) == lines:
+                raise Kill
+            original(self, name, row)
+
+        with monkeypatch.context() as context:
+            context.setattr(RunDirectory, "append", append)
+            with pytest.raises(Kill):
+                attack_captures(prepare(config), run, source, Display(quiet=True))
+        attack_captures(prepare(config), run, source, Display(quiet=True))
+        assert evidence(run) == evidence(source)
+
+
+def test_files_are_copied_where_they_cannot_be_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = experiment(federation={"rounds": 1}, attack=[{"name": "dager", "clients": [0]}])
+    source, run = RunDirectory(tmp_path / "source"), RunDirectory(tmp_path / "run")
+    go(source, config)
+    run.create(config)
+
+    def refuse(*_: object) -> None:
+        raise OSError("no links here")
+
+    with monkeypatch.context() as context:
+        context.setattr(fedsim.lab.cells.os, "link", refuse)
+        attack_captures(prepare(config), run, source, Display(quiet=True))
+    assert evidence(run) == evidence(source)
+    assert os.stat(run.vault / "pool.jsonl").st_nlink == 1
+
+
+# A whole sweep
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    root = tmp_path_factory.mktemp("sweep") / "whole"
+    return root, sweep(root, planned("seed=1,2", "attack.max_pairs=5,1000"))
+
+
+def test_the_table_has_a_row_a_sample(whole: tuple[Path, pd.DataFrame]) -> None:
+    root, table = whole
+    pd.testing.assert_frame_equal(table, read_table(SweepDirectory(root)), check_dtype=False)
+    assert len(table) == 4 * 2 * 2  # cells, clients of round 2, samples
+    assert table["round"].unique().tolist() == [2]
+    assert list(zip(table["seed"], table["attack.max_pairs"], strict=True))[::4] == [
+        (1, 5), (1, 1000), (2, 5), (2, 1000),
+    ]  # fmt: skip
+    assert table.groupby("attack.max_pairs")["exact_match"].mean().to_dict() == {5: 0.0, 1000: 1.0}
+    assert table["error"].isna().all() and table["attack_error"].isna().all()
+    sweep_json = json.loads((root / "sweep.json").read_text())
+    for cell in sweep_json["cells"]:
+        rows = table[table["cell"] == cell["name"]]
+        summary = json.loads((root / "cells" / cell["name"] / "summary.json").read_text())
+        assert cell["status"] == "done"
+        assert rows["utility"].unique().tolist() == [summary["utility"]["per_round"][1]]
+        leak = summary["leakage"]["dager"]["rouge1"]["mean"]
+        assert rows["rouge1"].mean() == pytest.approx(leak)
+        update = root / "cells" / cell["name"] / "captures/round=2/client=0/update.safetensors"
+        size = rows[rows["client"] == 0]["bytes"].iloc[0]
+        assert 0 < update.stat().st_size - size < 20_000  # the header
+
+
+def test_cells_that_train_alike_trained_once(whole: tuple[Path, pd.DataFrame]) -> None:
+    files = [path.stat() for path in whole[0].rglob("update.safetensors")]
+    assert len(files) == 4 * 2 * 2  # in each cell's own directory, as in an ordinary run
+    assert len({one.st_ino for one in files}) == len(files) / 2
+
+
+def test_a_finished_sweep_runs_nothing(
+    whole: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, table = whole
+    monkeypatch.setattr("fedsim.lab.sweep.run_cell", None)
+    plan = planned("seed=1,2", "attack.max_pairs=5,1000")
+    same(sweep(root, plan), table)
+    same(sweep(root, SweepDirectory(root).plan()), table)  # as --resume reads it
+
+
+@pytest.mark.parametrize("file", [3, 30, 55])
+def test_a_sweep_killed_anywhere_gives_the_same_table(
+    tmp_path: Path, whole: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch, file: int
+) -> None:
+    original, count = os.fsync, 0
+
+    def fsync(number: int) -> None:
+        nonlocal count
+        count += 1
+        if count == file:
+            raise Kill
+        original(number)
+
+    plan = planned("seed=1,2", "attack.max_pairs=5,1000")
+    with monkeypatch.context() as context:
+        context.setattr("fedsim.files.os.fsync", fsync)
+        with pytest.raises(Kill):
+            sweep(tmp_path / "killed", plan)
+    same(sweep(tmp_path / "killed", plan), whole[1])
+
+
+def test_a_failed_cell_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
+    # A step of 1e38 takes the loss beyond float32: the client says so.
+    plan = planned(
+        "training.learning_rate=1e38,0.01",
+        training={"algorithm": "fedavg", "batch_size": 2, "mini_batch_size": 1},
+    )
+    table = sweep(tmp_path / "sweep", plan)
+    failed = table[table["error"].notna()]
+    assert len(failed) == 1 and len(table) == 1 + 4
+    assert "lower training.learning_rate" in failed["error"].iloc[0]
+    assert failed["training.learning_rate"].iloc[0] == 1e38
+    assert failed["attack"].isna().all()
+
+
+def test_an_error_of_a_library_is_a_row_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise MemoryError("no more\nof it")
+
+    monkeypatch.setattr(fedsim.lab.cells, "run_experiment", broken)
+    record = run_cell(
+        tmp_path / "cell", experiment(), None, quick=False, display=Display(quiet=True)
+    )
+    assert record["status"] == "failed" and record["error"] == "MemoryError: no more of it"
+
+
+def test_a_cell_without_attacks_is_a_row_with_its_utility(tmp_path: Path) -> None:
+    table = sweep(tmp_path / "sweep", planned("seed=1,2", attack=[]))
+    assert len(table) == 2 and table["utility_after"].notna().all()
+
+
+def test_a_failed_cell_is_tried_again_and_one_that_trains_alike_takes_over(tmp_path: Path) -> None:
+    plan = planned("attack.max_pairs=5,1000,2000")
+    directory = SweepDirectory(tmp_path / "sweep")
+    queue = Queue(plan.cells, directory, Ledger(directory, plan))
+    first, second, third = plan.cells
+    assert queue.take() == (first, None)
+    assert queue.take() is None  # the others wait for its captures
+    queue.ended(first, done=False)
+    assert queue.take() == (second, None)
+    queue.ended(second, done=True)
+    assert queue.take() == (third, directory.cell(second.name))
+    (directory.cell(first.name)).mkdir(parents=True)
+    (directory.cell(first.name) / "cell.json").write_text('{"status": "failed", "error": "x"}')
+    assert Queue(plan.cells, directory, Ledger(directory, plan)).take() == (first, None)
+
+
+# What cannot be
+
+
+def test_every_cell_is_checked_before_the_first_starts(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"256 positions, got 999 \(in the cell max_length=999-"):
+        sweep(tmp_path / "sweep", planned("data.max_length=12,999"))
+    with pytest.raises(BadInput, match=r"--jobs must be at least 1, got 0"):
+        sweep(tmp_path / "sweep", planned("seed=1"), jobs=0)
+    with pytest.raises(BadInput, match=r"'ray' already runs .* --jobs 1"):
+        sweep(tmp_path / "sweep", planned("federation.engine=ray"), jobs=2)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_directory_that_is_not_this_sweeps(
+    tmp_path: Path, whole: tuple[Path, pd.DataFrame]
+) -> None:
+    plan = planned("seed=1,2", "attack.max_pairs=5,1000")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"file' is not a directory"):
+        SweepDirectory(tmp_path / "file").claim(plan)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("")
+    with pytest.raises(BadInput, match=r"run' holds a run; choose another"):
+        SweepDirectory(tmp_path / "run").claim(plan)
+    directory = SweepDirectory(whole[0])
+    with pytest.raises(BadInput, match=r"another sweep \(seed=1,2 attack.max_pairs=5,1000\)"):
+        directory.claim(planned("seed=1,2"))
+    quick = make_plan(BASE, ["seed=1,2", "attack.max_pairs=5,1000"], quick=True)
+    with pytest.raises(BadInput, match=r"holds this sweep without --quick"):
+        directory.claim(quick)
+    with directory.locked(), pytest.raises(BadInput, match=r"another process works on"):
+        with SweepDirectory(whole[0]).locked():
+            pass
+
+
+def test_a_directory_that_holds_no_sweep(tmp_path: Path) -> None:
+    directory = SweepDirectory(tmp_path)
+    with pytest.raises(BadInput, match=r"holds no sweep \(no sweep.json\)"):
+        directory.plan()
+    with pytest.raises(BadInput, match=r"has no table yet"):
+        read_table(directory)
+    (tmp_path / "sweep.json").write_text('{"schema": 9}')
+    with pytest.raises(BadInput, match=r"wanted schema 1, got 9"):
+        directory.plan()
+
+
+def test_a_directory_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(RunFailed, match=r"could not write .*lock: Read-only file system"):
+        with SweepDirectory(tmp_path).locked():
+            pass
