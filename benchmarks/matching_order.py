@@ -6,7 +6,7 @@ layers under a random head. Needs the real data beside the checkout. Cells can b
     python benchmarks/matching_order.py --only "cola B=1 lamp" --limit 3
 """
 
-from functools import partial
+import functools
 from typing import Any
 
 from dager_common import Pool, Victim
@@ -39,19 +39,24 @@ def attacks(prior: str) -> dict[str, Attack]:
     return found | ({"lamp+prior": Lamp(prior=prior)} if prior else {})
 
 
+@functools.cache
+def setting(layers: int, practical: bool, data: str) -> tuple[Victim, Pool]:
+    """Return the model and the sentences, built when a cell needs them."""
+    fields: dict[str, Any] = {"freeze": FROZEN} if practical else {}
+    who = minilm(layers, **fields)
+    return who, texts(who, data)
+
+
 def main() -> None:
     """Measure what is not there yet."""
     options, cells = begin("matching_order", "DLG <= TAG < LAMP; GRAB > LAMP in practice")
     for practical in (False, True):
-        fields: dict[str, Any] = {"freeze": FROZEN} if practical else {}
-        who = minilm(options.layers, **fields)
         for data, size, count in BATCHES[: 2 if practical else 4]:
-            pool = texts(who, data)
             known = attacks(options.prior)
             if practical:
                 known["grab, masks not learnt"] = Grab(starts=500, learn_dropout=False)
             for label, attack in known.items():
-                measure = partial(row, who, pool, size, practical, attack)
+                measure = functools.partial(row, options.layers, practical, data, size, attack)
                 where = f"{'practical ' if practical else ''}{data} B={size} {label}"
                 record = repr(attack).replace(options.prior or "\0", "PRIOR")
                 told = {"layers": options.layers, "attack": record, **prior_note(options)}
@@ -59,9 +64,10 @@ def main() -> None:
 
 
 def row(
-    who: Victim, pool: Pool, size: int, practical: bool, attack: Attack, index: int
+    layers: int, practical: bool, data: str, size: int, attack: Attack, index: int
 ) -> dict[str, Any]:
-    """Attack batch ``index`` of the pool."""
+    """Attack batch ``index`` of the data set."""
+    who, pool = setting(layers, practical, data)
     examples, others = pool.draw(size, 1, index), pool.draw(size, 2, index)
     update = update_of(who, examples, dropout=practical, seed=index)
     seen = observation(who, examples, update, dropout=practical)

@@ -27,6 +27,8 @@ from fedsim.rng import derive
 from fedsim.vault.reader import VaultReader
 
 RATES = ("exact_match", "exact_match_but_last")  # whose intervals must not have width 0
+NEGATIVE = ("no_gradient", "other_update")
+TELLING = 3  # tokens from which on a sample that was read exactly was not guessed
 EMPTY = "The client's batch was empty: its update is noise alone."
 MOST = 2000  # guesses of one draw of the no-gradient control
 ROUGE_DRAWS = 5  # of the no-gradient control; token metrics take all its draws
@@ -171,11 +173,15 @@ class Scorer:
         if all(one.other for one in known):
             negative["other_update"] = self._interval([one.other for one in known])
         positive = [one.positive for one in known if one.positive]
+        controls = [one.controls.get(name, {}) for one in known for name in NEGATIVE]
         verdict, reason = decide(
             Evidence(
                 score=self._interval([self._values(one, VERDICT_METRIC) for one in known]),
                 controls=negative,
                 positive=self._interval(positive) if positive else None,
+                exact=sum(self._exact(one) for one in known),
+                samples=sum(len(one.samples) for one in known),
+                exact_by_control=any(one.get("exact_match", 0.0) > 0 for one in controls),
             )
         )
         if errors and verdict == "no-leak":
@@ -199,6 +205,12 @@ class Scorer:
             place = f"round {open_[0].row['round']}, client {open_[0].row['client']}"
             return "inconclusive", f"{place}: {open_[0].reason}"
         return verdict, reason
+
+    def _exact(self, scored: Scored) -> int:
+        """Return how many samples of ``TELLING`` tokens or more were read exactly."""
+        name = "exact_match_but_last" if self.but_last else "exact_match"
+        whole = zip(scored.pairs, scored.samples, strict=True)
+        return sum(len(pair.truth) >= TELLING and one[name] == 1.0 for pair, one in whole)
 
     def _values(self, scored: Scored, metric: str) -> list[float]:
         return [one[metric] for one in scored.samples]

@@ -25,14 +25,18 @@ class Evidence:
     controls: Mapping[str, Interval]  # negative, by name: no_gradient, other_update
     positive: Interval | None  # the attack's own positive control; None: it was not run
     positive_floor: float = 0.5  # the mean that the positive control must reach
+    exact: int = 0  # samples read exactly, long enough not to be guessed
+    samples: int = 0  # of so many
+    exact_by_control: bool = False  # a negative control has such, too
 
 
 def decide(evidence: Evidence) -> tuple[Verdict, str]:
     """Return the verdict and one sentence of reason.
 
-    ``leak``: the score's lower end is above every negative control's upper end. ``no-leak``: it is
-    not, and the positive control's lower end is, with a mean of at least ``positive_floor``.
-    ``inconclusive``: neither, or there is no score or no negative control.
+    ``leak``: the score's lower end is above every negative control's upper end, or a sample was
+    read exactly and none by a negative control: a mean over few samples must not hide it.
+    ``no-leak``: neither, and the positive control's lower end is above, with a mean of at least
+    ``positive_floor``. ``inconclusive``: all else, or there is no score or no negative control.
     """
     score, positive = evidence.score, evidence.positive
     if score is None:
@@ -46,6 +50,11 @@ def decide(evidence: Evidence) -> tuple[Verdict, str]:
     versus = f"the strongest negative control, {name}, {_show(chance)}"
     if score.low > chance.high:
         return "leak", f"Token overlap is {_show(score)}, above {versus}."
+    read = f"{evidence.exact} of {evidence.samples} samples were read exactly"
+    if evidence.exact and not evidence.exact_by_control:
+        return "leak", f"{read}, none of them by a negative control."
+    if evidence.exact:
+        return "inconclusive", f"{read}, but so were some by a negative control."
     finding = f"Token overlap is {_show(score)}, not above {versus}"
     if positive is None:
         return "inconclusive", f"{finding}, and no positive control showed that the attack works."
