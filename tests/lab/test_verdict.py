@@ -63,3 +63,13 @@ def test_the_order_of_controls_does_not_matter() -> None:
     forward = decide(Evidence(score=HIGH, controls=tied, positive=None))
     backward = decide(Evidence(score=HIGH, controls=dict(reversed(tied.items())), positive=None))
     assert forward == backward
+
+
+@pytest.mark.parametrize("score", [LOW, Interval(0.25, 0.0, 0.75)])
+def test_one_sample_read_exactly_is_a_leak_whatever_the_mean(score: Interval) -> None:
+    shared = {"score": score, "controls": CONTROLS, "positive": HIGH, "samples": 4}
+    got, why = decide(Evidence(**shared, exact=1))  # type: ignore[arg-type]
+    assert got == "leak" and why.startswith("1 of 4 samples were read exactly")
+    got, why = decide(Evidence(**shared, exact=1, exact_by_control=True))  # type: ignore[arg-type]
+    assert got == "inconclusive" and "negative control" in why
+    assert decide(Evidence(**shared))[0] == "no-leak"  # type: ignore[arg-type]
