@@ -234,6 +234,13 @@ def test_a_mean_does_not_hide_the_one_client_that_was_read(vault: VaultReader) -
     rows = [row(0, BATCHES[0]), row(1, []), row(2, [])]
     found, reason = verdict(vault, *rows, *ALL)
     assert found == "leak"
+    assert reason.startswith("4 of 12 samples were read exactly")
+
+
+def test_a_mean_does_not_hide_the_one_client_that_was_nearly_read(vault: VaultReader) -> None:
+    nearly = [(*ids[:-1], ids[-2]) for ids in BATCHES[0]]
+    found, reason = verdict(vault, row(0, nearly), row(1, []), row(2, []), *ALL)
+    assert found == "leak"
     assert "client 0" in reason or "above" in reason
 
 
