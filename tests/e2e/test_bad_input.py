@@ -53,7 +53,7 @@ def test_bad_input(
     started = time.monotonic()
     settings = words if words[0].endswith(".toml") else ["data.evaluate=2", *words]
     assert main(["run", *settings, "--out", "run"]) == 2
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40  # before anything long; a busy machine starts slowly
     complaints = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fedsim: ")]
     assert len(complaints) == 1
     assert re.search(line, complaints[0]), complaints[0]
@@ -65,6 +65,6 @@ def test_bad_input_by_the_command(fedsim: Fedsim, tmp_path: Path) -> None:
     started = time.monotonic()
     done = fedsim("run", "model.name=no-such-owner/no-such-model", "--out", "run")
     assert done.returncode == 2
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40  # before anything long; a busy machine starts slowly
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
