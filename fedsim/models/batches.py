@@ -1,0 +1,104 @@
+"""What a model is trained on: batches, their masks, and the losses of their examples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.messages import Tokens
+from fedsim.models.workspace import Workspace
+
+IGNORED = -100  # the label that transformers' losses leave out
+MASKED_SHARE = 0.15  # Devlin et al., NAACL 2019, sec. 3.1: 15 % of the tokens; 80/10/10 of those
+
+
+class Batches(Workspace):
+    """A workspace that makes batches and runs them."""
+
+    def batch(
+        self, sequences: Sequence[Tokens], labels: Sequence[int | None], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return what the model's forward takes: right-padded ids, mask and the task's labels.
+
+        Args:
+            sequences: token ids, special tokens included; none empty.
+            labels: one per sequence; read for classification only.
+            generator: chooses the tokens to mask; read for masked-lm only.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` (B, T), ``labels`` (B,) or (B, T): int64, on the
+            adapter's device.
+        """
+        size = (len(sequences), max(map(len, sequences)))
+        ids = torch.full(size, self.pad)  # (B, T)
+        mask = torch.zeros(size, dtype=torch.int64)
+        for row, tokens in enumerate(sequences):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+        if self.spec.task == "classification":
+            targets = torch.tensor(labels)
+        elif self.spec.task == "causal-lm":
+            targets = ids.masked_fill(mask == 0, IGNORED)
+        else:
+            ids, targets = self._mask(ids, generator)
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": targets}
+        return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def losses(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return each example's own loss (B,): the mean over its predicted tokens, or its one.
+
+        Only its own tokens count: every example gets positions of its own, which GPT-2 and BERT
+        would look up once for all.
+        """
+        given = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        if self.positional:
+            places = torch.arange(given["input_ids"].shape[1], device=self.device)
+            given["position_ids"] = places.repeat(len(given["input_ids"]), 1)
+        logits, labels = module(**given).logits, batch["labels"]  # (B, K) or (B, T, V)
+        if self.spec.task == "classification":
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
+        if self.spec.task == "causal-lm":
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        each = nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+        )  # (B, T)
+        return each.sum(1) / (labels != IGNORED).sum(1)
+
+    def _mask(self, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        special = torch.isin(ids, torch.tensor(sorted(self.special)))
+        draw = torch.rand(ids.shape, generator=generator).masked_fill(special, 2.0)
+        chosen = (draw < MASKED_SHARE) | (draw == draw.amin(dim=1, keepdim=True))  # at least one
+        chosen &= ~special
+        fate = torch.rand(ids.shape, generator=generator)
+        noise = torch.randint(self.vocabulary, ids.shape, generator=generator)
+        masked = ids.masked_fill(chosen & (fate < 0.8), int(self.tokenizer.mask_token_id or 0))
+        masked = torch.where(chosen & (fate >= 0.9), noise, masked)
+        return masked, ids.masked_fill(~chosen, IGNORED)
+
+    def logits(self, embedded: Tensor, mask: Tensor) -> Tensor:
+        """Return what the task's loss reads for ``embedded`` tokens, at the workspace's weights.
+
+        Autograd runs through it, twice if need be, and no row touches another.
+
+        Args:
+            embedded: (N, T, D) in place of token embeddings.
+            mask: (N, T) true where there is a token; a row's tokens come before its padding.
+
+        Returns:
+            (N, C) for classification, (N, T, V) otherwise.
+        """
+        whole: Any = self.module
+        whole = whole.get_base_model() if self.spec.lora_rank else whole
+        places = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+        given: dict[str, Any] = {"inputs_embeds": embedded, "position_ids": places}
+        if not mask.all():
+            given["attention_mask"] = mask.long()
+        if self.causal:
+            given["use_cache"] = False
+        if self.causal and self.spec.task == "classification":
+            states = whole.base_model(**given).last_hidden_state  # its own pooling reads padding
+            last = mask.long().sum(dim=1) - 1
+            rows = torch.arange(len(last), device=last.device)
+            return cast(Tensor, whole.score(states[rows, last]))
+        return cast(Tensor, whole(**given).logits)

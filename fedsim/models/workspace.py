@@ -1,0 +1,198 @@
+"""One module of a model family: built, frozen, loaded with weights."""
+
+import copy
+from abc import ABC
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from fedsim.errors import BadInput, MalformedMessage, unknown
+from fedsim.messages import Parameters, Tokens
+from fedsim.models.lora import add_lora
+from fedsim.models.spec import ModelSpec
+from fedsim.rng import global_stream
+
+
+class Workspace(ABC):
+    """Owns one module of a model family: whoever needs weights in it loads them first."""
+
+    family: ClassVar[str]
+    causal: ClassVar[bool]  # a token sees only those before it: prefixes can be tested alone
+    positional: ClassVar[bool]  # the first layer's input depends on the position
+    classes: ClassVar[Mapping[str, type[PreTrainedModel]]]  # by task
+    groups: ClassVar[Mapping[str, tuple[str, ...]]]  # what "freeze" can name, as patterns
+    attention: ClassVar[tuple[str, ...]]  # LoRA's default targets
+    dropouts: ClassVar[tuple[str, ...]]  # the config's rates of dropout
+    stack: ClassVar[str]  # the last part of the name of the list of blocks
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        config: PreTrainedConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        options: Mapping[str, Any] | None = None,  # of transformers' loaders
+    ) -> None:
+        if spec.task not in self.classes:
+            raise BadInput(
+                f"model.task: a {self.family} model can do {' or '.join(sorted(self.classes))}, "
+                f"got {spec.task!r}"
+            )
+        self.spec = spec
+        self.config = config
+        self.tokenizer = tokenizer
+        self.options = dict(options or {})
+        self.device = torch.device("cpu")
+        self.loads = 0  # how often weights were loaded: a trunk made before is stale
+        self._module: PreTrainedModel | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.spec.name!r}, task={self.spec.task!r})"
+
+    def to(self, device: torch.device | str) -> Self:
+        """Have the workspace on ``device`` from now on; messages stay on the CPU."""
+        device = torch.device(device)
+        if device != self.device:
+            self.device, self._module = device, None
+        return self
+
+    @property
+    def vocabulary(self) -> int:
+        """V: the number of token ids the model embeds."""
+        return int(self.config.vocab_size)
+
+    @property
+    def width(self) -> int:
+        """D: the width of the hidden state."""
+        return int(self.config.hidden_size)
+
+    @property
+    def layers(self) -> int:
+        """L: the number of blocks."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def positions(self) -> int:
+        """The longest sequence the model can take, in tokens."""
+        return int(self.config.max_position_embeddings)
+
+    @property
+    def prefix(self) -> Tokens:
+        """The special tokens that the tokenizer puts before every text."""
+        return self._around()[0]
+
+    @property
+    def suffix(self) -> Tokens:
+        """The special tokens that the tokenizer puts after every text."""
+        return self._around()[1]
+
+    def _around(self) -> tuple[Tokens, Tokens]:
+        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = list(self.tokenizer("a")["input_ids"])
+        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+        return tuple(full[:start]), tuple(full[start + len(bare) :])
+
+    @property
+    def special(self) -> frozenset[int]:
+        """The ids that stand for no text: dropped before scoring."""
+        return frozenset(self.tokenizer.all_special_ids)
+
+    @property
+    def pad(self) -> int:
+        """The id that fills a batch up on the right; it gets no gradient."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+    @property
+    def module(self) -> PreTrainedModel:
+        """The workspace: its weights are whatever was loaded or trained last."""
+        if self._module is None:
+            self._module = self.build()
+        return self._module
+
+    def build(self) -> PreTrainedModel:
+        """Return a fresh module: pretrained or random weights, LoRA and freezing as in the spec."""
+        with global_stream(self.spec.seed, "model"):
+            module = self._fresh()
+            if self.spec.lora_rank:
+                targets = self.spec.lora_targets or self.attention
+                module = add_lora(module, self.spec.lora_rank, targets, self.spec.task)
+        self._freeze(module)
+        return cast(PreTrainedModel, cast(nn.Module, module).to(self.device).eval())
+
+    def _fresh(self) -> PreTrainedModel:
+        kind = self.classes[self.spec.task]
+        config = copy.deepcopy(self.config)
+        config.pad_token_id = self.pad
+        if self.spec.task == "classification":
+            config.num_labels = self.spec.num_labels
+        if self.spec.dropout is not None:
+            for name in self.dropouts:
+                setattr(config, name, self.spec.dropout)
+        how: dict[str, Any] = {"attn_implementation": "eager", "dtype": torch.float32}
+        if self.spec.weights == "random":
+            return cast(PreTrainedModel, kind._from_config(config, **how))  # type: ignore[no-untyped-call]
+        try:
+            return kind.from_pretrained(self.spec.name, config=config, **how, **self.options)
+        except (OSError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BadInput(f"model.name: no weights in {self.spec.name!r}: {reason}") from error
+
+    def _freeze(self, module: nn.Module) -> None:
+        parameters = dict(module.named_parameters())
+        for name in self.spec.freeze:
+            patterns = self.groups.get(name, (name,))
+            if name.startswith("layers."):
+                patterns = (f"*.{self.stack}.{name.removeprefix('layers.')}.*",)
+            hits = [one for one in parameters if any(fnmatchcase(one, p) for p in patterns)]
+            if not hits:
+                if name in self.groups:  # a causal-lm head may be the embeddings themselves
+                    raise BadInput(f"model.freeze: {self!r} has no {name} of its own")
+                known = [*self.groups, *(f"layers.{i}" for i in range(self.layers))]
+                raise BadInput(f"model.freeze: {unknown('parameters', name, known)}")
+            for one in hits:
+                parameters[one].requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in parameters.values()):
+            raise BadInput(f"model.freeze: nothing is left to train with {list(self.spec.freeze)}")
+
+    def trainable(self) -> list[str]:
+        """Return the names of the parameters that train, so travel."""
+        return [name for name, one in self.module.named_parameters() if one.requires_grad]
+
+    def initial_parameters(self) -> dict[str, Tensor]:
+        """Return the weights of round 1 that train, from a fresh module."""
+        self._module, self.loads = self.build(), self.loads + 1
+        return {
+            name: parameter.detach().cpu().clone()
+            for name, parameter in self._module.named_parameters()
+            if parameter.requires_grad
+        }
+
+    @torch.no_grad()
+    def load(self, parameters: Parameters) -> PreTrainedModel:
+        """Copy ``parameters`` into the workspace and return it.
+
+        Raises:
+            MalformedMessage: a name or shape that the model does not have, or one that is missing.
+        """
+        slots = dict(self.module.named_parameters(remove_duplicate=False))
+        slots |= dict(self.module.named_buffers(remove_duplicate=False))  # type: ignore[arg-type]
+        for name, tensor in parameters.items():
+            if name not in slots:
+                raise MalformedMessage(f"{self!r} has no parameter {name!r}")
+            if slots[name].shape != tensor.shape:
+                wanted, got = tuple(slots[name].shape), tuple(tensor.shape)
+                raise MalformedMessage(f"parameter {name!r} must have shape {wanted}, got {got}")
+        missing = [name for name in self.trainable() if name not in parameters]
+        if missing:
+            raise MalformedMessage(f"{len(missing)} parameters are missing, first {missing[0]!r}")
+        self.loads += 1
+        for name, tensor in parameters.items():
+            slots[name].copy_(tensor)
+        return self.module
