@@ -19,6 +19,7 @@ from fedsim.lab.verdict import VERDICT_METRIC
 SHOWN = 1000  # samples with their texts on the page
 CHARACTERS = 1_200_000  # of all texts together: the page must open on a telephone
 TEXTS = ("truth", "guess", "truth_tokens", "guess_tokens")
+OWN_WORDS = ("error", "reason")  # of an attack: they might quote what it read
 
 Row = Mapping[str, Any]
 
@@ -104,10 +105,10 @@ def texts_section(
 
 def samples_file(rows: Sequence[Row], *, redact: bool) -> Table:
     """Return all samples as a table for a csv file."""
-    columns = [key for key in (rows[0] if rows else ()) if not redact or key not in TEXTS]
-    if redact:  # an attack's own words might quote what it read
-        columns = [key for key in columns if key != "error"]
-    values = [[_plain(row[key]) for key in columns] for row in rows]
+    columns = list(dict.fromkeys(key for row in rows for key in row))  # tasks differ in metrics
+    if redact:
+        columns = [key for key in columns if key not in (*TEXTS, *OWN_WORDS)]
+    values = [[_plain(row.get(key)) for key in columns] for row in rows]
     return Table(name="samples", caption="", columns=columns, rows=values)
 
 
@@ -165,7 +166,8 @@ def controls(attack: str, entries: Sequence[Entry]) -> Table:
     """Return each metric of ``attack`` beside its controls, means over the samples."""
     scored = [one for one in entries if one.attack == attack and one.samples]
     names = list(dict.fromkeys(name for one in scored for name in one.controls))
-    metrics = [name for name in (scored[0].metrics if scored else ()) if name != "precision"]
+    found = dict.fromkeys(name for one in scored for name in one.metrics)  # tasks differ
+    metrics = [name for name in found if name != "precision"]
     rows = [
         [metric, _mean(metric, [(one.samples, one.metrics) for one in scored])]
         + [

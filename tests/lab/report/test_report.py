@@ -140,14 +140,20 @@ def test_redacted_an_attacks_own_words_are_left_out(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path / "run")
     path = run.root / "summary.json"
     summary = read_json(path)
-    summary["attacks"][0]["error"] = "ValueError: at Zelda Birkett"
+    for entry in summary["attacks"]:
+        entry["error"] = "ValueError: at Zelda Birkett"
+        entry["reason"] = "The attack could not run: at Zelda Birkett."
     summary["verdicts"]["dager"]["reason"] = "The attack could not run: at Zelda Birkett."
     summary["notes"] = ["an attack could not run: at Zelda Birkett"]
     summary["failures"] = [{"round": 1, "client": 1, "error": "at Zelda Birkett"}]
     write_json(path, summary)
+    write_report(run.root, redact=False)
+    assert b"Birkett" in (run.root / "report" / "samples.csv").read_bytes()
     write_report(run.root, redact=True)
-    for one in [run.root / "report.html", *(run.root / "report").glob("*.csv")]:
-        assert "Birkett" not in one.read_text(encoding="utf-8"), one.name
+    written = [run.root / "report.html", *(run.root / "report").iterdir()]
+    assert len(written) > 8
+    for one in written:
+        assert b"Birkett" not in one.read_bytes(), one.name
 
 
 def test_the_same_run_gives_the_same_report(run: RunDirectory, page: Path) -> None:
