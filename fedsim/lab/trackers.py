@@ -42,7 +42,7 @@ def check_trackers(names: Sequence[str]) -> None:
         if find_spec(package) is None:
             raise BadInput(
                 f"tracker: {name!r} needs the package {package!r}, which is not installed; "
-                f"pip install 'fedsim[{name}]'"
+                f"in a checkout of fedsim: pip install '.[{name}]'"
             )
 
 

@@ -96,7 +96,7 @@ def test_wandb_writes_offline(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_said_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fedsim.lab.trackers, "find_spec", lambda _: None)
-    with pytest.raises(BadInput, match=r"not installed; pip install 'fedsim\[wandb\]'"):
+    with pytest.raises(BadInput, match=r"in a checkout of fedsim: pip install '\.\[wandb\]'"):
         check_trackers(["wandb"])
     with pytest.raises(BadInput, match=r"unknown tracker 'wandbb'; did you mean 'wandb'"):
         prepare(experiment(tracker="wandbb"))  # type: ignore[arg-type]
