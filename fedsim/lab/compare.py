@@ -11,7 +11,12 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.errors import BadInput
-from fedsim.lab.intervals import Interval, cluster_interval, difference_interval, paired_interval
+from fedsim.lab.intervals import (
+    PERCENT,
+    difference_interval,
+    metric_interval,
+    paired_interval,
+)
 from fedsim.lab.rundir import RunDirectory
 from fedsim.lab.samples import read_summary, sample_rows
 from fedsim.lab.trackers import flat
@@ -19,7 +24,6 @@ from fedsim.rng import derive
 
 Row = Mapping[str, Any]
 Updates = dict[tuple[int, int], list[Row]]  # (round, client) -> its samples
-PERCENT = ("rouge1", "rouge2", "rougeL")  # x 100; the other metrics are fractions
 
 
 class Side:
@@ -113,7 +117,12 @@ def _leakage(first: Side, other: Side, attack: str) -> dict[str, Any]:
                 [[b[name] - a[name] for a, b in cluster] for cluster in pairs], seed=seed, most=most
             )
         else:
-            sides = [_interval(one, name, seed, most) for one in (before, after)]
+            sides = [
+                metric_interval(
+                    name, [[row[name] for row in rows] for rows in one.values()], seed=seed
+                )
+                for one in (before, after)
+            ]
             values = [one.mean for one in sides]
             between = difference_interval(sides[1], sides[0])
         found["metrics"][name] = {
@@ -122,13 +131,6 @@ def _leakage(first: Side, other: Side, attack: str) -> dict[str, Any]:
             "difference": vars(between),
         }
     return found
-
-
-def _interval(updates: Updates, name: str, seed: int, most: float) -> Interval:
-    """Return the interval of one run's metric, in its own units."""
-    shares = [[row[name] / most for row in rows] for rows in updates.values()]
-    one = cluster_interval(shares, seed=seed, fraction=True)
-    return Interval(one.mean * most, one.low * most, one.high * most)
 
 
 def _pairs(before: Iterable[Row], after: Iterable[Row]) -> list[tuple[Row, Row]]:

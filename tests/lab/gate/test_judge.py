@@ -20,7 +20,6 @@ from fedsim.lab.gate import (
 )
 from fedsim.lab.results import Summary
 
-
 ENTRY: dict[str, Any] = {
     "attack": "dager", "round": 1, "client": 0, "samples": 2, "seconds": 0.5, "verdict": "no-leak",
     "metrics": {}, "controls": {},

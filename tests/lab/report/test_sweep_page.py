@@ -95,9 +95,7 @@ def test_a_sweep_over_tasks_has_every_tasks_metrics(tmp_path: Path) -> None:
     cells = []
     for task in tasks:
         model = {"name": "builtin:gpt2-tiny", "task": task}
-        run = synthetic_run(
-            tmp_path / "cells" / task, rounds=1, batch=1, sections={"model": model}
-        )
+        run = synthetic_run(tmp_path / "cells" / task, rounds=1, batch=1, sections={"model": model})
         config, settings = run.config().as_toml(), {"model.task": task}
         cells.append({"name": task, "settings": settings, "status": "done", "config": config})
     axes = {"model.task": tasks}
