@@ -13,7 +13,9 @@ from fedsim.errors import BadInput
 from fedsim.files import read_json, write_json, write_text
 from fedsim.lab.cli import main
 from fedsim.lab.report import write_report
+from fedsim.lab.report.page import Table
 from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.samples import sample_rows
 from tests.lab.conftest import experiment
 from tests.lab.report.conftest import EVIL
 from tests.lab.synthetic import synthetic_run
@@ -99,6 +101,37 @@ def test_no_cell_of_the_tables_is_a_formula(page: Path) -> None:
         rows = list(csv.DictReader(file))
     assert f"'{EVIL[2]}" in [row["truth"] for row in rows]
     assert not [cell for row in rows for cell in row.values() if cell[:1] in ("=", "@", "+")]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        (" =1+1", "' =1+1"),
+        ("\n=1+1", "'\n=1+1"),
+        ("\t@a", "'\t@a"),
+        ("\ufeff=1", "'\ufeff=1"),  # prints nothing, and may be skipped
+        ("\uff1d1+1", "'\uff1d1+1"),  # full-width
+        ("\x00-1", "'U+0000-1"),
+        ("a\r=1\x1b[31m", "aU+000D=1U+001B[31m"),
+        ("\ud800", "U+D800"),
+        ("1 - 1 = 0", "1 - 1 = 0"),
+        (-0.5, "-0.5"),
+        (None, ""),
+    ],
+)
+def test_what_a_cell_of_a_table_holds(text: Any, cell: str, tmp_path: Path) -> None:
+    path = Table(name="t", caption="", columns=["a", "b"], rows=[[text, "b"]]).write(tmp_path)
+    with path.open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["a", "b"], [cell, "b"]]
+    assert "\r" not in path.read_bytes().decode() and path.read_text().startswith('"a","b"')
+
+
+def test_a_lone_surrogate_in_a_sample_is_shown(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run", rounds=1, batch=1)
+    rows = [{**row, "truth": "a \ud800 b", "guess": "\ud800"} for row in sample_rows(run)]
+    (run.root / "samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    write_report(run.root, redact=False)
+    assert "a U+D800 b" in (run.root / "report" / "samples.csv").read_text(encoding="utf-8")
 
 
 def test_the_worst_come_first(page: Path) -> None:
