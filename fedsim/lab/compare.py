@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, MalformedMessage
 from fedsim.lab.intervals import (
     PERCENT,
     difference_interval,
@@ -34,7 +34,7 @@ class Side:
             raise BadInput(f"{str(path)!r} holds a sweep; name runs in it: {path / 'cells'}/<name>")
         self.path = path
         self.run = RunDirectory(path)
-        self.summary = read_summary(self.run)
+        self.summary = read_summary(self.run)  # first: it says what is wrong with the directory
         self.config = dict(flat(self.run.config().as_toml()))
         self.rows = sample_rows(self.run)
 
@@ -64,11 +64,14 @@ def compare(paths: Sequence[Path]) -> dict[str, Any]:
     """Return how each run differs from the first; a difference is the run's value minus its.
 
     Raises:
-        BadInput: fewer than two runs, one that is not there, not finished, or a sweep.
+        BadInput: fewer than two runs, one that is not there, not finished, broken, or a sweep.
     """
     if len(paths) < 2:
         raise BadInput(f"compare needs at least two runs, got {len(paths)}")
-    first, *others = [Side(path) for path in paths]
+    try:
+        first, *others = [Side(path) for path in paths]
+    except MalformedMessage as error:
+        raise BadInput(str(error)) from error
     return {
         "schema": 1,
         "reference": str(first.path),

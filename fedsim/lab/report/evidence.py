@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from fedsim.errors import FedsimError, MalformedMessage
 from fedsim.files import read_lines
 from fedsim.lab.cells import SAMPLES
 from fedsim.lab.marks import marked
@@ -25,17 +24,9 @@ Row = Mapping[str, Any]
 
 
 def read_samples(run: RunDirectory) -> list[Row]:
-    """Return a run's samples; one clear line when its files do not belong together."""
+    """Return a run's samples, of a sweep's cell as they were noted."""
     kept = run.root / SAMPLES
-    try:
-        return list(read_lines(kept)) if kept.exists() else list(sample_rows(run))
-    except FedsimError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedMessage(
-            f"{run.root}: its files do not fit together ({type(error).__name__}: {error}); "
-            "run it again"
-        ) from error
+    return list(read_lines(kept)) if kept.exists() else list(sample_rows(run))
 
 
 def worst_first(rows: Sequence[Row]) -> list[Row]:
