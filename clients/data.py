@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
@@ -168,12 +169,25 @@ def _clean(frame: pd.DataFrame, columns: dict[str, str], settings: DataSettings)
         raise BadInput(
             f"data.text_column {columns['text']!r} must hold strings, got {', '.join(others)}"
         )
+    for old in columns.values():
+        _need_unicode(frame[old], settings.name, old)
     picked = pd.DataFrame({new: frame[old] for new, old in columns.items()})
     picked["text"] = [text.strip() if isinstance(text, str) else "" for text in texts]
     picked = picked[picked["text"] != ""].reset_index(drop=True)
     if picked.empty:
         raise BadInput(f"data.name {settings.name!r} has no text in its column {columns['text']!r}")
     return picked
+
+
+def _need_unicode(values: Iterable[Any], name: str, column: str) -> None:
+    """Refuse half of a surrogate pair: JSON can say it, but no file can hold it."""
+    for number, value in enumerate(values, start=1):
+        half = re.search("[\ud800-\udfff]", value) if isinstance(value, str) else None
+        if half:
+            raise BadInput(
+                f"data.name {name!r}, column {column!r}, row {number}: wanted text, got a lone "
+                f"surrogate, U+{ord(half[0]):04X}"
+            )
 
 
 def _split(

@@ -18,7 +18,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have ``write`` fill a temporary file beside ``path``, then move it there: all or nothing.
 
     Raises:
-        RunFailed: the disk is full or cannot be written; the line names the file.
+        RunFailed: the disk is full or cannot be written, or the text is no Unicode (half of a
+            surrogate pair); the line names the file.
     """
     make_directory(path.parent, wanted=path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -27,7 +28,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, UnicodeError) as error:
         raise RunFailed(f"could not write {path}: {error}") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
@@ -71,7 +72,7 @@ def append_line(path: Path, row: object) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise RunFailed(f"could not write {path}: {error}") from error
 
 

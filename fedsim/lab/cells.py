@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.captures import CapturePath, captured_clients, place, read_capture
-from fedsim.errors import FedsimError
+from fedsim.errors import FedsimError, RunFailed
 from fedsim.files import make_directory, read_json, write_atomically, write_json, write_lines
 from fedsim.lab.attacking import Clients
 from fedsim.lab.config import Config
@@ -113,16 +113,20 @@ def attack_captures(
             continue
         started = time.perf_counter()
         if row["round"]:
-            runner.attack_round(_seen(experiment, run, row))
+            runner.attack_round(_seen(experiment, run, row, source))
         run.append("rounds.jsonl", {**row, "seconds": round(time.perf_counter() - started, 3)})
     _link(source.checkpoints, run.checkpoints)
     return summarize(experiment, run, quick=quick)
 
 
 def _seen(
-    experiment: Experiment, run: RunDirectory, row: Mapping[str, Any]
+    experiment: Experiment, run: RunDirectory, row: Mapping[str, Any], source: RunDirectory
 ) -> list[tuple[Clients, Broadcast, Update]]:
-    """Return what some attack wants to see of a round, in the order in which it was answered."""
+    """Return what some attack wants to see of a round, in the order in which it was answered.
+
+    Raises:
+        RunFailed: a client answered whose update is not there, neither alone nor in a sum.
+    """
     found = [
         CapturePath(row["round"], client, where)
         for client in row["clients"]
@@ -130,6 +134,13 @@ def _seen(
     ]
     wants = [one.wants for one in experiment.planned]
     wanted = [one for one in found if any(w(row["round"], captured_clients(one)) for w in wants)]
+    there = {client for one in found for client in captured_clients(one)}
+    gone = [one for one in row["clients"] if one not in there]
+    if lost := [one for one in gone if any(w(row["round"], (one,)) for w in wants)]:
+        raise RunFailed(
+            f"round {row['round']}, client {lost[0]}: the capture is gone from {source.captures}; "
+            f"remove {source.root}, and it is trained again"
+        )
     captured = [read_capture(one) for one in wanted]
     return [(one.clients, one.broadcast, one.update) for one in captured]
 

@@ -10,8 +10,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fedsim.errors import BadInput
-from fedsim.lab.intervals import Interval, cluster_interval, difference_interval, paired_interval
+from fedsim.errors import BadInput, MalformedMessage
+from fedsim.lab.intervals import (
+    PERCENT,
+    difference_interval,
+    metric_interval,
+    paired_interval,
+)
 from fedsim.lab.rundir import RunDirectory
 from fedsim.lab.samples import read_summary, sample_rows
 from fedsim.lab.trackers import flat
@@ -19,7 +24,6 @@ from fedsim.rng import derive
 
 Row = Mapping[str, Any]
 Updates = dict[tuple[int, int], list[Row]]  # (round, client) -> its samples
-PERCENT = ("rouge1", "rouge2", "rougeL")  # x 100; the other metrics are fractions
 
 
 class Side:
@@ -30,7 +34,7 @@ class Side:
             raise BadInput(f"{str(path)!r} holds a sweep; name runs in it: {path / 'cells'}/<name>")
         self.path = path
         self.run = RunDirectory(path)
-        self.summary = read_summary(self.run)
+        self.summary = read_summary(self.run)  # first: it says what is wrong with the directory
         self.config = dict(flat(self.run.config().as_toml()))
         self.rows = sample_rows(self.run)
 
@@ -60,11 +64,14 @@ def compare(paths: Sequence[Path]) -> dict[str, Any]:
     """Return how each run differs from the first; a difference is the run's value minus its.
 
     Raises:
-        BadInput: fewer than two runs, one that is not there, not finished, or a sweep.
+        BadInput: fewer than two runs, one that is not there, not finished, broken, or a sweep.
     """
     if len(paths) < 2:
         raise BadInput(f"compare needs at least two runs, got {len(paths)}")
-    first, *others = [Side(path) for path in paths]
+    try:
+        first, *others = [Side(path) for path in paths]
+    except MalformedMessage as error:
+        raise BadInput(str(error)) from error
     return {
         "schema": 1,
         "reference": str(first.path),
@@ -113,7 +120,12 @@ def _leakage(first: Side, other: Side, attack: str) -> dict[str, Any]:
                 [[b[name] - a[name] for a, b in cluster] for cluster in pairs], seed=seed, most=most
             )
         else:
-            sides = [_interval(one, name, seed, most) for one in (before, after)]
+            sides = [
+                metric_interval(
+                    name, [[row[name] for row in rows] for rows in one.values()], seed=seed
+                )
+                for one in (before, after)
+            ]
             values = [one.mean for one in sides]
             between = difference_interval(sides[1], sides[0])
         found["metrics"][name] = {
@@ -122,13 +134,6 @@ def _leakage(first: Side, other: Side, attack: str) -> dict[str, Any]:
             "difference": vars(between),
         }
     return found
-
-
-def _interval(updates: Updates, name: str, seed: int, most: float) -> Interval:
-    """Return the interval of one run's metric, in its own units."""
-    shares = [[row[name] / most for row in rows] for rows in updates.values()]
-    one = cluster_interval(shares, seed=seed, fraction=True)
-    return Interval(one.mean * most, one.low * most, one.high * most)
 
 
 def _pairs(before: Iterable[Row], after: Iterable[Row]) -> list[tuple[Row, Row]]:

@@ -213,5 +213,7 @@ def summarize(
         "notes": scorer.notes(scores),
     }
     write_json(run.root / "summary.json", summary)
-    track(run, summary, config.tracker)
+    if failed := track(run, summary, config.tracker):
+        summary["notes"] += failed
+        write_json(run.root / "summary.json", summary)
     return summary, scores

@@ -13,6 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+PERCENT = ("rouge1", "rouge2", "rougeL")  # x 100; all other metrics are fractions
 _Z = NormalDist().inv_cdf(0.975)  # 1.95996...
 
 
@@ -59,6 +60,25 @@ def cluster_interval(
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)  # (R,)
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(sums.sum() / sizes.sum()), float(low), float(high))
+
+
+def metric_interval(name: str, values: Sequence[Sequence[float]], *, seed: int) -> Interval:
+    """Return the mean of the metric ``name`` and its 95 % interval, in the metric's own units.
+
+    Every metric has a largest value, so few updates that agree have an interval of some width.
+
+    Args:
+        name: of the metric, as ``fedsim.lab.metrics`` has it.
+        values: one inner sequence for each client update, as for :func:`cluster_interval`.
+        seed: the resampling depends on nothing else.
+
+    Raises:
+        ValueError: as :func:`cluster_interval`.
+    """
+    most = 100.0 if name in PERCENT else 1.0
+    shares = [[one / most for one in cluster] for cluster in values]
+    found = cluster_interval(shares, seed=seed, fraction=True)
+    return Interval(found.mean * most, found.low * most, found.high * most)
 
 
 def paired_interval(differences: Sequence[Sequence[float]], *, seed: int, most: float) -> Interval:

@@ -97,7 +97,7 @@ class SweepCell(_Record):
 
 
 class Sweep(_Record):
-    """A sweep's sweep.json."""
+    """A sweep's sweep.json, as far as a report needs it."""
 
     schema_: Literal[1] = Field(alias="schema")
     name: str
@@ -105,6 +105,21 @@ class Sweep(_Record):
     cells: list[SweepCell]
     words: list[str] = []
     base: dict[str, Any] = {}
+
+
+class BegunCell(SweepCell):
+    """One cell of a sweep that is to go on."""
+
+    training: str
+
+
+class BegunSweep(Sweep):
+    """All that it takes to go on with a sweep."""
+
+    cells: list[BegunCell]
+    words: list[str]
+    base: dict[str, Any]
+    quick: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +161,7 @@ def read_sweep(directory: Path) -> Sweep:
     Raises:
         BadInput: it does not say what it must.
     """
-    return _checked(directory / "sweep.json", Sweep)
+    return read_checked(directory / "sweep.json", Sweep)
 
 
 def _cell(directory: Path, one: SweepCell) -> Cell:
@@ -171,10 +186,11 @@ def read_results(directory: Path) -> Summary:
     path = directory / "summary.json"
     if not path.exists():
         raise BadInput(_absent(directory))
-    return _checked(path, Summary)
+    return read_checked(path, Summary)
 
 
-def _checked(path: Path, kind: type[R]) -> R:
+def read_checked(path: Path, kind: type[R]) -> R:
+    """Return the JSON in ``path`` as a record of ``kind``; the first error as one BadInput."""
     try:
         return kind.model_validate(read_json(path))
     except MalformedMessage as error:

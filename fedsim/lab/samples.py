@@ -4,8 +4,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, FedsimError, MalformedMessage
 from fedsim.files import read_json
+from fedsim.lab.results import read_results
 from fedsim.lab.rundir import RunDirectory
 from fedsim.lab.scoring import Scored, Scorer
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
@@ -24,24 +25,30 @@ def sample_rows(run: RunDirectory) -> list[dict[str, Any]]:
 
     Raises:
         BadInput: there is no finished run.
+        MalformedMessage: its files do not belong together.
     """
-    return rows_of(read_summary(run), rescored(run))
+    summary = read_summary(run)
+    try:
+        return rows_of(summary, rescored(run))
+    except FedsimError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedMessage(
+            f"{run.root}: its files do not fit together ({type(error).__name__}: {error}); "
+            "run it again"
+        ) from error
 
 
 def read_summary(run: RunDirectory) -> dict[str, Any]:
     """Return a finished run's summary.json.
 
     Raises:
-        BadInput: there is no run, or it is not finished.
+        BadInput: there is no run, it is not finished, or the file does not say what it must.
     """
     if not (run.root / "config.toml").exists():
         raise BadInput(f"{str(run.root)!r} holds no run (no config.toml)")
     path = run.root / "summary.json"
-    if not path.exists():
-        raise BadInput(
-            f"{str(run.root)!r} holds a run that is not finished (no summary.json); go on with "
-            f"it: fedsim run --out {run.root} --resume"
-        )
+    read_results(run.root)  # checks it
     summary: dict[str, Any] = read_json(path)
     return summary
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.lab.intervals import Interval, cluster_interval
+from fedsim.lab.intervals import Interval, cluster_interval, metric_interval
 from fedsim.lab.metrics import (
     Pair,
     chance_overlaps,
@@ -26,7 +26,6 @@ from fedsim.models import ModelAdapter
 from fedsim.rng import derive
 from fedsim.vault.reader import VaultReader
 
-RATES = ("exact_match", "exact_match_but_last")  # whose intervals must not have width 0
 NEGATIVE = ("no_gradient", "other_update")
 TELLING = 3  # tokens from which on a sample that was read exactly was not guessed
 EMPTY = "The client's batch was empty: its update is noise alone."
@@ -215,8 +214,12 @@ class Scorer:
     def _values(self, scored: Scored, metric: str) -> list[float]:
         return [one[metric] for one in scored.samples]
 
-    def _interval(self, values: Sequence[Sequence[float]], *, rate: bool = False) -> Interval:
-        return cluster_interval(values, seed=derive(self.seed, "bootstrap"), fraction=rate)
+    def _interval(self, values: Sequence[Sequence[float]]) -> Interval:
+        """Return the interval that a verdict goes by; Wilson's is too wide for few updates.
+
+        What one update's worth of samples may hide, :func:`decide` finds by the exact ones.
+        """
+        return cluster_interval(values, seed=derive(self.seed, "bootstrap"))
 
     def entry(self, scored: Scored) -> dict[str, Any]:
         """Return the score as an element of summary.json's ``attacks``."""
@@ -257,8 +260,10 @@ class Scorer:
             }
             leakage[name] = {
                 metric: vars(
-                    self._interval(
-                        [self._values(one, metric) for one in known], rate=metric in RATES
+                    metric_interval(
+                        metric,
+                        [self._values(one, metric) for one in known],
+                        seed=derive(self.seed, "bootstrap"),
                     )
                 )
                 for metric in (known[0].samples[0] if known else ())

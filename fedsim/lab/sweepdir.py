@@ -19,6 +19,7 @@ from fedsim.lab.cells import how_it_ended
 from fedsim.lab.config import check
 from fedsim.lab.grid import Cell, Plan, digest
 from fedsim.lab.recipes import FILE, Recipe, read_recipe
+from fedsim.lab.results import BegunSweep, read_checked
 
 SCHEMA = 1
 PAUSE = 2.0  # seconds between writes of sweep.json
@@ -49,14 +50,13 @@ class SweepDirectory:
         """Return what sweep.json says.
 
         Raises:
-            BadInput: there is no sweep, or one of another version.
+            BadInput: there is no sweep, one of another version, or a broken file.
         """
         path = self.root / "sweep.json"
         if not path.exists():
             raise BadInput(f"{str(self.root)!r} holds no sweep (no sweep.json)")
+        read_checked(path, BegunSweep)
         found: dict[str, Any] = read_json(path)
-        if found.get("schema") != SCHEMA:
-            raise BadInput(f"{path}: wanted schema {SCHEMA}, got {found.get('schema')!r}")
         return found
 
     def plan(self) -> Plan:

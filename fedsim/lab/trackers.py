@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from fedsim.errors import BadInput, RunFailed, unknown
+from fedsim.errors import BadInput, unknown
 from fedsim.lab.rundir import RunDirectory
 
 Point = tuple[str, int, float]  # what, round, value
@@ -42,16 +42,17 @@ def check_trackers(names: Sequence[str]) -> None:
         if find_spec(package) is None:
             raise BadInput(
                 f"tracker: {name!r} needs the package {package!r}, which is not installed; "
-                f"pip install 'fedsim[{name}]'"
+                f"in a checkout of fedsim: pip install '.[{name}]'"
             )
 
 
-def track(run: RunDirectory, summary: Mapping[str, Any], names: Sequence[str]) -> None:
+def track(run: RunDirectory, summary: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     """Write the run's curves to each tracker, in place of what was written before.
 
-    Raises:
-        RunFailed: the disk cannot be written.
+    Returns:
+        a line for each tracker that failed: the run's own files are whole without it.
     """
+    failed = []
     points = list(curves(run.rows("rounds.jsonl"), summary))
     facts = dict(flat(run.config().as_toml()))
     for name in names:
@@ -60,8 +61,10 @@ def track(run: RunDirectory, summary: Mapping[str, Any], names: Sequence[str]) -
             shutil.rmtree(root, ignore_errors=True)
             root.mkdir(parents=True)
             TRACKERS[name].write(root, str(summary["name"]), facts, points)
-        except OSError as error:
-            raise RunFailed(f"could not write {root}: {error}") from error
+        except Exception as error:  # a library's: what was trained and attacked is not lost for it
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            failed.append(f"the tracker {name!r} could not run: {why}")
+    return failed
 
 
 def curves(rounds: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Iterator[Point]:

@@ -30,6 +30,10 @@ CASES = [
     (["defense=dp"], "unknown defense 'dp'"),
     (["data.max_length=5000"], "256 positions"),
     (["no-such-file.toml"], "no-such-file.toml"),
+    (["no=such/file=1.toml"], "unknown key 'no'"),
+    (["no-such/file=1.toml"], "config 'no-such/file=1.toml' does not exist"),
+    (["a=1.toml"], "missing.csv"),
+    (["lone.jsonl.toml"], "lone surrogate"),
     (["broken.toml"], "not valid TOML"),
 ]
 
@@ -46,6 +50,10 @@ def test_bad_input(
 
     monkeypatch.chdir(tmp_path)
     Path("empty.csv").write_text("")
+    tables = '[model]\nname = "builtin:gpt2-tiny"\n[data]\nname = "{}"\n'
+    Path("a=1.toml").write_text(tables.format("missing.csv"))
+    Path("lone.jsonl.toml").write_text(tables.format("lone.jsonl"))
+    Path("lone.jsonl").write_text('{"text": "\\ud800", "label": 1}\n')
     Path("good.csv").write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(20)))
     Path("broken.toml").write_text("name = = 3")
     Path("bare").mkdir()

@@ -58,6 +58,13 @@ def test_a_writer_that_stops_half_way_leaves_nothing_where_nothing_was(tmp_path:
     assert os.listdir(tmp_path / "sub") == []
 
 
+def test_half_a_surrogate_pair_is_one_line(tmp_path: Path) -> None:
+    for write in (write_json, append_line):
+        with pytest.raises(RunFailed, match=r"could not write .*file: .*'\\ud800'"):
+            write(tmp_path / "file", ["a \ud800"])
+    assert (tmp_path / "file").read_text() == ""  # append_line's: opened, then nothing
+
+
 def test_the_file_appears_at_its_place_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     seen: list[bool] = []

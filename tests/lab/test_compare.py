@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -93,6 +94,19 @@ def test_what_cannot_be_compared(runs: dict[str, RunDirectory], tmp_path: Path) 
         compare([runs["read"].root])
     with pytest.raises(BadInput, match=r"holds no run"):
         compare([runs["read"].root, tmp_path])
+    broken = shutil.copytree(runs["read"].root, tmp_path / "broken")
+    for name, text, line in (
+        ("reconstructions.jsonl", "", "files do not fit together"),
+        ("reconstructions.jsonl", "{\n{}\n", "line 1 is not valid JSON"),
+        ("summary.json", "{}", "summary.json: schema: wanted"),
+        ("summary.json", "{", "summary.json is not valid JSON"),
+        ("summary.json", None, "not finished"),
+    ):
+        (broken / name).unlink()
+        if text is not None:
+            (broken / name).write_text(text)
+        with pytest.raises(BadInput, match=line):
+            compare([runs["read"].root, broken])
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(BadInput, match=r"holds a sweep; name runs in it: .*cells/<name>"):
         compare([runs["read"].root, tmp_path])

@@ -9,6 +9,7 @@ from fedsim.lab.intervals import (
     Interval,
     cluster_interval,
     difference_interval,
+    metric_interval,
     paired_interval,
     wilson,
 )
@@ -104,6 +105,18 @@ def test_a_rate_of_0_or_1_gets_wilsons_interval_over_updates(
 def test_a_rate_in_a_single_update_gets_wilsons_interval_over_samples() -> None:
     got = cluster_interval([[1.0] * 100], seed=0, fraction=True)
     assert (got.mean, got.low, got.high) == pytest.approx((1.0, 0.9630, 1.0), abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "most"), [("bag_f1", 1.0), ("rouge1", 100.0)])
+def test_a_metric_is_bounded_in_its_own_units(name: str, most: float) -> None:
+    got = metric_interval(name, [[0.3 * most]], seed=0)  # as below, p = 0.3, n = 1
+    want = (0.3 * most, 0.0207 * most, 0.8966 * most)
+    assert (got.mean, got.low, got.high) == pytest.approx(want, abs=1e-4 * most)
+    values = [[0.0, 1.0], [1.0], [0.5, 1.0, 1.0]]
+    spread = cluster_interval(values, seed=3)  # what varies is bootstrapped, as before
+    got = metric_interval(name, [[one * most for one in some] for some in values], seed=3)
+    ours = (got.mean / most, got.low / most, got.high / most)
+    assert ours == pytest.approx((spread.mean, spread.low, spread.high))
 
 
 def test_one_sample_never_gives_certainty() -> None:

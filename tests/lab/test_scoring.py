@@ -160,6 +160,18 @@ def test_leakage_is_the_mean_over_samples_with_its_interval(vault: VaultReader) 
     assert verdicts["dager"]["samples"] == 12
 
 
+def test_no_metric_of_one_update_is_certain(vault: VaultReader) -> None:
+    leakage, verdicts = scorer(vault).leakage(score(vault, row(0, []), positive()))
+    assert set(leakage["dager"]) == {
+        "exact_match", "token_accuracy", "bag_f1", "rouge1", "rouge2", "rougeL",
+    }  # fmt: skip
+    for name, one in leakage["dager"].items():
+        most = 100.0 if name.startswith("rouge") else 1.0
+        # Wilson for 0 of 4 samples: 1.96^2 / (4 + 1.96^2) = 0.4899
+        assert one == pytest.approx({"mean": 0.0, "low": 0.0, "high": 0.4899 * most}, rel=1e-4)
+    assert verdicts["dager"]["verdict"] == "no-leak"  # its own interval is not so wide
+
+
 def test_attacks_are_counted_apart(vault: VaultReader) -> None:
     rows = [row(0, BATCHES[0]), row(0, [], attack="lamp"), positive(), positive() | {"attack": "x"}]
     leakage, verdicts = scorer(vault).leakage(score(vault, *rows))

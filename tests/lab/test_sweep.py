@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import fedsim.lab.cells
 from fedsim.errors import BadInput, RunFailed
 from fedsim.lab.cells import attack_captures, run_cell
+from fedsim.lab.cli import main
 from fedsim.lab.display import Display
 from fedsim.lab.grid import Plan, make_plan
 from fedsim.lab.prepare import prepare
@@ -66,6 +68,33 @@ def test_attacking_a_cells_captures_is_a_full_run(tmp_path: Path) -> None:
     assert len(reused.rows("reconstructions.jsonl")) > 0
     again = RunDirectory(reused.root)
     assert go(again, config)["checksum"] == go(whole, config)["checksum"]  # it is a run of its own
+
+
+def test_captures_that_are_gone_are_no_result(tmp_path: Path) -> None:
+    plan = planned("attack.max_pairs=5,1000")
+    whole = sweep(tmp_path, plan)
+    first, second = [SweepDirectory(tmp_path).cell(cell.name) for cell in plan.cells]
+    shutil.rmtree(first / "captures/round=1")  # no attack wants it
+    shutil.rmtree(second)
+    same(sweep(tmp_path, plan), whole)
+    shutil.rmtree(second)
+    shutil.rmtree(first / "captures/round=2/client=1")
+    table = sweep(tmp_path, plan)
+    (error,) = table["error"].dropna()
+    assert error.startswith("round 2, client 1: the capture is gone from ")
+    assert f"remove {first}, and it is trained again" in error
+    shutil.rmtree(first)
+    same(sweep(tmp_path, plan), whole)
+
+
+def test_a_sums_capture_holds_all_its_clients(tmp_path: Path) -> None:
+    config = experiment(federation={"rounds": 1}, attack=[{"name": "dager"}],
+                        defense="secagg")  # type: ignore[arg-type]  # fmt: skip
+    source, run = RunDirectory(tmp_path / "source"), RunDirectory(tmp_path / "run")
+    go(source, config)
+    run.create(config)
+    attack_captures(prepare(config), run, source, Display(quiet=True))
+    assert evidence(run) == evidence(source)
 
 
 def test_a_killed_attack_on_captures_goes_on(
@@ -263,6 +292,22 @@ def test_a_directory_that_is_not_this_sweeps(
             pass
 
 
+def test_another_sweep_that_began_during_the_checks_keeps_its_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = SweepDirectory(tmp_path / "sweep")
+
+    def other(*_: object) -> None:
+        plan = planned("seed=7,8")
+        with directory.locked():
+            Ledger(directory, plan)
+
+    monkeypatch.setattr("fedsim.lab.sweep.check_cells", other)
+    assert main(["sweep", "seed=1,2", "--out", str(directory.root), "--json"]) == 2
+    assert "holds another sweep (seed=7,8)" in capsys.readouterr().err
+    assert directory.read()["words"] == ["seed=7,8"]
+
+
 def test_a_directory_that_holds_no_sweep(tmp_path: Path) -> None:
     directory = SweepDirectory(tmp_path)
     with pytest.raises(BadInput, match=r"holds no sweep \(no sweep.json\)"):
@@ -270,8 +315,17 @@ def test_a_directory_that_holds_no_sweep(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"has no table yet"):
         read_table(directory)
     (tmp_path / "sweep.json").write_text('{"schema": 9}')
-    with pytest.raises(BadInput, match=r"wanted schema 1, got 9"):
+    with pytest.raises(BadInput, match=r"sweep.json: schema: wanted 1, got '9'"):
         directory.plan()
+    for broken, line in (
+        ("[]", "all of it: wanted"),
+        ('{"schema": 1}', "name: wanted|name: Field required"),
+        ("{", "not valid JSON"),
+    ):
+        (tmp_path / "sweep.json").write_text(broken)
+        with pytest.raises(BadInput, match=rf"sweep.json.*({line})"):
+            directory.plan()
+        assert main(["sweep", "seed=1,2", "--out", str(tmp_path)]) == 2
 
 
 def test_a_directory_that_cannot_be_written(

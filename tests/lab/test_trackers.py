@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 
 import fedsim.lab.trackers
-from fedsim.errors import BadInput, RunFailed
+from fedsim.errors import BadInput
+from fedsim.files import read_json
 from fedsim.lab.config import check
 from fedsim.lab.prepare import prepare
 from fedsim.lab.rundir import RunDirectory
 from fedsim.lab.trackers import TRACKERS, check_trackers, curves, environment, flat, track
 from tests.lab.conftest import experiment
+from tests.lab.test_experiment import go
 
 ROUNDS = [
     {"round": 0, "utility": 0.5, "seconds": 1.0},
@@ -96,7 +98,7 @@ def test_wandb_writes_offline(tmp_path: Path) -> None:
 
 def test_a_missing_package_is_said_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fedsim.lab.trackers, "find_spec", lambda _: None)
-    with pytest.raises(BadInput, match=r"not installed; pip install 'fedsim\[wandb\]'"):
+    with pytest.raises(BadInput, match=r"in a checkout of fedsim: pip install '\.\[wandb\]'"):
         check_trackers(["wandb"])
     with pytest.raises(BadInput, match=r"unknown tracker 'wandbb'; did you mean 'wandb'"):
         prepare(experiment(tracker="wandbb"))  # type: ignore[arg-type]
@@ -109,18 +111,28 @@ def test_the_config_takes_one_or_several() -> None:
     assert check(tree | {"tracker": ["wandb", "mlflow"]}).tracker == ["wandb", "mlflow"]
 
 
-def test_a_disk_that_cannot_be_written_fails_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [OSError("No space\nleft"), KeyError("api_key")])
+def test_a_tracker_that_throws_is_noted_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
+    def broken(*_: object) -> None:
+        raise error
 
+    def write(root: Path, *_: object) -> None:
+        (root / "curves").write_text("")
+
+    made = {
+        name: fedsim.lab.trackers.Tracker(package="json", write=one)
+        for name, one in (("broken", broken), ("fine", write))
+    }
+    monkeypatch.setattr(fedsim.lab.trackers, "TRACKERS", made)
     run = RunDirectory(tmp_path / "run")
-    run.create(experiment())
-    broken = fedsim.lab.trackers.Tracker(package="json", write=full)
-    monkeypatch.setattr(fedsim.lab.trackers, "TRACKERS", {"broken": broken})
-    with pytest.raises(RunFailed, match=r"could not write .*broken: No space left"):
-        track(run, SUMMARY, ["broken"])
+    config = experiment(tracker=["broken", "fine"], federation={"rounds": 1})  # type: ignore[arg-type]
+    summary = go(run, config)
+    why = "OSError: No space left" if isinstance(error, OSError) else "KeyError: 'api_key'"
+    assert summary["notes"][-1] == f"the tracker 'broken' could not run: {why}"
+    assert read_json(run.root / "summary.json")["notes"] == summary["notes"]
+    assert (run.root / "trackers/fine/curves").exists()
 
 
 def test_variables_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, LEAK, display_for, new_command, quiet
+from fedsim.lab.commands.base import FINE, LEAK, display_for, is_path, new_command, quiet
 
 EXAMPLES = """examples:
   fedsim audit-dp 'defense={name="dp-sgd", noise_multiplier=2.0}' training.batch_size=0
@@ -38,7 +38,7 @@ def _audit(options: argparse.Namespace) -> int:
 
     quiet()
     words = list(options.words)
-    path = Path(words.pop(0)) if words and "=" not in words[0] else None
+    path = Path(words.pop(0)) if words and is_path(words[0]) else None
     config = absolute(load_config(path, words)).model_copy(update={"attack": []})
     run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
 

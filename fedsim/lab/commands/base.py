@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 FINE, LEAK, BAD_INPUT, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -33,6 +34,12 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     """Add what every command that attacks can take."""
     parser.add_argument("--json", action="store_true", help="print summary.json and nothing else")
     parser.add_argument("--quick", action="store_true", help="skip the controls: no verdict then")
+
+
+def is_path(word: str) -> bool:
+    """Return whether a command's first word names a config, not a key: a cell's has ``=``, too."""
+    key, found, _ = word.partition("=")
+    return not found or "/" in key or Path(word).is_file()
 
 
 def quiet() -> None:

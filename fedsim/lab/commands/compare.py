@@ -12,7 +12,7 @@ EXAMPLES = """examples:
   fedsim compare runs/plain runs/defended           what the defense changed
   fedsim compare runs/sweep/cells/* --json
 Runs that trained on the same texts are paired sample by sample, clustered by client update.
-exit codes: 0 fine, 2 bad input"""
+exit codes: 0 fine, 2 no finished run there, or a file in it is broken"""
 
 
 def add(commands: Any) -> None:

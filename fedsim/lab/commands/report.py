@@ -9,7 +9,7 @@ from fedsim.lab.commands.base import FINE, new_command, quiet
 EXAMPLES = """examples:
   fedsim report runs/mine                           report.html, and report/ with plots and tables
   fedsim report runs/mine --redact                  the figures without anybody's text
-exit codes: 0 written, 2 no finished run there, 4 a file in it is broken"""
+exit codes: 0 written, 2 no finished run there, or a file in it is broken, 4 the disk is full"""
 
 
 def add(commands: Any) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import BadInput
-from fedsim.lab.commands.base import common_options, display_for, new_command, quiet, show
+from fedsim.lab.commands.base import common_options, display_for, is_path, new_command, quiet, show
 
 EXAMPLES = """examples:
   fedsim run                                        the built-in quick start, offline
@@ -35,7 +35,7 @@ def _run(options: argparse.Namespace) -> int:
 
     quiet()
     words = list(options.words)
-    path = Path(words.pop(0)) if words and "=" not in words[0] else None
+    path = Path(words.pop(0)) if words and is_path(words[0]) else None
     if options.resume:
         if options.out is None or path is not None or words:
             raise BadInput("--resume goes on with the run in --out DIR, and takes no other config")

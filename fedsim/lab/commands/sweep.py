@@ -12,6 +12,7 @@ from fedsim.lab.commands.base import (
     FAILED,
     FINE,
     INCONCLUSIVE,
+    is_path,
     listen,
     new_command,
     quiet,
@@ -62,6 +63,7 @@ def _sweep(options: argparse.Namespace) -> int:
         display.step("checking every cell")
         check_cells(plan.cells, options.jobs)
         with directory.locked():
+            directory.claim(plan)  # again: another sweep may have begun here in the meantime
             ledger = Ledger(directory, plan)
             display.done = ledger.count("done")
             display.announce(
@@ -90,7 +92,7 @@ def _plan(options: argparse.Namespace) -> "Plan":
             raise BadInput("--resume goes on with the sweep in --out DIR, and takes nothing else")
         return SweepDirectory(options.out).plan()
     words = list(options.words)
-    path = Path(words.pop(0)) if words and "=" not in words[0] else QUICK_START
+    path = Path(words.pop(0)) if words and is_path(words[0]) else QUICK_START
     base, recipe = read_toml(path), recipe_of(path)
     words = words if recipe is None else recipe.words(words)
     return make_plan(base, words, quick=options.quick, recipe=recipe)

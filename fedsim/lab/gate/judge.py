@@ -51,11 +51,27 @@ def _compared(cell: str, threshold: Threshold, found: Summary) -> Check:
     if isinstance(figure, str):
         return Check(cell=cell, key=threshold.key, outcome="inconclusive", why=figure)
     outcome, why = _against(threshold, figure)
-    word = found.verdicts.get(threshold.attack)
-    if outcome == "pass" and word is not None and word.verdict == "inconclusive":
-        # A broken attack reads nothing, and nothing is below every maximum.
-        outcome, why = "inconclusive", f"{why} But the attack's own verdict is inconclusive."
+    if threshold.section == "leakage":
+        if found.failures:  # nothing of theirs was sent, so it is no reason to close the gate
+            why = f"{why} Failures of clients, in no figure: {len(found.failures)}."
+        if outcome == "pass" and (doubt := _doubt(threshold.attack, found)):
+            # A broken attack reads nothing, and nothing is below every maximum.
+            outcome, why = "inconclusive", f"{why} But {doubt}."
     return Check(cell=cell, key=threshold.key, outcome=outcome, why=why, figure=figure)
+
+
+def _doubt(attack: str, found: Summary) -> str:
+    """Say why low figures of ``attack`` prove nothing; "" where they do."""
+    word = found.verdicts.get(attack)
+    updates = [one for one in found.attacks if one.attack == attack]
+    errors = sum(one.error is not None for one in updates)
+    if word is None:
+        return "the attack has no verdict"
+    if word.verdict == "inconclusive":
+        return "the attack's own verdict is inconclusive"
+    if not updates:
+        return "no update is noted that the attack was run on"
+    return f"the attack could not run on {errors} of {len(updates)} updates" if errors else ""
 
 
 def _figure(threshold: Threshold, found: Summary) -> Interval | str:

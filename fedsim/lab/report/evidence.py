@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from fedsim.errors import FedsimError, MalformedMessage
 from fedsim.files import read_lines
 from fedsim.lab.cells import SAMPLES
 from fedsim.lab.marks import marked
@@ -19,22 +18,15 @@ from fedsim.lab.verdict import VERDICT_METRIC
 SHOWN = 1000  # samples with their texts on the page
 CHARACTERS = 1_200_000  # of all texts together: the page must open on a telephone
 TEXTS = ("truth", "guess", "truth_tokens", "guess_tokens")
+OWN_WORDS = ("error", "reason")  # of an attack: they might quote what it read
 
 Row = Mapping[str, Any]
 
 
 def read_samples(run: RunDirectory) -> list[Row]:
-    """Return a run's samples; one clear line when its files do not belong together."""
+    """Return a run's samples, of a sweep's cell as they were noted."""
     kept = run.root / SAMPLES
-    try:
-        return list(read_lines(kept)) if kept.exists() else list(sample_rows(run))
-    except FedsimError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedMessage(
-            f"{run.root}: its files do not fit together ({type(error).__name__}: {error}); "
-            "run it again"
-        ) from error
+    return list(read_lines(kept)) if kept.exists() else list(sample_rows(run))
 
 
 def worst_first(rows: Sequence[Row]) -> list[Row]:
@@ -104,10 +96,10 @@ def texts_section(
 
 def samples_file(rows: Sequence[Row], *, redact: bool) -> Table:
     """Return all samples as a table for a csv file."""
-    columns = [key for key in (rows[0] if rows else ()) if not redact or key not in TEXTS]
-    if redact:  # an attack's own words might quote what it read
-        columns = [key for key in columns if key != "error"]
-    values = [[_plain(row[key]) for key in columns] for row in rows]
+    columns = list(dict.fromkeys(key for row in rows for key in row))  # tasks differ in metrics
+    if redact:
+        columns = [key for key in columns if key not in (*TEXTS, *OWN_WORDS)]
+    values = [[_plain(row.get(key)) for key in columns] for row in rows]
     return Table(name="samples", caption="", columns=columns, rows=values)
 
 
@@ -165,7 +157,8 @@ def controls(attack: str, entries: Sequence[Entry]) -> Table:
     """Return each metric of ``attack`` beside its controls, means over the samples."""
     scored = [one for one in entries if one.attack == attack and one.samples]
     names = list(dict.fromkeys(name for one in scored for name in one.controls))
-    metrics = [name for name in (scored[0].metrics if scored else ()) if name != "precision"]
+    found = dict.fromkeys(name for one in scored for name in one.metrics)  # tasks differ
+    metrics = [name for name in found if name != "precision"]
     rows = [
         [metric, _mean(metric, [(one.samples, one.metrics) for one in scored])]
         + [

@@ -39,7 +39,7 @@ class Table:
     def write(self, folder: Path) -> Path:
         """Write the table as ``<name>.csv``."""
         out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
+        writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writerow(self.columns)
         writer.writerows([[_inert(value) for value in row] for row in self.rows])
         path = folder / f"{file_name(self.name)}.csv"
@@ -62,10 +62,18 @@ class Table:
 
 
 def _inert(value: Any) -> Any:
-    """Return ``value`` so that a spreadsheet takes no client's text for a formula."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    """Return ``value`` so that a spreadsheet takes no client's text for a formula.
+
+    Control characters, which can end a cell or drive a terminal, are written as U+001B.
+    """
+    if not isinstance(value, str):
+        return value
+    # Programs may skip what prints nothing, and take full-width signs for the usual ones.
+    first = next((sign for sign in value if sign.isprintable() and not sign.isspace()), "")
+    formula = unicodedata.normalize("NFKC", first) in ("=", "+", "-", "@")
+    hidden = {sign for sign in value if unicodedata.category(sign) in ("Cc", "Cs")} - {"\n", "\t"}
+    shown = "".join(f"U+{ord(sign):04X}" if sign in hidden else sign for sign in value)
+    return f"'{shown}" if formula else shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,3 +23,4 @@ def test_the_workflow_runs_what_is_there() -> None:
     for path in ("examples/gate/experiment.toml", "examples/gate/policy.toml"):
         assert path in said and (EXAMPLE.parents[1] / path).exists()
     assert "fedsim gate run --policy" in said
+    assert "pip install ." in commands[2] and "pip install fedsim" not in said  # another project's

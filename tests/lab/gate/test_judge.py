@@ -20,6 +20,11 @@ from fedsim.lab.gate import (
 )
 from fedsim.lab.results import Summary
 
+ENTRY: dict[str, Any] = {
+    "attack": "dager", "round": 1, "client": 0, "samples": 2, "seconds": 0.5, "verdict": "no-leak",
+    "metrics": {}, "controls": {},
+}  # fmt: skip
+
 
 def found(low: float = 0.1, high: float = 0.3, verdict: str = "no-leak", **more: Any) -> Summary:
     spread = {"mean": (low + high) / 2, "low": low, "high": high}
@@ -27,7 +32,7 @@ def found(low: float = 0.1, high: float = 0.3, verdict: str = "no-leak", **more:
         "schema": 1,
         "name": "one",
         "seed": 1,
-        "attacks": [],
+        "attacks": [ENTRY],
         "leakage": {"dager": {"bag_f1": spread}},
         "verdicts": {"dager": {"verdict": verdict, "reason": "Because."}},
         "utility": {
@@ -103,6 +108,31 @@ def test_an_inconclusive_verdict_never_passes_whatever_was_asked() -> None:
     assert outcome(
         asked("leakage", "bag_f1", "dager", max=0.5), found(0.6, 0.7, "inconclusive")
     ) == ("fail")
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"attacks": [ENTRY, {**ENTRY, "client": 1, "error": "broken"}]}, "not run on 1 of 2"),
+        ({"attacks": []}, "no update is noted that the attack was run on"),
+        ({"attacks": [{**ENTRY, "attack": "lamp"}]}, "no update is noted"),
+        ({"verdicts": {}}, "the attack has no verdict"),
+    ],
+)
+def test_low_figures_of_a_broken_attack_never_pass(more: dict[str, Any], why: str) -> None:
+    summary = found(verdict="leak", **more)
+    allowed = asked("leakage", "bag_f1", "dager", max=0.5)
+    assert outcome(allowed, found(verdict="leak")) == "pass"
+    (check,) = judge(allowed, "", summary)
+    assert check.outcome == "inconclusive" and why in check.why
+    assert outcome(asked("leakage", "bag_f1", "dager", max=0.2), summary) == "fail"  # it is one
+    assert outcome(asked("utility", "accuracy", min=0.5), summary) == "pass"  # no attack's figure
+
+
+def test_failed_clients_are_said() -> None:
+    failed = found(failures=[{"round": 1, "client": 3, "error": "x"}])
+    (check,) = judge(asked("leakage", "bag_f1", "dager", max=0.5), "", failed)[:1]
+    assert check.outcome == "pass" and "Failures of clients, in no figure: 1." in check.why
 
 
 def test_verdicts() -> None:

@@ -13,7 +13,9 @@ from fedsim.errors import BadInput
 from fedsim.files import read_json, write_json, write_text
 from fedsim.lab.cli import main
 from fedsim.lab.report import write_report
+from fedsim.lab.report.page import Table
 from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.samples import sample_rows
 from tests.lab.conftest import experiment
 from tests.lab.report.conftest import EVIL
 from tests.lab.synthetic import synthetic_run
@@ -101,6 +103,37 @@ def test_no_cell_of_the_tables_is_a_formula(page: Path) -> None:
     assert not [cell for row in rows for cell in row.values() if cell[:1] in ("=", "@", "+")]
 
 
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        (" =1+1", "' =1+1"),
+        ("\n=1+1", "'\n=1+1"),
+        ("\t@a", "'\t@a"),
+        ("\ufeff=1", "'\ufeff=1"),  # prints nothing, and may be skipped
+        ("\uff1d1+1", "'\uff1d1+1"),  # full-width
+        ("\x00-1", "'U+0000-1"),
+        ("a\r=1\x1b[31m", "aU+000D=1U+001B[31m"),
+        ("\ud800", "U+D800"),
+        ("1 - 1 = 0", "1 - 1 = 0"),
+        (-0.5, "-0.5"),
+        (None, ""),
+    ],
+)
+def test_what_a_cell_of_a_table_holds(text: Any, cell: str, tmp_path: Path) -> None:
+    path = Table(name="t", caption="", columns=["a", "b"], rows=[[text, "b"]]).write(tmp_path)
+    with path.open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["a", "b"], [cell, "b"]]
+    assert "\r" not in path.read_bytes().decode() and path.read_text().startswith('"a","b"')
+
+
+def test_a_lone_surrogate_in_a_sample_is_shown(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run", rounds=1, batch=1)
+    rows = [{**row, "truth": "a \ud800 b", "guess": "\ud800"} for row in sample_rows(run)]
+    (run.root / "samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    write_report(run.root, redact=False)
+    assert "a U+D800 b" in (run.root / "report" / "samples.csv").read_text(encoding="utf-8")
+
+
 def test_the_worst_come_first(page: Path) -> None:
     with (page.with_name("report") / "samples.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -140,14 +173,20 @@ def test_redacted_an_attacks_own_words_are_left_out(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path / "run")
     path = run.root / "summary.json"
     summary = read_json(path)
-    summary["attacks"][0]["error"] = "ValueError: at Zelda Birkett"
+    for entry in summary["attacks"]:
+        entry["error"] = "ValueError: at Zelda Birkett"
+        entry["reason"] = "The attack could not run: at Zelda Birkett."
     summary["verdicts"]["dager"]["reason"] = "The attack could not run: at Zelda Birkett."
     summary["notes"] = ["an attack could not run: at Zelda Birkett"]
     summary["failures"] = [{"round": 1, "client": 1, "error": "at Zelda Birkett"}]
     write_json(path, summary)
+    write_report(run.root, redact=False)
+    assert b"Birkett" in (run.root / "report" / "samples.csv").read_bytes()
     write_report(run.root, redact=True)
-    for one in [run.root / "report.html", *(run.root / "report").glob("*.csv")]:
-        assert "Birkett" not in one.read_text(encoding="utf-8"), one.name
+    written = [run.root / "report.html", *(run.root / "report").iterdir()]
+    assert len(written) > 8
+    for one in written:
+        assert b"Birkett" not in one.read_bytes(), one.name
 
 
 def test_the_same_run_gives_the_same_report(run: RunDirectory, page: Path) -> None:

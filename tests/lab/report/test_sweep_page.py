@@ -89,6 +89,26 @@ def test_a_recipes_report_has_the_papers_figures(sweep: Path) -> None:
     assert "diverged" not in html  # redacted: an error might quote a text
 
 
+def test_a_sweep_over_tasks_has_every_tasks_metrics(tmp_path: Path) -> None:
+    """Only a causal-lm run has the figures without the last token; either may come first."""
+    tasks = ("causal-lm", "classification")
+    cells = []
+    for task in tasks:
+        model = {"name": "builtin:gpt2-tiny", "task": task}
+        run = synthetic_run(tmp_path / "cells" / task, rounds=1, batch=1, sections={"model": model})
+        config, settings = run.config().as_toml(), {"model.task": task}
+        cells.append({"name": task, "settings": settings, "status": "done", "config": config})
+    axes = {"model.task": tasks}
+    for order in (cells, cells[::-1]):
+        tree = {"schema": 1, "name": "s", "axes": axes, "cells": order}
+        write_json(tmp_path / "sweep.json", tree)
+        write_report(tmp_path, redact=False)
+        for row in table(tmp_path, "samples"):
+            assert (row["exact_match_but_last"] == "") == (row["cell"] == "classification")
+        metrics = [row["metric"] for row in table(tmp_path, "controls-dager")]
+        assert {"exact_match", "exact_match_but_last"} <= set(metrics)
+
+
 def test_the_heat_map_says_its_means() -> None:
     axes = {"y": ["1"], "x": ["a", "b"]}
     cells = [
