@@ -96,7 +96,7 @@ def axes(words: Sequence[str]) -> list[Axis]:
             raise BadInput(f"{key}: given twice; name all its values at once: {key}=v1,v2")
         values = [parse(f"{key}={part}")[1] for part in _split(key, text)]
         for place, value in enumerate(values):
-            if value in values[:place] and type(value) is type(values[values.index(value)]):
+            if any(_same(value, one) for one in values[:place]):
                 raise BadInput(f"{key}: the value {label(value)} is there twice")
         found[key] = Axis(key, tuple(values))
     if not found:
@@ -139,7 +139,14 @@ def label(value: object) -> str:
         return "+".join(map(label, value)) if value else "[]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "-"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):  # short where that is still this number and no other
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)  # True == 1
 
 
 def _split(key: str, text: str) -> list[str]:
