@@ -149,6 +149,11 @@ def _same(one: object, other: object) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)  # True == 1
 
 
+def column(key: str) -> str:
+    """Return the name of a swept key's column; in ``attack`` stands who read the row."""
+    return "attack_setting" if key == "attack" else key
+
+
 def _split(key: str, text: str) -> list[str]:
     """Split ``text`` at the commas that are in no bracket, brace or string."""
     parts, open_, quote, start = [], [], "", 0

@@ -97,9 +97,11 @@ def _draw_map(
 ) -> Figure:
     across, down = list(axes[x]), list(axes[y])
     width = min(width, max(NARROW, 120 + 64 * len(across)))
-    figure = new_figure(width, 112 + 40 * len(down), colours)
-    plot = figure.add_subplot()
     room = (width - 110) / len(across)
+    longest = max(len(cut(one)) for one in across)
+    turn = 40 if longest * 6.5 > room else 0
+    figure = new_figure(width, 112 + 40 * len(down) + (4 * longest if turn else 0), colours)
+    plot = figure.add_subplot()
     for i, right in enumerate(across):
         for j, below in enumerate(down):
             values = found.get((right, below))
@@ -112,7 +114,6 @@ def _draw_map(
                 i + 0.5, j + 0.5, _said(values, room), color=ink, ha="center", va="center",
                 fontsize=12 if room > 40 else 10, linespacing=1.25,
             )  # fmt: skip
-    turn = 40 if max(map(len, across)) * 6.5 > room else 0
     plot.set_xticks(
         [i + 0.5 for i in range(len(across))], [cut(one) for one in across],
         rotation=turn, ha="right" if turn else "center",
