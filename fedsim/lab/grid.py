@@ -10,7 +10,8 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -147,6 +148,13 @@ def label(value: object) -> str:
 
 def _same(one: object, other: object) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)  # True == 1
+
+
+def short_names(keys: Collection[str], taken: Collection[str] = ()) -> dict[str, str]:
+    """Return the last part of each key, or the whole key where that is another's or ``taken``."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    used = Counter([*last.values(), *taken])
+    return {key: short if used[short] == 1 else key for key, short in last.items()}
 
 
 def column(key: str) -> str:

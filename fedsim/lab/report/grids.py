@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from fedsim.lab.grid import short_names
 from fedsim.lab.intervals import Interval
 from fedsim.lab.report.canvas import NARROW, Colours, Plot, new_figure
 from fedsim.lab.report.theme import step
@@ -69,22 +70,19 @@ def _heat_map(
             f" Least at {x} = {low[0]}, {y} = {low[1]}: {known[low]:.2f}; "
             f"most at {x} = {high[0]}, {y} = {high[1]}: {known[high]:.2f}."
         )
+    short = short_names(axes)
     means = f"Means over {', '.join([*over, 'seeds'])}; " if over else "Means over seeds; "
 
     def draw(width: int, colours: Colours) -> Figure:
         return _draw_map(width, colours, x, y, axes, found)
 
     return Plot(
-        name=f"heat-{attack}-{_short(x)}-{_short(y)}",
-        title=f"{attack}: {_short(y)} × {_short(x)}",
+        name=f"heat-{attack}-{short[x]}-{short[y]}",
+        title=f"{attack}: {short[y]} × {short[x]}",
         alt=f"Token overlap that {attack} reached, by {x} and {y}.{words}",
         caption=f"{means}in brackets the most of them, where that is more.",
         draw=draw,
     )
-
-
-def _short(key: str) -> str:
-    return key.rpartition(".")[2]
 
 
 def _draw_map(
@@ -121,8 +119,9 @@ def _draw_map(
     plot.set_yticks([j + 0.5 for j in range(len(down))], [cut(one) for one in down])
     plot.set_xlim(0, len(across))
     plot.set_ylim(len(down), 0)
-    plot.set_xlabel(_short(x))
-    plot.set_ylabel(_short(y))
+    short = short_names(axes)
+    plot.set_xlabel(short[x])
+    plot.set_ylabel(short[y])
     paint(plot, colours)
     plot.tick_params(length=0)
     for side in plot.spines.values():

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.lab.config import Config
-from fedsim.lab.grid import column, label
+from fedsim.lab.grid import column, label, short_names
 from fedsim.lab.recipes import Recipe
 from fedsim.lab.report.canvas import Plot
 from fedsim.lab.report.grids import frontier, heat_maps
@@ -82,6 +82,11 @@ def trade_section(it: Gathered) -> Section:
 
 
 def _settings_table(it: Gathered) -> Table:
+    after = [
+        *("verdict", "attack", "overlap", "low", "high", "chance", "exact"),
+        *(it.metric or "utility", "low", "high", "epsilon", "seconds a run"),
+    ]
+    names = short_names(it.axes, taken=after)
     rows = []
     for one in it.settings:
         point, summaries = one.point, [r.cell.summary for r in one.ran if r.cell.summary]
@@ -99,11 +104,7 @@ def _settings_table(it: Gathered) -> Table:
     return Table(
         name="settings",
         caption="Every setting, its strongest attack",
-        columns=[
-            *("no.", *(column(key.rpartition(".")[2]) for key in it.axes), "verdict", "attack"),
-            *("overlap", "low", "high", "chance", "exact"),
-            *(it.metric or "utility", "low", "high", "epsilon", "seconds a run"),
-        ],
+        columns=["no.", *map(column, names.values()), *after],
         rows=rows,
     )
 

@@ -129,6 +129,18 @@ def test_swept_attacks_have_a_heat_map(tmp_path: Path) -> None:
     assert [row["attack"] for row in rows] == ["dager", "dager"]
 
 
+def test_keys_that_end_alike_are_named_whole(tmp_path: Path) -> None:
+    axes = {"model.name": ["a", "b"], "data.name": ["c"], "x.exact": [1], "training.epochs": [5]}
+    write_sweep(tmp_path, {**axes})
+    write_report(tmp_path, redact=False)
+    maps = [path.stem for path in (tmp_path / "report").glob("heat-*.svg")]
+    assert len(maps) == 6 and "heat-dager-data.name-model.name" in maps
+    assert "heat-dager-epochs-exact" in maps
+    first = table(tmp_path, "settings")[0]
+    assert [first[key] for key in axes if key in first] == ["a", "c", "1"]
+    assert first["epochs"] == "5" and float(first["exact"]) == 1.0  # the share that was read
+
+
 def point(number: int, leakage: float, utility: float) -> Point:
     spread = Interval(leakage, leakage, leakage)
     worth = Interval(utility, utility, utility)
