@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from fedsim.lab.grid import short_names
 from fedsim.lab.intervals import Interval
-from fedsim.lab.report.canvas import NARROW, Colours, Plot, new_figure
+from fedsim.lab.report.canvas import NARROW, Colours, Plot, cut, new_figure
 from fedsim.lab.report.theme import step
 from fedsim.lab.report.timeline import legend, paint
 from fedsim.lab.verdict import Verdict
@@ -128,11 +128,6 @@ def _draw_map(
         side.set_visible(False)
     legend(figure, colours, "mean token overlap (bag F1)")
     return figure
-
-
-def cut(text: str, most: int = 18) -> str:
-    """Return ``text``, its end left out where it is long: a label must leave room for its plot."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _said(values: Sequence[float] | None, room: float) -> str:
