@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.lab.marks import marked
+from fedsim.lab.samples import whose
 from fedsim.lab.scoring import Scored
 from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
@@ -172,9 +173,7 @@ class SideBySide:
     def print_guesses(self, row: Mapping[str, Any]) -> None:
         """Print what was read of an update whose truth nobody here knows."""
         console = Console(file=sys.stdout, highlight=False)
-        title = (
-            f"Round {row['round']}, client {row['client']}: what the server read (truth unknown)"
-        )
+        title = f"Round {row['round']}, client {whose(row)}: what the server read (truth unknown)"
         console.print(Text(title, "bold"))
         for text in row["texts"][:SHOWN] or ["nothing"]:
             console.print(f"  {escape(printable(text))}", soft_wrap=True)

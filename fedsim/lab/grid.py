@@ -10,7 +10,8 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -96,7 +97,7 @@ def axes(words: Sequence[str]) -> list[Axis]:
             raise BadInput(f"{key}: given twice; name all its values at once: {key}=v1,v2")
         values = [parse(f"{key}={part}")[1] for part in _split(key, text)]
         for place, value in enumerate(values):
-            if value in values[:place] and type(value) is type(values[values.index(value)]):
+            if any(_same(value, one) for one in values[:place]):
                 raise BadInput(f"{key}: the value {label(value)} is there twice")
         found[key] = Axis(key, tuple(values))
     if not found:
@@ -139,7 +140,26 @@ def label(value: object) -> str:
         return "+".join(map(label, value)) if value else "[]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "-"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):  # short where that is still this number and no other
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)  # True == 1
+
+
+def short_names(keys: Collection[str], taken: Collection[str] = ()) -> dict[str, str]:
+    """Return the last part of each key, or the whole key where that is another's or ``taken``."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    used = Counter([*last.values(), *taken])
+    return {key: short if used[short] == 1 else key for key, short in last.items()}
+
+
+def column(key: str) -> str:
+    """Return the name of a swept key's column; in ``attack`` stands who read the row."""
+    return "attack_setting" if key == "attack" else key
 
 
 def _split(key: str, text: str) -> list[str]:

@@ -28,6 +28,7 @@ class Entry(_Record):
     attack: str
     round: int
     client: int | str | None
+    clients: list[int | str | None] = []  # several: their sum was attacked
     samples: int
     seconds: float
     verdict: Verdict

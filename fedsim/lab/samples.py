@@ -16,7 +16,8 @@ from fedsim.vault.reader import VaultReader
 def sample_rows(run: RunDirectory) -> list[dict[str, Any]]:
     """Return one row for each (attack, round, client, sample) of a finished run.
 
-    Keys: ``attack``, ``round``, ``client``, ``sample`` (its place in the client's batch);
+    Keys: ``attack``, ``round``, ``client``, ``clients`` (whose update it is; several: their sum was
+    attacked, and ``client`` is the first of them), ``sample`` (its place in what was attacked);
     ``truth``, ``guess`` (texts) and ``truth_tokens``, ``guess_tokens``, special tokens dropped,
     paired one to one, empty where nothing was paired; every metric of summary.json but
     ``precision``, as it defines them; ``control_<control>_<metric>``, ``verdict``, ``reason``,
@@ -85,6 +86,7 @@ def rows_of(summary: Mapping[str, Any], scores: Sequence[Scored]) -> list[dict[s
             "attack": entry["attack"],
             "round": entry["round"],
             "client": entry["client"],
+            "clients": clients_of(entry),
             "sample": place,
             "truth": pair.truth_text,
             "guess": pair.guess_text,
@@ -97,6 +99,17 @@ def rows_of(summary: Mapping[str, Any], scores: Sequence[Scored]) -> list[dict[s
         for entry, one in zip(summary["attacks"], scores, strict=True)
         for place, (pair, metrics) in enumerate(zip(one.pairs, one.samples, strict=True))
     ]
+
+
+def clients_of(row: Mapping[str, Any]) -> list[Any]:
+    """Return the clients whose update a row or a summary's entry is about; several: their sum."""
+    return list(row.get("clients") or [row["client"]])
+
+
+def whose(row: Mapping[str, Any]) -> Any:
+    """Return the client whose update it is, or ``sum of 0, 1, 2``."""
+    clients = clients_of(row)
+    return clients[0] if len(clients) == 1 else f"sum of {', '.join(map(str, clients))}"
 
 
 _OF_THE_UPDATE = ("verdict", "reason", "knowledge", "settings", "seconds", "error")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fedsim.files import read_json
 from fedsim.lab.display import STYLES, Display, printable
-from fedsim.lab.grid import Cell, label
+from fedsim.lab.grid import Cell, label, short_names
 from fedsim.lab.sweepdir import SweepDirectory
 
 SHOWN = 60  # cells; all of them are in the table
@@ -90,7 +90,7 @@ def print_sweep(sweep: Mapping[str, Any]) -> None:
     """Print one row for each cell and attack: what was swept, what was read, the verdict."""
     keys = list(sweep["axes"])
     console = Console(file=sys.stdout, highlight=False)
-    columns = [key.rpartition(".")[2].replace("_", "\n") for key in keys]  # narrow
+    columns = [name.replace("_", "\n") for name in short_names(keys).values()]  # narrow
     figures = ("attack", "exact", "tokens", "R-1", "paper's\nR-1", "utility", "s")
     table = Table(*columns, *figures, box=SIMPLE, padding=(0, 1, 0, 0), title="What leaks, by cell")
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))

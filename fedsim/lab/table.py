@@ -11,7 +11,7 @@ import pandas as pd
 from fedsim.errors import BadInput
 from fedsim.files import read_json, read_lines, write_atomically
 from fedsim.lab.cells import SAMPLES
-from fedsim.lab.grid import label
+from fedsim.lab.grid import column, label
 from fedsim.lab.rundir import RunDirectory
 from fedsim.lab.sweepdir import SweepDirectory
 
@@ -21,18 +21,19 @@ TEXT = ("settings", "knowledge")  # tables, as JSON
 def write_table(directory: SweepDirectory, sweep: Mapping[str, Any]) -> pd.DataFrame:
     """Write ``table.parquet`` from what the cells that have ended left behind; return it.
 
-    Columns: ``cell``; the swept keys, ``seed`` among them; ``error`` of a cell that failed, which
-    has this one row; ``utility_metric``, ``utility_before``, ``utility_after`` of the cell and
-    ``utility`` after the row's round; ``epsilon``, ``delta``; ``bytes``: what that client sent in
-    that round, as tensors; ``cell_seconds``; then those of ``fedsim.lab.samples.sample_rows``,
-    where ``error`` is ``attack_error``, and ``knowledge``, ``settings`` are JSON.
+    Columns: ``cell``; the swept keys, ``seed`` among them, ``attack`` as ``attack_setting``;
+    ``error`` of a cell that failed, which has this one row; ``utility_metric``,
+    ``utility_before``, ``utility_after`` of the cell and ``utility`` after the row's round;
+    ``epsilon``, ``delta``; ``bytes``: what that client sent in that round, as tensors;
+    ``cell_seconds``; then those of ``fedsim.lab.samples.sample_rows``, where ``error`` is
+    ``attack_error``, and ``knowledge``, ``settings`` are JSON.
     """
     rows: list[dict[str, Any]] = []
     for cell in sweep["cells"]:
         rows += _cell_rows(directory.cell(cell["name"]), cell, list(sweep["axes"]))
     frame = pd.DataFrame(rows)
     for key in sweep["axes"]:
-        frame[key] = _column([row.get(key) for row in rows])
+        frame[column(key)] = _column([row.get(column(key)) for row in rows])
     write_atomically(directory.table, partial(frame.to_parquet, index=False))
     return frame
 
@@ -52,7 +53,7 @@ def _cell_rows(root: Path, cell: Mapping[str, Any], keys: Sequence[str]) -> list
     if cell["status"] not in ("done", "failed"):
         return []
     head: dict[str, Any] = {"cell": cell["name"], "seed": cell["config"]["seed"]}
-    head |= {key: cell["settings"][key] for key in keys}
+    head |= {column(key): cell["settings"][key] for key in keys}
     head |= {"error": cell["error"], "cell_seconds": cell["seconds"]}
     if cell["status"] == "failed":
         return [head]

@@ -11,7 +11,9 @@ from fedsim.errors import BadInput
 from fedsim.lab.display import Display
 from fedsim.lab.experiment import run_experiment
 from fedsim.lab.prepare import prepare
+from fedsim.lab.report import write_report
 from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.samples import sample_rows
 from tests.lab.conftest import experiment
 
 SMALL = {"freeze": ["embeddings", "layers.2", "layers.3"]}
@@ -40,6 +42,15 @@ def test_under_secagg_dager_reads_the_sum_and_is_scored_against_all_clients(tmp_
     torch.testing.assert_close(seen.double(), mean, rtol=1e-5, atol=1e-8)
     assert summary["wire"]["updates"] == plain["wire"]["updates"] == 3
     assert summary["guarantee"] is None
+    rows = sample_rows(RunDirectory(tmp_path / "run"))
+    assert [row["clients"] for row in rows] == [entry["clients"]] * 6
+    said = f"sum of {', '.join(map(str, entry['clients']))}"
+    html = write_report(tmp_path / "run", redact=False).read_text(encoding="utf-8")
+    assert f"dager, round 1, client {said}" in html  # beside the texts
+    assert f"the update most read is that of client {said}" in html  # the plot
+    assert said in (tmp_path / "run/report/updates.csv").read_text(encoding="utf-8")
+    alone = sample_rows(RunDirectory(tmp_path / "plain"))
+    assert all(row["clients"] == [row["client"]] for row in alone)
 
 
 def test_the_sum_trains_as_the_mean_does(tmp_path: Path) -> None:

@@ -172,6 +172,14 @@ def test_the_table_has_a_row_a_sample(whole: tuple[Path, pd.DataFrame]) -> None:
         assert 0 < update.stat().st_size - size < 20_000  # the header
 
 
+def test_swept_attacks_have_a_column_beside_who_read_the_row(tmp_path: Path) -> None:
+    plan = planned('attack={name="dager",rounds=[1]},{name="dager",rounds=[1],max_pairs=9}')
+    table = sweep(tmp_path / "sweep", plan)
+    assert table["attack"].unique().tolist() == ["dager"]
+    settings = ["dager(rounds=1)", "dager(rounds=1, max_pairs=9)"]
+    assert table["attack_setting"].tolist() == [one for one in settings for _ in range(4)]
+
+
 def test_cells_that_train_alike_trained_once(whole: tuple[Path, pd.DataFrame]) -> None:
     files = [path.stat() for path in whole[0].rglob("update.safetensors")]
     assert len(files) == 4 * 2 * 2  # in each cell's own directory, as in an ordinary run

@@ -100,6 +100,11 @@ def new_figure(width: int, height: float, colours: Colours) -> Figure:
     return figure
 
 
+def cut(text: str, most: int = 18) -> str:
+    """Return ``text``, its end left out where it is long: a label must leave room for its plot."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def file_name(name: str) -> str:
     """Return ``name`` as a file's: a plugin may be called what it likes."""
     return re.sub(r"[^A-Za-z0-9._=+-]+", "_", name)

@@ -12,7 +12,7 @@ from fedsim.lab.report.private import Recall, Update, recalls
 from fedsim.lab.report.words import CONTROLS, PRIVATE
 from fedsim.lab.results import Entry
 from fedsim.lab.rundir import RunDirectory
-from fedsim.lab.samples import adapter_of, sample_rows
+from fedsim.lab.samples import adapter_of, sample_rows, whose
 from fedsim.lab.verdict import VERDICT_METRIC
 
 SHOWN = 1000  # samples with their texts on the page
@@ -53,7 +53,7 @@ def texts(rows: Sequence[Row], run: RunDirectory, *, redact: bool) -> list[Sampl
         )
         samples.append(
             Sample(
-                place=f"{row['attack']}, round {row['round']}, client {row['client']}",
+                place=f"{row['attack']}, round {row['round']}, client {whose(row)}",
                 exact=row["exact_match"] == 1.0,
                 overlap=row[VERDICT_METRIC],
                 accuracy=row["token_accuracy"],

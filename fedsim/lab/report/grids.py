@@ -9,8 +9,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from fedsim.lab.grid import short_names
 from fedsim.lab.intervals import Interval
-from fedsim.lab.report.canvas import NARROW, Colours, Plot, new_figure
+from fedsim.lab.report.canvas import NARROW, Colours, Plot, cut, new_figure
 from fedsim.lab.report.theme import step
 from fedsim.lab.report.timeline import legend, paint
 from fedsim.lab.verdict import Verdict
@@ -69,22 +70,19 @@ def _heat_map(
             f" Least at {x} = {low[0]}, {y} = {low[1]}: {known[low]:.2f}; "
             f"most at {x} = {high[0]}, {y} = {high[1]}: {known[high]:.2f}."
         )
+    short = short_names(axes)
     means = f"Means over {', '.join([*over, 'seeds'])}; " if over else "Means over seeds; "
 
     def draw(width: int, colours: Colours) -> Figure:
         return _draw_map(width, colours, x, y, axes, found)
 
     return Plot(
-        name=f"heat-{attack}-{_short(x)}-{_short(y)}",
-        title=f"{attack}: {_short(y)} × {_short(x)}",
+        name=f"heat-{attack}-{short[x]}-{short[y]}",
+        title=f"{attack}: {short[y]} × {short[x]}",
         alt=f"Token overlap that {attack} reached, by {x} and {y}.{words}",
         caption=f"{means}in brackets the most of them, where that is more.",
         draw=draw,
     )
-
-
-def _short(key: str) -> str:
-    return key.rpartition(".")[2]
 
 
 def _draw_map(
@@ -97,9 +95,11 @@ def _draw_map(
 ) -> Figure:
     across, down = list(axes[x]), list(axes[y])
     width = min(width, max(NARROW, 120 + 64 * len(across)))
-    figure = new_figure(width, 112 + 40 * len(down), colours)
-    plot = figure.add_subplot()
     room = (width - 110) / len(across)
+    longest = max(len(cut(one)) for one in across)
+    turn = 40 if longest * 6.5 > room else 0
+    figure = new_figure(width, 112 + 40 * len(down) + (4 * longest if turn else 0), colours)
+    plot = figure.add_subplot()
     for i, right in enumerate(across):
         for j, below in enumerate(down):
             values = found.get((right, below))
@@ -112,7 +112,6 @@ def _draw_map(
                 i + 0.5, j + 0.5, _said(values, room), color=ink, ha="center", va="center",
                 fontsize=12 if room > 40 else 10, linespacing=1.25,
             )  # fmt: skip
-    turn = 40 if max(map(len, across)) * 6.5 > room else 0
     plot.set_xticks(
         [i + 0.5 for i in range(len(across))], [cut(one) for one in across],
         rotation=turn, ha="right" if turn else "center",
@@ -120,19 +119,15 @@ def _draw_map(
     plot.set_yticks([j + 0.5 for j in range(len(down))], [cut(one) for one in down])
     plot.set_xlim(0, len(across))
     plot.set_ylim(len(down), 0)
-    plot.set_xlabel(_short(x))
-    plot.set_ylabel(_short(y))
+    short = short_names(axes)
+    plot.set_xlabel(short[x])
+    plot.set_ylabel(short[y])
     paint(plot, colours)
     plot.tick_params(length=0)
     for side in plot.spines.values():
         side.set_visible(False)
     legend(figure, colours, "mean token overlap (bag F1)")
     return figure
-
-
-def cut(text: str, most: int = 18) -> str:
-    """Return ``text``, its end left out where it is long: a label must leave room for its plot."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _said(values: Sequence[float] | None, room: float) -> str:

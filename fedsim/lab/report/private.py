@@ -1,9 +1,11 @@
 """Personal data by rules: how much of it an attack recovered, and how much it made up.
 
-The rules are plain patterns. Names are two or three capitalised words in a row that are no month,
-weekday, street or usual beginning of a sentence, or one after a title; so lower-cased text, single
-names and scripts without capitals have none, and places or firms may be taken for names. Dates
-need a day and a month. Telephone numbers have 7 to 15 digits.
+The rules are plain patterns. Names are two to four capitalised words in a row, or as many in capital
+letters, that are no month, weekday, street or usual beginning of a sentence; one will do after a
+title or beside an initial. So lower-cased text, single names and scripts without capitals have
+none, and places or firms may be taken for names. Dates need a day and a month; "5 may" and
+"march 3" in lower case are none where a word follows. Telephone numbers have 7 to 15 digits and are
+no decimal number and no millions.
 """
 
 import re
@@ -17,14 +19,20 @@ _MONTHS = (
     "sep(?:t(?:ember)?)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?"
 )
 _MAIL = re.compile(r"[\w.+-]+ ?@ ?[\w-]+(?: ?\. ?[\w-]+)+")  # BERT's decoder puts spaces in
+_DAY, _MONTH = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])"
 _DATE = re.compile(
-    rf"\b(?:\d{{4}}-\d{{1,2}}-\d{{1,2}}|\d{{1,2}}[./]\d{{1,2}}[./]\d{{2,4}}"
+    rf"(?<!\d[./-])\b(?:\d{{4}}([/-]){_MONTH}\1{_DAY}(?![\d./-]*\d)"
+    rf"|{_DAY}([./-]){_DAY}\2\d{{2}}(?:\d{{2}})?(?![\d./-]*\d)"
     rf"|\d{{1,2}}(?:st|nd|rd|th)? (?:of )?(?:{_MONTHS})\b\.?(?:,? \d{{4}})?"
     rf"|(?:{_MONTHS})\.? \d{{1,2}}(?:st|nd|rd|th)?\b(?:,? \d{{4}})?)",
     re.IGNORECASE,
 )
 _PHONE = re.compile(r"(?<![\w.@-])\+?\(?\d[\d ()./-]{5,22}\d(?![\w@])")
+_MODAL = re.compile(r"\d+ may|march \d+")  # lower-cased, they are words as well:
+_GOES_ON = re.compile(r" [a-z]")  # no date where the sentence goes on, as in "5 may be"
+_AMOUNT = re.compile(r"\d+\.\d+|[1-9]\d?(?: \d{3})+")  # 3.14159265; 1 234 567
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+INITIAL, CAPITALISED, CAPITALS = "J.", "John", "JOHN"
 _TITLES = frozenset("dr mr mrs ms miss prof".split())
 _PLACES = frozenset(
     "street road lane avenue close terrace row view court drive crescent square hospital clinic "
@@ -47,7 +55,12 @@ def mails(text: str) -> list[str]:
 
 def dates(text: str) -> list[str]:
     """Return the dates in ``text`` that have at least a day and a month."""
-    return [" ".join(one.group().lower().split()) for one in _DATE.finditer(text)]
+    found = [
+        one.group()
+        for one in _DATE.finditer(text)
+        if not (_MODAL.fullmatch(one.group()) and _GOES_ON.match(text, one.end()))
+    ]
+    return [" ".join(one.lower().rstrip(".").split()) for one in found]
 
 
 def phones(text: str) -> list[str]:
@@ -55,7 +68,7 @@ def phones(text: str) -> list[str]:
     found = []
     for one in _PHONE.finditer(_DATE.sub(" ", text)):
         digits = re.sub(r"\D", "", one.group())
-        if 7 <= len(digits) <= 15:
+        if 7 <= len(digits) <= 15 and not _AMOUNT.fullmatch(one.group()):
             found.append(digits)
     return found
 
@@ -64,28 +77,49 @@ def names(text: str) -> list[str]:
     """Return what looks like people's names in ``text``, in lower case."""
     words = [one for one in _WORD.finditer(text) if one.group().lower() not in _TITLES]
     titled = {one.end() for one in _WORD.finditer(text) if one.group().lower() in _TITLES}
-    groups: list[list[re.Match[str]]] = []
-    for before, word in pairwise([None, *words]):
-        assert word is not None
-        if not _capitalised(word.group()):
-            continue
-        beside = before is not None and text[before.end() : word.start()] == " "
-        if beside and groups and groups[-1][-1] is before:
-            groups[-1].append(word)
-        else:
-            groups.append([word])
     found = []
-    for group in groups:
+    for group in _groups(text, words):
         after = text[: group[0].start()].rstrip(" .")
         wanted = 1 if len(after) in titled else 2
         lowered = [one.group().lower() for one in group]
-        if wanted <= len(group) <= 3 and not _PLACES & set(lowered):
+        whole = _style(group[-1], text) != INITIAL  # not "Vitamin B."
+        if wanted <= len(group) <= 4 and whole and not _PLACES & set(lowered):
             found.append(" ".join(lowered))
     return found
 
 
-def _capitalised(word: str) -> bool:
-    return word[0].isupper() and not word.isupper() and word.lower() not in _NO_NAMES
+def _groups(text: str, words: Sequence[re.Match[str]]) -> list[list[re.Match[str]]]:
+    """Return the runs of words that are written alike, as a name's are; initials go with both."""
+    groups: list[list[re.Match[str]]] = []
+    style = ""
+    for before, word in pairwise([None, *words]):
+        assert word is not None
+        mine = _style(word, text)
+        if not mine:
+            continue
+        between = "" if before is None else text[before.end() : word.start()]
+        initial = before is not None and _style(before, text) == INITIAL
+        beside = between == " " or (initial and between in (".", ". "))
+        alike = INITIAL in (style, mine) or style == mine
+        if beside and alike and groups and groups[-1][-1] is before:
+            groups[-1].append(word)
+            style = mine if style == INITIAL else style
+        else:
+            groups.append([word])
+            style = mine
+    return groups
+
+
+def _style(word: re.Match[str], text: str) -> str:
+    """Return how a word that may be of a name is written; "" for one that is of none."""
+    said = word.group()
+    if len(said) == 1:
+        return INITIAL if said.isupper() and text.startswith(".", word.end()) else ""
+    if not said[0].isupper() or said.lower() in _NO_NAMES:
+        return ""
+    if said.isupper():
+        return CAPITALS if len(said) > 2 else ""  # US, EU
+    return CAPITALISED
 
 
 KINDS: Mapping[str, Callable[[str], list[str]]] = {

@@ -16,6 +16,7 @@ from fedsim.lab.report.timeline import timeline
 from fedsim.lab.report.words import percent
 from fedsim.lab.results import Entry, Summary, read_results
 from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.samples import whose
 from fedsim.lab.verdict import VERDICT_METRIC
 
 FOLD = 24  # rows of a table that stand open
@@ -166,7 +167,7 @@ def _updates(summary: Summary, *, redact: bool) -> Table:
         + ["exact at most"] * bound
         + ["error"] * errors,
         rows=[
-            [one.round, one.client, one.attack, one.verdict, one.samples]
+            [one.round, whose(vars(one)), one.attack, one.verdict, one.samples]
             + [one.metrics.get(name) for name in metrics.values()]
             + [one.controls.get("no_gradient", {}).get(VERDICT_METRIC), one.seconds]
             + [one.bound.get("exact_match")] * bound

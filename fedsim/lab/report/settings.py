@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
+from fedsim.lab.grid import short_names
 from fedsim.lab.intervals import Interval, cluster_interval
 from fedsim.lab.report import words
 from fedsim.lab.report.evidence import Row
@@ -72,7 +73,7 @@ def _setting(number: int, ran: Sequence[Ran], metric: str) -> Setting:
     return Setting(
         point=Point(
             number=number,
-            label=", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in keys.items()),
+            label=", ".join(f"{name} {keys[key]}" for key, name in short_names(keys).items()),
             keys=keys,
             leakage=leakage.get(top),
             utility=over_seeds(measured, share=metric in SHARES) if measured else None,

@@ -9,7 +9,7 @@ import tomli_w
 
 from fedsim.errors import BadInput
 from fedsim.lab.config import check
-from fedsim.lab.grid import label
+from fedsim.lab.grid import label, short_names
 from fedsim.lab.report import evidence, words
 from fedsim.lab.report.evidence import Row
 from fedsim.lab.report.page import Figure, Page, Sample, Section, Table
@@ -105,7 +105,7 @@ def _gather(directory: Path) -> Gathered:
 
 def _subtitle(it: Gathered) -> str:
     seeds = {cell.seed for cell in it.cells}
-    swept = ", ".join(f"{key.rpartition('.')[2]} ({len(v)})" for key, v in it.axes.items())
+    swept = ", ".join(f"{name} ({len(it.axes[key])})" for key, name in short_names(it.axes).items())
     return (
         f"{it.config.model.name} ({words.weights(it.config)}) · {it.config.data.name} · "
         f"swept: {swept or 'seeds'} · {len(it.cells)} cells, "

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.lab.config import Config
-from fedsim.lab.grid import label
+from fedsim.lab.grid import column, label, short_names
 from fedsim.lab.recipes import Recipe
 from fedsim.lab.report.canvas import Plot
 from fedsim.lab.report.grids import frontier, heat_maps
@@ -14,6 +14,8 @@ from fedsim.lab.report.page import Section, Table
 from fedsim.lab.report.settings import Ran, Setting, over_updates
 from fedsim.lab.results import Cell, Sweep
 from fedsim.lab.verdict import VERDICT_METRIC
+
+READER = "read by"  # beside a single swept key; no key is called so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +49,16 @@ def leakage_section(it: Gathered) -> Section:
 
 def _maps(it: Gathered, attack: str) -> list[Plot]:
     """Return the heat maps of one attack; a single swept key stands beside the attack's name."""
-    axes = it.axes if len(it.axes) > 1 else {"attack": [attack], **it.axes}
+    axes = it.axes if len(it.axes) > 1 else {READER: [attack], **it.axes}
     cells: list[tuple[Mapping[str, str], float | None]] = []
     for one in it.ran:
         if any(row["attack"] == attack for row in one.rows):
-            keys = {"attack": attack, **one.keys}
+            keys = {READER: attack, **one.keys}
             cells.append((keys, over_updates([one], attack, VERDICT_METRIC).mean))
     for cell in it.cells:
         if cell.summary is None:
             keys = {key: label(cell.settings.get(key)) for key in it.axes}
-            cells.append(({"attack": attack, **keys}, None))
+            cells.append(({READER: attack, **keys}, None))
     return heat_maps(attack, axes, cells)
 
 
@@ -80,6 +82,11 @@ def trade_section(it: Gathered) -> Section:
 
 
 def _settings_table(it: Gathered) -> Table:
+    after = [
+        *("verdict", "attack", "overlap", "low", "high", "chance", "exact"),
+        *(it.metric or "utility", "low", "high", "epsilon", "seconds a run"),
+    ]
+    names = short_names(it.axes, taken=after)
     rows = []
     for one in it.settings:
         point, summaries = one.point, [r.cell.summary for r in one.ran if r.cell.summary]
@@ -97,11 +104,7 @@ def _settings_table(it: Gathered) -> Table:
     return Table(
         name="settings",
         caption="Every setting, its strongest attack",
-        columns=[
-            *("no.", *(key.rpartition(".")[2] for key in it.axes), "verdict", "attack"),
-            *("overlap", "low", "high", "chance", "exact"),
-            *(it.metric or "utility", "low", "high", "epsilon", "seconds a run"),
-        ],
+        columns=["no.", *map(column, names.values()), *after],
         rows=rows,
     )
 

@@ -9,9 +9,10 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fedsim.lab.report.canvas import Colours, Plot, new_figure
+from fedsim.lab.report.canvas import Colours, Plot, cut, new_figure
 from fedsim.lab.report.theme import STEPS, step
 from fedsim.lab.results import Utility
+from fedsim.lab.samples import whose
 from fedsim.lab.verdict import VERDICT_METRIC
 
 MOST = 4000  # rectangles; beyond that an update is one, with its mean
@@ -24,7 +25,7 @@ def timeline(attack: str, samples: Sequence[Sample]) -> Plot:
     """Return the plot of every sample that ``attack`` was run on: a row a client, over rounds."""
     updates: Updates = {}
     for one in samples:
-        updates.setdefault((one["round"], one["client"]), []).append(one[VERDICT_METRIC])
+        updates.setdefault((one["round"], whose(one)), []).append(one[VERDICT_METRIC])
     for values in updates.values():
         values.sort(reverse=True)
     means = {place: fmean(values) for place, values in updates.items()}
@@ -71,7 +72,7 @@ def _draw(width: int, colours: Colours, updates: Updates) -> Figure:
     every = max(1, -(-len(rounds) // max(1, width // 48)))
     axes.set_xticks([columns[r] + 0.5 for r in rounds[::every]], [str(r) for r in rounds[::every]])
     every = max(1, round(14 / row))
-    axes.set_yticks([rows[c] for c in clients[::every]], [str(c) for c in clients[::every]])
+    axes.set_yticks([rows[c] for c in clients[::every]], [cut(str(c)) for c in clients[::every]])
     axes.set_xlabel("round")
     axes.set_ylabel("client")
     for side in axes.spines.values():

@@ -20,6 +20,12 @@ from fedsim.lab.report.private import Update, dates, mails, names, phones, recal
         ("zelda birkett in lower case", []),
         ("Zoë Ångström and Łukasz Żak", ["zoë ångström", "łukasz żak"]),
         ("Zelda. Birkett", []),
+        ("Signed JOHN SMITH, of the NASA", ["john smith"]),
+        ("by J. Smith and Mary K. Jones", ["j smith", "mary k jones"]),
+        ("by J.R.R. Tolkien", ["j r r tolkien"]),
+        ("Ana Maria Lopez Garcia called", ["ana maria lopez garcia"]),
+        ("Vitamin B. and the US Army", []),
+        ("Mr SMITH", ["smith"]),
         ("", []),
     ],
 )
@@ -35,6 +41,10 @@ def test_names(text: str, wanted: list[str]) -> None:
         ("the 2nd of October", ["2nd of october"]),
         ("we may meet 40 people at 13:15", []),
         ("version 1.2.3", []),
+        ("2024/05/06 or 05-06-2024 6", ["2024/05/06", "05-06-2024"]),
+        ("5 may be enough; march 3 miles", []),
+        ("it was 5 may. or march 3, or march 3rd at noon", ["5 may", "march 3", "march 3rd"]),
+        ("call 06-12-34-56-78 or 555-0123", []),
     ],
 )
 def test_dates(text: str, wanted: list[str]) -> None:
@@ -48,6 +58,9 @@ def test_dates(text: str, wanted: list[str]) -> None:
         ("(020) 7946-0000.", ["02079460000"]),
         ("born 2024-02-29, file RX-12345, 250 mg", []),
         ("a number of 123456789012345678 digits", []),
+        ("pi is 3.14159265, of 1 234 567 people", []),
+        ("2024/05/06 and 05-06-2024 6", []),
+        ("612 345 678 or 06-12-34-56-78", ["612345678", "0612345678"]),
     ],
 )
 def test_phones(text: str, wanted: list[str]) -> None:

@@ -1,6 +1,7 @@
 """A sweep's page: the heat map's means, the frontier, seeds together, a paper's figures."""
 
 import csv
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -49,6 +50,22 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     write_json(root / "paper.json", recipe)
     return root
+
+
+def write_sweep(root: Path, axes: dict[str, list[Any]]) -> None:
+    """Write a sweep over ``axes`` whose cell number k read a share of 1 / (k + 1)."""
+    cells: list[dict[str, Any]] = []
+    for number, values in enumerate(product(*axes.values())):
+        read = 1 / (number + 1)
+        run = synthetic_run(root / f"cells/{number}", rounds=1, clients=1, batch=1, read=read)
+        settings = dict(zip(axes, values, strict=True))
+        config = run.config().as_toml()
+        cells.append(
+            {"name": str(number), "settings": settings, "status": "done", "config": config}
+        )
+    write_json(
+        root / "sweep.json", {"schema": 1, "name": "s", "axes": axes, "cells": cells, "words": []}
+    )
 
 
 def table(sweep: Path, name: str) -> list[dict[str, str]]:
@@ -120,6 +137,28 @@ def test_the_heat_map_says_its_means() -> None:
     assert "Least at x = a, y = 1: 0.40; most at x = b, y = 1: 0.90." in plots[0].alt
     drawn = str(plots[0].inline(336))
     assert "0.40" in drawn and "(0.60)" in drawn and "0.90" in drawn
+
+
+def test_swept_attacks_have_a_heat_map(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"attack": ["dager", {"name": "dager", "max_pairs": 9}]})
+    html = write_report(tmp_path, redact=False).read_text(encoding="utf-8")
+    assert "most at attack = dager, read by = dager: 1.00." in html
+    assert (tmp_path / "report" / "heat-dager-attack-read_by.svg").exists()
+    rows = table(tmp_path, "settings")
+    assert [row["attack_setting"] for row in rows] == ["dager", "dager(max_pairs=9)"]
+    assert [row["attack"] for row in rows] == ["dager", "dager"]
+
+
+def test_keys_that_end_alike_are_named_whole(tmp_path: Path) -> None:
+    axes = {"model.name": ["a", "b"], "data.name": ["c"], "x.exact": [1], "training.epochs": [5]}
+    write_sweep(tmp_path, {**axes})
+    write_report(tmp_path, redact=False)
+    maps = [path.stem for path in (tmp_path / "report").glob("heat-*.svg")]
+    assert len(maps) == 6 and "heat-dager-data.name-model.name" in maps
+    assert "heat-dager-epochs-exact" in maps
+    first = table(tmp_path, "settings")[0]
+    assert [first[key] for key in axes if key in first] == ["a", "c", "1"]
+    assert first["epochs"] == "5" and float(first["exact"]) == 1.0  # the share that was read
 
 
 def point(number: int, leakage: float, utility: float) -> Point:
