@@ -122,12 +122,14 @@ class DPSGD(Private):
     @override
     def spent(self, memories: Sequence[Memory]) -> Guarantee | None:
         found = [one for one in memories if one.values]
-        if not found or not self.noise_multiplier:
+        if not found:
             return None
         worst = max(found, key=lambda one: self.epsilons(_history(one))[self.accountant])
         history, rounds = _history(worst), worst.values["rounds"]
         rate, steps = history[-1][1], sum(entry[2] for entry in history)
         epsilons = self.epsilons(history)
+        if math.isinf(epsilons[self.accountant]):
+            return None
         return Guarantee(
             epsilon=epsilons[self.accountant],
             delta=self.delta,
@@ -152,9 +154,7 @@ class DPSGD(Private):
         return max(self.epsilons(one)[self.accountant] for one in histories if one)
 
     def epsilons(self, history: Sequence[Entry]) -> dict[str, float]:
-        """Return epsilon after ``history``, by each accountant; infinite without noise."""
-        if any(z == 0.0 for z, _, _ in history):
-            return dict.fromkeys(ACCOUNTANTS, math.inf)
+        """Return epsilon after ``history``, by each accountant; infinite with hardly any noise."""
         return {name: one(tuple(history), self.delta) for name, one in ACCOUNTANTS.items()}
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
-from defenses.accounting import gaussian
+from defenses.accounting import LEAST, gaussian
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, norm
 from fedsim.errors import BadInput, DefenseFailed
 from fedsim.messages import Parameters
@@ -101,7 +101,7 @@ class Gaussian(Private):
     @override
     def spent(self, memories: Sequence[Memory]) -> Guarantee | None:
         rounds = _rounds(memories)
-        if not rounds or not self.noise_multiplier:
+        if not rounds or self.noise_multiplier < LEAST:
             return None
         return Guarantee(
             epsilon=self.epsilon_at(memories, self.distance()),

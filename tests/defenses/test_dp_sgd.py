@@ -212,6 +212,8 @@ def test_the_accountant_goes_over_the_rounds_a_client_took_part_in() -> None:
 def test_without_noise_or_rounds_there_is_no_guarantee() -> None:
     silent = DPSGD(noise_multiplier=0.0)
     assert silent.spent([silent.begin(here()).keep()]) is None
+    hardly = DPSGD(noise_multiplier=1e-5)
+    assert hardly.spent([hardly.begin(here()).keep()]) is None
     assert DPSGD(noise_multiplier=1.0).spent([Memory()]) is None
     assert math.isinf(silent.distance())
 

@@ -78,6 +78,7 @@ def test_a_client_is_told_from_its_opposite_so_mu_is_twice_one_over_z() -> None:
 
 def test_no_noise_and_no_round_give_no_guarantee_and_no_loss_is_told() -> None:
     assert Gaussian(noise_multiplier=0.0).spent([Memory(values={"rounds": 1})]) is None
+    assert Gaussian(noise_multiplier=1e-200).spent([Memory(values={"rounds": 1})]) is None
     assert Gaussian().spent([]) is None and Gaussian().guarantee() is None
     assert Gaussian().report({"train_loss": 1.0}) == {}
 
