@@ -277,9 +277,20 @@ def test_each_claim_that_is_broken_is_named() -> None:
     raw = update()
     with pytest.raises(DefenseFailed, match="sends 149 of 149 entries, not 15"):
         TopK(fraction=0.1).audit(raw, raw)
+    with pytest.raises(DefenseFailed, match="sends 14 of 149 entries, not 15"):
+        TopK(fraction=0.1).audit(raw, sent(TopK(fraction=14 / 149), raw))
+    with pytest.raises(DefenseFailed, match="sends 2 of 7 entries, not 1"):
+        TopK(fraction=0.1, per="tensor").audit(raw, {
+            **sent(TopK(fraction=0.1, per="tensor"), raw),
+            "b.bias": sent(TopK(fraction=0.3), {"b.bias": raw["b.bias"]})["b.bias"],
+        })
     with pytest.raises(DefenseFailed, match="entries that the update does not have"):
         top = sent(TopK(fraction=0.1), raw)
         TopK(fraction=0.1).audit(raw, {k: 2 * v for k, v in top.items()})
+    with pytest.raises(DefenseFailed, match="sends smaller entries than it leaves"):
+        least = np.sort(np.abs(entries(raw)))[14]
+        small = {name: torch.where(one.abs() <= least, one, 0.0) for name, one in raw.items()}
+        TopK(fraction=0.1).audit(raw, small)
     with pytest.raises(DefenseFailed, match="kept 149 of 149 entries"):
         RandomMask(fraction=0.4).audit(raw, raw)
     with pytest.raises(DefenseFailed, match="entries that are not the update's"):
