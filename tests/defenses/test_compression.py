@@ -261,6 +261,11 @@ def test_an_honest_update_passes_and_another_does_not(defense: Defense) -> None:
         defense.audit(raw, {**good, "b.weight": good["b.weight"].flip(0)})
 
 
+def test_a_mask_of_the_smallest_floats_there_are_passes() -> None:
+    raw = {"w": torch.arange(1.0, 400.0) * 1.4e-45}
+    assert 0 < RandomMask(fraction=0.3).audit(raw, sent(RandomMask(fraction=0.3), raw))["density"]
+
+
 def test_the_audit_says_what_each_defense_is_measured_by() -> None:
     raw = {"w": torch.tensor([4.0, -3.0, 0.0, 0.01, 2.0, -1.0, 0.5, 0.25, 1.5, 3.5])}
     found = TopK(fraction=0.2).audit(raw, sent(TopK(fraction=0.2), raw))
@@ -296,6 +301,10 @@ def test_each_claim_that_is_broken_is_named() -> None:
     with pytest.raises(DefenseFailed, match="entries that are not the update's"):
         masked = sent(RandomMask(fraction=0.4), raw)
         RandomMask(fraction=0.4).audit(raw, {k: 0.4 * v for k, v in masked.items()})
+    with pytest.raises(DefenseFailed, match="entries that are not the update's"):
+        tiny = {name: 1e-9 * one for name, one in raw.items()}
+        masked = sent(RandomMask(fraction=0.4), tiny)
+        RandomMask(fraction=0.4).audit(tiny, {k: -v for k, v in masked.items()})
     with pytest.raises(DefenseFailed, match=r"more of 'b.weight' than its signs"):
         Sign().audit(raw, raw)
     with pytest.raises(DefenseFailed, match=r"'b.weight' with an error of"):
