@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from defenses.accounting import LEAST, gaussian
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, norm
+from defenses.encoding import Encoding, plain
 from fedsim.errors import BadInput, DefenseFailed
 from fedsim.messages import Parameters
 
@@ -81,6 +82,10 @@ class Gaussian(Private):
                 f"{wanted:.4g} of z C"
             )
         return figures | {"noise_std": std, "noise_std_wanted": wanted, "clip_factor": factor}
+
+    @override
+    def encoded(self, sent: Parameters, before: Encoding) -> Encoding:
+        return plain(sent)  # noise is on every entry, whatever was spared before
 
     @override
     def report(self, metrics: Mapping[str, float]) -> Mapping[str, float]:

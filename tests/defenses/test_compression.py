@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from defenses import Defense, Quantize, RandomMask, Sign, TopK, TruncatedSVD
+from defenses import Defense, Gaussian, Quantize, RandomMask, Sign, TopK, TruncatedSVD
 from defenses.base import Here, Memory
 from defenses.encoding import Encoding, index_bits, plain
 from fedsim.errors import ClientFailure, DefenseFailed
@@ -351,6 +351,35 @@ def test_encodings_compose_in_order() -> None:
     assert replace(both, extra_bits=3).bytes == 16  # 123 bits
     assert plain({"w": torch.zeros(4, dtype=torch.float16)}).bytes == 8
     assert index_bits(3, 1000) == 30 and index_bits(500, 1000) == 1000
+
+
+@pytest.mark.parametrize(
+    ("defenses", "bits"),
+    [
+        # 15 values and as many places of 8 bits; the factors of rank 2 are 79 numbers, so longer.
+        ((TopK(fraction=0.1), TruncatedSVD(rank=2)), 15 * 32 + 15 * 8),
+        ((TopK(fraction=0.9), TruncatedSVD(rank=2)), (2 * 18 + 7 + 2 * 18) * 32),
+        ((TruncatedSVD(rank=2), TopK(fraction=0.1)), 15 * 32 + 15 * 8),
+        ((TopK(fraction=0.1), Sign()), 149 + 3 * 32),
+        ((RandomMask(fraction=0.1), Sign()), 149 + 3 * 32),
+        ((TopK(fraction=0.1), Gaussian()), 149 * 32),
+        ((Quantize(dtype="int8"), Gaussian()), 149 * 32),
+        ((Gaussian(), Quantize(dtype="int8")), 149 * 8 + 3 * 32),
+        ((Sign(), Gaussian(), TopK(fraction=0.1)), 15 * 32 + 15 * 8),
+    ],
+    ids=repr,
+)
+def test_the_size_of_a_list_is_of_what_it_sends(defenses: tuple[Defense, ...], bits: int) -> None:
+    raw = update()
+    found = plain(raw)
+    for one in defenses:
+        found = one.encoded(raw, found)
+    assert found.bytes == math.ceil(bits / 8)
+
+
+def test_less_than_nothing_cannot_be_sent() -> None:
+    with pytest.raises(AssertionError):
+        plain(update()).kept(-1, 0)
 
 
 # Bad settings
