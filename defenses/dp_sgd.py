@@ -275,8 +275,8 @@ class _AtWork(DPSGD):
             raise DefenseFailed(
                 f"dp-sgd: {len(norms)} examples clipped to {self.clip:g} sum to more"
             )
-        std, wanted = self._noise(sent), (self.noise_multiplier or 0.0) * self.clip / size
-        entries = self.record.entries
+        std, entries = self._noise(sent)
+        wanted = (self.noise_multiplier or 0.0) * self.clip / size
         allowed = max(TOLERANCE, 5.0 / math.sqrt(2 * entries))  # five standard errors
         if abs(std - wanted) > allowed * wanted + 1e-7 * norm(sent):
             raise DefenseFailed(
@@ -292,8 +292,10 @@ class _AtWork(DPSGD):
             "clipped": float((some > self.clip).float().mean().item()),
         }
 
-    def _noise(self, sent: Parameters) -> float:
-        """Return the standard deviation of a step's noise, off what is sent where it tells it.
+    def _noise(self, sent: Parameters) -> tuple[float, int]:
+        """Return a step's noise, off what is sent where it tells it, and of how many entries.
+
+        The noise is a standard deviation; steps that are seen as one sum are measured once.
 
         A gradient, and a delta of plain SGD, are the steps' sum: what they differ by from the clean
         sum is the noise. Momentum and AdamW mix steps; then each step's own noise is measured.
@@ -302,10 +304,11 @@ class _AtWork(DPSGD):
         plain = training.optimizer == "sgd" and not training.weight_decay
         plain = plain and not training.proximal_mu and training.learning_rate >= 1e-4
         if training.algorithm == "fedavg" and not plain:
-            return math.sqrt(self.record.squares / self.record.entries)
+            return math.sqrt(self.record.squares / self.record.entries), self.record.entries
         scale = 1.0 if training.algorithm == "fedsgd" else -1.0 / training.learning_rate
         gaps = {name: scale * t - self.record.clean[name].to(t.device) for name, t in sent.items()}
-        return norm(gaps) / math.sqrt(sum(t.numel() for t in gaps.values()) * steps)
+        entries = sum(t.numel() for t in gaps.values())
+        return norm(gaps) / math.sqrt(entries * steps), entries
 
     @override
     def report(self, metrics: dict[str, float]) -> dict[str, float]:  # type: ignore[override]

@@ -184,6 +184,23 @@ def test_examples_that_were_not_clipped_fail(adapt: Adapt, sentences: Sentences)
         work.audit(sent, sent)
 
 
+@pytest.mark.parametrize(("share", "passes"), [(0.9, True), (1.1, True), (0.75, False)])
+def test_a_sum_of_steps_is_one_measure_of_each_entry(share: float, passes: bool) -> None:
+    at = here(held=8, expected=1, algorithm="fedavg", mini_batch_size=1, local_epochs=80,
+              learning_rate=0.05)  # fmt: skip
+    work: Any = DPSGD(noise_multiplier=1.0).begin(at)
+    work.record.norms.append(torch.ones(3))
+    work.record.clean, work.record.entries = {"w": torch.zeros(400)}, 80 * 400
+    # 80 steps of deviation 1 are one of sqrt(80); 400 entries tell it to 1 / sqrt(800), 3.5 %.
+    signs = torch.tensor([1.0, -1.0]).repeat(200)
+    sent = {"w": -0.05 * share * math.sqrt(80) * signs}
+    if passes:
+        assert work.audit(sent, sent)["noise_std"] == pytest.approx(share, rel=1e-5)
+    else:
+        with pytest.raises(DefenseFailed, match="the noise on the wire"):
+            work.audit(sent, sent)
+
+
 def test_a_training_without_a_gradient_is_refused() -> None:
     work = DPSGD(noise_multiplier=1.0).begin(here())
     with pytest.raises(DefenseFailed, match="name it before defenses that wrap the training"):
