@@ -80,6 +80,12 @@ class DPSGD(Private):
     def check(self, setting: Setting) -> None:
         if sum(isinstance(one, DPSGD) for one in setting.defenses) > 1:
             raise BadInput("defense: dp-sgd can be there once, got it twice")
+        for one in setting.defenses[: setting.defenses.index(self)]:
+            if type(one).protect is not Defense.protect:
+                raise BadInput(
+                    f"defense: dp-sgd acts inside training, so it must stand before what changes "
+                    f"the update, got it after {one!r}"
+                )
         most = max(setting.held)
         if self.delta >= 1.0 / most:
             raise BadInput(

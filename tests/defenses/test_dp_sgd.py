@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.training import LocalTraining
-from defenses import DPSGD, Defense
+from defenses import DPSGD, Defense, Gaussian, LoRA, RandomMask, SecAgg, TopK
 from defenses.accounting import prv
 from defenses.base import Here, Memory, Setting
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
@@ -287,6 +287,14 @@ def test_it_can_be_there_once(adapt: Adapt) -> None:
     defense = DPSGD(noise_multiplier=1.0)
     with pytest.raises(BadInput, match="dp-sgd can be there once"):
         defense.check(setting(adapt("gpt2-tiny"), defense, defense))
+
+
+@pytest.mark.parametrize("first", [RandomMask(), Gaussian(), TopK(residual=True)])
+def test_it_stands_before_what_changes_the_update(first: Defense, adapt: Adapt) -> None:
+    defense, model = DPSGD(noise_multiplier=1.0), adapt("gpt2-tiny")
+    with pytest.raises(BadInput, match="before what changes the update, got it after"):
+        defense.check(setting(model, first, defense))
+    defense.check(setting(model, LoRA(), SecAgg(), defense, first))
 
 
 def test_a_target_that_cannot_be_met_is_refused(adapt: Adapt) -> None:
