@@ -100,15 +100,20 @@ def cached_shards(
 
 def client_examples(settings: ClientSettings, client: int) -> Examples:
     """Return all that ``client`` holds, as token ids."""
-    return _examples(
+    return cached_examples(
         settings.model, settings.data, settings.max_length, settings.clients, settings.seed, client
     )
 
 
 @functools.lru_cache(maxsize=256)  # by what they depend on, which many cells of a sweep share
-def _examples(
+def cached_examples(
     model: ModelSpec, data: DataSettings, max_length: int, clients: int, seed: int, client: int
 ) -> Examples:
+    """Return all that ``client`` of ``clients`` holds, as token ids.
+
+    Raises:
+        BadInput: that is nothing.
+    """
     texts, labels = cached_shards(data, clients, seed)[client]
     examples = encode(cached_adapter(model), texts, labels, max_length)
     if not len(examples):

@@ -109,7 +109,8 @@ class DPSGD(Private):
                     f"{total} steps at sampling rate {rate:.3g} and delta {self.delta:g}"
                 )
             found.append(z)
-        return replace(self, noise_multiplier=max(found), target_epsilon=None)
+        budget = min(self.target_epsilon, self.budget or math.inf)  # nobody spends more than that
+        return replace(self, noise_multiplier=max(found), target_epsilon=None, budget=budget)
 
     @override
     def begin(self, here: Here) -> Defense:

@@ -252,6 +252,13 @@ def test_a_target_gives_the_noise_that_meets_it(adapt: Adapt) -> None:
     # The client with 30 examples has the larger rate, 4 / 30; 5 rounds.
     spent = prv(((settled.noise_multiplier, 4 / 30, 5),), 1e-5)
     assert 1.95 < spent <= 2.0
+    memory = Memory()
+    for _ in range(5):
+        memory = settled.begin(here(held=30, expected=4, memory=memory)).keep()
+    with pytest.raises(ClientFailure, match="budget of epsilon 2 is spent after 5 rounds"):
+        settled.begin(here(held=30, expected=4, memory=memory))
+    with pytest.raises(ClientFailure, match="budget of epsilon 2 is spent after 0 rounds"):
+        settled.begin(here(held=4, expected=4))  # fewer than was said
     with pytest.raises(DefenseFailed, match="was not settled"):
         defense.begin(here())
 
