@@ -25,6 +25,7 @@ class Guarantee:
     epsilon: float
     delta: float
     unit: str  # "example" or "client": what may differ between neighbours
+    adjacency: str = ""  # and how it may differ
     accountant: str
     sampling: str
     composition: str = ""  # what it is composed over

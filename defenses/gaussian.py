@@ -112,6 +112,7 @@ class Gaussian(Private):
             epsilon=self.epsilon_at(memories, self.distance()),
             delta=self.delta,
             unit="client",
+            adjacency="replaced: all that one client holds, by anything",
             accountant="gaussian, exact",
             sampling="none",
             composition=f"{rounds} rounds of the worst client",

@@ -222,6 +222,7 @@ def test_the_accountant_goes_over_the_rounds_a_client_took_part_in() -> None:
     assert found.epsilon == prv(((1.3, 0.2, 5),), 1e-5) == found.epsilons["prv"]
     assert found.epsilons["rdp"] > found.epsilon
     assert (found.unit, found.delta, found.accountant) == ("example", 1e-5, "prv")
+    assert found.adjacency.startswith("zero-out: one example replaced by one without a gradient")
     assert found.sampling == "poisson, rate 0.2"
     assert found.composition == "5 steps in 5 rounds of the worst client"
 

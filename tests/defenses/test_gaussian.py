@@ -63,6 +63,7 @@ def test_a_client_is_told_from_its_opposite_so_mu_is_twice_one_over_z() -> None:
         memory = defense.begin(here(memory)).keep()
     found = defense.spent([Memory(), memory])
     assert found is not None and found.unit == "client"
+    assert found.adjacency.startswith("replaced: all that one client holds")
     assert found.epsilon == gaussian(2.0 * math.sqrt(3) / 4.0, 1e-5)
     # What it claims is seen: two clients whose clipped updates are opposite, along that direction.
     one = {"a": torch.zeros(1000)}
