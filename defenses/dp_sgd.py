@@ -3,13 +3,13 @@
 Source:      Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133,
              algorithm 1; clipping, noise and accountants by Opacus 1.6.
 Guarantee:   (epsilon, delta) for one example of a client, as it is or replaced by one without a
-             gradient (zero-out: Kairouz et al., ICML 2021, arXiv:2103.00039), against
-             whoever sees all that the client ever sent: the server, too. What steps send differs by
-             as much as between an example there and left out, so the accountants' figures are the
-             same; but N stays, and with it the rate and ``num_examples``, which are public. No
-             amplification by the choice of clients: the server makes it. Each client's accountant
-             runs over its own rounds. The loss is not told. Noise comes from the run's seed, so that runs repeat: whoever knows the seed
-             takes it off again.
+             gradient (zero-out: Kairouz et al., ICML 2021, arXiv:2103.00039), against whoever sees
+             all that the client ever sent: the server, too. What steps send differs by as much as
+             between an example there and left out, so the accountants' figures are the same; but N
+             stays, and with it the rate and ``num_examples``, which are public. No amplification by
+             the choice of clients: the server makes it. Each client's accountant runs over its own
+             rounds. The loss is not told. Noise comes from the run's seed, so that runs repeat:
+             whoever knows the seed takes it off again.
 Deviations:  an example's loss is the mean over its own tokens, where plain training takes the mean
              over the batch's; each local step of FedAvg draws its own batch from all that the
              client holds, as often as plain training steps.
