@@ -219,3 +219,15 @@ def test_a_delta_is_held_against_what_clients_can_train_on(tmp_path: Path) -> No
     )
     with pytest.raises(BadInput, match=r"delta must be below 1 / 2\d, the examples of a client"):
         prepare(config)
+
+
+def test_a_client_that_failed_has_spent_its_epsilon(tmp_path: Path) -> None:
+    config = experiment(
+        defense={"name": "dp-sgd", "noise_multiplier": 10.0, "clip": 10.0},
+        federation={"on_failure": "continue", "rounds": 1, "clients": 1, "clients_per_round": 1},
+        training={"algorithm": "fedavg", "learning_rate": 3e38, "batch_size": 4},
+    )
+    summary = run(config, tmp_path / "run")
+    (failure,) = summary["failures"]
+    assert failure["error"].endswith("training diverged; lower training.learning_rate")
+    assert summary["guarantee"]["composition"] == "1 steps in 1 rounds of the worst client"
