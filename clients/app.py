@@ -3,6 +3,7 @@
 import functools
 import math
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from clients.data import Corpus, DataSettings, load_corpus, shards
 from clients.memory import ClientMemory
 from clients.training import LocalTraining, threads
 from defenses import Defense
-from defenses.base import Here, Steps, norm
+from defenses.base import Here, Private, Steps, norm
 from defenses.encoding import plain
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
 from fedsim.messages import Broadcast, Parameters, Update
@@ -100,15 +101,20 @@ def cached_shards(
 
 def client_examples(settings: ClientSettings, client: int) -> Examples:
     """Return all that ``client`` holds, as token ids."""
-    return _examples(
+    return cached_examples(
         settings.model, settings.data, settings.max_length, settings.clients, settings.seed, client
     )
 
 
 @functools.lru_cache(maxsize=256)  # by what they depend on, which many cells of a sweep share
-def _examples(
+def cached_examples(
     model: ModelSpec, data: DataSettings, max_length: int, clients: int, seed: int, client: int
 ) -> Examples:
+    """Return all that ``client`` of ``clients`` holds, as token ids.
+
+    Raises:
+        BadInput: that is nothing.
+    """
     texts, labels = cached_shards(data, clients, seed)[client]
     examples = encode(cached_adapter(model), texts, labels, max_length)
     if not len(examples):
@@ -183,9 +189,25 @@ def client_update(
         side: the workspace and the examples; default: as ``settings`` say.
     """
     side = side or client_side(settings, client)
-    started, vault = time.perf_counter(), VaultWriter(settings.vault)
     training = TrainingSettings.from_config(broadcast.config)
     defenses = _begin(settings, client, broadcast.round, training, len(side.examples))
+    try:
+        return _answer(settings, client, broadcast, side, defenses)
+    except Exception as error:
+        _note_failure(settings, client, broadcast.round, defenses, error)
+        raise
+
+
+def _answer(
+    settings: ClientSettings,
+    client: int,
+    broadcast: Broadcast,
+    side: Side,
+    defenses: Sequence[Defense],
+) -> Update:
+    """Train, protect, and note what was measured and what the defenses keep."""
+    started, vault = time.perf_counter(), VaultWriter(settings.vault)
+    training = TrainingSettings.from_config(broadcast.config)
     batch = _drawn(settings, client, broadcast.round, defenses, side.examples)
     vault.note(broadcast.round, client, batch.sequences, batch.labels)
     name = ("client", client, "round", broadcast.round)
@@ -196,13 +218,11 @@ def client_update(
         generator = stream(settings.seed, *name, "training")
         raw, loss = local(broadcast.parameters, batch, generator)
         if not math.isfinite(loss) or not _finite(raw):
-            raise ClientFailure(f"training diverged at loss {loss}; lower training.learning_rate")
+            failure = ClientFailure("training diverged; lower training.learning_rate")
+            failure.add_note(f"at loss {loss}")
+            raise failure
         streams = [stream(settings.seed, *name, "defense", at) for at in range(len(defenses))]
-        try:
-            tensors, found = _protect(defenses, raw, streams)
-        except DefenseFailed as error:
-            vault.measured(broadcast.round, client, {"failed": str(error)})
-            raise
+        tensors, found = _protect(defenses, raw, streams)
     sent = _cast(tensors, training.wire_dtype)
     encoding = plain(sent)
     metrics: Mapping[str, float] = {"train_loss": loss}
@@ -219,6 +239,37 @@ def client_update(
         num_examples=expected_size(settings, len(side.examples)),
         metrics=dict(metrics),
     )
+
+
+def _note_failure(
+    settings: ClientSettings,
+    client: int,
+    round_: int,
+    defenses: Sequence[Defense],
+    error: Exception,
+) -> None:
+    """Note why there is no update, for the lab alone; to tell the server that has a price, too."""
+    why = {"error": "".join(traceback.format_exception(error))}
+    if isinstance(error, DefenseFailed):
+        why = {"failed": str(error)}
+    VaultWriter(settings.vault).measured(round_, client, why)
+    before = settings.memory.before(client, round_, len(defenses))
+    memories = [
+        one.keep() if isinstance(one, Private) else old  # of others nothing was sent
+        for one, old in zip(defenses, before, strict=True)
+    ]
+    settings.memory.note(client, round_, memories)
+
+
+def _told(error: Exception, round_: int, client: int) -> ClientFailure:
+    """Return what the server is told of ``error``: one line without a figure of the data.
+
+    A ClientFailure's message is such a line; of others the kind is told alone.
+    """
+    if isinstance(error, ClientFailure):
+        return ClientFailure(str(error))
+    where = f"audit/round={round_}/client={client}.json"
+    return ClientFailure(f"{type(error).__name__} on the client; its {where} says more")
 
 
 def _begin(
@@ -291,7 +342,10 @@ def build_client_app(
             raise BadInput("the server's message names no round")
         broadcast = read_broadcast(message.content, round_)
         client = _client(context)
-        update = client_update(settings, client, broadcast, side(settings, client))
+        try:
+            update = client_update(settings, client, broadcast, side(settings, client))
+        except Exception as error:
+            raise _told(error, round_, client) from None
         return Message(update_content(update), reply_to=message)
 
     return app

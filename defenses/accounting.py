@@ -21,6 +21,8 @@ ALPHAS = [1.0 + x / 100 for x in range(1, 10)] + [1.0 + x / 10 for x in range(1,
 ALPHAS += [float(x) for x in (*range(11, 64), *(2**k for k in range(6, 13)))]
 PRECISION = 0.002  # of PRV's epsilon, relative
 MOST = 1e6  # a noise multiplier above it is no training
+LEAST = 1e-4  # a noise multiplier below it is no protection: its epsilon is called infinite
+FAR = 300.0  # epsilon from which PRV's exp(epsilon) may overflow: Opacus' is then far too low
 
 
 def add(history: Sequence[Entry], z: float, q: float, steps: int) -> list[Entry]:
@@ -33,6 +35,8 @@ def add(history: Sequence[Entry], z: float, q: float, steps: int) -> list[Entry]
 @functools.lru_cache(maxsize=1024)
 def rdp(history: History, delta: float) -> float:
     """Return epsilon by Renyi differential privacy: an upper bound, a little loose."""
+    if any(z < LEAST for z, _, _ in history):
+        return math.inf
     accountant = RDPAccountant()
     accountant.history = list(history)
     with warnings.catch_warnings():  # that the best order is the last one: the bound holds
@@ -44,19 +48,25 @@ def rdp(history: History, delta: float) -> float:
 def prv(history: History, delta: float) -> float:
     """Return epsilon by privacy random variables: tight from above, to ``PRECISION``.
 
-    Steps that take every example have a closed form; where they are mixed with sampled ones, the
-    bound is RDP's.
+    Steps that take every example have a closed form; where they are mixed with sampled ones, or
+    spend more than ``FAR``, the bound is RDP's.
     """
+    if any(z < LEAST for z, _, _ in history):
+        return math.inf
     if all(q == 1.0 for _, q, _ in history):
         return gaussian(math.sqrt(sum(steps / z**2 for z, _, steps in history)), delta)
     bound = rdp(history, delta)
-    if any(q == 1.0 for _, q, _ in history):
+    if bound > FAR or any(q == 1.0 for _, q, _ in history):
         return bound
     accountant = PRVAccountant()
     accountant.history = list(history)
     with warnings.catch_warnings():  # of RDP inside it, as above
         warnings.simplefilter("ignore")
-        return float(accountant.get_epsilon(delta, eps_error=PRECISION * bound))
+        try:
+            found = float(accountant.get_epsilon(delta, eps_error=PRECISION * bound))
+        except RuntimeError:  # its grid does not fit these steps, and it says so
+            return bound
+    return min(found, bound)
 
 
 def gaussian(mu: float, delta: float) -> float:

@@ -25,6 +25,7 @@ class Guarantee:
     epsilon: float
     delta: float
     unit: str  # "example" or "client": what may differ between neighbours
+    adjacency: str = ""  # and how it may differ
     accountant: str
     sampling: str
     composition: str = ""  # what it is composed over
@@ -38,7 +39,7 @@ class Setting:
     adapter: ModelAdapter
     training: TrainingSettings
     batch_size: int  # examples a round; 0: all that a client holds
-    held: tuple[int, ...]  # examples of each client, about: those too short to train on count
+    held: tuple[int, ...]  # examples of each client that it can train on
     clients_per_round: int
     rounds: int
     defenses: tuple["Defense", ...]  # all of them, in order

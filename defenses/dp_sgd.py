@@ -2,12 +2,14 @@
 
 Source:      Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133,
              algorithm 1; clipping, noise and accountants by Opacus 1.6.
-Guarantee:   (epsilon, delta) for one example of a client, added or removed, against whoever sees
-             all that the client ever sent: the server, too. No amplification by the choice of
-             clients: the server makes it. Each client's accountant runs over its own rounds.
-             The clients' sizes are public (``num_examples`` is the expected one); the loss is not
-             told. Noise comes from the run's seed, so that runs repeat: whoever knows the seed
-             takes it off again.
+Guarantee:   (epsilon, delta) for one example of a client, as it is or replaced by one without a
+             gradient (zero-out: Kairouz et al., ICML 2021, arXiv:2103.00039), against whoever sees
+             all that the client ever sent: the server, too. What steps send differs by as much as
+             between an example there and left out, so the accountants' figures are the same; but N
+             stays, and with it the rate and ``num_examples``, which are public. No amplification by
+             the choice of clients: the server makes it. Each client's accountant runs over its own
+             rounds. The loss is not told. Noise comes from the run's seed, so that runs repeat:
+             whoever knows the seed takes it off again.
 Deviations:  an example's loss is the mean over its own tokens, where plain training takes the mean
              over the batch's; each local step of FedAvg draws its own batch from all that the
              client holds, as often as plain training steps.
@@ -80,6 +82,12 @@ class DPSGD(Private):
     def check(self, setting: Setting) -> None:
         if sum(isinstance(one, DPSGD) for one in setting.defenses) > 1:
             raise BadInput("defense: dp-sgd can be there once, got it twice")
+        for one in setting.defenses[: setting.defenses.index(self)]:
+            if type(one).protect is not Defense.protect:
+                raise BadInput(
+                    f"defense: dp-sgd acts inside training, so it must stand before what changes "
+                    f"the update, got it after {one!r}"
+                )
         most = max(setting.held)
         if self.delta >= 1.0 / most:
             raise BadInput(
@@ -103,7 +111,8 @@ class DPSGD(Private):
                     f"{total} steps at sampling rate {rate:.3g} and delta {self.delta:g}"
                 )
             found.append(z)
-        return replace(self, noise_multiplier=max(found), target_epsilon=None)
+        budget = min(self.target_epsilon, self.budget or math.inf)  # nobody spends more than that
+        return replace(self, noise_multiplier=max(found), target_epsilon=None, budget=budget)
 
     @override
     def begin(self, here: Here) -> Defense:
@@ -122,16 +131,19 @@ class DPSGD(Private):
     @override
     def spent(self, memories: Sequence[Memory]) -> Guarantee | None:
         found = [one for one in memories if one.values]
-        if not found or not self.noise_multiplier:
+        if not found:
             return None
         worst = max(found, key=lambda one: self.epsilons(_history(one))[self.accountant])
         history, rounds = _history(worst), worst.values["rounds"]
         rate, steps = history[-1][1], sum(entry[2] for entry in history)
         epsilons = self.epsilons(history)
+        if math.isinf(epsilons[self.accountant]):
+            return None
         return Guarantee(
             epsilon=epsilons[self.accountant],
             delta=self.delta,
             unit="example",
+            adjacency="zero-out: one example replaced by one without a gradient, N stays",
             accountant=self.accountant,
             sampling=f"poisson, rate {rate:.4g}" if rate < 1.0 else "every example in every step",
             composition=f"{steps} steps in {rounds} rounds of the worst client",
@@ -152,9 +164,7 @@ class DPSGD(Private):
         return max(self.epsilons(one)[self.accountant] for one in histories if one)
 
     def epsilons(self, history: Sequence[Entry]) -> dict[str, float]:
-        """Return epsilon after ``history``, by each accountant; infinite without noise."""
-        if any(z == 0.0 for z, _, _ in history):
-            return dict.fromkeys(ACCOUNTANTS, math.inf)
+        """Return epsilon after ``history``, by each accountant; infinite with hardly any noise."""
         return {name: one(tuple(history), self.delta) for name, one in ACCOUNTANTS.items()}
 
 
@@ -275,8 +285,8 @@ class _AtWork(DPSGD):
             raise DefenseFailed(
                 f"dp-sgd: {len(norms)} examples clipped to {self.clip:g} sum to more"
             )
-        std, wanted = self._noise(sent), (self.noise_multiplier or 0.0) * self.clip / size
-        entries = self.record.entries
+        std, entries = self._noise(sent)
+        wanted = (self.noise_multiplier or 0.0) * self.clip / size
         allowed = max(TOLERANCE, 5.0 / math.sqrt(2 * entries))  # five standard errors
         if abs(std - wanted) > allowed * wanted + 1e-7 * norm(sent):
             raise DefenseFailed(
@@ -292,8 +302,10 @@ class _AtWork(DPSGD):
             "clipped": float((some > self.clip).float().mean().item()),
         }
 
-    def _noise(self, sent: Parameters) -> float:
-        """Return the standard deviation of a step's noise, off what is sent where it tells it.
+    def _noise(self, sent: Parameters) -> tuple[float, int]:
+        """Return a step's noise, off what is sent where it tells it, and of how many entries.
+
+        The noise is a standard deviation; steps that are seen as one sum are measured once.
 
         A gradient, and a delta of plain SGD, are the steps' sum: what they differ by from the clean
         sum is the noise. Momentum and AdamW mix steps; then each step's own noise is measured.
@@ -302,10 +314,11 @@ class _AtWork(DPSGD):
         plain = training.optimizer == "sgd" and not training.weight_decay
         plain = plain and not training.proximal_mu and training.learning_rate >= 1e-4
         if training.algorithm == "fedavg" and not plain:
-            return math.sqrt(self.record.squares / self.record.entries)
+            return math.sqrt(self.record.squares / self.record.entries), self.record.entries
         scale = 1.0 if training.algorithm == "fedsgd" else -1.0 / training.learning_rate
         gaps = {name: scale * t - self.record.clean[name].to(t.device) for name, t in sent.items()}
-        return norm(gaps) / math.sqrt(sum(t.numel() for t in gaps.values()) * steps)
+        entries = sum(t.numel() for t in gaps.values())
+        return norm(gaps) / math.sqrt(entries * steps), entries
 
     @override
     def report(self, metrics: dict[str, float]) -> dict[str, float]:  # type: ignore[override]

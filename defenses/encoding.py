@@ -19,6 +19,9 @@ class Encoding:
     value_bits: int  # bits a number that is sent
     extra_bits: int = 0  # indices, scales, seeds
 
+    def __post_init__(self) -> None:
+        assert 0 <= self.values <= self.entries and self.value_bits > 0 <= self.extra_bits
+
     @property
     def bytes(self) -> int:
         """Its size, in bytes."""

@@ -17,8 +17,9 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
-from defenses.accounting import gaussian
+from defenses.accounting import LEAST, gaussian
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, norm
+from defenses.encoding import Encoding, plain
 from fedsim.errors import BadInput, DefenseFailed
 from fedsim.messages import Parameters
 
@@ -83,6 +84,10 @@ class Gaussian(Private):
         return figures | {"noise_std": std, "noise_std_wanted": wanted, "clip_factor": factor}
 
     @override
+    def encoded(self, sent: Parameters, before: Encoding) -> Encoding:
+        return plain(sent)  # noise is on every entry, whatever was spared before
+
+    @override
     def report(self, metrics: Mapping[str, float]) -> Mapping[str, float]:
         return {}  # the loss is of the raw examples
 
@@ -101,12 +106,13 @@ class Gaussian(Private):
     @override
     def spent(self, memories: Sequence[Memory]) -> Guarantee | None:
         rounds = _rounds(memories)
-        if not rounds or not self.noise_multiplier:
+        if not rounds or self.noise_multiplier < LEAST:
             return None
         return Guarantee(
             epsilon=self.epsilon_at(memories, self.distance()),
             delta=self.delta,
             unit="client",
+            adjacency="replaced: all that one client holds, by anything",
             accountant="gaussian, exact",
             sampling="none",
             composition=f"{rounds} rounds of the worst client",

@@ -52,10 +52,12 @@ class Quantize(Defense):
         most = torch.finfo(getattr(torch, self.dtype)).max
         for name, one in tensors.items():
             if (one.abs() > most).any():
-                raise ClientFailure(
-                    f"quantize: an entry of {name!r} is {one.abs().max():g}, and {self.dtype} ends "
-                    f"at {most:g}; take bfloat16, or lower training.learning_rate"
+                failure = ClientFailure(
+                    f"quantize: an entry is too large, {self.dtype} ends at {most:g}; take "
+                    "bfloat16, or lower training.learning_rate"
                 )
+                failure.add_note(f"one of {name!r} is {one.abs().max():g}")
+                raise failure
 
     @override
     def audit(self, clean: Parameters, sent: Parameters) -> dict[str, float]:

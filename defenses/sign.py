@@ -47,7 +47,10 @@ class Sign(Defense):
 
     @override
     def encoded(self, sent: Parameters, before: Encoding) -> Encoding:
-        return before.rounded(1, SCALE_BITS * len(sent))
+        entries = before.entries  # each has its bit, those that were left out before it, too
+        return Encoding(
+            entries=entries, values=entries, value_bits=1, extra_bits=SCALE_BITS * len(sent)
+        )
 
 
 def signs(tensor: Tensor, generator: torch.Generator) -> Tensor:

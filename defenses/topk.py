@@ -8,7 +8,7 @@ Deviations:  the first paper estimates the cut-off from a sample; ours is exact.
              client's own, and waits for the next round it takes part in.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -47,9 +47,8 @@ class TopK(Defense):
 
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:
-        parts = [list(tensors)] if self.per == "update" else [[name] for name in tensors]
         sent: dict[str, Tensor] = {}
-        for names in parts:
+        for names in self._parts(tensors):
             sent |= largest({name: tensors[name] for name in names}, self.fraction)
         return sent
 
@@ -58,17 +57,34 @@ class TopK(Defense):
         """Measure the density; check it, that what is sent is true and that nothing larger is left.
 
         Raises:
-            DefenseFailed: more was sent than ``fraction``, or something else.
+            DefenseFailed: not ``fraction`` was sent, or something else, or not the largest.
         """
         found = super().audit(clean, sent)
         entries = sum(one.numel() for one in sent.values())
         nonzero = sum(int(one.count_nonzero()) for one in sent.values())
-        allowed = self._kept(sent)
-        if nonzero > allowed:
-            raise DefenseFailed(f"{self!r} sends {nonzero} of {entries} entries, not {allowed}")
         if any(not torch.equal(one[one != 0], clean[name][one != 0]) for name, one in sent.items()):
             raise DefenseFailed(f"{self!r} sends entries that the update does not have")
+        for names in self._parts(sent):
+            self._check_part([(clean[name], sent[name]) for name in names])
         return {**found, "density": nonzero / entries}
+
+    def _check_part(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Raise DefenseFailed where not the largest entries of a part were sent, all and alone."""
+        entries = sum(one.numel() for one, _ in pairs)
+        nonzero = sum(int(one.count_nonzero()) for _, one in pairs)
+        wanted = min(
+            share(entries, self.fraction), sum(int(one.count_nonzero()) for one, _ in pairs)
+        )
+        if nonzero != wanted:
+            raise DefenseFailed(f"{self!r} sends {nonzero} of {entries} entries, not {wanted}")
+        sent = torch.cat([one[one != 0].abs() for _, one in pairs])
+        left = torch.cat([whole[one == 0].abs() for whole, one in pairs])
+        if len(sent) and len(left) and left.max() > sent.min():
+            raise DefenseFailed(f"{self!r} sends smaller entries than it leaves")
+
+    def _parts(self, tensors: Parameters) -> list[list[str]]:
+        """Return the names of what the largest are chosen from together."""
+        return [list(tensors)] if self.per == "update" else [[name] for name in tensors]
 
     @override
     def encoded(self, sent: Parameters, before: Encoding) -> Encoding:
@@ -77,9 +93,7 @@ class TopK(Defense):
 
     def _kept(self, tensors: Parameters) -> int:
         """Return how many entries of ``tensors`` are sent."""
-        sizes = [one.numel() for one in tensors.values()]
-        if self.per == "update":
-            return share(sum(sizes), self.fraction)
+        sizes = [sum(tensors[name].numel() for name in names) for names in self._parts(tensors)]
         return sum(share(size, self.fraction) for size in sizes)
 
 

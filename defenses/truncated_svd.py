@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from defenses.base import Defense, norm
-from defenses.encoding import Encoding
+from defenses.encoding import Encoding, plain
 from fedsim.errors import DefenseFailed
 from fedsim.messages import Parameters
 
@@ -64,11 +64,14 @@ class TruncatedSVD(Defense):
 
     @override
     def encoded(self, sent: Parameters, before: Encoding) -> Encoding:
-        saved = [one.numel() - self.rank * sum(one.shape) for one in self._short(sent)]
-        return before.kept(before.values - sum(saved), 0)
+        """Return the factors' encoding, or ``before`` where that is shorter still.
 
-    def _short(self, tensors: Parameters) -> list[Tensor]:
-        return [one for one in tensors.values() if self.shortens(one)]
+        The factors follow from what came before: whoever has that can compute them.
+        """
+        whole = plain(sent)
+        short = [one for one in sent.values() if self.shortens(one)]
+        saved = sum(one.numel() - self.rank * sum(one.shape) for one in short)
+        return min(whole.kept(whole.values - saved, 0), before, key=lambda one: one.bytes)
 
     def shortens(self, tensor: Tensor) -> bool:
         """Return whether two factors of ``rank`` hold fewer numbers than ``tensor``."""

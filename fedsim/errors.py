@@ -30,7 +30,10 @@ class UnsupportedObservation(FedsimError, ValueError):
 
 
 class ClientFailure(FedsimError, RuntimeError):
-    """A client failed, and the run was told to stop."""
+    """A client failed, and the run was told to stop.
+
+    A client tells the server this message: it has no figure of the data. Notes stay on the client.
+    """
 
 
 class DefenseFailed(FedsimError, RuntimeError):

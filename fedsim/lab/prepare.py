@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from clients import DataSettings
-from clients.app import cached_adapter, cached_corpus, cached_shards, encode
+from clients.app import cached_adapter, cached_corpus, cached_examples, cached_shards, encode
 from clients.data import Corpus
 from defenses import Defense, defense_table
 from defenses.base import Setting
@@ -88,7 +88,7 @@ def prepare(config: Config) -> Experiment:
     make_strategy(config.federation.strategy, config.federation.strategy_options)
     configured(config, defenses, 2)  # before the data: its errors are the likeliest
     corpus = cached_corpus(data_settings(config), config.seed)
-    held = cached_shards(data_settings(config), config.federation.clients, config.seed)
+    cached_shards(data_settings(config), config.federation.clients, config.seed)  # each has a row
     labels = len(corpus.label_names)
     if config.model.task == "classification" and labels < 2:
         raise BadInput(
@@ -122,7 +122,7 @@ def prepare(config: Config) -> Experiment:
         adapter=adapter,
         training=training,
         batch_size=config.training.batch_size,
-        held=tuple(len(texts) for texts, _ in held),
+        held=_held(config, adapter.spec) if defenses else (),
         clients_per_round=config.federation.clients_per_round,
         rounds=config.federation.rounds,
         defenses=tuple(defenses),
@@ -153,6 +153,15 @@ def configured(
     for defense in defenses:
         spec, training = defense.configure(spec, training)
     return cached_adapter(spec), training
+
+
+def _held(config: Config, spec: ModelSpec) -> tuple[int, ...]:
+    """Return how many examples each client can train on, as it will count them itself."""
+    data, clients = data_settings(config), config.federation.clients
+    return tuple(
+        len(cached_examples(spec, data, config.data.max_length, clients, config.seed, client))
+        for client in range(clients)
+    )
 
 
 def _held_out(adapter: ModelAdapter, corpus: Corpus, max_length: int) -> Examples:

@@ -70,7 +70,9 @@ def guarantee(experiment: Experiment, run: RunDirectory) -> dict[str, Any] | Non
     """Return the guarantee over the rounds that are done: the worst client's, or None."""
     defenses, memory = experiment.defenses, ClientMemory(run.vault.parent / "memory")
     rounds = run.rows("rounds.jsonl")
-    took_part = sorted({client for row in rounds for client in row.get("clients", [])})
+    answered = [client for row in rounds for client in row.get("clients", [])]
+    failed = [one["client"] for row in rounds for one in row.get("failures", [])]  # an answer, too
+    took_part = sorted({client for client in answered + failed if client is not None})
     after = max((row["round"] for row in rounds), default=0) + 1
     kept = [memory.before(client, after, len(defenses)) for client in took_part]
     for place, one in enumerate(defenses):

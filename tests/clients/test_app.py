@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from clients import ClientSettings, DataSettings, build_client_app
 from clients.app import client_examples, client_update, encode, round_batch
 from clients.training import LocalTraining
-from defenses import Defense
+from defenses import DPSGD, Defense, TopK
 from defenses.base import Here, Memory, Steps
 from defenses.encoding import Encoding
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed, MalformedMessage
@@ -300,8 +301,11 @@ def test_a_loss_that_diverged_is_an_error(
     settings: ClientSettings, sent: dict[str, Tensor], loss: float
 ) -> None:
     broken = replace(settings, defenses=(instead(lambda *_: ({"w": torch.zeros(1)}, loss)),))
-    with pytest.raises(ClientFailure, match=f"diverged at loss {loss}.*training.learning_rate"):
+    with pytest.raises(ClientFailure, match="training diverged; lower training") as error:
         client_update(broken, 1, broadcast(sent))
+    assert str(loss) not in str(error.value)  # the server reads it
+    row = VaultReader(settings.vault).measured(1, 1)
+    assert row is not None and f"at loss {loss}" in row["error"]
 
 
 def test_training_that_diverges_is_an_error(
@@ -498,6 +502,67 @@ def test_a_client_answers_with_its_update(
     assert all(torch.equal(got.tensors[k], t) for k, t in expected.tensors.items())
     words = [dict(record) for record in reply.content.config_records.values()]
     assert words == [{"kind": "gradient"}]  # no other words travel
+
+
+def secretive(parameters: Parameters, examples: Examples, g: torch.Generator) -> Any:
+    return {"w": torch.tensor([1.0, math.inf])}, 0.7231
+
+
+def crashes(parameters: Parameters, examples: Examples, g: torch.Generator) -> Any:
+    raise ValueError("the loss was 0.7231")
+
+
+def fails(parameters: Parameters, examples: Examples, g: torch.Generator) -> Any:
+    raise DefenseFailed("the update's norm is 0.7231")
+
+
+@pytest.mark.parametrize(
+    ("inside", "told"),
+    [
+        (secretive, "ClientFailure: training diverged; lower training.learning_rate"),
+        (crashes, "ClientFailure: ValueError on the client; its audit/round=2/client=1.json"),
+        (fails, "ClientFailure: DefenseFailed on the client; its audit/round=2/client=1.json"),
+    ],
+)
+def test_what_the_server_is_told_of_a_failure_has_no_figure_of_the_data(
+    settings: ClientSettings, sent: dict[str, Tensor], inside: Any, told: str
+) -> None:
+    asked = broadcast(sent, 2)
+    config = ConfigRecord({"server-round": 2, **asked.config})
+    content = RecordDict({"arrays": to_arrays(sent), "config": config})
+    private = DPSGD(noise_multiplier=1.0)
+    broken = replace(settings, defenses=(private, instead(inside)))
+    with pytest.raises(ClientFailure) as caught:
+        build_client_app(broken)(Message(content, 50, "train"), context(1))
+    text = "".join(traceback.format_exception(caught.value))  # what an engine sends
+    assert told in text and "0.7231" not in text
+    row = VaultReader(settings.vault).measured(2, 1)
+    assert row is not None and "0.7231" in str(row)
+    (spent, _) = settings.memory.before(1, 3, 2)
+    assert spent.values["rounds"] == 1  # the failure is an answer: it costs epsilon
+
+
+def test_a_failure_leaves_a_residual_as_it_was(
+    settings: ClientSettings, sent: dict[str, Tensor]
+) -> None:
+    private, lazy = DPSGD(noise_multiplier=1.0), TopK(residual=True)
+    client_update(replace(settings, defenses=(private, lazy)), 1, broadcast(sent))
+    (_, before) = settings.memory.before(1, 2, 2)
+
+    @dataclass(frozen=True, kw_only=True)
+    class Broken(TopK):
+        def begin(self, here: Here) -> Defense:
+            return replace(self, fraction=0.5)
+
+        def protect(self, tensors: Parameters, generator: torch.Generator) -> Any:
+            raise RuntimeError("no memory left")
+
+    with pytest.raises(RuntimeError, match="no memory left"):
+        client_update(replace(settings, defenses=(private, Broken())), 1, broadcast(sent, 2))
+    (spent, after) = settings.memory.before(1, 3, 2)
+    assert spent.values["rounds"] == 2
+    assert before.tensors.keys() == after.tensors.keys() != set()
+    assert all(torch.equal(after.tensors[name], t) for name, t in before.tensors.items())
 
 
 def test_a_message_without_a_round_is_refused(

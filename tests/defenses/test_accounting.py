@@ -46,6 +46,42 @@ def test_epsilon_is_googles_to_a_percent(history: History, delta: float) -> None
     assert prv(history, delta) < rdp(history, delta) * 1.001
 
 
+def one_step(z: float, q: float, delta: float) -> float:
+    """One sampled step: delta(eps) = q delta_G(ln(1 + (e^eps - 1) / q)), the example left out."""
+    whole = gaussian(1.0 / z, delta / q)
+    return whole + math.log(q + (1.0 - q) * math.exp(-whole))
+
+
+@pytest.mark.parametrize("q", [0.5, 0.1, 1 / 31.5, 0.002])
+@pytest.mark.parametrize("z", [0.2, 0.1, 0.05, 0.04, 0.02, 0.01, 1e-4])
+def test_an_epsilon_of_hardly_any_noise_is_no_lower_than_the_closed_form(
+    z: float, q: float
+) -> None:
+    exact, found = one_step(z, q, 1e-5), prv(((z, q, 1),), 1e-5)
+    assert exact < found <= rdp(((z, q, 1),), 1e-5)
+    assert found < 1.1 * exact
+
+
+def test_many_steps_with_hardly_any_noise_have_a_finite_bound() -> None:
+    history: History = ((0.01, 0.0159, 6),)
+    assert prv(history, 1e-5) == rdp(history, 1e-5) < 1e5
+
+
+def test_where_opacus_grid_does_not_fit_the_bound_is_rdps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> float:
+        raise RuntimeError("Discrete mean differs significantly from continuous mean.")
+
+    monkeypatch.setattr("opacus.accountants.PRVAccountant.get_epsilon", fails)
+    history: History = ((1.0, 0.123, 7),)
+    assert prv(history, 1e-5) == rdp(history, 1e-5)
+
+
+@pytest.mark.parametrize("z", [0.0, 1e-200, 1e-5])
+def test_next_to_no_noise_is_none(z: float) -> None:
+    for q in (0.1, 1.0):
+        assert math.isinf(prv(((z, q, 3),), 1e-5)) and math.isinf(rdp(((z, q, 3),), 1e-5))
+
+
 @pytest.mark.parametrize(("z", "expected"), [(0.5, 9.997), (1.0, 4.377), (2.0, 1.993)])
 def test_a_gaussian_mechanism_has_its_closed_form(z: float, expected: float) -> None:
     # delta(eps) = Phi(-eps/mu + mu/2) - e^eps Phi(-eps/mu - mu/2): Balle & Wang, theorem 8.

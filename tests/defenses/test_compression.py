@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from defenses import Defense, Quantize, RandomMask, Sign, TopK, TruncatedSVD
+from defenses import Defense, Gaussian, Quantize, RandomMask, Sign, TopK, TruncatedSVD
 from defenses.base import Here, Memory
 from defenses.encoding import Encoding, index_bits, plain
 from fedsim.errors import ClientFailure, DefenseFailed
@@ -199,8 +199,10 @@ def test_stochastic_rounding_takes_a_neighbour_and_is_right_on_average(dtype: An
 
 def test_what_is_beyond_a_float_is_an_error() -> None:
     for rounding in ("nearest", "stochastic"):
-        with pytest.raises(ClientFailure, match=r"'w' is 70000, and float16 ends at 65504"):
+        with pytest.raises(ClientFailure, match="too large, float16 ends at 65504") as error:
             sent(Quantize(dtype="float16", rounding=rounding), {"w": torch.tensor([1.0, -7e4])})
+        assert "7" not in str(error.value)  # the server reads it
+        assert error.value.__notes__ == ["one of 'w' is 70000"]
         found = sent(
             Quantize(dtype="bfloat16", rounding=rounding), {"w": torch.tensor([1.0, -7e4])}
         )
@@ -261,6 +263,11 @@ def test_an_honest_update_passes_and_another_does_not(defense: Defense) -> None:
         defense.audit(raw, {**good, "b.weight": good["b.weight"].flip(0)})
 
 
+def test_a_mask_of_the_smallest_floats_there_are_passes() -> None:
+    raw = {"w": torch.arange(1.0, 400.0) * 1.4e-45}
+    assert 0 < RandomMask(fraction=0.3).audit(raw, sent(RandomMask(fraction=0.3), raw))["density"]
+
+
 def test_the_audit_says_what_each_defense_is_measured_by() -> None:
     raw = {"w": torch.tensor([4.0, -3.0, 0.0, 0.01, 2.0, -1.0, 0.5, 0.25, 1.5, 3.5])}
     found = TopK(fraction=0.2).audit(raw, sent(TopK(fraction=0.2), raw))
@@ -277,14 +284,32 @@ def test_each_claim_that_is_broken_is_named() -> None:
     raw = update()
     with pytest.raises(DefenseFailed, match="sends 149 of 149 entries, not 15"):
         TopK(fraction=0.1).audit(raw, raw)
+    with pytest.raises(DefenseFailed, match="sends 14 of 149 entries, not 15"):
+        TopK(fraction=0.1).audit(raw, sent(TopK(fraction=14 / 149), raw))
+    with pytest.raises(DefenseFailed, match="sends 2 of 7 entries, not 1"):
+        TopK(fraction=0.1, per="tensor").audit(
+            raw,
+            {
+                **sent(TopK(fraction=0.1, per="tensor"), raw),
+                "b.bias": sent(TopK(fraction=0.3), {"b.bias": raw["b.bias"]})["b.bias"],
+            },
+        )
     with pytest.raises(DefenseFailed, match="entries that the update does not have"):
         top = sent(TopK(fraction=0.1), raw)
         TopK(fraction=0.1).audit(raw, {k: 2 * v for k, v in top.items()})
+    with pytest.raises(DefenseFailed, match="sends smaller entries than it leaves"):
+        least = np.sort(np.abs(entries(raw)))[14]
+        small = {name: torch.where(one.abs() <= least, one, 0.0) for name, one in raw.items()}
+        TopK(fraction=0.1).audit(raw, small)
     with pytest.raises(DefenseFailed, match="kept 149 of 149 entries"):
         RandomMask(fraction=0.4).audit(raw, raw)
     with pytest.raises(DefenseFailed, match="entries that are not the update's"):
         masked = sent(RandomMask(fraction=0.4), raw)
         RandomMask(fraction=0.4).audit(raw, {k: 0.4 * v for k, v in masked.items()})
+    with pytest.raises(DefenseFailed, match="entries that are not the update's"):
+        tiny = {name: 1e-9 * one for name, one in raw.items()}
+        masked = sent(RandomMask(fraction=0.4), tiny)
+        RandomMask(fraction=0.4).audit(tiny, {k: -v for k, v in masked.items()})
     with pytest.raises(DefenseFailed, match=r"more of 'b.weight' than its signs"):
         Sign().audit(raw, raw)
     with pytest.raises(DefenseFailed, match=r"'b.weight' with an error of"):
@@ -331,6 +356,35 @@ def test_encodings_compose_in_order() -> None:
     assert replace(both, extra_bits=3).bytes == 16  # 123 bits
     assert plain({"w": torch.zeros(4, dtype=torch.float16)}).bytes == 8
     assert index_bits(3, 1000) == 30 and index_bits(500, 1000) == 1000
+
+
+@pytest.mark.parametrize(
+    ("defenses", "bits"),
+    [
+        # 15 values and as many places of 8 bits; the factors of rank 2 are 79 numbers, so longer.
+        ((TopK(fraction=0.1), TruncatedSVD(rank=2)), 15 * 32 + 15 * 8),
+        ((TopK(fraction=0.9), TruncatedSVD(rank=2)), (2 * 18 + 7 + 2 * 18) * 32),
+        ((TruncatedSVD(rank=2), TopK(fraction=0.1)), 15 * 32 + 15 * 8),
+        ((TopK(fraction=0.1), Sign()), 149 + 3 * 32),
+        ((RandomMask(fraction=0.1), Sign()), 149 + 3 * 32),
+        ((TopK(fraction=0.1), Gaussian()), 149 * 32),
+        ((Quantize(dtype="int8"), Gaussian()), 149 * 32),
+        ((Gaussian(), Quantize(dtype="int8")), 149 * 8 + 3 * 32),
+        ((Sign(), Gaussian(), TopK(fraction=0.1)), 15 * 32 + 15 * 8),
+    ],
+    ids=repr,
+)
+def test_the_size_of_a_list_is_of_what_it_sends(defenses: tuple[Defense, ...], bits: int) -> None:
+    raw = update()
+    found = plain(raw)
+    for one in defenses:
+        found = one.encoded(raw, found)
+    assert found.bytes == math.ceil(bits / 8)
+
+
+def test_less_than_nothing_cannot_be_sent() -> None:
+    with pytest.raises(AssertionError):
+        plain(update()).kept(-1, 0)
 
 
 # Bad settings

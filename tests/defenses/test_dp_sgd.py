@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clients.training import LocalTraining
-from defenses import DPSGD, Defense
+from defenses import DPSGD, Defense, Gaussian, LoRA, RandomMask, SecAgg, TopK
 from defenses.accounting import prv
 from defenses.base import Here, Memory, Setting
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
@@ -184,6 +184,23 @@ def test_examples_that_were_not_clipped_fail(adapt: Adapt, sentences: Sentences)
         work.audit(sent, sent)
 
 
+@pytest.mark.parametrize(("share", "passes"), [(0.9, True), (1.1, True), (0.75, False)])
+def test_a_sum_of_steps_is_one_measure_of_each_entry(share: float, passes: bool) -> None:
+    at = here(held=8, expected=1, algorithm="fedavg", mini_batch_size=1, local_epochs=80,
+              learning_rate=0.05)  # fmt: skip
+    work: Any = DPSGD(noise_multiplier=1.0).begin(at)
+    work.record.norms.append(torch.ones(3))
+    work.record.clean, work.record.entries = {"w": torch.zeros(400)}, 80 * 400
+    # 80 steps of deviation 1 are one of sqrt(80); 400 entries tell it to 1 / sqrt(800), 3.5 %.
+    signs = torch.tensor([1.0, -1.0]).repeat(200)
+    sent = {"w": -0.05 * share * math.sqrt(80) * signs}
+    if passes:
+        assert work.audit(sent, sent)["noise_std"] == pytest.approx(share, rel=1e-5)
+    else:
+        with pytest.raises(DefenseFailed, match="the noise on the wire"):
+            work.audit(sent, sent)
+
+
 def test_a_training_without_a_gradient_is_refused() -> None:
     work = DPSGD(noise_multiplier=1.0).begin(here())
     with pytest.raises(DefenseFailed, match="name it before defenses that wrap the training"):
@@ -205,6 +222,7 @@ def test_the_accountant_goes_over_the_rounds_a_client_took_part_in() -> None:
     assert found.epsilon == prv(((1.3, 0.2, 5),), 1e-5) == found.epsilons["prv"]
     assert found.epsilons["rdp"] > found.epsilon
     assert (found.unit, found.delta, found.accountant) == ("example", 1e-5, "prv")
+    assert found.adjacency.startswith("zero-out: one example replaced by one without a gradient")
     assert found.sampling == "poisson, rate 0.2"
     assert found.composition == "5 steps in 5 rounds of the worst client"
 
@@ -212,6 +230,8 @@ def test_the_accountant_goes_over_the_rounds_a_client_took_part_in() -> None:
 def test_without_noise_or_rounds_there_is_no_guarantee() -> None:
     silent = DPSGD(noise_multiplier=0.0)
     assert silent.spent([silent.begin(here()).keep()]) is None
+    hardly = DPSGD(noise_multiplier=1e-5)
+    assert hardly.spent([hardly.begin(here()).keep()]) is None
     assert DPSGD(noise_multiplier=1.0).spent([Memory()]) is None
     assert math.isinf(silent.distance())
 
@@ -233,6 +253,13 @@ def test_a_target_gives_the_noise_that_meets_it(adapt: Adapt) -> None:
     # The client with 30 examples has the larger rate, 4 / 30; 5 rounds.
     spent = prv(((settled.noise_multiplier, 4 / 30, 5),), 1e-5)
     assert 1.95 < spent <= 2.0
+    memory = Memory()
+    for _ in range(5):
+        memory = settled.begin(here(held=30, expected=4, memory=memory)).keep()
+    with pytest.raises(ClientFailure, match="budget of epsilon 2 is spent after 5 rounds"):
+        settled.begin(here(held=30, expected=4, memory=memory))
+    with pytest.raises(ClientFailure, match="budget of epsilon 2 is spent after 0 rounds"):
+        settled.begin(here(held=4, expected=4))  # fewer than was said
     with pytest.raises(DefenseFailed, match="was not settled"):
         defense.begin(here())
 
@@ -268,6 +295,14 @@ def test_it_can_be_there_once(adapt: Adapt) -> None:
     defense = DPSGD(noise_multiplier=1.0)
     with pytest.raises(BadInput, match="dp-sgd can be there once"):
         defense.check(setting(adapt("gpt2-tiny"), defense, defense))
+
+
+@pytest.mark.parametrize("first", [RandomMask(), Gaussian(), TopK(residual=True)])
+def test_it_stands_before_what_changes_the_update(first: Defense, adapt: Adapt) -> None:
+    defense, model = DPSGD(noise_multiplier=1.0), adapt("gpt2-tiny")
+    with pytest.raises(BadInput, match="before what changes the update, got it after"):
+        defense.check(setting(model, first, defense))
+    defense.check(setting(model, LoRA(), SecAgg(), defense, first))
 
 
 def test_a_target_that_cannot_be_met_is_refused(adapt: Adapt) -> None:

@@ -63,6 +63,7 @@ def test_a_client_is_told_from_its_opposite_so_mu_is_twice_one_over_z() -> None:
         memory = defense.begin(here(memory)).keep()
     found = defense.spent([Memory(), memory])
     assert found is not None and found.unit == "client"
+    assert found.adjacency.startswith("replaced: all that one client holds")
     assert found.epsilon == gaussian(2.0 * math.sqrt(3) / 4.0, 1e-5)
     # What it claims is seen: two clients whose clipped updates are opposite, along that direction.
     one = {"a": torch.zeros(1000)}
@@ -78,6 +79,7 @@ def test_a_client_is_told_from_its_opposite_so_mu_is_twice_one_over_z() -> None:
 
 def test_no_noise_and_no_round_give_no_guarantee_and_no_loss_is_told() -> None:
     assert Gaussian(noise_multiplier=0.0).spent([Memory(values={"rounds": 1})]) is None
+    assert Gaussian(noise_multiplier=1e-200).spent([Memory(values={"rounds": 1})]) is None
     assert Gaussian().spent([]) is None and Gaussian().guarantee() is None
     assert Gaussian().report({"train_loss": 1.0}) == {}
 

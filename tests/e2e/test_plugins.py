@@ -107,14 +107,16 @@ def test_a_failing_client_stops_the_run_or_is_noted(fedsim: Fedsim, tmp_path: Pa
     }  # the vault knew before anything failed
     (failing,) = [client for client, longest in lengths.items() if longest > 30]
     assert f"round 1, client {failing}: " in line
-    assert line.endswith("tokens is too long")
+    assert line.endswith(f"its audit/round=1/client={failing}.json says more")
+    why = (tmp_path / "stopped" / "audit" / "round=1" / f"client={failing}.json").read_text()
+    assert "tokens is too long" in why  # and the server was not told how long
 
     words = ("federation.on_failure=continue", "--out", "continued", "--json")
     done = fedsim("run", *SETTINGS, FRAGILE, *words)
     assert done.returncode == 0, done.stderr
     failures = json.loads(done.stdout)["failures"]
     assert [(one["round"], one["client"]) for one in failures] == [(1, failing), (2, failing)]
-    assert all(one["error"].endswith("tokens is too long") for one in failures)
+    assert all(one["error"].endswith("json says more") for one in failures)
     others = [client for client in range(4) if client != failing]
     noted = rows(tmp_path / "continued" / "rounds.jsonl")[1:]
     assert [row["clients"] for row in noted] == [others, others]

@@ -228,15 +228,17 @@ def test_a_failing_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_fa
     config = experiment(federation={"on_failure": on_failure, "clients_per_round": 4})
     run = RunDirectory(tmp_path / "run")
     if on_failure == "stop":
-        with pytest.raises(ClientFailure, match=r"round 2, client 2: .*is full"):
+        with pytest.raises(ClientFailure, match=r"round 2, client 2: .*RuntimeError on the client"):
             go(run, config)
+        noted = (run.root / "audit" / "round=2" / "client=2.json").read_text()
+        assert "is full" in noted  # and the server was not told
         monkeypatch.setattr(clients.app, "round_batch", original)
         assert go(run, config)["failures"] == []  # and it can go on
     else:
         summary = go(run, config)
         (failure,) = summary["failures"]
         assert (failure["round"], failure["client"]) == (2, 2)
-        assert "is full" in failure["error"]
+        assert failure["error"].endswith("its audit/round=2/client=2.json says more")
         assert [row.get("clients") for row in run.rows("rounds.jsonl")][1:] == [
             [0, 1, 2, 3],
             [0, 1, 3],

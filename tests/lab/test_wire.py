@@ -191,3 +191,43 @@ def test_a_spent_budget_leaves_the_federation_to_the_others(tmp_path: Path) -> N
     summary = run(config, tmp_path / "run")
     assert summary["guarantee"]["epsilon"] < 5.0
     assert summary["failures"] and all("is spent" in f["error"] for f in summary["failures"])
+
+
+def test_a_target_is_met_by_what_clients_can_train_on(tmp_path: Path) -> None:
+    # A next-token loss needs two tokens: of 240 texts 40 have them, and 36 are left to train on.
+    rows = [f"row {place} of six" if place % 6 == 0 else "a" for place in range(240)]
+    (tmp_path / "short.csv").write_text("\n".join(["text", *rows]) + "\n")
+    config = experiment(
+        model={"name": "builtin:gpt2-tiny", "task": "causal-lm"},
+        data={"name": str(tmp_path / "short.csv")},
+        defense={"name": "dp-sgd", "target_epsilon": 2.0, "delta": 1e-3},
+        federation={"clients": 2, "clients_per_round": 2, "rounds": 3},
+        training={"batch_size": 4},
+    )
+    found = run(config, tmp_path / "run")["guarantee"]
+    assert 1.9 < found["epsilon"] <= 2.0
+
+
+def test_a_delta_is_held_against_what_clients_can_train_on(tmp_path: Path) -> None:
+    rows = [f"row {place} of six" if place % 6 == 0 else "a" for place in range(240)]
+    (tmp_path / "short.csv").write_text("\n".join(["text", *rows]) + "\n")
+    config = experiment(
+        model={"name": "builtin:gpt2-tiny", "task": "causal-lm"},
+        data={"name": str(tmp_path / "short.csv"), "evaluate": 0},
+        defense={"name": "dp-sgd", "noise_multiplier": 1.0, "delta": 0.1},
+        federation={"clients": 2, "clients_per_round": 2},
+    )
+    with pytest.raises(BadInput, match=r"delta must be below 1 / 2\d, the examples of a client"):
+        prepare(config)
+
+
+def test_a_client_that_failed_has_spent_its_epsilon(tmp_path: Path) -> None:
+    config = experiment(
+        defense={"name": "dp-sgd", "noise_multiplier": 10.0, "clip": 10.0},
+        federation={"on_failure": "continue", "rounds": 1, "clients": 1, "clients_per_round": 1},
+        training={"algorithm": "fedavg", "learning_rate": 3e38, "batch_size": 4},
+    )
+    summary = run(config, tmp_path / "run")
+    (failure,) = summary["failures"]
+    assert failure["error"].endswith("training diverged; lower training.learning_rate")
+    assert summary["guarantee"]["composition"] == "1 steps in 1 rounds of the worst client"
