@@ -67,7 +67,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEFENSES, "planted", Planted)
 
 
-def audit(root: Path, defense: dict[str, Any], canaries: int = 200, **sections: Any) -> Audit:
+def audit(root: Path, defense: Any, canaries: int = 200, **sections: Any) -> Audit:
     federation = {"clients": 2, "clients_per_round": 2, "rounds": 2}
     sections = {"training": {"batch_size": 0}, "federation": federation, **sections}
     return run_audit(prepare(experiment(defense=defense, **sections)), RunDirectory(root),
@@ -112,6 +112,15 @@ def test_planted_bugs_are_far_above_the_claim(tmp_path: Path, bug: str) -> None:
     assert found.epsilon_low > 10.0 * found.claimed["epsilon"]
     assert not found.kept
     assert found.as_dict()["epsilon_estimate"] == "inf"
+
+
+def test_what_stands_beside_the_claim_is_left_out(tmp_path: Path) -> None:
+    defense = {"name": "dp-sgd", "noise_multiplier": 0.5}
+    three = {"clients": 3, "clients_per_round": 3, "rounds": 2}
+    alone = audit(tmp_path / "alone", defense, 60, federation=three)
+    for name in ("secagg", "central-dp"):
+        beside = audit(tmp_path / name, [defense, {"name": name}], 60, federation=three)
+        assert beside == alone
 
 
 def test_a_clients_guarantee_is_audited_by_clients(tmp_path: Path) -> None:
