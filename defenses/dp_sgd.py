@@ -50,7 +50,7 @@ class DPSGD(Private):
 
     unit: ClassVar = "example"
 
-    noise_multiplier: float | None = None  # z >= 0; None: what ``target_epsilon`` takes
+    noise_multiplier: float | None = None  # z >= 0; None: what ``target_epsilon`` takes, or 1.0
     target_epsilon: float | None = None  # over all rounds, for a client that is in each of them
     budget: float | None = None  # epsilon; a client that would pass it takes no part any more
     clip: float = 1.0  # C, of an example's gradient over all parameters
@@ -59,11 +59,10 @@ class DPSGD(Private):
     sampling: str = "poisson"
 
     def __post_init__(self) -> None:
-        if (self.noise_multiplier is None) == (self.target_epsilon is None):
-            raise ValueError(
-                "wanted noise_multiplier or target_epsilon, got "
-                + ("neither" if self.noise_multiplier is None else "both")
-            )
+        if self.noise_multiplier is not None and self.target_epsilon is not None:
+            raise ValueError("wanted noise_multiplier or target_epsilon, got both")
+        if self.noise_multiplier is None and self.target_epsilon is None:
+            object.__setattr__(self, "noise_multiplier", 1.0)
         if self.noise_multiplier is not None and not 0.0 <= self.noise_multiplier < math.inf:
             raise ValueError(f"noise_multiplier must be >= 0, got {self.noise_multiplier}")
         for name in ("target_epsilon", "budget", "clip"):

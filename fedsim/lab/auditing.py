@@ -25,7 +25,7 @@ class Audit:
 
     claimed: dict[str, Any]  # the guarantee
     canaries: int
-    level: float  # the chance that a bound is above the true epsilon
+    level: float  # the chance that either bound is above the true epsilon
     bound: OneRun
     mu: Mu  # of a round, measured
     mu_claimed: float
@@ -71,7 +71,7 @@ def run_audit(experiment: Experiment, run: RunDirectory, canaries: int, level: f
         run: where the vault, the clients' memory and ``audit.json`` go.
         canaries: of an example's guarantee they are shared out among the clients; of a client's
             each is a client.
-        level: the chance of a bound above the true epsilon.
+        level: the chance that either bound is above the true epsilon: each spends half of it.
 
     Raises:
         BadInput: no defense claims a guarantee, or the canaries are too few.
@@ -85,12 +85,12 @@ def run_audit(experiment: Experiment, run: RunDirectory, canaries: int, level: f
     found, scale = claim.spent(traces.memories), math.sqrt(traces.steps)
     if found is None or len(traces.present) < 2 or len(traces.absent) < 2:
         raise BadInput("too few canaries were trained on; take more, or a larger batch_size")
-    seen = mu_hat(traces.present, traces.absent, level)
+    seen = mu_hat(traces.present, traces.absent, level / 2)
     audit = Audit(
         claimed=asdict(found),
         canaries=len(traces.inside),
         level=level,
-        bound=one_run(traces.inside, traces.totals, found.delta, level),
+        bound=one_run(traces.inside, traces.totals, found.delta, level / 2),
         mu=seen,
         mu_claimed=claim.distance() * scale,
         epsilon_estimate=_epsilon(claim, traces, seen.mean / scale),

@@ -120,7 +120,9 @@ def _federate(
                     traces.present.append(value)
 
     start = Progress(round=0, parameters=planted.parameters())
-    server = build_server_app(server_settings(experiment), start, [watch], lambda _: None)
+    # The claim is audited alone: a server with each update, which is what it is about.
+    alone = replace(server_settings(experiment), secure_sum=False, central=None)
+    server = build_server_app(alone, start, [watch], lambda _: None)
     client = build_client_app(settings, lambda _, number: sides[number])
     run_inline(server, client, len(sides), Resources())
 

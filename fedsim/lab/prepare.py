@@ -11,7 +11,7 @@ from clients import DataSettings
 from clients.app import cached_adapter, cached_corpus, cached_examples, cached_shards, encode
 from clients.data import Corpus
 from defenses import Defense, defense_table
-from defenses.base import Setting
+from defenses.base import Private, Setting
 from fedsim.errors import BadInput
 from fedsim.lab.attacking import PlannedAttack, plan
 from fedsim.lab.config import Config
@@ -129,7 +129,7 @@ def prepare(config: Config) -> Experiment:
     )
     for defense in defenses:
         defense.check(setting)
-    _check_sum(config, defenses)
+    _check_strategy(config, defenses)
     defenses = [defense.settle(setting) for defense in defenses]
     held_out = _held_out(adapter, corpus, config.data.max_length)
     return Experiment(
@@ -206,13 +206,18 @@ def _check_engine(config: Config) -> None:
             )
 
 
-def _check_sum(config: Config, defenses: Sequence[Defense]) -> None:
-    """Raise BadInput when a strategy wants each update, and the server is to have the sum alone."""
+def _check_strategy(config: Config, defenses: Sequence[Defense]) -> None:
+    """Raise BadInput when a strategy wants what the defenses keep from the server."""
     strategy = config.federation.strategy
     if any(one.sums for one in defenses) and strategy not in LINEAR:
         raise BadInput(
             f"federation.strategy: under secure aggregation there is only a sum, so it must be one "
             f"of {', '.join(LINEAR)}, got {strategy!r}"
+        )
+    if strategy == "qfedavg" and any(isinstance(one, Private) for one in defenses):
+        raise BadInput(
+            "federation.strategy: qfedavg weighs clients by their training loss, which is not sent "
+            "beside a private update; take another"
         )
     if any(one.sums for one in defenses) and any(one.central() for one in defenses):
         raise BadInput("defense: central-dp clips each update, and secagg hides each; take one")

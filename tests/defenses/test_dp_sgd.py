@@ -264,13 +264,17 @@ def test_a_target_gives_the_noise_that_meets_it(adapt: Adapt) -> None:
         defense.begin(here())
 
 
+def test_its_bare_name_is_enough(adapt: Adapt) -> None:
+    defense = DPSGD()  # in a sweep over defense=none,topk,dp-sgd
+    assert defense.settle(setting(adapt("gpt2-tiny"), defense)) == DPSGD(noise_multiplier=1.0)
+
+
 # Bad settings
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "wanted noise_multiplier or target_epsilon, got neither"),
         ({"noise_multiplier": 1.0, "target_epsilon": 1.0}, "got both"),
         ({"noise_multiplier": -0.1}, "noise_multiplier must be >= 0, got -0.1"),
         ({"target_epsilon": 0.0}, "target_epsilon must be > 0, got 0.0"),

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from defenses import DEFENSES, DPSGD, Gaussian
-from defenses.base import Defense, Here
+from defenses.base import Defense, Here, Memory
 from defenses.dp_sgd import _AtWork
 from fedsim.errors import BadInput
-from fedsim.lab.auditing import Audit, run_audit
+from fedsim.lab.auditing import ROUNDS, Audit, run_audit
 from fedsim.lab.bounds import fano
+from fedsim.lab.canary_rounds import Traces
 from fedsim.lab.cli import main
 from fedsim.lab.commands.base import BAD_INPUT, FINE, LEAK
+from fedsim.lab.evidence import mu_hat, one_run
 from fedsim.lab.prepare import prepare
 from fedsim.lab.rundir import RunDirectory
 from fedsim.messages import Parameters
@@ -67,7 +69,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEFENSES, "planted", Planted)
 
 
-def audit(root: Path, defense: dict[str, Any], canaries: int = 200, **sections: Any) -> Audit:
+def audit(root: Path, defense: Any, canaries: int = 200, **sections: Any) -> Audit:
     federation = {"clients": 2, "clients_per_round": 2, "rounds": 2}
     sections = {"training": {"batch_size": 0}, "federation": federation, **sections}
     return run_audit(prepare(experiment(defense=defense, **sections)), RunDirectory(root),
@@ -114,6 +116,15 @@ def test_planted_bugs_are_far_above_the_claim(tmp_path: Path, bug: str) -> None:
     assert found.as_dict()["epsilon_estimate"] == "inf"
 
 
+def test_what_stands_beside_the_claim_is_left_out(tmp_path: Path) -> None:
+    defense = {"name": "dp-sgd", "noise_multiplier": 0.5}
+    three = {"clients": 3, "clients_per_round": 3, "rounds": 2}
+    alone = audit(tmp_path / "alone", defense, 60, federation=three)
+    for name in ("secagg", "central-dp"):
+        beside = audit(tmp_path / name, [defense, {"name": name}], 60, federation=three)
+        assert beside == alone
+
+
 def test_a_clients_guarantee_is_audited_by_clients(tmp_path: Path) -> None:
     found = audit(tmp_path, {"name": "gaussian", "noise_multiplier": 2.0}, 20)
     assert found.mu_claimed == 1.0 and found.claimed["unit"] == "client"
@@ -123,18 +134,37 @@ def test_a_clients_guarantee_is_audited_by_clients(tmp_path: Path) -> None:
 # The command
 
 
+def test_the_two_bounds_share_the_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coins = torch.Generator().manual_seed(3)
+    inside = (torch.rand(400, generator=coins) < 0.5).tolist()
+    seen = torch.randn(400, generator=coins) + torch.tensor(inside).float()  # exactly as claimed
+    traces = Traces(
+        inside=inside,
+        totals=seen.tolist(),
+        present=[one for one, there in zip(seen.tolist(), inside, strict=True) if there],
+        absent=[one for one, there in zip(seen.tolist(), inside, strict=True) if not there],
+        memories=[Memory(values={"history": [(1.0, 1.0, 1)], "rounds": 1})],
+    )
+    monkeypatch.setitem(ROUNDS, "example", lambda *_: traces)
+    found = audit(tmp_path, {"name": "dp-sgd", "noise_multiplier": 1.0}, 400)
+    assert found.level == 0.05
+    assert found.mu == mu_hat(traces.present, traces.absent, 0.025)
+    assert found.bound == one_run(traces.inside, traces.totals, 1e-5, 0.025)
+
+
 def test_the_command_says_what_it_found(tmp_path: Path, capsys: Any) -> None:
     defense = 'defense={name="dp-sgd", noise_multiplier=1.0}'
     words = ["audit-dp", *WORDS, defense, "training.batch_size=0", "--canaries", "40"]
     assert main([*words, "--out", "a"]) == FINE
     said = capsys.readouterr().out
     assert "claimed: epsilon 4.377 at delta 1e-05 for one example" in said
-    assert "one-run bound (95%)" in said and "the claim stands" in said
+    assert "one-run bound (99.50%)" in said and "the claim stands" in said
     assert (tmp_path / "a" / "audit.json").exists()
     planted = 'defense={name="planted", noise_multiplier=20.0, bug="read"}'
     words[words.index(defense)] = planted
     assert main([*words, "--out", "b", "--json"]) == LEAK
-    assert '"kept": false' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert '"kept": false' in said and '"level": 0.01' in said  # exit 1 stops a pipeline
 
 
 @pytest.mark.parametrize(

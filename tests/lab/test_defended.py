@@ -17,6 +17,7 @@ from fedsim.lab.samples import sample_rows
 from tests.lab.conftest import experiment
 
 SMALL = {"freeze": ["embeddings", "layers.2", "layers.3"]}
+QFEDAVG = {"strategy": "qfedavg", "strategy_options": {"client_learning_rate": 0.01}}
 FEDAVG = {"algorithm": "fedavg", "learning_rate": 0.05, "mini_batch_size": 2}
 
 
@@ -114,6 +115,8 @@ def test_composed_defenses_are_measured_in_order(tmp_path: Path) -> None:
         ({"defense": [{"name": "dropout", "rate": 1.0}]}, r"rate must be in \(0, 1\), got 1.0"),
         ({"defense": "secagg", "federation": {"clients_per_round": 2}}, "at least 3, got 2"),
         ({"defense": "secagg", "federation": {"strategy": "krum"}}, "there is only a sum"),
+        ({"defense": "dp-sgd", "federation": QFEDAVG}, "by their training loss, which is not sent"),
+        ({"defense": "gaussian", "federation": QFEDAVG}, "by their training loss"),
         ({"defense": "top-k"}, "did you mean 'topk'"),
     ],
 )

@@ -25,8 +25,9 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     audit.add_argument("--canaries", type=int, default=500, help="how many (default: 500)")
     audit.add_argument(
-        "--level", type=float, default=0.05, help="the chance of a bound too high (default: 0.05)"
-    )
+        "--level", type=float, default=0.01,
+        help="the chance that a true claim is refuted: either bound too high (default: 0.01)",
+    )  # fmt: skip
     audit.add_argument("--out", type=Path, help="the audit's directory (default: under runs/)")
     audit.add_argument("--json", action="store_true", help="print audit.json and nothing else")
 
@@ -64,7 +65,7 @@ def _print(audit: Any) -> None:
 
     console = Console(file=sys.stdout, highlight=False)
     claim, bound, mu = audit.claimed, audit.bound, audit.mu
-    sure = f"{1 - audit.level:.0%}"
+    sure = f"{1 - audit.level / 2:.2%}"
     console.print(
         f"claimed: epsilon {claim['epsilon']:.3f} at delta {claim['delta']:g} for one "
         f"{claim['unit']}; {claim['composition']}, {claim['sampling']} ({claim['accountant']})",
