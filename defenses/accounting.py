@@ -9,7 +9,6 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 
-from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
@@ -37,6 +36,8 @@ def rdp(history: History, delta: float) -> float:
     """Return epsilon by Renyi differential privacy: an upper bound, a little loose."""
     if any(z < LEAST for z, _, _ in history):
         return math.inf
+    from opacus.accountants import RDPAccountant  # here, because opacus takes a second
+
     accountant = RDPAccountant()
     accountant.history = list(history)
     with warnings.catch_warnings():  # that the best order is the last one: the bound holds
@@ -58,6 +59,8 @@ def prv(history: History, delta: float) -> float:
     bound = rdp(history, delta)
     if bound > FAR or any(q == 1.0 for _, q, _ in history):
         return bound
+    from opacus.accountants import PRVAccountant
+
     accountant = PRVAccountant()
     accountant.history = list(history)
     with warnings.catch_warnings():  # of RDP inside it, as above

@@ -18,7 +18,7 @@ Deviations:  an example's loss is the mean over its own tokens, where plain trai
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,19 +26,13 @@ from typing_extensions import override
 
 from defenses.accounting import ACCOUNTANTS, Entry, add, noise_for
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, Steps, norm
-from defenses.per_example import (
-    RULES,
-    Clip,
-    Noisy,
-    clip_factors,
-    ghost_fits,
-    noisy_gradient,
-    owners,
-)
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
 from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, Gradient, Training, TrainingSettings
+
+if TYPE_CHECKING:  # opacus takes a second to import, and most runs need none of it
+    from defenses.per_example import Clip, Noisy
 
 TOLERANCE = 0.02  # of the noise on the wire
 Accountant = Literal["prv", "rdp"]
@@ -177,6 +171,8 @@ def _check_modules(module: nn.Module) -> None:
     for name, part in module.named_modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             raise BadInput(f"defense dp-sgd: {name} is a batch norm, which mixes the examples")
+    from defenses.per_example import RULES, owners
+
     for part in owners(module):
         if type(part) not in RULES:
             kinds = ", ".join(sorted(one.__name__ for one in RULES))
@@ -238,6 +234,8 @@ class _AtWork(DPSGD):
 
     def gradient(self) -> Gradient:
         """Return the gradient of a batch, clipped and noised."""
+        from defenses.per_example import noisy_gradient
+
         here = self.here
         noise: dict[str, torch.Generator] = {}
 
@@ -254,8 +252,10 @@ class _AtWork(DPSGD):
 
         return leave
 
-    def mechanism(self, module: nn.Module) -> Clip:
+    def mechanism(self, module: nn.Module) -> "Clip":
         """Return how a step of this round is clipped and noised."""
+        from defenses.per_example import Clip, ghost_fits
+
         return Clip(
             norm=self.clip,
             noise_multiplier=self.noise_multiplier or 0.0,
@@ -263,7 +263,7 @@ class _AtWork(DPSGD):
             ghost=ghost_fits(module),
         )
 
-    def note(self, found: Noisy) -> None:
+    def note(self, found: "Noisy") -> None:
         """Keep what the audit needs of a step."""
         self.record.norms.append(found.norms.cpu())
         for name, clean in found.clean.items():
@@ -274,6 +274,8 @@ class _AtWork(DPSGD):
 
     @override
     def audit(self, clean: Parameters, sent: Parameters) -> dict[str, float]:
+        from defenses.per_example import clip_factors
+
         figures = super().audit(clean, sent)
         norms = torch.cat(self.record.norms)
         _, steps = self.plan

@@ -10,7 +10,6 @@ from typing import Any
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.simulation import run_simulation
 from flwr.supercore.run import Run
 from typing_extensions import override
 
@@ -111,6 +110,8 @@ def run_ray(server: ServerApp, client: ClientApp, clients: int, resources: Resou
     Raises:
         RunFailed: Ray has not the resources for a single client.
     """
+    from flwr.simulation import run_simulation  # here, because it takes a second: it imports Ray
+
     backend: Any = {
         "client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus},
         "init_args": {

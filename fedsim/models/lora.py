@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import cast
 
-import peft
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -22,6 +21,8 @@ def add_lora(
 
     Source: Hu et al., "LoRA", ICLR 2022, arXiv:2106.09685; alpha = rank, so the scale is 1.
     """
+    import peft  # here, because it takes half a second, and few models have adapters
+
     if rank < 0:
         raise BadInput(f"model.lora_rank must be >= 0, got {rank}")
     hits = {name.rsplit(".", 1)[-1]: part for name, part in module.named_modules()}

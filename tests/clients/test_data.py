@@ -259,7 +259,11 @@ def test_settings_that_cannot_be_used(options: dict[str, Any], message: str) -> 
         ("a.jsonl", b'{"text": "a", "label": NaN}', "data.label_column 'label' .*got blank"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}', "got blank, int"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": ', "'.*a.jsonl', line 3: Expecting value"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": "b \\ud800"}', "'text', row 2: .*lone surrogate, U.D800"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n{"text": "b \\ud800"}',
+            "'text', row 2: .*lone surrogate, U.D800",
+        ),
         ("a.jsonl", b'{"text": "a", "label": "\\udfff"}', "'label', row 1: .*surrogate, U.DFFF"),
         ("a.jsonl", b'["a"]', r"'.*a.jsonl', line 1 must be an object"),
         ("a.parquet", b"text", "data.name: '.*a.parquet' is not parquet"),
