@@ -12,7 +12,7 @@ from tests.e2e.conftest import Fedsim
 from tests.lab.synthetic import synthetic_run
 
 STRICT = '[leakage.dager]\nbag_f1 = { max = 0.05 }\n[verdict]\nallow = ["no-leak"]\n'
-LOOSE = "[leakage.dager]\nbag_f1 = { max = 1 }\n[utility]\naccuracy = { min = 0.7 }\n"
+LOOSE = "[utility]\naccuracy = { min = 0.7 }\n[verdict]\nallow = ['leak', 'no-leak']\n"
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_four_exit_codes_by_the_command(run: Path, fedsim: Fedsim, tmp_path: Path) -> None:
     (tmp_path / "loose.toml").write_text(LOOSE)
     (tmp_path / "strict.toml").write_text(STRICT)
-    (tmp_path / "slip.toml").write_text(LOOSE.replace("bag_f1", "bag_f2"))
-    (tmp_path / "unknown.toml").write_text(LOOSE + "[guarantee]\nepsilon = { max = 8 }\n")
+    (tmp_path / "slip.toml").write_text(LOOSE.replace("accuracy", "acuracy"))
+    (tmp_path / "unknown.toml").write_text(LOOSE + "[guarantee]\ndelta = { max = 1e-5 }\n")
     codes = {}
     for name in ("loose", "strict", "slip", "unknown"):
         done = fedsim("gate", str(run), "--policy", f"{name}.toml")
@@ -33,7 +33,7 @@ def test_the_four_exit_codes_by_the_command(run: Path, fedsim: Fedsim, tmp_path:
         assert "Traceback" not in done.stderr
         if name == "slip":
             assert done.stdout == ""
-            assert "did you mean 'leakage.dager.bag_f1'" in done.stderr
+            assert "did you mean 'utility.accuracy'" in done.stderr
         else:
             assert done.stderr == ""
     assert codes == {"loose": 0, "strict": 1, "slip": 2, "unknown": 3}
@@ -50,6 +50,15 @@ def test_its_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     suite = ElementTree.parse(junit).getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("2", "2")
     assert "| fail | leakage.dager.bag\\_f1 |" in markdown.read_text()
+
+
+def test_an_attack_that_nothing_is_about_is_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = tmp_path / "p.toml"
+    policy.write_text("[leakage.lamp]\nbag_f1 = { max = 0.5 }\n")
+    assert main(["gate", str(run), "--policy", str(policy)]) == 3
+    assert "nothing in the policy is about dager" in capsys.readouterr().err
 
 
 def test_a_sweep_passes_only_if_every_cell_does(

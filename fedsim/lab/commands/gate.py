@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,19 @@ def _gate(options: argparse.Namespace) -> int:
     quiet()
     from fedsim.files import write_text
     from fedsim.lab import gate
+    from fedsim.lab.display import printable
     from fedsim.lab.results import read_cells
 
     cells = read_cells(options.directory)
     found = [cell.summary for cell in cells if cell.summary is not None]
+    attacks = {name for summary in found for name in summary.verdicts}
     policy = gate.read_policy(
         options.policy,
-        attacks={name for summary in found for name in summary.verdicts},
+        attacks=attacks,
         utilities={name for one in found if one.utility for name in one.utility.figures()},
     )
+    for name in gate.unnamed(policy, attacks):
+        print(f"fedsim: nothing in the policy is about {printable(name)}", file=sys.stderr)
     checks = [
         check
         for cell in cells

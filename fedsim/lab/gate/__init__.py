@@ -2,7 +2,7 @@
 
 from fedsim.lab.gate.judge import Check, Outcome, judge, overall
 from fedsim.lab.gate.output import as_dict, as_junit, as_markdown, as_text
-from fedsim.lab.gate.policy import Policy, Threshold, read_policy
+from fedsim.lab.gate.policy import Policy, Threshold, read_policy, unnamed
 
 __all__ = [
     "Check",
@@ -16,4 +16,5 @@ __all__ = [
     "judge",
     "overall",
     "read_policy",
+    "unnamed",
 ]

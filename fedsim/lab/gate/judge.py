@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedsim.lab.gate.policy import Policy, Threshold
+from fedsim.lab.gate.policy import Policy, Threshold, span
 from fedsim.lab.intervals import Interval
 from fedsim.lab.results import Summary
 
+ROUNDING = 1e-6  # of a mean
 Outcome = Literal["pass", "fail", "inconclusive"]
 
 
@@ -94,11 +95,15 @@ def _figure(threshold: Threshold, found: Summary) -> Interval | str:
         figure = Interval(figures[metric], figures[metric], figures[metric])
     else:
         value = (found.guarantee or {}).get(metric)
-        if not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return f"This run has no guarantee, so no {metric}."
         figure = Interval(float(value), float(value), float(value))
     if any(math.isnan(one) for one in (figure.mean, figure.low, figure.high)):
         return f"{metric} is not a number in this run."
+    bottom, top = span(metric)
+    ends = min(figure.mean, figure.low), max(figure.mean, figure.high)
+    if figure.low > figure.high or ends[0] < bottom - ROUNDING or ends[1] > top + ROUNDING:
+        return f"{metric} is {_show(figure)} in this run: no {metric} can be that."
     return figure
 
 

@@ -1,7 +1,7 @@
 """A gate's policy: TOML, checked whole, so that a slip of the pen never weakens it.
 
-[leakage.<attack>] <metric> = { max = 0.05 }   [utility] <metric> = { min = 0.8 }
-[guarantee] epsilon = { max = 8 }              [verdict] allow = ["no-leak"]
+[leakage.<attack>] <metric> = { max = 0.05 }                  [utility] <metric> = { min = 0.8 }
+[guarantee] epsilon = { max = 8 }, delta = { max = 1e-5 }     [verdict] allow = ["no-leak"]
 """
 
 import math
@@ -67,6 +67,8 @@ def read_policy(path: Path, attacks: Collection[str], utilities: Collection[str]
         *_flat("utility", tree.get("utility", {}), {*UTILITIES, *utilities}),
         *_flat("guarantee", tree.get("guarantee", {}), GUARANTEES),
     ]
+    if {one.metric for one in thresholds if one.section == "guarantee"} == {"epsilon"}:
+        raise BadInput("policy: guarantee.epsilon: says nothing without a guarantee.delta.max")
     allow = _allow(tree["verdict"]) if "verdict" in tree else None
     if not thresholds and allow is None:
         raise BadInput(f"policy: {str(path)!r} checks nothing; wanted one of {', '.join(SECTIONS)}")
@@ -91,8 +93,7 @@ def _leakage(tables: Mapping[str, Any], attacks: Collection[str]) -> list[Thresh
             if metric not in (*FRACTIONS, *ROUGES):
                 beside = [f"leakage.{attack}.{one}" for one in (*FRACTIONS, *ROUGES)]
                 raise BadInput(f"policy: {unknown('key', key, beside)}")
-            top = 1.0 if metric in FRACTIONS else 100.0
-            found.append(_threshold(key, "leakage", attack, metric, value, top))
+            found.append(_threshold(key, "leakage", attack, metric, value))
     return found
 
 
@@ -106,25 +107,41 @@ def _flat(section: str, table: Mapping[str, Any], known: Collection[str]) -> lis
         key = f"{section}.{metric}"
         if metric not in known:
             raise BadInput(f"policy: {unknown('key', key, [f'{section}.{one}' for one in known])}")
-        top = 1.0 if metric in ("accuracy", "delta", "f1", "mcc") else math.inf
-        found.append(_threshold(key, section, "", metric, value, top))
+        found.append(_threshold(key, section, "", metric, value))
     return found
 
 
-def _threshold(
-    key: str, section: str, attack: str, metric: str, value: object, top: float
-) -> Threshold:
+def unnamed(policy: Policy, attacks: Collection[str]) -> list[str]:
+    """Return the attacks that were run and that nothing in the policy is about."""
+    named = {one.attack for one in policy.thresholds if one.attack}
+    return sorted(set(attacks) - named) if named and policy.allow is None else []
+
+
+def span(metric: str) -> tuple[float, float]:
+    """Return what a figure of ``metric`` can be: its least and its greatest value."""
+    if metric in ROUGES:
+        return 0.0, 100.0
+    if metric in (*FRACTIONS, "accuracy", "f1", "delta"):
+        return 0.0, 1.0
+    return (-1.0, 1.0) if metric == "mcc" else (0.0, math.inf)
+
+
+def _threshold(key: str, section: str, attack: str, metric: str, value: object) -> Threshold:
     bounds = _table(key, value)
+    bottom, top = span(metric)
     for name, number in bounds.items():
         if name not in ("max", "min"):
             both = [f"{key}.max", f"{key}.min"]
             raise BadInput(f"policy: {unknown('key', f'{key}.{name}', both)}")
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise BadInput(f"policy: {key}.{name}: wanted a number, got {number!r}")
-        bottom = -1.0 if metric == "mcc" else 0.0
+        if name == "min" and section != "utility":
+            raise BadInput(f"policy: {key}.min: more of it is no better; wanted max, got min")
         if not (math.isfinite(number) and bottom <= number <= top):
-            span = f"from {bottom:g} to {top:g}" if top < math.inf else f"of at least {bottom:g}"
-            raise BadInput(f"policy: {key}.{name}: wanted a finite number {span}, got {number!r}")
+            said = f"from {bottom:g} to {top:g}" if top < math.inf else f"of at least {bottom:g}"
+            raise BadInput(f"policy: {key}.{name}: wanted a finite number {said}, got {number!r}")
+        if number == (top if name == "max" else bottom):
+            raise BadInput(f"policy: {key}.{name}: {number!r} allows everything, so checks nothing")
     return Threshold(
         key=key,
         section=section,

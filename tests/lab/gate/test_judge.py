@@ -88,6 +88,24 @@ def test_figures_that_are_there_and_that_are_not(policy: Policy, wanted: str) ->
     assert outcome(policy, found()) == wanted
 
 
+@pytest.mark.parametrize(
+    ("policy", "more"),
+    [
+        (asked("leakage", "bag_f1", "dager", max=0.5), {"low": 0.6, "high": 0.2}),
+        (asked("leakage", "bag_f1", "dager", max=0.5), {"low": -5, "high": -5}),
+        (asked("guarantee", "epsilon", max=8), {"guarantee": {"epsilon": -1.0}}),
+        (asked("guarantee", "epsilon", max=8), {"guarantee": {"epsilon": True}}),
+        (asked("guarantee", "delta", max=0.5), {"guarantee": {"delta": -0.1}}),
+        (
+            asked("utility", "accuracy", min=0.5),
+            {"utility": {"metric": "accuracy", "before": 0.5, "after": 80}},
+        ),
+    ],
+)
+def test_a_figure_that_cannot_be_is_never_a_pass(policy: Policy, more: dict[str, Any]) -> None:
+    assert outcome(policy, found(**more)) == "inconclusive"
+
+
 def test_no_guarantee_is_no_epsilon() -> None:
     policy = asked("guarantee", "epsilon", max=8)
     for nothing in (None, {}, {"epsilon": None}, {"epsilon": "small"}, {"epsilon": float("nan")}):

@@ -150,8 +150,10 @@ def test_swept_attacks_have_a_heat_map(tmp_path: Path) -> None:
 
 
 def test_keys_that_end_alike_are_named_whole(tmp_path: Path) -> None:
-    axes = {"model.name": ["a", "b"], "data.name": ["c"], "x.exact": [1], "training.epochs": [5]}
-    write_sweep(tmp_path, {**axes})
+    axes: dict[str, list[Any]] = {
+        "model.name": ["a", "b"], "data.name": ["c"], "x.exact": [1], "training.epochs": [5],
+    }  # fmt: skip
+    write_sweep(tmp_path, axes)
     write_report(tmp_path, redact=False)
     maps = [path.stem for path in (tmp_path / "report").glob("heat-*.svg")]
     assert len(maps) == 6 and "heat-dager-data.name-model.name" in maps
