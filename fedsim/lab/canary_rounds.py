@@ -9,6 +9,7 @@ import torch
 from clients import ClientSettings, build_client_app
 from clients.app import Side, client_examples, client_update
 from clients.training import best_threads
+from defenses import DPSGD
 from defenses.base import Memory, Private
 from fedsim.errors import BadInput
 from fedsim.lab.canaries import NAME, Planted, Saturated, canary_tokens
@@ -162,6 +163,8 @@ def _coins(experiment: Experiment, count: int) -> list[bool]:
 
 def _settings(experiment: Experiment, run: RunDirectory, claim: Private) -> ClientSettings:
     config, adapter = experiment.config, experiment.adapter
+    if isinstance(claim, DPSGD):  # the canaries' rate is the run's but for rounding
+        claim = replace(claim, budget=None)
     return ClientSettings(
         model=adapter.spec,
         data=experiment.data,
