@@ -3,7 +3,7 @@
 What a summary.json says beyond these fields is kept in ``model_extra``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -103,7 +103,7 @@ class Sweep(_Record):
     schema_: Literal[1] = Field(alias="schema")
     name: str
     axes: dict[str, list[Any]]
-    cells: list[SweepCell]
+    cells: Sequence[SweepCell]
     words: list[str] = []
     base: dict[str, Any] = {}
 
@@ -117,7 +117,7 @@ class BegunCell(SweepCell):
 class BegunSweep(Sweep):
     """All that it takes to go on with a sweep."""
 
-    cells: list[BegunCell]
+    cells: Sequence[BegunCell]
     words: list[str]
     base: dict[str, Any]
     quick: bool
