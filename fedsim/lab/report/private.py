@@ -1,9 +1,9 @@
 """Personal data by rules: how much of it an attack recovered, and how much it made up.
 
 The rules are plain patterns. Names are two to four capitalised words in a row, or as many in
-capital letters, that are no month, weekday, street or usual beginning of a sentence; one will do after a
-title or beside an initial. So lower-cased text, single names and scripts without capitals have
-none, and places or firms may be taken for names. Dates need a day and a month; "5 may" and
+capital letters, that are no month, weekday, street or usual beginning of a sentence; one will do
+after a title or beside an initial. So lower-cased text, single names and scripts without capitals
+have none, and places or firms may be taken for names. Dates need a day and a month; "5 may" and
 "march 3" in lower case are none where a word follows. Telephone numbers have 7 to 15 digits and are
 no decimal number and no millions.
 """

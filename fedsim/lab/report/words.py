@@ -26,8 +26,9 @@ CONTROLS = (
 PRIVATE = (
     "Found by rules, in the clients' texts and in what was read of the same update. Names are "
     "capitalised words in a row, or one after a title or beside an initial: lower-cased "
-    "text, single names and scripts without capitals have none by these rules, and a place or a firm may count as a name. Dates "
-    "need a day and a month; telephone numbers have 7 to 15 digits. “Invented” is the share of "
+    "text, single names and scripts without capitals have none by these rules, "
+    "and a place or a firm may count as a name. Dates need a day and a month; telephone "
+    "numbers have 7 to 15 digits. “Invented” is the share of "
     "what the attack put out that is nowhere in that update; “by chance” is what its reading "
     "of another client's update would have scored. Other kinds (addresses, diagnoses, "
     "file numbers) are not counted."
