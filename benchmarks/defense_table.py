@@ -10,6 +10,7 @@ done: writes results/defenses.json after each, results/defenses.svg in the end.
 
 import argparse
 import functools
+import itertools
 import json
 import logging
 import os
@@ -68,6 +69,7 @@ DEFENSES: dict[str, Any] = {
     "top 10 %, int8": [{"name": "topk", "fraction": 0.1}, {"name": "quantize", "dtype": "int8"}],
 }
 TINY = ["model.name=builtin:gpt2-tiny"]
+GPT2 = ["model.name=builtin:gpt2", f"model.tokenizer={DATA / 'tokenizers' / 'gpt2'}"]
 MINILM = [f"model.name={DATA / 'models' / 'all-MiniLM-L6-v2-fp16'}"]
 ROUND = ["federation.clients=4", "federation.rounds=1", "training.algorithm=fedsgd"]
 CLINIC = ["data.name=builtin:clinic"]
@@ -93,7 +95,16 @@ LEAKAGE = {  # one round of FedSGD, attacked
     "gpt2-tiny random, cola": [*TINY, *ROUND, "training.batch_size=4"],
     "MiniLM trained, sst2": [*MINILM, *ROUND, "training.batch_size=2"],
     "MiniLM trained, cola": [*MINILM, *ROUND, "training.batch_size=2"],
-}
+    **{  # at its real width, where casts are to be judged; five clients
+        f"gpt2 124M random, batch {batch}, sst2": [
+            *GPT2, "federation.clients=5", "federation.clients_per_round=5",
+            "federation.rounds=1", "federation.capture=false", "training.algorithm=fedsgd",
+            f"training.batch_size={batch}",
+        ]
+        for batch in (1, 4)
+    },
+}  # fmt: skip
+WIDE = ("float16", "bfloat16", "int8")
 LEARN = ["training.algorithm=fedavg", "training.optimizer=adamw", "federation.clients=4"]
 UTILITY = {  # FedAvg, on held-out data
     "gpt2-tiny random, clinic": [
@@ -112,8 +123,8 @@ def overrides(kind: str, base: Sequence[str], defense: Any) -> list[str]:
     """Return what a cell changes of the quick start."""
     attack = '[{name="dager", max_searches=20}]' if kind == "leakage" else "[]"
     held_out = 0 if kind == "leakage" else 128 if "data.name=builtin:clinic" in base else 512
-    more = [f"data.evaluate={held_out}", f"attack={attack}", "federation.clients_per_round=4"]
-    return ["data.max_length=24", *base, *more]
+    more = [f"data.evaluate={held_out}", f"attack={attack}"]
+    return ["data.max_length=24", "federation.clients_per_round=4", *base, *more]
 
 
 def cells() -> Iterator[tuple[str, str, str, list[str]]]:
@@ -134,6 +145,10 @@ def cells() -> Iterator[tuple[str, str, str, list[str]]]:
             if "gpt2" in place:
                 more = overrides(kind, [*base, "model.task=causal-lm"], "int8")
                 yield f"{kind} | {place} | int8, causal-lm", kind, "int8", more
+    for name, batch in itertools.product(WIDE, (1, 4)):
+        place = f"gpt2 124M random, batch {batch}, sst2"
+        more = overrides("leakage", LEAKAGE[place], name)
+        yield f"leakage | {place} | {name}", "leakage", name, more
 
 
 def measure(key: str, defense: Any, words: Sequence[str]) -> dict[str, Any]:

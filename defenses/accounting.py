@@ -18,8 +18,8 @@ History = tuple[Entry, ...]
 
 ALPHAS = [1.0 + x / 100 for x in range(1, 10)] + [1.0 + x / 10 for x in range(1, 100)]
 ALPHAS += [float(x) for x in (*range(11, 64), *(2**k for k in range(6, 13)))]
-PRECISION = 0.002  # of PRV's epsilon, relative
-MOST = 1e6  # a noise multiplier above it is no training
+PRECISION = 0.002  # of PRV's epsilon, as a share of RDP's: no finer than of its own
+MOST = 2.0**14  # a noise multiplier above it is no training
 LEAST = 1e-4  # a noise multiplier below it is no protection: its epsilon is called infinite
 FAR = 300.0  # epsilon from which PRV's exp(epsilon) may overflow: Opacus' is then far too low
 
@@ -47,7 +47,9 @@ def rdp(history: History, delta: float) -> float:
 
 @functools.lru_cache(maxsize=1024)
 def prv(history: History, delta: float) -> float:
-    """Return epsilon by privacy random variables: tight from above, to ``PRECISION``.
+    """Return epsilon by privacy random variables: tight from above.
+
+    To ``PRECISION`` of the epsilon by RDP, which is cheap and no smaller.
 
     Steps that take every example have a closed form; where they are mixed with sampled ones, or
     spend more than ``FAR``, the bound is RDP's.
@@ -101,10 +103,10 @@ def noise_for(epsilon: float, delta: float, q: float, steps: int, accountant: st
         return spend(((z, q, steps),), delta) <= epsilon
 
     high = 1.0
-    while rdp(((high, q, steps),), delta) > epsilon:  # cheap, and never less than the other one
+    while rdp(((high, q, steps),), delta) > epsilon and high < MOST:  # cheap, and never less
         high *= 2.0
-        if high > MOST:
-            return None
+    if not fits(high):  # RDP has a least epsilon, and PRV may go below it
+        return None
     low = high / 2.0
     while low > 1e-3 and fits(low):
         low /= 2.0

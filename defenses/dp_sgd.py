@@ -16,7 +16,7 @@ Deviations:  an example's loss is the mean over its own tokens, where plain trai
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -91,9 +91,10 @@ class DPSGD(Private):
 
     @override
     def settle(self, setting: Setting) -> Defense:
-        if self.target_epsilon is None:
-            return self
         plans = {_plan(setting.training, held, setting.expected(held)) for held in setting.held}
+        if self.target_epsilon is None:
+            self._check_budget(plans)
+            return self
         found = []
         for rate, steps in plans:
             total = steps * setting.rounds
@@ -105,7 +106,21 @@ class DPSGD(Private):
                 )
             found.append(z)
         budget = min(self.target_epsilon, self.budget or math.inf)  # nobody spends more than that
-        return replace(self, noise_multiplier=max(found), target_epsilon=None, budget=budget)
+        settled = replace(self, noise_multiplier=max(found), target_epsilon=None, budget=budget)
+        settled._check_budget(plans)
+        return settled
+
+    def _check_budget(self, plans: Iterable[tuple[float, int]]) -> None:
+        """Raise BadInput where no client can pay for its first round."""
+        z = self.noise_multiplier or 0.0
+        if self.budget is None:
+            return
+        least = min(self.epsilons([(z, *plan)])[self.accountant] for plan in plans)
+        if least > self.budget:
+            raise BadInput(
+                f"defense dp-sgd: budget must be at least the epsilon of one round, {least:.4g}, "
+                f"got {self.budget:g}"
+            )
 
     @override
     def begin(self, here: Here) -> Defense:

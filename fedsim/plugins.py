@@ -3,6 +3,7 @@
 Outsiders register a class under the entry-point group ``fedsim.attacks`` or ``fedsim.defenses``.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
@@ -55,7 +56,8 @@ def make(what: str, name: str, known: Mapping[str, type[P]], parameters: Mapping
             raise BadInput(f"{what} {name}: {unknown('parameter', parameter, names)}")
     adapter: TypeAdapter[P] = TypeAdapter(kind)
     try:
-        return adapter.validate_python(dict(parameters), strict=False)
+        # As JSON, so that a list is a tuple, yet neither true nor "1" is a number.
+        return adapter.validate_json(json.dumps(dict(parameters), default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])

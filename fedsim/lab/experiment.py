@@ -48,9 +48,16 @@ class Recorder:
     checksum: str = ""
 
     def watch(self, exchanges: Sequence[Exchange]) -> None:
-        """Note who answered, then attack what they sent (a tap's hook)."""
+        """Note who answered, then attack what they sent (a tap's hook).
+
+        Raises:
+            RunFailed: nobody answered; a run without updates would look like a safe one.
+        """
         stop_where_a_defense_failed(self.run, exchanges)
         answered = [one for one in exchanges if one.received is not None]
+        if not answered:
+            reason = last_line(exchanges[0].error or "no reason given")
+            raise RunFailed(f"round {exchanges[0].round}: no client answered: {reason}")
         self.round = {
             "clients": [client for one in answered for client in whose(one)],
             "failures": [

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -25,10 +26,11 @@ def add_lora(
 
     if rank < 0:
         raise BadInput(f"model.lora_rank must be >= 0, got {rank}")
-    hits = {name.rsplit(".", 1)[-1]: part for name, part in module.named_modules()}
+    hits = {_last(name): part for name, part in module.named_modules()}
     missing = [name for name in targets if name not in hits]
     if missing:
         raise BadInput(f"model.lora_targets: no module is called {missing[0]!r}")
+    _check_rank(rank, [part for name, part in module.named_modules() if _last(name) in targets])
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=rank,
@@ -41,3 +43,18 @@ def add_lora(
     except ValueError as error:
         kinds = ", ".join(f"{name} ({type(hits[name]).__name__})" for name in targets)
         raise BadInput(f"model.lora_targets: must be linear maps, got {kinds}") from error
+
+
+def _last(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _check_rank(rank: int, parts: Sequence[nn.Module]) -> None:
+    """Raise BadInput where an adapter would be no low-rank one, and take memory without end."""
+    widths = [one.weight.shape[0] for one in parts if isinstance(one, Conv1D)]
+    widths += [one.in_features for one in parts if isinstance(one, nn.Linear)]
+    if widths and rank > min(widths):
+        raise BadInput(
+            f"model.lora_rank, or a LoRA defense's rank, must be at most {min(widths)}, the inputs "
+            f"of its narrowest target, got {rank}"
+        )

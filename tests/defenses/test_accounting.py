@@ -116,5 +116,12 @@ def test_the_noise_for_an_epsilon_spends_it(epsilon: float, accountant: str) -> 
     assert 0.97 * epsilon < spend(((z, 0.1, 20),), 1e-5) <= epsilon
 
 
+def test_prv_meets_what_rdp_cannot() -> None:
+    z = noise_for(5e-4, 1e-5, 1.0, 3, "prv")
+    assert z is not None
+    assert 0.97 * 5e-4 < gaussian(math.sqrt(3) / z, 1e-5) <= 5e-4 < rdp(((z, 1.0, 3),), 1e-5)
+    assert noise_for(5e-4, 1e-5, 1.0, 3, "rdp") is None
+
+
 def test_no_noise_is_enough_for_almost_no_epsilon() -> None:
     assert noise_for(1e-9, 1e-12, 1.0, 1000, "rdp") is None

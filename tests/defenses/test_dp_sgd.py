@@ -246,6 +246,13 @@ def test_a_budget_stops_the_client() -> None:
     assert prv(((1.0, 0.2, rounds),), 1e-5) <= 3.0 < prv(((1.0, 0.2, rounds + 1),), 1e-5)
 
 
+@pytest.mark.parametrize("how", [{"noise_multiplier": 1.0}, {"target_epsilon": 8.0}])
+def test_a_budget_below_one_round_is_refused(adapt: Adapt, how: dict[str, float]) -> None:
+    defense = DPSGD(budget=0.01, **how)  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=r"at least the epsilon of one round, [\d.]+, got 0.01"):
+        defense.settle(setting(adapt("gpt2-tiny"), defense))
+
+
 def test_a_target_gives_the_noise_that_meets_it(adapt: Adapt) -> None:
     defense = DPSGD(target_epsilon=2.0)
     settled = defense.settle(setting(adapt("gpt2-tiny"), defense))

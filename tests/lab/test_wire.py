@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from defenses import DEFENSES, Defense, Guarantee
+from defenses.accounting import gaussian
 from defenses.base import Here, Memory, Setting
 from fedsim.errors import BadInput, RunFailed
 from fedsim.lab.config import Config
@@ -180,6 +181,27 @@ def test_an_accountant_survives_a_kill(tmp_path: Path, monkeypatch: pytest.Monke
                              Display(quiet=True))[0]  # fmt: skip
     assert resumed["guarantee"] == whole["guarantee"]
     assert resumed["checksum"] == whole["checksum"]
+
+
+def test_of_two_guarantees_the_strongest_is_stated(tmp_path: Path) -> None:
+    weak: dict[str, Any] = {"name": "dp-sgd", "noise_multiplier": 0.5}
+    strong = {"name": "gaussian", "noise_multiplier": 50.0}
+    once = {"rounds": 1}
+    training = {"batch_size": 0}
+    config = experiment(defense=[weak, strong], federation=once, training=training)
+    found = run(config, tmp_path / "run")["guarantee"]
+    assert found["unit"] == "client"
+    assert found["epsilon"] == pytest.approx(gaussian(2 / 50.0, 1e-5))
+
+
+def test_a_round_that_nobody_answers_fails_the_run(tmp_path: Path) -> None:
+    config = experiment(
+        defense={"name": "dp-sgd", "noise_multiplier": 1.0, "budget": 5.0},
+        training={"batch_size": 0},
+        federation={"on_failure": "continue", "rounds": 2, "clients": 2, "clients_per_round": 2},
+    )
+    with pytest.raises(RunFailed, match=r"round 2: no client answered: .*is spent after 1 rounds"):
+        run(config, tmp_path / "run")
 
 
 def test_a_spent_budget_leaves_the_federation_to_the_others(tmp_path: Path) -> None:
