@@ -69,5 +69,6 @@ def test_what_there_is_can_be_listed(fedsim: Fedsim) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found) == {"attacks", "defenses", "models", "data"}
-    assert [one["name"] for one in found["attacks"]] == ["dager"]
-    assert {"max_prefixes", "max_pairs", "max_searches"} == set(found["attacks"][0]["parameters"])
+    attacks = {one["name"]: one for one in found["attacks"]}
+    assert set(attacks) == {"dager", "dlg", "grab", "lamp", "partial", "tag"}
+    assert {"max_prefixes", "max_pairs", "max_searches"} == set(attacks["dager"]["parameters"])

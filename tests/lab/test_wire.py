@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import clients.app
 from defenses import DEFENSES, Defense, Guarantee
 from defenses.accounting import gaussian
 from defenses.base import Here, Memory, Setting
@@ -243,13 +244,19 @@ def test_a_delta_is_held_against_what_clients_can_train_on(tmp_path: Path) -> No
         prepare(config)
 
 
-def test_a_client_that_failed_has_spent_its_epsilon(tmp_path: Path) -> None:
+def test_a_client_that_failed_has_spent_its_epsilon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([False])  # the first client's update is not finite, the second's is
+    monkeypatch.setattr(clients.app, "_finite", lambda _: next(answers, True))
     config = experiment(
         defense={"name": "dp-sgd", "noise_multiplier": 10.0, "clip": 10.0},
-        federation={"on_failure": "continue", "rounds": 1, "clients": 1, "clients_per_round": 1},
-        training={"algorithm": "fedavg", "learning_rate": 3e38, "batch_size": 4},
+        federation={"on_failure": "continue", "rounds": 1, "clients": 2, "clients_per_round": 2},
+        training={"algorithm": "fedavg", "batch_size": 4},
     )
     summary = run(config, tmp_path / "run")
     (failure,) = summary["failures"]
     assert failure["error"].endswith("training diverged; lower training.learning_rate")
+    kept = [str(one) for one in (tmp_path / "run" / "memory").rglob("*") if one.is_file()]
+    assert any(f"client={failure['client']}" in one for one in kept)
     assert summary["guarantee"]["composition"] == "1 steps in 1 rounds of the worst client"
