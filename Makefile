@@ -8,7 +8,7 @@ demo: .venv/.ready
 	$(BIN)/fedsim run
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
