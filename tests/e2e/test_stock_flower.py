@@ -55,7 +55,7 @@ def test_without_the_model_the_captures_say_what_is_missing(tmp_path: Path) -> N
     )
     command = [str(Path(sys.executable).with_name("fedsim")), "attack", str(tmp_path)]
     done = subprocess.run(
-        [*command, "--attack", "dager"], check=False, capture_output=True, text=True, timeout=60
+        [*command, "--attack", "dager"], check=False, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2
     assert "model.name" in done.stderr and "Traceback" not in done.stderr

@@ -69,7 +69,7 @@ def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
         assert child.poll() is None and time.monotonic() < end
         time.sleep(0.005)
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=180)
     assert child.returncode == 130
     assert "go on with: fedsim sweep --out stopped --resume" in said
     status = {
