@@ -21,10 +21,8 @@ AGAIN = 2.0  # a random range is off by noise as well: true inputs are twice as 
 LARGE = 512  # dimensions from which a part of them is tried first
 PARTS = (5, 3, 2)  # which part: a fifth of them, then a third, then half
 PROBES = 32  # random mixtures that tell what a range leaves out
-EVEN = (
-    3.0  # how far apart the largest and the least of their singular values are, of noise; measured:
-)
-# 1.9 to 2.9, and 3.4 up where inputs are left out
+EVEN = 3.0  # of mixtures of noise, the largest singular value over the least; measured: 1.9 to 2.9
+# (where inputs are left out: 3.1 and more)
 
 
 def find_span(gradients: Sequence[Tensor], *, drifting: bool = False) -> Span:

@@ -17,10 +17,8 @@ from fedsim.models import Opening
 BLOCK = 16  # positions done at a time: V x BLOCK numbers are held
 MARGIN = 1.5  # the sum keeps what it estimates below this many thresholds
 FLOOR = 3e-3  # the least threshold: ten times what float32 can tell from zero here
-NARROW = (
-    0.1  # of the distance of unrelated tokens: a threshold that bounds of the scale will do for
-)
-FEW = SKETCH // 2  # directions that will do then
+NARROW = 0.1  # of unrelated tokens' distance; below it, bounds of the threshold's scale will do
+FEW = SKETCH // 2  # directions of the sketch that will do then
 
 
 class TokenSets:
