@@ -142,11 +142,14 @@ def _evened(images: Tensor, offsets: Tensor, generator: torch.Generator) -> Tens
 
 
 def middles(opening: Opening, tokens: Tensor) -> Tensor:
-    """Return what block 0's MLP reads of a sentence ``tokens`` (T,), each seeing all: (T, D)."""
-    positions = torch.arange(len(tokens))
-    q, k, v = opening.heads(opening.inputs(tokens, positions), positions)
-    k, v = (one.repeat_interleave(q.shape[1] // one.shape[1], dim=1) for one in (k, v))
-    weights = torch.einsum("the,she->hts", q * opening.scale, k).softmax(dim=-1)
-    contexts = torch.einsum("hts,she->the", weights, v).flatten(1)
-    output = contexts @ opening.output + opening.output_bias
-    return opening.middle(output + opening.residual(tokens, positions))
+    """Return what block 0's MLP reads of sentences ``tokens`` (N, T): (N, T, D)."""
+    count, length = tokens.shape
+    flat, positions = tokens.flatten(), torch.arange(length).repeat(count)
+    heads = opening.heads(opening.inputs(flat, positions), positions)
+    q, k, v = (one.reshape(count, length, *one.shape[1:]) for one in heads)
+    k, v = (one.repeat_interleave(q.shape[2] // one.shape[2], dim=2) for one in (k, v))
+    weights = torch.einsum("nthe,nshe->nhts", q * opening.scale, k).softmax(dim=-1)
+    contexts = torch.einsum("nhts,nshe->nthe", weights, v).flatten(2)
+    output = (contexts @ opening.output + opening.output_bias).flatten(0, 1)
+    read: Tensor = opening.middle(output + opening.residual(flat, positions))
+    return read.view(count, length, -1)

@@ -35,6 +35,7 @@ from attacks.prefixes import BlockCheck, Check, MiddleCheck
 from attacks.search import Search
 from attacks.span import Gate, Span, open_gate
 from attacks.tokens import TokenSets
+from attacks.witness import Witness
 from fedsim.messages import Observation, Reconstruction, Tokens
 from fedsim.models import Opening, Trunk
 
@@ -82,7 +83,8 @@ class Dager(Attack):
     def _encoder(
         self, seen: Observation, gates: "Gates", notes: Notes, generator: torch.Generator
     ) -> tuple[Tokens, ...]:
-        places = (gates.opening, gates.tokens.at, gates.inputs, gates.inner)
+        witness = Witness(gates.inputs, gates.inner)
+        places = (gates.opening, gates.tokens.at, gates.near, witness)
         found, more = read_encoder(seen, *places, generator, self.max_searches)
         notes |= more
         told = counted(seen, found)
@@ -100,12 +102,14 @@ class Gates:
 
     Attributes:
         opening: block 0.
+        entry: the span of its inputs.
         tokens: the tokens that fit each position.
         inner: tells what block 0's MLP, or block 1, may read.
         trunk: the blocks up to the one that ``inner`` is of; None where that is block 0's MLP.
     """
 
     opening: Opening
+    entry: Span
     tokens: TokenSets
     inner: Gate
     trunk: Trunk | None
@@ -117,10 +121,14 @@ class Gates:
         return BlockCheck(self.trunk, self.inner)
 
     def inputs(self, tokens: Tensor) -> Tensor:
-        """Return what ``inner`` looks at, of a sentence ``tokens`` (T,): (T, D)."""
+        """Return what ``inner`` looks at, of sentences ``tokens`` (N, T): (N, T, D)."""
         if self.trunk is None:
             return middles(self.opening, tokens)
-        return self.trunk.inputs(tokens[None])[0][0]
+        return self.trunk.inputs(tokens)[0]
+
+    def near(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return how far the inputs of (token, position) pairs are from block 0's span: (N,)."""
+        return self.entry.distance(self.opening.inputs(tokens, positions))
 
 
 def open_gates(
@@ -138,7 +146,7 @@ def open_gates(
         unrelated = opening.middle(opening.residual(random, start))
     else:
         unrelated = trunk.inputs(random[:, None])[0][:, 0]
-    return Gates(opening, tokens, open_gate(inner, unrelated, FACTORS[1]), trunk)
+    return Gates(opening, entry, tokens, open_gate(inner, unrelated, FACTORS[1]), trunk)
 
 
 def uses_middle(seen: Observation) -> bool:

@@ -22,7 +22,8 @@ from attacks.attention import Pool, make_pool
 from attacks.base import Notes
 from attacks.inputs import input_span, shows
 from attacks.nonnegative import nonnegative
-from attacks.span import Gate, Span
+from attacks.span import Span
+from attacks.witness import Witness
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Tokens
 from fedsim.models import Opening
@@ -36,8 +37,9 @@ STEPS = 12  # Gauss-Newton steps; from a true query 5 to 9 were enough
 SETTLED = 0.02  # a change of the weights below it is none
 DEPTH = 4  # queries tried on the way to one sentence
 MISFIT = 0.15  # of what it was at first: a false query keeps more, a mixture of sentences 0.02
-EFFORT = 600_000  # candidates times solves at most; sixteen sentences took 180,000
-BORNE_OUT = 0.02  # of a threshold that noise did not give: true sentences 0.005, others 0.04 up
+PATIENCE = 60  # solves in a row that give no sentence; where noise allows any, 10 were the most
+EFFORT = 300_000  # candidates times solves at most; sixteen sentences took 180,000
+CLEAR = 0.8  # the least weight of a token that stands alone at its place; of true ones 0.9 up
 SHORTEST = 2  # tokens of a sentence, with its specials
 
 
@@ -45,8 +47,8 @@ def read_encoder(
     seen: Observation,
     opening: Opening,
     at: Callable[[int], Tensor],
-    inputs: Callable[[Tensor], Tensor],
-    gate: Gate,
+    near: Callable[[Tensor, Tensor], Tensor],
+    witness: Witness,
     generator: torch.Generator,
     tries: int,
 ) -> tuple[tuple[Tokens, ...], Notes]:
@@ -56,8 +58,8 @@ def read_encoder(
         seen: the observation.
         opening: block 0 at the broadcast weights.
         at: the token ids (K,) that can stand at a position.
-        inputs: what a later layer reads of a sentence (T,): (T, D).
-        gate: to the span of these.
+        near: how far from the span of block 0's inputs (token, position) pairs (N,), (N,) are.
+        witness: a later layer.
         generator: breaks ties.
         tries: searches for one more sentence, at most.
 
@@ -86,8 +88,11 @@ def read_encoder(
         return (), notes
     sets[0] = torch.tensor(model.prefix[:1])
     pool = make_pool(opening, sets, model.suffix[-1], contexts, middles, generator)
-    search = Search(pool=pool, inputs=inputs, gate=gate, generator=generator, notes=notes)
-    ranks = sorted(span.rank for span in (gate.span, *known))  # one may mistake noise for signal
+    surest = near(pool.tokens, pool.positions).cpu().argsort()
+    search = Search(pool=pool, surest=surest, witness=witness, generator=generator, notes=notes)
+    ranks = sorted(
+        span.rank for span in (witness.gate.span, *known)
+    )  # one may mistake noise for signal
     return tuple(search.run(ranks[len(ranks) // 2], tries)), notes
 
 
@@ -112,11 +117,19 @@ def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
 
 @dataclass(kw_only=True)
 class Search:
-    """Finds sentence after sentence in a pool of candidates."""
+    """Finds sentence after sentence in a pool of candidates.
+
+    Attributes:
+        pool: the candidates.
+        surest: (N,) int64: candidates, those that block 0's span holds closest first.
+        witness: a later layer, which bears sentences out.
+        generator: breaks ties.
+        notes: counts the solves; says whether the whole batch was found.
+    """
 
     pool: Pool
-    inputs: Callable[[Tensor], Tensor]
-    gate: Gate
+    surest: Tensor
+    witness: Witness
     generator: torch.Generator
     notes: Notes
 
@@ -127,24 +140,32 @@ class Search:
 
     def run(self, total: int, tries: int) -> list[Tokens]:
         """Return the sentences found until ``total`` tokens are explained, or ``tries`` made."""
-        for _ in range(tries):
+        last = 0  # the solves after which the last sentence was found
+        for turn in range(tries):
             left = total - sum(map(len, self._found))
             if left < SHORTEST:
-                self.notes["best_effort"] = self.gate.span.blurred
+                self.notes["best_effort"] = self.witness.gate.span.blurred
             if left < SHORTEST or self.notes["solves"] * len(self.pool.tokens) > EFFORT:
                 break
-            self._next(left)
+            before = len(self._found)
+            self._next(left, by_mixture=turn % 2 == 0)
+            last = self.notes["solves"] if len(self._found) > before else last
+            if self.notes["solves"] - last > PATIENCE:
+                break
             logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
         return list(self._found)
 
-    def _next(self, left: int) -> None:
+    def _next(self, left: int, *, by_mixture: bool) -> None:
         """Look for one more sentence, where ``left`` tokens are not explained.
 
         A token of it as the query all but always gives it. To find one: if one sentence is left,
-        it ends at ``left``; else [CLS], a query in all of them, sees a mixture of such tokens.
+        it ends at ``left``; else [CLS], a query in all of them, sees a mixture of such tokens;
+        where noise hides that, the pairs closest to block 0's span are the true ones.
         """
         everything = torch.ones(len(self.pool.tokens), dtype=torch.bool)
         fixed, token = [0], self._end(left)
+        if token is None and not by_mixture:
+            token = self._surest()
         if token is None:
             weights, _ = self._solve(fixed, self._others())
             token = None if self._check(weights) else self._likely(weights, fixed)
@@ -159,6 +180,14 @@ class Search:
         """Return the candidate that ends a sentence of ``length``, unless it was tried."""
         ends = self.pool.ends & (self.pool.positions == length - 1) & ~self._tried
         return int(ends.nonzero()) if ends.any() else None
+
+    def _surest(self) -> int | None:
+        """Return the untried candidate closest to block 0's span, of no sentence that was found."""
+        free = ~self._tried & (self.pool.positions > 0)
+        for rows in self._found.values():
+            free[rows] = False
+        left = self.surest[free[self.surest]]
+        return int(left[0]) if len(left) else None
 
     def _others(self) -> Tensor:
         """Return candidates (N,) without half, drawn, of those of each sentence that was found.
@@ -239,10 +268,13 @@ class Search:
                 break
         else:
             return False
-        sentence = tuple(self.pool.tokens[rows].tolist())
-        limit = BORNE_OUT if self.gate.span.blurred else 1.0
-        inside = bool((self.gate.excess(self.inputs(self.pool.tokens[rows])) < limit).all())
-        new = inside and sentence not in self._found
+        whole = torch.tensor(rows)
+        clear = bool((weights[rows] > CLEAR).all())
+        chosen = self.witness.settle(whole, self.pool, clear=clear)
+        if chosen is None:
+            return False
+        sentence = tuple(self.pool.tokens[chosen].tolist())
+        new = sentence not in self._found
         if new:
-            self._found[sentence] = torch.tensor(rows)
+            self._found[sentence] = chosen
         return new

@@ -28,7 +28,7 @@ def input_span(seen: Observation, layer: int, place: Place = "hidden") -> Span:
     decay = weight_decay(seen)
     blocks = [block for one in wanted for block in weight_blocks(seen, one, decay)]
     if blocks:
-        return find_span(blocks, drifting=seen.update.kind == "delta")
+        return find_span(blocks, **ways(seen))
     spans = [span for span in (_up(seen, wanted), _down(seen, wanted)) if span is not None]
     if not spans:
         names = ", ".join(one.name for one in wanted)
@@ -37,6 +37,15 @@ def input_span(seen: Observation, layer: int, place: Place = "hidden") -> Span:
         )
     clear = [span for span in spans if span.rank and not span.saturated]
     return (clear or spans)[0]
+
+
+def ways(seen: Observation) -> dict[str, bool]:
+    """Return how ``find_span`` takes an update of ``seen``'s kind.
+
+    An encoder's search needs what inputs are orthogonal to: as many equations as a gap allows.
+    """
+    drifting = seen.update.kind == "delta"
+    return {"drifting": drifting, "wide": seen.model.causal}
 
 
 def shows(seen: Observation, layer: int, place: Place) -> bool:
@@ -69,8 +78,7 @@ def _down(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
     """
     found = [seen.update.tensors.get(one.adapters[0]) for one in wanted]
     blocks = [one.T.to(seen.model.device) for one in found if one is not None]
-    drifting = seen.update.kind == "delta"
-    return find_span(blocks, drifting=drifting) if blocks else None
+    return find_span(blocks, **ways(seen)) if blocks else None
 
 
 def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
@@ -89,7 +97,7 @@ def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
             if weight is None:
                 weight = seen.model.module.get_parameter(down).detach()
             blocks = update.T.to(seen.model.device).chunk(one.fused, dim=1)
-            spans.append(find_span(blocks, drifting=seen.update.kind == "delta"))
+            spans.append(find_span(blocks, **ways(seen)))
             maps.append(weight.T.to(seen.model.device))
     most = max((span.rank for span in spans), default=0)
     whole = [row for row, span in enumerate(spans) if span.rank >= WHOLE * most]

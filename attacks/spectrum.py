@@ -25,7 +25,7 @@ EVEN = 3.0  # of mixtures of noise, the largest singular value over the least; m
 # (where inputs are left out: 3.1 and more)
 
 
-def find_span(gradients: Sequence[Tensor], *, drifting: bool = False) -> Span:
+def find_span(gradients: Sequence[Tensor], *, drifting: bool = False, wide: bool = True) -> Span:
     """Return the span of the common inputs of several weights.
 
     The gradients are stacked after each is divided by its own noise: rounding is relative to a
@@ -36,6 +36,7 @@ def find_span(gradients: Sequence[Tensor], *, drifting: bool = False) -> Span:
         gradients: (D, K) each, input axis first, any float dtype.
         drifting: they are sums over steps in which the inputs moved, so that no gap is to be
             trusted.
+        wide: of such sums keep nearly all directions, even where a gap tells which are signal.
     """
     width = len(gradients[0])
     span = find_few(gradients) if width >= LARGE and not drifting else None
@@ -50,7 +51,8 @@ def find_span(gradients: Sequence[Tensor], *, drifting: bool = False) -> Span:
     square = torch.linalg.qr(stack.T, mode="r").R if stack.shape[1] > width else stack.T
     left, values, _ = torch.linalg.svd(square.T, full_matrices=width > stack.shape[1])
     rank, blurred = _rank(values, values[_quiet(values)].clamp_min(1.0))  # 1: the unit of levels
-    kept = min(_wide(width, rank) if blurred or drifting else rank, width - 1)
+    vague = blurred or (drifting and wide)
+    kept = min(_wide(width, rank) if vague else rank, width - 1)
     rest = values[kept:].square()
     spread = rest.mean().sqrt() if len(rest) else rest.sum()
     return _span(left, values[:kept], spread, stack.shape[1], rank, blurred or drifting)

@@ -1,6 +1,6 @@
-"""What the matching tests share: a client's update by the client's own code, and the truth."""
+"""What the tests of attacks share: a client's update by the client's own code, and the truth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from clients.training import LocalTraining
 from fedsim.messages import Broadcast, Knowledge, Observation, Tokens, Update
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings
+from tests.attacks.scene import Local, Scene
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,19 @@ def look() -> Look:
         return Seen(observation, sequences, labels)
 
     return see
+
+
+@pytest.fixture
+def local() -> Local:
+    """Return what a FedAvg client sends of ``truth``: its weights less those it was sent."""
+
+    def train(scene: Scene, truth: Sequence[Tokens], **settings: Any) -> dict[str, Tensor]:
+        defaults = {"mini_batch_size": 2, "local_epochs": 2, "learning_rate": 1e-3}
+        made = TrainingSettings(algorithm="fedavg", **{**defaults, **settings})
+        labels = tuple(row % 2 for row in range(len(truth)))
+        examples = Examples(sequences=tuple(truth), labels=labels)
+        scene.examples = len(truth)
+        generator = torch.Generator().manual_seed(0)
+        return LocalTraining(scene.model, made)(scene.parameters, examples, generator)[0]
+
+    return train

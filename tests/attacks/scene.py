@@ -1,6 +1,6 @@
 """What the tests of DAGER share: a model, an update of its, and the attack on that."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from fedsim.models import ModelAdapter
 from tests.conftest import Gradient, Observe
 
 PRESETS = ["gpt2-tiny", "llama-tiny"]
+
+Local = Callable[..., dict[str, Tensor]]
 
 
 class Scene:

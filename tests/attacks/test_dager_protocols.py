@@ -1,14 +1,11 @@
 """DAGER on what protocols other than a plain gradient send: LoRA, deltas, noise."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from fedsim.messages import Tokens
-from tests.attacks.scene import PRESETS, Scene, exact
+from tests.attacks.scene import PRESETS, Local, Scene, exact
 from tests.conftest import Adapt, Gradient, Observe, Sentences
 
 peft_warns = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -62,27 +59,6 @@ def test_more_prefixes_than_loras_rank_give_nothing_exact(
     guess = scene.attack(scene.update(truth), max_pairs=20_000)
     assert exact(guess, truth) == 0
     assert guess.diagnostics["rank_0"] < 4 < len(truth[0])  # of 4 dimensions
-
-
-Local = Callable[..., dict[str, Tensor]]
-
-
-@pytest.fixture
-def local() -> Local:
-    """Return what a FedAvg client sends of ``truth``: its weights less those it was sent."""
-    from clients.training import LocalTraining
-    from fedsim.training import Examples, TrainingSettings
-
-    def train(scene: Scene, truth: Sequence[Tokens], **settings: Any) -> dict[str, Tensor]:
-        defaults = {"mini_batch_size": 2, "local_epochs": 2, "learning_rate": 1e-3}
-        made = TrainingSettings(algorithm="fedavg", **{**defaults, **settings})
-        labels = tuple(row % 2 for row in range(len(truth)))
-        examples = Examples(sequences=tuple(truth), labels=labels)
-        scene.examples = len(truth)
-        generator = torch.Generator().manual_seed(0)
-        return LocalTraining(scene.model, made)(scene.parameters, examples, generator)[0]
-
-    return train
 
 
 @pytest.mark.parametrize(
@@ -169,7 +145,7 @@ def test_a_delta_of_one_step_is_read_to_its_ends_and_counts(
     scene = Scene(adapt(preset, task=task), gradient, observe)
     one, other = sentences(scene.model, 2)
     truth = [one, one, one[:6], other, one]
-    # in float64 as a step's rounding hides the ends otherwise: 0.1 of the weights' is 1e-4 of these
+    # in float64: in float32 the weights' rounding, 1e-4 of such a step, hides where texts end
     rate = 1e-2
     update = {name: -rate * one.double() for name, one in scene.update(truth).items()}
     guess = scene.attack(update, kind="delta")

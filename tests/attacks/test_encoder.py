@@ -285,8 +285,8 @@ def test_the_inputs_of_the_first_mlp_are_those_of_the_model(
     parameters = stirred(scene.model)
     (ids,) = sentences(scene.model, 1)
     with torch.no_grad():
-        found = middles(scene.model.opening(parameters), torch.tensor(ids))
+        found = middles(scene.model.opening(parameters), torch.tensor([ids]))
         module: Any = scene.model.module
         with caught(module.get_submodule(MIDDLE.removesuffix(".weight"))) as seen:
             module(input_ids=torch.tensor([ids]))
-    assert torch.allclose(found, seen[0][0], atol=1e-4)
+    assert torch.allclose(found, seen[0], atol=1e-4)
