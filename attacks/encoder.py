@@ -149,7 +149,8 @@ class Search:
                 break
             before = len(self._found)
             self._next(left, by_mixture=turn % 2 == 0)
-            last = self.notes["solves"] if len(self._found) > before else last
+            if len(self._found) > before:
+                last = int(self.notes["solves"])
             if self.notes["solves"] - last > PATIENCE:
                 break
             logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
