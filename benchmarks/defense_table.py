@@ -130,7 +130,7 @@ ATTACKS = {
     'knowledge="paper"}]',
     "utility": "[]",
 }
-Cell = tuple[str, str, str, list[str]]
+Cell = tuple[str, str, list[str]]
 
 
 def overrides(kind: str, place: str, base: Sequence[str]) -> list[str]:
@@ -143,12 +143,12 @@ def overrides(kind: str, place: str, base: Sequence[str]) -> list[str]:
 
 
 def cells() -> Iterator[Cell]:
-    """Yield each cell's key, kind, defense and overrides; those that say most come first."""
+    """Yield each cell's key, defense and overrides; those that say most come first."""
     tables = {"leakage": LEAKAGE, "utility": UTILITY, "matching": MATCHING}
     for kind, table in tables.items():
         for place, base in table.items():
             for name in LARGE if "MiniLM" in place else DEFENSES:
-                yield f"{kind} | {place} | {name}", kind, name, overrides(kind, place, base)
+                yield f"{kind} | {place} | {name}", name, overrides(kind, place, base)
             if kind == "leakage" and "gpt2" in place:
                 yield from few(place, base)
 
@@ -160,14 +160,14 @@ def few(place: str, base: Sequence[str]) -> Iterator[Cell]:
         ("int8, causal-lm", "int8", "model.task=causal-lm"),
     ):
         more = overrides("leakage", place, [*base, one])
-        yield f"leakage | {place} | {name}", "leakage", defense, more
+        yield f"leakage | {place} | {name}", defense, more
 
 
 def wide() -> Iterator[Cell]:
     """Yield the cells of GPT-2 at its real size."""
     for name, (place, base) in itertools.product(CASTS, WIDE.items()):
         more = overrides("leakage", place, base)
-        yield f"leakage | {place} | {name}", "leakage", name, more
+        yield f"leakage | {place} | {name}", name, more
 
 
 def measure(defense: Any, words: Sequence[str]) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def main() -> None:
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     record = load()
-    for key, _, name, words in itertools.chain(cells(), wide() if options.wide else ()):
+    for key, name, words in itertools.chain(cells(), wide() if options.wide else ()):
         if options.draw or key in record["cells"] or not all(word in key for word in options.only):
             continue
         try:
