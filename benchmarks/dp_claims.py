@@ -79,7 +79,7 @@ def partial() -> list[tuple[Any, float, str]]:
     """Return what dp-sgd itself notes of a client in some of 20 rounds, by a coin of its own."""
     found = []
     for share, z, held, expected in ((0.5, 1.0, 40, 8), (0.25, 0.8, 200, 10), (0.1, 2.0, 30, 6)):
-        coins = torch.rand(20, generator=torch.Generator().manual_seed(1)) < share
+        coins = torch.rand(20, generator=torch.Generator().manual_seed(held)) < share
         memory, defense = Memory(), DPSGD(noise_multiplier=z)
         for _ in range(int(coins.sum())):
             memory = defense.begin(at(held, expected, memory)).keep()
