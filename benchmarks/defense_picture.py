@@ -31,6 +31,34 @@ def points(record: dict[str, Any], place: str) -> list[tuple[str, dict[str, floa
     return found
 
 
+def spread(values: list[float], gap: float, low: float, high: float) -> list[float]:
+    """Return ascending ``values`` moved as little as need be to stand ``gap`` apart in a range."""
+    gap = min(gap, (high - low) / max(len(values) - 1, 1))
+    found: list[float] = []
+    for value in values:
+        found.append(max(value, low if not found else found[-1] + gap))
+    top = high
+    for place in reversed(range(len(found))):
+        found[place] = min(found[place], top)
+        top = found[place] - gap
+    return found
+
+
+def label(axis: Any, found: list[tuple[str, dict[str, float], float]]) -> None:
+    """Write names in a column on either side, each with a line to its point."""
+    low, high = axis.get_ylim()
+    room = 0.03 * (high - low)
+    for side, edge, start in (("right", -0.12, 0.0), ("left", 1.12, 0.5)):
+        group = [one for one in found if (one[1]["mean"] >= 0.5) == (start == 0.5)]
+        group.sort(key=lambda one: (one[2], one[1]["mean"]))
+        heights = spread([one[2] for one in group], room, low + room, high - room)
+        for (name, leak, value), height in zip(group, heights, strict=True):
+            axis.annotate(
+                name, (leak["mean"], value), xytext=(edge, height), ha=side, va="center",
+                fontsize=7, arrowprops={"arrowstyle": "-", "lw": 0.4, "color": colour(name)},
+            )  # fmt: skip
+
+
 def draw(record: dict[str, Any], path: Path) -> None:
     """Draw one panel for each pair that has points."""
     import matplotlib
@@ -42,19 +70,18 @@ def draw(record: dict[str, Any], path: Path) -> None:
     panels = {place: found for place in PAIRS if (found := points(record, place))}
     if not panels:
         return
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(7 * len(panels), 6), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(7 * len(panels), 5.5), squeeze=False)
     for axis, (place, found) in zip(axes[0], panels.items(), strict=True):
-        for row, (name, leak, value) in enumerate(sorted(found, key=lambda one: one[2])):
+        for name, leak, value in found:
             error = [[leak["mean"] - leak["low"]], [leak["high"] - leak["mean"]]]
             axis.errorbar(leak["mean"], value, xerr=error, fmt="o", color=colour(name), capsize=2)
-            shift = (6, 4 if row % 2 else -10)
-            axis.annotate(
-                name, (leak["mean"], value), xytext=shift, textcoords="offset points", fontsize=7
-            )
+        axis.set_xlim(-0.55, 1.6)
+        axis.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0])
+        label(axis, found)
         axis.set_title(f"{place}: FedSGD read by DAGER, FedAvg for utility", fontsize=9)
         axis.set_xlabel("token overlap with the clients' texts (bag F1, 95 %)")
         axis.set_ylabel("accuracy on held-out data after the run")
         axis.grid(alpha=0.3)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
     pyplot.close(figure)

@@ -1,11 +1,13 @@
-"""One table: every defense, what DAGER reads in spite of it, what it costs, what it guarantees.
+"""One table: every defense, what two attacks read in spite of it, what it costs and guarantees.
 
-Leakage is of one round of FedSGD (plain gradients: what DAGER reads best), utility of a FedAvg run
-that learns; the defense is the same in both, and so are its audit, its bytes and its guarantee.
-Needs the real data beside the checkout for all but the built-in corpus. Cells that are done stay
-done: writes results/defenses.json after each, results/defenses.svg in the end.
+Leakage (DAGER) and matching (LAMP of few steps, told what its paper is told) are of one round of
+FedSGD, plain gradients; utility is of a FedAvg run that learns. The defense is the same in all of
+them, and so are its audit, its bytes and its guarantee. Needs the real data beside the checkout
+for all but the built-in corpus. Cells that are done stay done: writes results/defenses.json after
+each, results/defenses.svg in the end. About 25 minutes of processor time; --wide takes GPT-2 at
+its real size besides, ten minutes a cell.
 
-    python benchmarks/defense_table.py [--only WORD ...] [--draw]
+    python benchmarks/defense_table.py [--only WORD ...] [--wide] [--draw]
 """
 
 import argparse
@@ -72,16 +74,14 @@ TINY = ["model.name=builtin:gpt2-tiny"]
 GPT2 = ["model.name=builtin:gpt2", f"model.tokenizer={DATA / 'tokenizers' / 'gpt2'}"]
 MINILM = [f"model.name={DATA / 'models' / 'all-MiniLM-L6-v2-fp16'}"]
 ROUND = ["federation.clients=4", "federation.rounds=1", "training.algorithm=fedsgd"]
-CLINIC = ["data.name=builtin:clinic"]
-
-
-def real(name: str) -> list[str]:
-    return [f"data.name={name}", f"data.path={DATA / 'datasets' / name}"]
 
 
 @functools.cache
 def some(name: str, rows: int = 2000) -> list[str]:
-    """Return overrides for evenly spread rows of a train split: fewer to tokenize in every cell."""
+    """Return overrides for ``rows`` or one more, evenly spread over a train split.
+
+    They are fewer to tokenize in every cell.
+    """
     settings = DataSettings(name=name, path=str(DATA / "datasets" / name), evaluate=0)
     train = load_corpus(settings, 1).train
     path = Path(tempfile.mkdtemp()) / f"{name}.jsonl"
@@ -89,73 +89,95 @@ def some(name: str, rows: int = 2000) -> list[str]:
     return [f"data.name={path}"]
 
 
-LEAKAGE = {  # one round of FedSGD, attacked
-    "gpt2-tiny random, clinic": [*TINY, *ROUND, "training.batch_size=4"],
+LEAKAGE = {  # one round of FedSGD, attacked by DAGER
     "gpt2-tiny random, sst2": [*TINY, *ROUND, "training.batch_size=4"],
     "gpt2-tiny random, cola": [*TINY, *ROUND, "training.batch_size=4"],
-    "MiniLM trained, sst2": [*MINILM, *ROUND, "training.batch_size=2"],
-    "MiniLM trained, cola": [*MINILM, *ROUND, "training.batch_size=2"],
-    **{  # at its real width, where casts are to be judged; five clients
-        f"gpt2 124M random, batch {batch}, sst2": [
-            *GPT2, "federation.clients=5", "federation.clients_per_round=5",
-            "federation.rounds=1", "federation.capture=false", "training.algorithm=fedsgd",
-            f"training.batch_size={batch}",
-        ]
-        for batch in (1, 4)
-    },
+    "gpt2-tiny random, clinic": [*TINY, *ROUND, "training.batch_size=4"],
+    "MiniLM trained, sst2": [
+        *MINILM, *ROUND, "training.batch_size=2", "federation.clients=3",
+        "federation.clients_per_round=3",
+    ],
 }  # fmt: skip
-WIDE = ("float16", "bfloat16", "int8")
+WIDE = {  # at its real width, where casts are to be judged; five clients
+    f"gpt2 124M random, batch {batch}, sst2": [
+        *GPT2, "federation.clients=5", "federation.clients_per_round=5", "federation.rounds=1",
+        "federation.capture=false", "training.algorithm=fedsgd", f"training.batch_size={batch}",
+    ]
+    for batch in (1, 4)
+}  # fmt: skip
+MATCHING = {  # one sentence each, so that few steps do
+    "gpt2-tiny random, sst2": [
+        *TINY, *ROUND, "training.batch_size=1", "federation.clients=3",
+        "federation.clients_per_round=3", "data.max_length=12",
+    ],
+}  # fmt: skip
 LEARN = ["training.algorithm=fedavg", "training.optimizer=adamw", "federation.clients=4"]
 UTILITY = {  # FedAvg, on held-out data
     "gpt2-tiny random, clinic": [
-        *TINY, *CLINIC, *LEARN, "training.batch_size=0", "training.mini_batch_size=8",
+        *TINY, *LEARN, "training.batch_size=0", "training.mini_batch_size=8",
         "training.local_epochs=2", "training.learning_rate=1e-3", "federation.rounds=2",
+        "data.evaluate=128",
     ],
     "MiniLM trained, sst2": [
-        *MINILM, *real("sst2"), *LEARN, "training.batch_size=128", "training.mini_batch_size=16",
+        *MINILM, *LEARN, "training.batch_size=64", "training.mini_batch_size=16",
         "training.learning_rate=5e-4", "federation.rounds=3", "data.max_length=32",
+        "data.evaluate=256",
         'model.freeze=["embeddings", "layers.0", "layers.1", "layers.2", "layers.3"]',
     ],
 }  # fmt: skip
+CASTS = ("float16", "bfloat16", "int8")
+LARGE = ("none", *CASTS, "dp-sgd z=0.5")  # of MiniLM, which is slow
+ATTACKS = {
+    "leakage": '[{name="dager", max_searches=20}]',
+    "matching": '[{name="lamp", steps=60, starts=50, tries=20, every=25, patience=2, '
+    'knowledge="paper"}]',
+    "utility": "[]",
+}
+Cell = tuple[str, str, list[str]]
 
 
-def overrides(kind: str, base: Sequence[str], defense: Any) -> list[str]:
+def overrides(kind: str, place: str, base: Sequence[str]) -> list[str]:
     """Return what a cell changes of the quick start."""
-    attack = '[{name="dager", max_searches=20}]' if kind == "leakage" else "[]"
-    held_out = 0 if kind == "leakage" else 128 if "data.name=builtin:clinic" in base else 512
-    more = [f"data.evaluate={held_out}", f"attack={attack}"]
-    return ["data.max_length=24", "federation.clients_per_round=4", *base, *more]
+    name = place.rpartition(" ")[2]
+    held_out = [] if kind == "utility" else ["data.evaluate=0"]
+    text = ["data.name=builtin:clinic"] if name == "clinic" else some(name)
+    four = ["data.max_length=24", "federation.clients_per_round=4"]
+    return [*four, *text, *base, *held_out, f"attack={ATTACKS[kind]}"]
 
 
-def cells() -> Iterator[tuple[str, str, str, list[str]]]:
-    """Yield each cell's key, kind, defense and overrides; those that say most come first."""
-    plans = [
-        ("leakage", "gpt2-tiny random, sst2"), ("leakage", "gpt2-tiny random, cola"),
-        ("utility", "gpt2-tiny random, clinic"), ("leakage", "gpt2-tiny random, clinic"),
-        ("utility", "MiniLM trained, sst2"), ("leakage", "MiniLM trained, sst2"),
-        ("leakage", "MiniLM trained, cola"),
-    ]  # fmt: skip
-    for kind, place in plans:
-        base = (LEAKAGE if kind == "leakage" else UTILITY)[place]
-        for name, defense in DEFENSES.items():
-            yield f"{kind} | {place} | {name}", kind, name, overrides(kind, base, defense)
-        if kind == "leakage":  # few enough tokens in the sum, and its own small LM loss
-            more = overrides(kind, [*base, "training.batch_size=1"], "secagg")
-            yield f"{kind} | {place} | secagg, 1 sentence each", kind, "secagg", more
-            if "gpt2" in place:
-                more = overrides(kind, [*base, "model.task=causal-lm"], "int8")
-                yield f"{kind} | {place} | int8, causal-lm", kind, "int8", more
-    for name, batch in itertools.product(WIDE, (1, 4)):
-        place = f"gpt2 124M random, batch {batch}, sst2"
-        more = overrides("leakage", LEAKAGE[place], name)
-        yield f"leakage | {place} | {name}", "leakage", name, more
+def cells() -> Iterator[Cell]:
+    """Yield each cell's key, defense and overrides; those that say most come first."""
+    tables = {"leakage": LEAKAGE, "utility": UTILITY, "matching": MATCHING}
+    for kind, table in tables.items():
+        for place, base in table.items():
+            for name in LARGE if "MiniLM" in place else DEFENSES:
+                # A Poisson batch of one is often none, or three, which so few steps do not read.
+                alone = kind == "matching" and name.startswith("dp-sgd")
+                more = [*base, *some("sst2", 2)] if alone else base  # each client holds one row
+                yield f"{kind} | {place} | {name}", name, overrides(kind, place, more)
+            if kind == "leakage" and "gpt2" in place:
+                yield from few(place, base)
 
 
-def measure(key: str, defense: Any, words: Sequence[str]) -> dict[str, Any]:
+def few(place: str, base: Sequence[str]) -> Iterator[Cell]:
+    """Yield a sum of few enough tokens, and int8 with a loss that drowns no token."""
+    for name, defense, one in (
+        ("secagg, 1 sentence each", "secagg", "training.batch_size=1"),
+        ("int8, causal-lm", "int8", "model.task=causal-lm"),
+    ):
+        more = overrides("leakage", place, [*base, one])
+        yield f"leakage | {place} | {name}", defense, more
+
+
+def wide() -> Iterator[Cell]:
+    """Yield the cells of GPT-2 at its real size."""
+    for name, (place, base) in itertools.product(CASTS, WIDE.items()):
+        more = overrides("leakage", place, base)
+        yield f"leakage | {place} | {name}", name, more
+
+
+def measure(defense: Any, words: Sequence[str]) -> dict[str, Any]:
     """Run one cell; return what its summary says."""
-    if key.startswith("leakage"):
-        name = key.split(" | ")[1].rpartition(" ")[2]
-        words = [*words, *(CLINIC if name == "clinic" else some(name))]
     tree = read_toml(QUICK_START)
     for word in words:
         apply(tree, word)
@@ -167,9 +189,11 @@ def measure(key: str, defense: Any, words: Sequence[str]) -> dict[str, Any]:
         run.create(experiment.config)
         summary, _ = run_experiment(experiment, run, Display(quiet=True))
     attacks = summary["attacks"]
+    name = tree["attack"][0]["name"] if tree["attack"] else ""
     return {
-        "leakage": summary["leakage"].get("dager"),
-        "verdict": summary["verdicts"].get("dager"),
+        "leakage": summary["leakage"].get(name),
+        "verdict": summary["verdicts"].get(name),
+        "controls": [one["controls"] for one in attacks],
         "samples": sum(one["samples"] for one in attacks),
         "ranks": [one["diagnostics"].get("rank_0") for one in attacks],
         "attack_seconds": [one["seconds"] for one in attacks],
@@ -186,7 +210,7 @@ def load() -> dict[str, Any]:
     if RESULTS.exists():
         return dict(json.loads(RESULTS.read_text(encoding="utf-8")))
     return {
-        "claim": "what each defense leaves to DAGER, what it costs, what it guarantees",
+        "claim": "what each defense leaves to DAGER and LAMP, what it costs, what it guarantees",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",
         "dtype": "float32",
         "seed": 1,
@@ -198,17 +222,18 @@ def main() -> None:
     """Measure what is missing, then draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="cells whose key has all these words")
+    parser.add_argument("--wide", action="store_true", help="GPT-2 at its real size, too")
     parser.add_argument("--draw", action="store_true", help="draw what there is, measure nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     record = load()
-    for key, _, name, words in [] if options.draw else cells():
-        if key in record["cells"] or not all(word in key for word in options.only):
+    for key, name, words in itertools.chain(cells(), wide() if options.wide else ()):
+        if options.draw or key in record["cells"] or not all(word in key for word in options.only):
             continue
         try:
-            found = measure(key, DEFENSES[name], words)
+            found = measure(DEFENSES[name], words)
         except BadInput as error:  # a defense that is not here yet is no result
             print(key, "skipped:", error, flush=True)
             continue

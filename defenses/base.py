@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from defenses.encoding import Encoding
 from fedsim.errors import DefenseFailed
@@ -121,10 +120,12 @@ class Defense:
         Raises:
             DefenseFailed: it did not do what it says.
         """
-        before, after = norm(clean), norm(sent)
+        changed = {name: t for name, t in clean.items() if sent[name] is not t}
+        before = norm(clean)
+        after = norm(sent) if changed else before
         if before > 0.0 and after == 0.0:
             raise DefenseFailed(f"{self!r} sends nothing: an update of norm {before:g} became zero")
-        change = norm({name: sent[name].float() - t.float() for name, t in clean.items()})
+        change = norm({name: sent[name].float() - t.float() for name, t in changed.items()})
         return {
             "norm_before": before,
             "norm_after": after,
@@ -177,5 +178,5 @@ class Private(Defense):
 
 def norm(tensors: Parameters) -> float:
     """Return the L2 norm of all tensors together, in float64."""
-    squares: list[Tensor] = [t.detach().double().square().sum() for t in tensors.values()]
-    return float(torch.stack(squares).sum().sqrt().item()) if squares else 0.0
+    norms = [torch.linalg.vector_norm(t.detach(), dtype=torch.float64) for t in tensors.values()]
+    return float(torch.stack(norms).norm().item()) if norms else 0.0

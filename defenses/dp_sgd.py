@@ -21,20 +21,20 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from typing_extensions import override
 
 from defenses.accounting import ACCOUNTANTS, Entry, add, noise_for
-from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, Steps, norm
+from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, Steps
+from defenses.dp_record import Claim, Record
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
 from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, Gradient, Training, TrainingSettings
 
 if TYPE_CHECKING:  # opacus takes a second to import, and most runs need none of it
-    from defenses.per_example import Clip, Noisy
+    from defenses.per_example import Clip
 
-TOLERANCE = 0.02  # of the noise on the wire
 Accountant = Literal["prv", "rdp"]
 
 
@@ -87,7 +87,10 @@ class DPSGD(Private):
                 f"defense dp-sgd: delta must be below 1 / {most}, the examples of a client, got "
                 f"{self.delta:g}: it would allow to publish one of them"
             )
-        _check_modules(setting.adapter.module)
+        from defenses.ghost import untellable
+
+        if why := untellable(setting.adapter.module):
+            raise BadInput(f"defense dp-sgd: {why}")
 
     @override
     def settle(self, setting: Setting) -> Defense:
@@ -181,22 +184,6 @@ def _history(memory: Memory) -> list[Entry]:
     return [(z, rate, steps) for z, rate, steps in memory.values.get("history", [])]
 
 
-def _check_modules(module: nn.Module) -> None:
-    """Raise BadInput where a module mixes examples, or has no rule for per-example gradients."""
-    for name, part in module.named_modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            raise BadInput(f"defense dp-sgd: {name} is a batch norm, which mixes the examples")
-    from defenses.per_example import RULES, owners
-
-    for part in owners(module):
-        if type(part) not in RULES:
-            kinds = ", ".join(sorted(one.__name__ for one in RULES))
-            raise BadInput(
-                f"defense dp-sgd: no rule for the gradients of {type(part).__name__}; "
-                f"known: {kinds}"
-            )
-
-
 def _plan(training: TrainingSettings, held: int, expected: int) -> tuple[float, int]:
     """Return a round's sampling rate q and number of steps."""
     if training.algorithm == "fedsgd":
@@ -205,22 +192,12 @@ def _plan(training: TrainingSettings, held: int, expected: int) -> tuple[float, 
     return size / held, training.local_epochs * math.ceil(expected / size)
 
 
-@dataclass
-class _Record:
-    """What one round's steps did, for the audit."""
-
-    clean: dict[str, Tensor] = field(default_factory=dict)  # summed over the steps
-    squares: float = 0.0  # of the noise of every step
-    entries: int = 0
-    norms: list[Tensor] = field(default_factory=list)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _AtWork(DPSGD):
     """DP-SGD in one client and round."""
 
     here: Here
-    record: _Record = field(default_factory=_Record)
+    record: Record = field(default_factory=Record)
 
     @property
     def plan(self) -> tuple[float, int]:
@@ -251,15 +228,15 @@ class _AtWork(DPSGD):
         """Return the gradient of a batch, clipped and noised."""
         from defenses.per_example import noisy_gradient
 
-        here = self.here
+        here, clip = self.here, self.mechanism()
         noise: dict[str, torch.Generator] = {}
 
         def leave(
             module: nn.Module, adapter: ModelAdapter, examples: Examples, draw: torch.Generator
         ) -> float:
             on = noise.setdefault("on", _on(here.generator, adapter.device))
-            found = noisy_gradient(module, adapter, examples, self.mechanism(module), draw, on)
-            self.note(found)
+            found = noisy_gradient(module, adapter, examples, clip, draw, on)
+            self.record.note(found, here.training)
             for name, p in module.named_parameters():
                 if p.requires_grad:
                     p.grad = found.sent[name]
@@ -267,74 +244,20 @@ class _AtWork(DPSGD):
 
         return leave
 
-    def mechanism(self, module: nn.Module) -> "Clip":
+    def mechanism(self) -> "Clip":
         """Return how a step of this round is clipped and noised."""
-        from defenses.per_example import Clip, ghost_fits
+        from defenses.per_example import Clip
 
-        return Clip(
-            norm=self.clip,
-            noise_multiplier=self.noise_multiplier or 0.0,
-            expected=self.plan[0] * self.here.held,
-            ghost=ghost_fits(module),
-        )
-
-    def note(self, found: "Noisy") -> None:
-        """Keep what the audit needs of a step."""
-        self.record.norms.append(found.norms.cpu())
-        for name, clean in found.clean.items():
-            before = self.record.clean.get(name)
-            self.record.clean[name] = clean if before is None else before + clean
-            self.record.squares += float((found.sent[name] - clean).double().square().sum().item())
-            self.record.entries += clean.numel()
+        z, size = self.noise_multiplier or 0.0, self.plan[0] * self.here.held
+        return Clip(norm=self.clip, noise_multiplier=z, expected=size)
 
     @override
     def audit(self, clean: Parameters, sent: Parameters) -> dict[str, float]:
-        from defenses.per_example import clip_factors
-
-        figures = super().audit(clean, sent)
-        norms = torch.cat(self.record.norms)
-        _, steps = self.plan
-        size = self.plan[0] * self.here.held
-        if norm(sent) == 0.0:
-            raise DefenseFailed("dp-sgd sends nothing")
-        if norm(self.record.clean) > len(norms) * self.clip / size * (1 + 1e-4):
-            raise DefenseFailed(
-                f"dp-sgd: {len(norms)} examples clipped to {self.clip:g} sum to more"
-            )
-        std, entries = self._noise(sent)
-        wanted = (self.noise_multiplier or 0.0) * self.clip / size
-        allowed = max(TOLERANCE, 5.0 / math.sqrt(2 * entries))  # five standard errors
-        if abs(std - wanted) > allowed * wanted + 1e-7 * norm(sent):
-            raise DefenseFailed(
-                f"dp-sgd: the noise on the wire has a standard deviation of {std:.4g}, not the "
-                f"{wanted:.4g} of z C / B"
-            )
-        some = norms if len(norms) else torch.zeros(1)
-        return figures | {
-            "steps": float(steps),
-            "noise_std": std,
-            "noise_std_wanted": wanted,
-            "clip_factor": float(clip_factors(some, self.clip).mean().item()),
-            "clipped": float((some > self.clip).float().mean().item()),
-        }
-
-    def _noise(self, sent: Parameters) -> tuple[float, int]:
-        """Return a step's noise, off what is sent where it tells it, and of how many entries.
-
-        The noise is a standard deviation; steps that are seen as one sum are measured once.
-
-        A gradient, and a delta of plain SGD, are the steps' sum: what they differ by from the clean
-        sum is the noise. Momentum and AdamW mix steps; then each step's own noise is measured.
-        """
-        training, (_, steps) = self.here.training, self.plan
-        plain = training.optimizer == "sgd" and not training.weight_decay
-        plain = plain and not training.proximal_mu and training.learning_rate >= 1e-4
-        if training.algorithm == "fedavg" and not plain:
-            return math.sqrt(self.record.squares / self.record.entries), self.record.entries
-        scale = 1.0 if training.algorithm == "fedsgd" else -1.0 / training.learning_rate
-        gaps = {name: scale * t - self.record.clean[name].to(t.device) for name, t in sent.items()}
-        entries = sum(t.numel() for t in gaps.values())
-        return norm(gaps) / math.sqrt(entries * steps), entries
+        figures, (rate, steps) = super().audit(clean, sent), self.plan
+        size, z = rate * self.here.held, self.noise_multiplier or 0.0
+        claim = Claim(clip=self.clip, size=size, std=z * self.clip / size, steps=steps)
+        training = self.here.training
+        return figures | self.record.figures(sent, figures["norm_after"], claim, training)
 
     @override
     def report(self, metrics: dict[str, float]) -> dict[str, float]:  # type: ignore[override]

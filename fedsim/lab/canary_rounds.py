@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from clients import ClientSettings, build_client_app
-from clients.app import Side, client_examples, client_update
+from clients.holdings import Side, client_examples
 from clients.training import best_threads
+from clients.update import client_update
 from defenses import DPSGD
 from defenses.base import Memory, Private
 from fedsim.errors import BadInput

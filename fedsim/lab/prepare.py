@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from clients import DataSettings
-from clients.app import cached_adapter, cached_corpus, cached_examples, cached_shards, encode
 from clients.data import Corpus
+from clients.holdings import cached_adapter, cached_corpus, cached_examples, cached_shards, encode
 from defenses import Defense, defense_table
 from defenses.base import Private, Setting
 from fedsim.errors import BadInput

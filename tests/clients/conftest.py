@@ -1,13 +1,20 @@
-"""Models small enough for naive loops, in float64."""
+"""A run of three clients; models small enough for naive loops, in float64."""
 
+import csv
+from pathlib import Path
 from typing import Any
 
+import pytest
+from torch import Tensor
 from transformers import BertConfig, GPT2Config
 
-from fedsim.models import ModelAdapter, ModelSpec
+from clients import ClientSettings, DataSettings
+from fedsim.flower import set_identity
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.models.bert import BertAdapter
 from fedsim.models.gpt2 import GPT2Adapter
 from fedsim.models.presets import VOCABULARY, preset_tokenizer
+from tests.clients.rounds import MODEL, ROWS
 
 
 def small(task: Any = "classification", **spec: Any) -> ModelAdapter:
@@ -30,3 +37,39 @@ def small(task: Any = "classification", **spec: Any) -> ModelAdapter:
         adapter = GPT2Adapter(made, gpt2, preset_tokenizer("gpt2"))
     adapter.module.double()
     return adapter
+
+
+@pytest.fixture(autouse=True)
+def identity() -> None:
+    set_identity()  # without it no Message can be made outside a running app
+
+
+@pytest.fixture(scope="module")
+def adapter() -> ModelAdapter:
+    return load_adapter(MODEL)
+
+
+@pytest.fixture(scope="module")
+def sent(adapter: ModelAdapter) -> dict[str, Tensor]:
+    return adapter.initial_parameters()
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "rows.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *ROWS])
+    return path
+
+
+@pytest.fixture
+def settings(table: Path, tmp_path: Path) -> ClientSettings:
+    return ClientSettings(
+        model=MODEL,
+        data=DataSettings(name=str(table), evaluate=4),
+        max_length=16,
+        clients=3,
+        batch_size=5,
+        seed=2,
+        vault=tmp_path / "vault",
+    )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from clients import ClientSettings, DataSettings
-from clients.app import client_update
 from clients.training import LocalTraining
+from clients.update import client_update
 from defenses import DEFENSES, Defense, Guarantee, NoDefense, Quantize, TopK
 from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec, load_adapter

@@ -336,3 +336,12 @@ def test_modules_whose_examples_cannot_be_told_apart_are_refused(
     monkeypatch.setitem(model.module._modules, "extra", part)
     with pytest.raises(BadInput, match=message):
         defense.check(setting(model, defense))
+
+
+def test_weights_that_maps_share_are_refused(adapt: Adapt, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, defense = adapt("gpt2-tiny"), DPSGD(noise_multiplier=1.0)
+    part = nn.Linear(192, 2, bias=False)
+    part.weight = model.module.get_parameter("score.weight")
+    monkeypatch.setitem(model.module._modules, "extra", part)
+    with pytest.raises(BadInput, match="no rule for weights that Linear, Linear share"):
+        defense.check(setting(model, defense))

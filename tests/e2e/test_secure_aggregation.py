@@ -19,7 +19,7 @@ from flwr.compat.common.recorddict_compat import fitres_to_recorddict, recorddic
 from scipy.stats import kstest
 
 from clients import ClientSettings, DataSettings
-from clients.app import client_update
+from clients.update import client_update
 from fedsim.lab.engines import InlineGrid
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelSpec, load_adapter

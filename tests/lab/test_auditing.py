@@ -51,8 +51,8 @@ class ReadBeforeTheStep(Unwatched):
 class NoisedByTheServer(Unwatched):
     """Planted: the client clips, and the noise is somebody else's affair."""
 
-    def mechanism(self, module: nn.Module) -> Any:
-        return replace(super().mechanism(module), noise_multiplier=0.0)
+    def mechanism(self) -> Any:
+        return replace(super().mechanism(), noise_multiplier=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)

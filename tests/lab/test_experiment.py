@@ -215,16 +215,16 @@ def test_weights_that_diverge_on_the_server_fail_the_run(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("on_failure", ["stop", "continue"])
 def test_a_failing_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_failure: str) -> None:
-    import clients.app
+    import clients.holdings
 
-    original: Callable[..., Any] = clients.app.round_batch
+    original: Callable[..., Any] = clients.holdings.round_batch
 
     def broken(settings: Any, client: int, round_: int, *more: Any) -> Any:
         if (client, round_) == (2, 2):
             raise RuntimeError("the disk\nis full")
         return original(settings, client, round_, *more)
 
-    monkeypatch.setattr(clients.app, "round_batch", broken)
+    monkeypatch.setattr(clients.holdings, "round_batch", broken)
     config = experiment(federation={"on_failure": on_failure, "clients_per_round": 4})
     run = RunDirectory(tmp_path / "run")
     if on_failure == "stop":
@@ -232,7 +232,7 @@ def test_a_failing_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_fa
             go(run, config)
         noted = (run.root / "audit" / "round=2" / "client=2.json").read_text()
         assert "is full" in noted  # and the server was not told
-        monkeypatch.setattr(clients.app, "round_batch", original)
+        monkeypatch.setattr(clients.holdings, "round_batch", original)
         assert go(run, config)["failures"] == []  # and it can go on
     else:
         summary = go(run, config)

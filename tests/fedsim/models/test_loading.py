@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from clients.app import cached_adapter
 from clients.corpus import clinic
+from clients.holdings import cached_adapter
 from fedsim.errors import BadInput
 from fedsim.models import PRESETS, ModelAdapter, ModelSpec, load_adapter
 from fedsim.models.presets import SPECIAL, VOCABULARY, learn_tokenizer

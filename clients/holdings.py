@@ -1,0 +1,166 @@
+"""What a client of a run holds, and what of it a round trains on."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from clients.data import Corpus, DataSettings, load_corpus, shards
+from clients.memory import ClientMemory
+from defenses import Defense
+from defenses.base import Steps
+from fedsim.errors import BadInput
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.rng import stream
+from fedsim.training import Examples
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings:
+    """What every client of a run is started with; small, since Ray sends it with every message."""
+
+    model: ModelSpec
+    data: DataSettings
+    max_length: int  # tokens, special ones included; the rest of a text is cut off
+    clients: int
+    batch_size: int  # examples a round; a client with fewer uses all of them
+    seed: int
+    vault: Path
+    defenses: tuple[Defense, ...] = ()
+    threads: int = 1  # torch's, for the same bits on every engine
+    device: str = "cpu"
+
+    @property
+    def memory(self) -> ClientMemory:
+        """What the clients' defenses keep: beside the vault."""
+        return ClientMemory(self.vault.parent / "memory")
+
+
+@functools.lru_cache(maxsize=1)
+def cached_adapter(spec: ModelSpec) -> ModelAdapter:
+    """Return this process's one workspace of the clients; it is theirs, and no attack's."""
+    return load_adapter(spec)
+
+
+def encode(
+    adapter: ModelAdapter, texts: Sequence[str], labels: Sequence[int | None], max_length: int
+) -> Examples:
+    """Return ``texts`` as token ids; those too short to have a loss are left out.
+
+    A next-token loss needs two tokens, a masked one one that is no special token.
+    """
+    if not texts:
+        return Examples(sequences=(), labels=())
+    ids = adapter.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    around = len(adapter.prefix) + len(adapter.suffix)
+    shortest = {"causal-lm": 2, "masked-lm": around + 1}.get(adapter.spec.task, 1)
+    kept = [row for row, tokens in enumerate(ids) if len(tokens) >= shortest]
+    return Examples(
+        sequences=tuple(tuple(ids[row]) for row in kept),
+        labels=tuple(labels[row] for row in kept),
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def cached_corpus(data: DataSettings, seed: int) -> Corpus:
+    """Return this process's one corpus: the cells of a sweep read it once."""
+    return load_corpus(data, seed)
+
+
+@functools.lru_cache(maxsize=1)
+def cached_shards(
+    data: DataSettings, clients: int, seed: int
+) -> list[tuple[list[str], list[int | None]]]:
+    """Return each client's texts and labels.
+
+    Raises:
+        BadInput: the rows cannot be divided so that every client has one.
+    """
+    parts = shards(cached_corpus(data, seed).train, data, clients, seed)
+    return [
+        (
+            list(part["text"]),
+            list(part["label"]) if "label" in part.column_names else [None] * len(part),
+        )
+        for part in parts
+    ]
+
+
+def client_examples(settings: ClientSettings, client: int) -> Examples:
+    """Return all that ``client`` holds, as token ids."""
+    return cached_examples(
+        settings.model, settings.data, settings.max_length, settings.clients, settings.seed, client
+    )
+
+
+@functools.lru_cache(maxsize=256)  # by what they depend on, which many cells of a sweep share
+def cached_examples(
+    model: ModelSpec, data: DataSettings, max_length: int, clients: int, seed: int, client: int
+) -> Examples:
+    """Return all that ``client`` of ``clients`` holds, as token ids.
+
+    Raises:
+        BadInput: that is nothing.
+    """
+    texts, labels = cached_shards(data, clients, seed)[client]
+    examples = encode(cached_adapter(model), texts, labels, max_length)
+    if not len(examples):
+        raise BadInput(f"data.name: client {client} holds no text long enough to train on")
+    return examples
+
+
+def round_batch(
+    settings: ClientSettings, client: int, round_: int, examples: Examples | None = None
+) -> Examples:
+    """Return what ``client`` trains on in ``round_``: drawn without replacement, by the seed.
+
+    It is drawn from ``examples``; default: all that the client holds.
+    """
+    examples = client_examples(settings, client) if examples is None else examples
+    generator = stream(settings.seed, "client", client, "batch", round_)
+    order = torch.randperm(len(examples), generator=generator)
+    return examples.take(order[: expected_size(settings, len(examples))].tolist())
+
+
+def expected_size(settings: ClientSettings, held: int) -> int:
+    """Return how many examples a client with ``held`` trains on, where it does not draw lots."""
+    return min(settings.batch_size or held, held)
+
+
+def drawn(
+    settings: ClientSettings,
+    client: int,
+    round_: int,
+    defenses: Sequence[Defense],
+    examples: Examples,
+) -> Examples:
+    """Return what ``client`` trains on, as the first of ``defenses`` that draws would have it."""
+    for place, one in enumerate(defenses):
+        steps = one.draw(stream(settings.seed, "client", client, "draw", round_, place))
+        if steps is not None:
+            return _of_steps(examples, steps)
+    return round_batch(settings, client, round_, examples)
+
+
+def _of_steps(examples: Examples, steps: Steps) -> Examples:
+    """Return the examples that some step trains on, and the steps as rows of these."""
+    rows = sorted({row for step in steps for row in step})
+    place = {row: at for at, row in enumerate(rows)}
+    taken = examples.take(rows)
+    return replace(taken, steps=tuple(tuple(place[row] for row in step) for step in steps))
+
+
+@dataclass(frozen=True)
+class Side:
+    """A client's side: the workspace it trains in, and all that it holds."""
+
+    adapter: ModelAdapter
+    examples: Examples
+
+
+def client_side(settings: ClientSettings, client: int) -> Side:
+    """Return the side of ``client`` as its settings say."""
+    adapter = cached_adapter(settings.model).to(settings.device)
+    return Side(adapter, client_examples(settings, client))

@@ -1,0 +1,157 @@
+"""A client's round: it draws its batch, trains, protects the update and notes what was measured."""
+
+import math
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from clients.holdings import ClientSettings, Side, client_side, drawn, expected_size
+from clients.training import LocalTraining, threads
+from defenses import Defense
+from defenses.base import Here, Private, norm
+from defenses.encoding import plain
+from fedsim.errors import ClientFailure, DefenseFailed
+from fedsim.messages import Broadcast, Parameters, Update
+from fedsim.rng import global_stream, stream
+from fedsim.training import Training, TrainingSettings
+from fedsim.vault.writer import VaultWriter
+
+
+def client_update(
+    settings: ClientSettings, client: int, broadcast: Broadcast, side: Side | None = None
+) -> Update:
+    """Return what ``client`` answers to ``broadcast``; the vault knows first what it trained on.
+
+    Args:
+        settings: the run's.
+        client: its number.
+        broadcast: what the server sent.
+        side: the workspace and the examples; default: as ``settings`` say.
+    """
+    side = side or client_side(settings, client)
+    training = TrainingSettings.from_config(broadcast.config)
+    defenses = _begin(settings, client, broadcast.round, training, len(side.examples))
+    try:
+        return _answer(settings, client, broadcast, side, defenses)
+    except Exception as error:
+        _note_failure(settings, client, broadcast.round, defenses, error)
+        raise
+
+
+def _answer(
+    settings: ClientSettings,
+    client: int,
+    broadcast: Broadcast,
+    side: Side,
+    defenses: Sequence[Defense],
+) -> Update:
+    """Train, protect, and note what was measured and what the defenses keep."""
+    started, vault = time.perf_counter(), VaultWriter(settings.vault)
+    training = TrainingSettings.from_config(broadcast.config)
+    batch = drawn(settings, client, broadcast.round, defenses, side.examples)
+    vault.note(broadcast.round, client, batch.sequences, batch.labels)
+    name = ("client", client, "round", broadcast.round)
+    local: Training = LocalTraining(side.adapter, training)
+    for defense in defenses:
+        local = defense.wrap(local)
+    with threads(settings.threads), global_stream(settings.seed, *name, "dropout"):
+        generator = stream(settings.seed, *name, "training")
+        raw, loss = local(broadcast.parameters, batch, generator)
+        if not math.isfinite(loss) or not _finite(raw):
+            failure = ClientFailure("training diverged; lower training.learning_rate")
+            failure.add_note(f"at loss {loss}")
+            raise failure
+        streams = [stream(settings.seed, *name, "defense", at) for at in range(len(defenses))]
+        tensors, found = _protect(defenses, raw, streams)
+    sent = _cast(tensors, training.wire_dtype)
+    encoding = plain(sent)
+    metrics: Mapping[str, float] = {"train_loss": loss}
+    for defense in defenses:
+        encoding, metrics = defense.encoded(sent, encoding), defense.report(metrics)
+    settings.memory.note(client, broadcast.round, [one.keep() for one in defenses])
+    seconds = round(time.perf_counter() - started, 4)
+    row = {"defenses": found, "bytes": encoding.bytes, "seconds": seconds}
+    row["bits_per_entry"] = 8 * encoding.bytes / encoding.entries
+    vault.measured(broadcast.round, client, row)
+    return Update(
+        tensors=sent,
+        kind="gradient" if training.algorithm == "fedsgd" else "delta",
+        num_examples=expected_size(settings, len(side.examples)),
+        metrics=dict(metrics),
+    )
+
+
+def _note_failure(
+    settings: ClientSettings,
+    client: int,
+    round_: int,
+    defenses: Sequence[Defense],
+    error: Exception,
+) -> None:
+    """Note why there is no update, for the lab alone; to tell the server that has a price, too."""
+    why = {"error": "".join(traceback.format_exception(error))}
+    if isinstance(error, DefenseFailed):
+        why = {"failed": str(error)}
+    VaultWriter(settings.vault).measured(round_, client, why)
+    before = settings.memory.before(client, round_, len(defenses))
+    memories = [
+        one.keep() if isinstance(one, Private) else old  # of others nothing was sent
+        for one, old in zip(defenses, before, strict=True)
+    ]
+    settings.memory.note(client, round_, memories)
+
+
+def _begin(
+    settings: ClientSettings, client: int, round_: int, training: TrainingSettings, held: int
+) -> list[Defense]:
+    """Return the defenses at work in this client and round."""
+    memories = settings.memory.before(client, round_, len(settings.defenses))
+    name = ("client", client, "round", round_, "defense")
+    return [
+        defense.begin(
+            Here(
+                round=round_,
+                held=held,
+                expected=expected_size(settings, held),
+                training=training,
+                memory=memory,
+                generator=stream(settings.seed, *name, place, "inside"),
+            )
+        )
+        for place, (defense, memory) in enumerate(zip(settings.defenses, memories, strict=True))
+    ]
+
+
+def _protect(
+    defenses: Sequence[Defense], tensors: Parameters, streams: Sequence[torch.Generator]
+) -> tuple[Parameters, list[dict[str, float]]]:
+    """Return what to send, and what the audit of each defense found."""
+    found = []
+    for defense, noise in zip(defenses, streams, strict=True):
+        clean, tensors = tensors, dict(defense.protect(tensors, noise))
+        found.append(defense.audit(clean, tensors))
+    return tensors, found
+
+
+def _cast(tensors: Parameters, wire_dtype: str) -> dict[str, Tensor]:
+    """Return ``tensors`` as they travel.
+
+    Raises:
+        ClientFailure: they are not numbers, or not within the wire's range.
+    """
+    dtype = getattr(torch, wire_dtype)
+    sent = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
+    if not _finite(tensors):
+        raise ClientFailure("the update is not finite after the defense")
+    if not _finite(sent):
+        raise ClientFailure(f"the update is too large for training.wire_dtype {dtype}")
+    if norm(tensors) > 0.0 and norm(sent) == 0.0:
+        raise ClientFailure(f"the update is too small for training.wire_dtype {dtype}")
+    return sent
+
+
+def _finite(tensors: Parameters) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())

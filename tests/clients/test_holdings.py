@@ -1,0 +1,91 @@
+"""What a client holds, and what of it a round trains on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clients import ClientSettings, DataSettings
+from clients.holdings import client_examples, encode, round_batch
+from fedsim.errors import BadInput
+from fedsim.models import ModelAdapter, load_adapter
+from tests.clients.rounds import MODEL, ROWS
+
+# Encoding
+
+
+def test_texts_become_the_tokenizers_ids(adapter: ModelAdapter) -> None:
+    texts = ["The nurse called.", "Call me back, please."]
+    examples = encode(adapter, texts, [1, 0], 64)
+    # The presets' tokenizer is a lossless byte-level BPE without special tokens for GPT-2.
+    assert [adapter.tokenizer.decode(list(ids)) for ids in examples.sequences] == texts
+    assert examples.labels == (1, 0)
+
+
+def test_long_texts_are_cut_off(adapter: ModelAdapter) -> None:
+    whole = encode(adapter, ["one two three four five six seven"], [0], 64).sequences[0]
+    assert len(whole) > 5
+    assert encode(adapter, ["one two three four five six seven"], [0], 5).sequences == (whole[:5],)
+
+
+@pytest.mark.parametrize(
+    ("task", "kept"), [("causal-lm", (1, 3)), ("classification", (0, 1, 2, 3))]
+)
+def test_texts_without_a_loss_are_left_out(task: Any, kept: tuple[int, ...]) -> None:
+    adapter = load_adapter(replace(MODEL, task=task))
+    texts = ["a", "ab cd", "x", "x y"]  # one letter is one token: it predicts nothing
+    examples = encode(adapter, texts, [5, 6, 7, 8], 64)
+    assert [len(adapter.tokenizer(one)["input_ids"]) for one in ("a", "x")] == [1, 1]
+    assert [adapter.tokenizer.decode(list(ids)) for ids in examples.sequences] == [
+        texts[row] for row in kept
+    ]
+    assert examples.labels == tuple((5, 6, 7, 8)[row] for row in kept)
+
+
+def test_a_client_whose_texts_are_all_too_short_is_bad_input(
+    tmp_path: Path, settings: ClientSettings
+) -> None:
+    (tmp_path / "short.txt").write_text("a\nb\nc\nd\n")
+    data = DataSettings(name=str(tmp_path / "short.txt"), evaluate=0)
+    short = replace(settings, data=data, model=replace(MODEL, task="causal-lm"))
+    with pytest.raises(BadInput, match="client 1 holds no text long enough to train on"):
+        client_examples(short, 1)
+
+
+# A round's batch
+
+
+def test_clients_hold_different_texts_and_together_all(settings: ClientSettings) -> None:
+    held = [set(client_examples(settings, client).sequences) for client in range(3)]
+    assert sum(map(len, held)) == len(held[0] | held[1] | held[2]) == len(ROWS) - 4  # held out: 4
+
+
+def test_a_batch_is_drawn_without_replacement_by_seed_client_and_round(
+    settings: ClientSettings,
+) -> None:
+    batch = round_batch(settings, 1, 1)
+    assert len(batch) == len(set(batch.sequences)) == 5
+    assert set(batch.sequences) <= set(client_examples(settings, 1).sequences)
+    assert round_batch(settings, 1, 1) == batch
+    others = [
+        round_batch(settings, 1, 2),
+        round_batch(settings, 2, 1),
+        round_batch(replace(settings, seed=3), 1, 1),
+    ]
+    assert all(other.sequences != batch.sequences for other in others)
+
+
+def test_labels_stay_with_their_texts(settings: ClientSettings, adapter: ModelAdapter) -> None:
+    truth = dict(ROWS)
+    batch = round_batch(replace(settings, batch_size=0), 0, 1)
+    for ids, label in zip(batch.sequences, batch.labels, strict=True):
+        assert truth[adapter.tokenizer.decode(list(ids))] == label
+
+
+@pytest.mark.parametrize("size", [0, 1000])
+def test_a_batch_of_all(settings: ClientSettings, size: int) -> None:
+    whole = client_examples(settings, 2)
+    batch = round_batch(replace(settings, batch_size=size), 2, 1)
+    assert len(batch) == 32  # (100 - 4) / 3
+    assert sorted(batch.sequences) == sorted(whole.sequences)
