@@ -9,6 +9,7 @@ from attacks.matching.layers import depths, layer_of
 from attacks.matching.prior import Prior, check_prior
 from attacks.matching.problem import Problem
 from attacks.matching.reorder import Reorder
+from attacks.matching.single import SingleStart
 from attacks.matching.tokens import TokenScores
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Problem",
     "Reorder",
     "Signs",
+    "SingleStart",
     "TokenScores",
     "check_prior",
     "depths",

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attacks.matching.distances import L2
+from attacks.matching.distances import L2, Observed
 from attacks.matching.engine import Factors
 from attacks.matching.factors import joined
 from attacks.matching.problem import TOKENS_AT_ONCE, Problem
@@ -34,12 +34,12 @@ class TokenScores:
         self, problem: Problem, targets: Tensor, masks: Sequence[Tensor] | None = None
     ) -> None:
         self._problem, self._targets, self._masks = problem, targets, masks
-        self.observed = {name: one.double() for name, one in problem.observed.items()}
+        self.observed = Observed({name: one.double() for name, one in problem.observed.items()})
         name = problem.engine.words_name
         if name is not None and problem.words_observed is not None:
             self.observed[name] = problem.words_observed.double()
         self._parts: dict[tuple[int, ...], Factors] = {}
-        self._residuals: dict[tuple[int, ...], dict[str, Tensor]] = {}
+        self._residuals: dict[tuple[int, ...], Observed] = {}
         self._known: dict[tuple[int, ...], float] = {}
         self.computed = 0
 
@@ -69,7 +69,7 @@ class TokenScores:
                 self._known |= {keys[place]: one for place, one in zip(some, found, strict=True)}
         return torch.tensor([self._known[key] for key in keys])
 
-    def _residual(self, ids: Tensor, row: int, key: tuple[int, ...]) -> dict[str, Tensor]:
+    def _residual(self, ids: Tensor, row: int, key: tuple[int, ...]) -> Observed:
         """Return the observed gradient less the part of all sequences but ``row``."""
         if len(ids) == 1:
             return self.observed
@@ -77,10 +77,12 @@ class TokenScores:
             while len(self._residuals) >= RESIDUALS:
                 self._residuals.pop(next(iter(self._residuals)))
             parts = [self._part(ids, other) for other in range(len(ids)) if other != row]
-            self._residuals[key] = {
-                name: one - joined([part[name] for part in parts]).dense(one.shape)[0]
-                for name, one in self.observed.items()
-            }
+            self._residuals[key] = Observed(
+                {
+                    name: one - joined([part[name] for part in parts]).dense(one.shape)[0]
+                    for name, one in self.observed.items()
+                }
+            )
         return self._residuals[key]
 
     def _part(self, ids: Tensor, row: int) -> Factors:

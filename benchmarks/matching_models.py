@@ -1,0 +1,39 @@
+"""LAMP and TAG on the other architectures: BERT-base and GPT-2 at their real size, a trained LLaMA.
+
+BERT-base and GPT-2 have random weights, the LLaMA of 260,032 parameters (stories260K) trained ones.
+CoLA, B = 1, the papers' knowledge, few sentences and few steps: the record has them.
+"""
+
+import functools
+from collections.abc import Callable
+
+from dager_common import Victim, gpt2, stories
+from matching_common import begin, bert_base, measured, texts
+
+from attacks import Lamp, Tag
+
+UPDATES = 3
+MODELS: dict[str, tuple[str, Callable[[], Victim]]] = {
+    "stories260K": ("trained", lambda: stories(task="causal-lm")),
+    "stories260K, classification": ("trained, random head", stories),
+    "bert-base": ("random", bert_base),
+    "gpt2": ("random", gpt2),
+}
+
+
+def main() -> None:
+    """Measure what is not there yet."""
+    options, cells = begin("matching_models", "LAMP and TAG on other architectures")
+    for name, (weights, build) in MODELS.items():
+        if options.only.split(" / ")[0] not in name:
+            continue
+        who = build()
+        pool = texts(who, "cola")
+        for attack in (Lamp(steps=options.steps), Tag(steps=options.steps)):
+            label = f"{name} / {type(attack).__name__.lower()}"
+            told = {"weights": weights, "attack": repr(attack)}
+            cells.fill(label, told, UPDATES, functools.partial(measured, who, pool, attack))
+
+
+if __name__ == "__main__":
+    main()
