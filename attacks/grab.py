@@ -30,7 +30,7 @@ READ = 50  # steps between two looks at the tokens
 class Grab(Attack):
     """sum_p ||G - O||_2 + alpha_l1 ||G - O||_1 over embeddings and masks, then over tokens."""
 
-    rounds: int = 5  # of both parts; > 0
+    alternations: int = 5  # of both parts, the paper's hybrid rounds; > 0
     steps: int = 2000  # of a descent; > 0
     learning_rate: float = 0.01  # > 0; times 0.89 every 50 steps
     starts: int = 2000  # random starts, and as many orders of the best; > 0
@@ -44,7 +44,7 @@ class Grab(Attack):
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "steps", "learning_rate", "starts", "beams"):
+        for name in ("alternations", "steps", "learning_rate", "starts", "beams"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for name in ("iterations", "alpha_l1", "patience"):
@@ -75,7 +75,7 @@ class Grab(Attack):
         previous: Tensor | None = None
         computed = done = 0
         best, best_distance = problem.frame.tokens, torch.inf
-        for _ in range(self.rounds):
+        for _ in range(self.alternations):
             done += 1
             x, targets, masks = self._descend(problem, x, targets, masks)
             scores = TokenScores(problem, targets, masks)
@@ -94,8 +94,13 @@ class Grab(Attack):
             previous = discrete
             orders = self._orders(problem, discrete, self.starts, generator)
             x = problem.engine.embed(orders[scores.whole(orders).argmin()])[None]
-        notes = {**problem.notes, "rounds": done, "computed": computed, "distance": best_distance}
-        return Reconstruction(sequences=problem.texts(best), diagnostics=notes)
+        notes = {
+            **problem.notes,
+            "alternations": done,
+            "computed": computed,
+            "distance": best_distance,
+        }
+        return Reconstruction(sequences=problem.texts(best), diagnostics=problem.notes | notes)
 
     def _first(
         self,

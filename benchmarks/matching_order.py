@@ -26,7 +26,7 @@ PLANS = (
     (True, "cola", 2, 5),
 )
 FROZEN = ("embeddings",)
-GRAB: dict[str, Any] = {"starts": 100, "steps": 300, "rounds": 2, "patience": 100}
+GRAB: dict[str, Any] = {"starts": 100, "steps": 300, "alternations": 2, "patience": 100}
 
 
 def attacks(data: str, practical: bool, prior: str) -> dict[str, Attack]:

@@ -91,7 +91,7 @@ def test_dlg_goes_down(adapt: Adapt, look: Look, optimizer: Any) -> None:
 
 def test_grab_reads_more_where_it_learns_the_clients_dropout(adapt: Adapt, look: Look) -> None:
     seen = look(adapt("bert-tiny", freeze=("embeddings",)), (6,), dropout=True)
-    settings: dict[str, Any] = {"rounds": 1, "steps": 60, "starts": 8, "learning_rate": 0.1}
+    settings: dict[str, Any] = {"alternations": 1, "steps": 60, "starts": 8, "learning_rate": 0.1}
     settings |= {"iterations": 1, "beams": 2}
     learnt = run(Grab(**settings), seen)
     assert learnt.diagnostics["learns_dropout"] is True

@@ -13,7 +13,7 @@ from tests.standin import another_device
 
 FEW: dict[str, Any] = {"steps": 4, "starts": 3, "learning_rate": 0.1}
 LAMP: dict[str, Any] = {**FEW, "tries": 4, "every": 1}
-GRAB: dict[str, Any] = {**FEW, "rounds": 1, "iterations": 1, "beams": 1}
+GRAB: dict[str, Any] = {**FEW, "alternations": 1, "iterations": 1, "beams": 1}
 
 
 def run(attack: Attack, seen: Seen) -> Reconstruction:
