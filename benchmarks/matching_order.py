@@ -26,18 +26,18 @@ PLANS = (
     (True, "cola", 2, 5),
 )
 FROZEN = ("embeddings",)
-GRAB: dict[str, Any] = {"starts": 100, "steps": 300, "alternations": 2, "patience": 100}
+GRAB: dict[str, Any] = {"starts": 50, "steps": 250, "alternations": 2, "beams": 2, "patience": 100}
 
 
 def attacks(data: str, practical: bool, prior: str) -> dict[str, Attack]:
     """Return the attacks of a cell's batches."""
     if practical:
         plain = Grab(**GRAB, learn_dropout=False)
-        return {"lamp": Lamp(), "grab": Grab(**GRAB), "grab, masks not learnt": plain}
+        return {"lamp": Lamp(steps=600), "grab": Grab(**GRAB), "grab, masks not learnt": plain}
     found: dict[str, Attack] = {
         "lamp": Lamp(),
-        "tag": Tag(steps=600),
-        "dlg": Dlg(steps=400),
+        "tag": Tag(steps=400),
+        "dlg": Dlg(steps=300),
         "grab": Grab(**GRAB),
     }
     # the prior is of SST-2's text, and SST-2 was made from Rotten Tomatoes
