@@ -12,27 +12,28 @@ from matching_common import begin, bert_base, measured, texts
 
 from attacks import Lamp, Tag
 
-UPDATES = 3
-MODELS: dict[str, tuple[str, Callable[[], Victim]]] = {
-    "stories260K": ("trained", lambda: stories(task="causal-lm")),
-    "stories260K, classification": ("trained, random head", stories),
-    "bert-base": ("random", bert_base),
-    "gpt2": ("random", gpt2),
+# how its weights came about, how it is built, steps, sentences
+MODELS: dict[str, tuple[str, Callable[[], Victim], int, int]] = {
+    "stories260K": ("trained", lambda: stories(task="causal-lm"), 300, 3),
+    "stories260K, classification": ("trained, random head", stories, 300, 3),
+    "bert-base": ("random", bert_base, 100, 1),
+    "gpt2": ("random", gpt2, 100, 1),
 }
 
 
 def main() -> None:
     """Measure what is not there yet."""
     options, cells = begin("matching_models", "LAMP and TAG on other architectures")
-    for name, (weights, build) in MODELS.items():
-        if options.only.split(" / ")[0] not in name:
+    cells.head["weights"] = "each cell says its own"
+    for name, (weights, build, steps, count) in MODELS.items():
+        if options.only and options.only.split(" / ")[0] not in name:
             continue
         who = build()
         pool = texts(who, "cola")
-        for attack in (Lamp(steps=options.steps), Tag(steps=options.steps)):
+        for attack in (Lamp(steps=steps, starts=50), Tag(steps=steps)):
             label = f"{name} / {type(attack).__name__.lower()}"
             told = {"weights": weights, "attack": repr(attack)}
-            cells.fill(label, told, UPDATES, functools.partial(measured, who, pool, attack))
+            cells.fill(label, told, count, functools.partial(measured, who, pool, attack))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from fedsim.messages import Observation
 from fedsim.rng import stream
 from fedsim.training import Examples
 
-UPDATES = 3
+UPDATES = 1
 STEPS = 2000  # LAMP's own
 CANDIDATES = 2 * 500 + 24 * 200  # starts, their orders, rearrangements
 SUBSTITUTIONS = 96  # tokens tried at one place of a batch of GRAB_SIZE
@@ -105,7 +105,7 @@ def main() -> None:
                 "ratio": round(plain / cached, 1), "relative_error": error}  # fmt: skip
 
     cells.fill("lamp, B=1", {"layers": options.layers}, UPDATES, lamp)
-    cells.fill(f"grab substitution, B={GRAB_SIZE}", {"layers": options.layers}, UPDATES, grab)
+    cells.fill(f"grab substitution, B={GRAB_SIZE}", {"layers": options.layers}, 3, grab)
     cells.fill("whole plain loop, B=1", {"layers": options.layers}, 1, whole)
 
 
