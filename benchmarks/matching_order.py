@@ -27,13 +27,18 @@ PLANS = (
 )
 FROZEN = ("embeddings",)
 GRAB: dict[str, Any] = {"starts": 50, "steps": 250, "alternations": 2, "beams": 2, "patience": 100}
+COSINE: dict[str, Any] = {"distance": "cosine", "alpha_norm": 1.0, "steps": 400, "iterations": 2}
 
 
 def attacks(data: str, practical: bool, prior: str) -> dict[str, Attack]:
     """Return the attacks of a cell's batches."""
     if practical:
-        plain = Grab(**GRAB, learn_dropout=False)
-        return {"lamp": Lamp(steps=600), "grab": Grab(**GRAB), "grab, masks not learnt": plain}
+        return {
+            "lamp": Lamp(steps=600),
+            "grab, cosine": Grab(**GRAB | COSINE),
+            "grab, cosine, masks not learnt": Grab(**GRAB | COSINE, learn_dropout=False),
+            "grab": Grab(**GRAB),
+        }
     found: dict[str, Attack] = {
         "lamp": Lamp(),
         "tag": Tag(steps=400),

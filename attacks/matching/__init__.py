@@ -10,7 +10,7 @@ from attacks.matching.prior import Prior, check_prior
 from attacks.matching.problem import Problem
 from attacks.matching.reorder import Reorder
 from attacks.matching.single import SingleStart
-from attacks.matching.tokens import TokenScores
+from attacks.matching.tokens import TokenScores, near
 
 __all__ = [
     "L2",
@@ -27,4 +27,5 @@ __all__ = [
     "check_prior",
     "depths",
     "layer_of",
+    "near",
 ]

@@ -43,6 +43,7 @@ class L2:
     """
 
     power: int = 2
+    weights: Mapping[str, float] = field(default_factory=dict)  # by parameter; absent: 1
 
     def __call__(self, factors: Mapping[str, Factor], observed: Observed) -> Tensor:
         """Return the distances: (K,)."""
@@ -50,7 +51,7 @@ class L2:
         parts = squares - 2 * inners + observed.squares(factors)
         if self.power == 1:
             parts = parts.clamp_min(1e-24).sqrt()
-        return parts.sum(dim=1)
+        return (parts * _weights(self.weights, factors, parts)).sum(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,8 @@ class Cosine:
         """Return the distances: (K,), in [0, 2]."""
         squares, inners = _products(factors, observed)
         sizes = squares.clamp_min(1e-30).sqrt() * observed.squares(factors).sqrt()
-        weights = [self.weights.get(name, 1.0) for name in factors]
-        shares = torch.tensor(weights).to(sizes) / sum(weights)
+        weights = _weights(self.weights, factors, sizes)
+        shares = weights / weights.sum()
         return ((1.0 - inners / sizes.clamp_min(1e-30)) * shares).sum(dim=1)
 
 
@@ -153,6 +154,12 @@ class _Sent(Plain):
 def _sent(factor: Factor, observed: Tensor) -> Factor:
     places = observed.flatten().nonzero().flatten()
     return _Sent(entries(factor, places, observed.shape), places)
+
+
+def _weights(given: Mapping[str, float], names: Iterable[str], like: Tensor) -> Tensor:
+    """Return the weights of the tensors ``names``, 1 where none is given: (P,)."""
+    found = [given.get(name, 1.0) for name in names]
+    return torch.tensor(found, dtype=like.dtype, device=like.device)
 
 
 def _products(factors: Mapping[str, Factor], observed: Observed) -> tuple[Tensor, Tensor]:

@@ -100,6 +100,13 @@ def test_grab_reads_more_where_it_learns_the_clients_dropout(adapt: Adapt, look:
     assert learnt.diagnostics["distance"] < off.diagnostics["distance"]
 
 
+def test_grab_reads_by_the_cosine_distance_too(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6, 5))
+    settings: dict[str, Any] = {"alternations": 1, "steps": 40, "starts": 8, "learning_rate": 0.1}
+    settings |= {"iterations": 1, "beams": 2, "distance": "cosine", "alpha_norm": 1.0}
+    assert share(run(Grab(**settings), seen), seen) >= 0.5
+
+
 @pytest.mark.parametrize(
     ("modules", "count"),
     [((), 2 * 16), (("q",), 2), (("q", "k", "v"), 6), (("o",), 2), (("f",), 2), (("p",), 2),

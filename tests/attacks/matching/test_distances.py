@@ -122,6 +122,7 @@ def test_distances_are_the_papers_formulas(factors: dict[str, Factor], observed:
         sign = sum(naive_sign(*pair, 0.5) for pair in pairs.values()) / 4
         for distance, wanted in (
             (L2(), two),
+            (L2(power=1, weights={"bias": 3.0}), root + 2 * naive_l2(*pairs["bias"]) ** 0.5),
             (L2L1(l1=l1), two + one),
             (L2L1(l1=l1, power=1), root + one),
             (Cosine(), cosine),
