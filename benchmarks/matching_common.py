@@ -189,8 +189,9 @@ class Cells:
 
     path: Path
     head: Cell
-    only: str = ""  # cells whose names hold this
+    only: str = ""  # cells whose names hold one of these, separated by ";"
     limit: int = 10**6  # rows to add in this run
+    each: int = 10**6  # rows of a cell
     cells: dict[str, Cell] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -199,12 +200,12 @@ class Cells:
 
     def fill(self, name: str, settings: Cell, count: int, measure: Callable[[int], Cell]) -> None:
         """Measure the rows of a cell that are not there yet."""
-        if self.only not in name:
+        if not any(one in name for one in self.only.split(";")):
             return
         cell = self.cells.setdefault(name, {"settings": settings, "rows": []})
         if cell["settings"] != settings:
             cell.update(settings=settings, rows=[])
-        while len(cell["rows"]) < count and self.limit > 0:
+        while len(cell["rows"]) < min(count, self.each) and self.limit > 0:
             row = measure(len(cell["rows"]))
             cell["rows"].append(row)
             self.limit -= 1
@@ -221,8 +222,9 @@ class Cells:
 def begin(name: str, claim: str) -> tuple[argparse.Namespace, Cells]:
     """Return the options that all have, and the result file called ``name``."""
     parser = argparse.ArgumentParser(description=claim)
-    parser.add_argument("--only", default="", help="cells whose names hold this")
+    parser.add_argument("--only", default="", help="cells whose names hold this; or this;that")
     parser.add_argument("--limit", type=int, default=10**6, help="updates to attack in this run")
+    parser.add_argument("--each", type=int, default=10**6, help="updates of a cell, at most")
     parser.add_argument("--layers", type=int, default=6, help="of MiniLM's 6, the first so many")
     parser.add_argument("--steps", type=int, default=2000, help="of LAMP, where it has no own plan")
     parser.add_argument("--prior", default="", help="a language model, see fedsim train-prior")
@@ -240,7 +242,8 @@ def begin(name: str, claim: str) -> tuple[argparse.Namespace, Cells]:
         "seed": 1,
         "weights": "all-MiniLM-L6-v2, trained; the classifier's head is random",
     }
-    return options, Cells(path=options.out, head=head, only=options.only, limit=options.limit)
+    chosen = {name: getattr(options, name) for name in ("only", "limit", "each")}
+    return options, Cells(path=options.out, head=head, **chosen)
 
 
 def prior_note(options: argparse.Namespace) -> Cell:
