@@ -9,6 +9,7 @@ Deviations:  known places (special tokens, padding) are held; Adam as in the tex
              paper's L-BFGS by ``optimizer``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -16,47 +17,32 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from attacks.base import Attack
-from attacks.matching import L2, Descent, Problem
-from fedsim.messages import Observation, Reconstruction
+from attacks.matching import L2, SingleStart
+from fedsim.messages import Observation
 
 ROUND = 20  # iterations of one call of L-BFGS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dlg(Attack):
+class Dlg(SingleStart):
     """Squared L2 over all parameters, from one random start."""
 
-    optimizer: Literal["adam", "lbfgs"] = "adam"
-    steps: int = 2500  # gradients of dummies, about; > 0
-    learning_rate: float = 0.1  # > 0; of L-BFGS the first trial step
+    optimizer: Literal["adam", "lbfgs"] = "adam"  # L-BFGS: learning_rate is its first trial step
 
-    deviation: float = 1.0  # of the random start; > 0; token embeddings' own where they are small
-
-    families: ClassVar[tuple[str, ...]] = ("bert", "gpt2", "llama")
-    paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "learning_rate", "deviation"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+    precision: ClassVar[torch.dtype] = torch.float64  # see L2
 
     @override
-    def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
-        problem = Problem(seen, generator, lambda _: L2())
-        if problem.silent:
-            return Reconstruction(sequences=(), diagnostics=problem.notes)
-        x = problem.gaussian(1, generator, self.deviation)
-        way = Descent(problem=problem, x=x, targets=problem.first_targets(1), make=self._optimizer)
-        rounds = self.steps if self.optimizer == "adam" else -(-self.steps // ROUND)
-        for step in range(rounds):
-            way.step()
-            problem.say(step, rounds, way.best_loss, way.best)
-        return problem.result(way.best, way.best_targets)
+    def _distance(self, seen: Observation, observed: Mapping[str, Tensor]) -> L2:
+        return L2()
 
+    @override
     def _optimizer(self, moving: list[Tensor]) -> torch.optim.Optimizer:
         if self.optimizer == "adam":
-            return torch.optim.Adam(moving, lr=self.learning_rate)
+            return super()._optimizer(moving)
         return torch.optim.LBFGS(
             moving, lr=self.learning_rate, max_iter=ROUND, line_search_fn="strong_wolfe"
         )
+
+    @override
+    def _rounds(self) -> int:
+        return self.steps if self.optimizer == "adam" else -(-self.steps // ROUND)

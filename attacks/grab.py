@@ -8,18 +8,21 @@ Deviations:  the beam search compares by the L2 part of the distance: norms and 
              which cached parts of the batch add up to, tell it; a batch of tokens is scored once.
              The descent ends when no token has changed for ``patience`` steps, the beam search when
              its beams stand still. No penalty on the similarity of sentences (it only picked among
-             candidates), and unknown labels are optimised as logits.
+             candidates), and unknown labels are optimised as logits. ``distance`` = "cosine" with
+             ``alpha_norm`` = 1 takes LAMP's distance in its place, for models where one tensor's
+             gradient (a head's) is so large that the others hardly count.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from attacks.base import Attack
-from attacks.matching import L2, L2L1, Descent, Problem, TokenScores
+from attacks.matching import L2L1, Cosine, Descent, Problem, TokenScores, near
 from fedsim.messages import Observation, Reconstruction
 from fedsim.training import TrainingSettings
 
@@ -30,13 +33,15 @@ READ = 50  # steps between two looks at the tokens
 class Grab(Attack):
     """sum_p ||G - O||_2 + alpha_l1 ||G - O||_1 over embeddings and masks, then over tokens."""
 
-    rounds: int = 5  # of both parts; > 0
+    distance: Literal["l2l1", "cosine"] = "l2l1"
+    alternations: int = 5  # of both parts, the paper's hybrid rounds; > 0
     steps: int = 2000  # of a descent; > 0
     learning_rate: float = 0.01  # > 0; times 0.89 every 50 steps
     starts: int = 2000  # random starts, and as many orders of the best; > 0
     iterations: int = 5  # of a beam search; >= 0
     beams: int = 4  # batches kept at a time, and beam searches a round; > 0
     alpha_l1: float = 0.01  # >= 0
+    alpha_norm: float = 0.0  # weight of the squared error of the mean norm; >= 0
     learn_dropout: bool = True  # where the client's config turns dropout on
     patience: int = 300  # steps without a changed token before a descent ends; 0: never
 
@@ -44,20 +49,21 @@ class Grab(Attack):
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "steps", "learning_rate", "starts", "beams"):
+        for name in ("alternations", "steps", "learning_rate", "starts", "beams"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
-        for name in ("iterations", "alpha_l1", "patience"):
+        for name in ("iterations", "alpha_l1", "alpha_norm", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
     @override
     def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
-        problem = Problem(
-            seen,
-            generator,
-            lambda observed: L2L1(l1=dict.fromkeys(observed, self.alpha_l1), power=1),
-        )
+        def distance(observed: Mapping[str, Tensor]) -> Cosine | L2L1:
+            if self.distance == "cosine":
+                return Cosine()
+            return L2L1(l1=dict.fromkeys(observed, self.alpha_l1), power=1)
+
+        problem = Problem(seen, generator, distance)
         dropout = TrainingSettings.from_config(seen.broadcast.config).dropout
         problem.notes["learns_dropout"] = dropout and self.learn_dropout
         if problem.silent:
@@ -75,10 +81,10 @@ class Grab(Attack):
         previous: Tensor | None = None
         computed = done = 0
         best, best_distance = problem.frame.tokens, torch.inf
-        for _ in range(self.rounds):
+        for _ in range(self.alternations):
             done += 1
             x, targets, masks = self._descend(problem, x, targets, masks)
-            scores = TokenScores(problem, targets, masks)
+            scores = TokenScores(problem, targets, masks, self.distance == "cosine")
             continuous = problem.read(x)[0]  # (B, T)
             self._gather(problem, pools, continuous)
             known = [continuous, *([] if previous is None else [previous])]
@@ -94,8 +100,13 @@ class Grab(Attack):
             previous = discrete
             orders = self._orders(problem, discrete, self.starts, generator)
             x = problem.engine.embed(orders[scores.whole(orders).argmin()])[None]
-        notes = {**problem.notes, "rounds": done, "computed": computed, "distance": best_distance}
-        return Reconstruction(sequences=problem.texts(best), diagnostics=notes)
+        notes = {
+            **problem.notes,
+            "alternations": done,
+            "computed": computed,
+            "distance": best_distance,
+        }
+        return Reconstruction(sequences=problem.texts(best), diagnostics=problem.notes | notes)
 
     def _first(
         self,
@@ -106,7 +117,7 @@ class Grab(Attack):
     ) -> Tensor:
         """Return the best of ``starts`` random starts, in the best of as many orders."""
         x = problem.rescale(problem.gaussian(self.starts, generator))
-        rough = L2(power=1)
+        rough = near(problem.observed, self.distance == "cosine")
         x = x[problem.score(x, targets, masks, rough).argmin()][None]
         x = problem.shuffled(x, self.starts, generator)
         return x[problem.score(x, targets, masks, rough).argmin()][None]
@@ -122,6 +133,7 @@ class Grab(Attack):
             targets=targets,
             make=lambda moving: torch.optim.AdamW(moving, lr=self.learning_rate),
             decay=0.89,
+            penalty=lambda x: self.alpha_norm * (x.norm(dim=-1).mean() - problem.size) ** 2,
             masks=leaves,
         )
         before, changed = problem.read(way.x.detach()), 0

@@ -21,17 +21,22 @@ from typing import Any
 import torch
 import transformers
 from dager_common import DATA as DATA
-from dager_common import Cell, Pool, Victim, client_update, need_data, pool, score, victim
+from dager_common import Cell, Pool, Victim, need_data, pool, score, victim
+from transformers import BertConfig
 
 from attacks import Attack
+from clients.training import LocalTraining
+from defenses import Defense
+from defenses.base import Here, Memory
 from fedsim.errors import UnsupportedObservation
 from fedsim.files import write_json
+from fedsim.lab.attacking import in_force
 from fedsim.lab.intervals import cluster_interval
 from fedsim.lab.metrics import paper_rouge
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelSpec
 from fedsim.rng import global_stream, stream
-from fedsim.training import Examples, TrainingSettings
+from fedsim.training import Examples, Training, TrainingSettings
 
 HERE = Path(__file__).resolve().parent
 MINILM = DATA / "models" / "all-MiniLM-L6-v2-fp16"
@@ -56,11 +61,39 @@ def texts(who: Victim, name: str) -> Pool:
     return pool(who.adapter, name).only(lambda tokens: len(tokens) >= SHORT)
 
 
-def update_of(who: Victim, examples: Examples, *, dropout: bool, seed: int) -> Update:
-    """Return the gradient that a client sends."""
+def bert_base() -> Victim:
+    """Return BERT-base with its own tokenizer and random weights."""
+    need_data()
+    folder = Path(tempfile.mkdtemp())
+    BertConfig().save_pretrained(folder)
+    tokenizer = str(DATA / "tokenizers" / "bert-base-uncased")
+    return victim(ModelSpec(name=str(folder), tokenizer=tokenizer, weights="random"))
+
+
+def update_of(
+    who: Victim,
+    examples: Examples,
+    *,
+    seed: int,
+    dropout: bool = False,
+    defense: Defense | None = None,
+) -> Update:
+    """Return the gradient that a client sends: of a defense, what is on the wire."""
+    settings = TrainingSettings(dropout=dropout)
+    local: Training = LocalTraining(who.adapter, settings)
+    if defense is not None:
+        noise, size = stream(seed, "defense"), len(examples)
+        here = Here(round=1, held=size, expected=size, training=settings, memory=Memory(),
+                    generator=noise)  # fmt: skip
+        defense = defense.begin(here)
+        local = defense.wrap(local)
     with global_stream(seed, "dropout"):
-        settings = TrainingSettings(dropout=dropout)
-        return client_update(who, examples, settings, stream(seed, "client"))
+        tensors, _ = local(who.parameters, examples, stream(seed, "client"))
+    if defense is not None:
+        sent = dict(defense.protect(tensors, stream(seed, "protect")))
+        defense.audit(tensors, sent)
+        tensors = sent
+    return Update(tensors=tensors, kind="gradient", num_examples=len(examples))
 
 
 def observation(
@@ -76,6 +109,32 @@ def observation(
     )
     broadcast = Broadcast(round=1, parameters=who.parameters, config=config)
     return Observation(model=who.adapter, broadcast=broadcast, update=update, knowledge=granted)
+
+
+def measured(
+    who: Victim,
+    sentences: Pool,
+    attack: Attack,
+    index: int,
+    *,
+    size: int = 1,
+    dropout: bool = False,
+    defense: tuple[str, Defense] | None = None,
+) -> Cell:
+    """Attack batch ``index`` of the sentences, and score others in its place: the control.
+
+    Args:
+        defense: its name and itself; the attack is told of it.
+    """
+    examples, others = sentences.draw(size, 1, index), sentences.draw(size, 2, index)
+    told: dict[str, Any] = {}
+    if defense is not None:
+        told["defense"] = in_force([defense[0]], [defense[1]])
+    protection = None if defense is None else defense[1]
+    update = update_of(who, examples, seed=index, dropout=dropout, defense=protection)
+    seen = observation(who, examples, update, dropout=dropout, **told)
+    found = attacked(who, seen, examples, attack, index)
+    return {**found, "unrelated": unrelated(who, examples, others)}
 
 
 def attacked(who: Victim, seen: Observation, examples: Examples, attack: Attack, seed: int) -> Cell:
@@ -130,8 +189,9 @@ class Cells:
 
     path: Path
     head: Cell
-    only: str = ""  # cells whose names hold this
+    only: str = ""  # cells whose names hold one of these, separated by ";"
     limit: int = 10**6  # rows to add in this run
+    each: int = 10**6  # rows of a cell
     cells: dict[str, Cell] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -140,12 +200,12 @@ class Cells:
 
     def fill(self, name: str, settings: Cell, count: int, measure: Callable[[int], Cell]) -> None:
         """Measure the rows of a cell that are not there yet."""
-        if self.only not in name:
+        if not any(one in name for one in self.only.split(";")):
             return
         cell = self.cells.setdefault(name, {"settings": settings, "rows": []})
         if cell["settings"] != settings:
             cell.update(settings=settings, rows=[])
-        while len(cell["rows"]) < count and self.limit > 0:
+        while len(cell["rows"]) < min(count, self.each) and self.limit > 0:
             row = measure(len(cell["rows"]))
             cell["rows"].append(row)
             self.limit -= 1
@@ -162,9 +222,11 @@ class Cells:
 def begin(name: str, claim: str) -> tuple[argparse.Namespace, Cells]:
     """Return the options that all have, and the result file called ``name``."""
     parser = argparse.ArgumentParser(description=claim)
-    parser.add_argument("--only", default="", help="cells whose names hold this")
+    parser.add_argument("--only", default="", help="cells whose names hold this; or this;that")
     parser.add_argument("--limit", type=int, default=10**6, help="updates to attack in this run")
+    parser.add_argument("--each", type=int, default=10**6, help="updates of a cell, at most")
     parser.add_argument("--layers", type=int, default=6, help="of MiniLM's 6, the first so many")
+    parser.add_argument("--steps", type=int, default=2000, help="of LAMP, where it has no own plan")
     parser.add_argument("--prior", default="", help="a language model, see fedsim train-prior")
     parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
     options = parser.parse_args()
@@ -180,7 +242,8 @@ def begin(name: str, claim: str) -> tuple[argparse.Namespace, Cells]:
         "seed": 1,
         "weights": "all-MiniLM-L6-v2, trained; the classifier's head is random",
     }
-    return options, Cells(path=options.out, head=head, only=options.only, limit=options.limit)
+    chosen = {name: getattr(options, name) for name in ("only", "limit", "each")}
+    return options, Cells(path=options.out, head=head, **chosen)
 
 
 def prior_note(options: argparse.Namespace) -> Cell:
@@ -196,6 +259,8 @@ __all__ = [
     "Cells",
     "attacked",
     "begin",
+    "bert_base",
+    "measured",
     "minilm",
     "observation",
     "prior_note",

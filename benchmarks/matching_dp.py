@@ -2,44 +2,66 @@
 
 The DP table of arXiv:2406.00999 read ``param.grad`` after ``backward`` and before Opacus' step,
 where clipping and noise happen: that gradient is raw, so noise seems not to help. On the wire each
-example is clipped to C = 1, the sum gets N(0, (sigma C)^2), and both are divided by B. Clip and
-noise are spelt out here. CoLA, B = 1, MiniLM, LAMP with the papers' knowledge; on the wire also
-knowing the clip.
+example is clipped to C = 1, the sum gets N(0, (sigma C)^2), and both are divided by B: the defense
+``dp-sgd`` itself. CoLA, B = 1, MiniLM, LAMP with the papers' knowledge; on the wire it is told of
+the defense, too.
 """
 
+import functools
 from typing import Any
 
 import torch
-from matching_common import (
-    attacked,
-    begin,
-    minilm,
-    observation,
-    prior_note,
-    texts,
-    unrelated,
-    update_of,
-)
-from torch import Tensor
+from dager_common import Victim
+from matching_common import begin, measured, minilm, prior_note, texts
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
 
 from attacks import Lamp
-from fedsim.messages import DefenseInForce, Update
-from fedsim.rng import stream
+from clients.training import LocalTraining
+from defenses import DPSGD
+from defenses.per_example import owners
+from fedsim.training import Examples, TrainingSettings, mean_gradient
 
-UPDATES = 5
+UPDATES = 2
 CLIP = 1.0
 SIGMAS = (0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5)
 
 
-def clipped_and_noised(tensors: dict[str, Tensor], sigma: float, seed: int) -> dict[str, Tensor]:
-    """Return what one example's gradient is on the wire (B = 1)."""
-    norm = torch.stack([one.norm() for one in tensors.values()]).norm()
-    factor = min(1.0, CLIP / float(norm))
-    generator = stream(seed, "noise")
-    return {
-        name: factor * one + sigma * CLIP * torch.randn(one.shape, generator=generator)
-        for name, one in tensors.items()
-    }
+def read_early(who: Victim, examples: Examples, sigma: float) -> dict[str, float]:
+    """Return how far Opacus' gradients are from the raw one, of norm 1: before its step, after it.
+
+    Clipping, noise and averaging are the step's; ``backward`` leaves the raw gradient.
+    """
+    raw, _ = LocalTraining(who.adapter, TrainingSettings())(
+        who.parameters, examples, torch.Generator()
+    )
+    module = who.adapter.load(who.parameters)
+    for part in owners(module):
+        part.training = True  # Opacus samples no gradients of others; dropout stays off
+    watched = GradSampleModule(module, strict=False)
+    optimizer = DPOptimizer(
+        torch.optim.SGD(module.parameters(), lr=0.0),
+        noise_multiplier=sigma,
+        max_grad_norm=CLIP,
+        expected_batch_size=1,
+        generator=torch.Generator().manual_seed(1),
+    )
+    try:
+        mean_gradient(module, who.adapter, examples, torch.Generator())
+        found = {"before": away(module, raw)}
+        optimizer.pre_step()
+        return {**found, "after": away(module, raw)}
+    finally:
+        watched.to_standard_module()
+        module.eval()
+        module.zero_grad(set_to_none=True)
+
+
+def away(module: torch.nn.Module, raw: dict[str, Any]) -> float:
+    """Return ||p.grad - raw|| / ||raw|| over all parameters."""
+    pairs = [(p.grad, raw[name]) for name, p in module.named_parameters() if name in raw]
+    rest = torch.stack([(o if g is None else g - o).norm() for g, o in pairs]).norm()
+    return float(rest / torch.stack([o.norm() for _, o in pairs]).norm())
 
 
 def main() -> None:
@@ -47,26 +69,19 @@ def main() -> None:
     options, cells = begin("matching_dp", "noise on the wire stops LAMP; read before it, none does")
     who = minilm(options.layers)
     pool = texts(who, "cola")
+    attack = Lamp(steps=options.steps)
+    told = {"layers": options.layers, "attack": repr(attack), **prior_note(options)}
+
+    def early(index: int) -> dict[str, Any]:
+        examples = pool.draw(1, 1, index)
+        opacus = {f"sigma={sigma:g}": read_early(who, examples, sigma) for sigma in SIGMAS}
+        return {**measured(who, pool, attack, index), "distance_from_raw": opacus}
+
+    cells.fill("before the step, any sigma", told, UPDATES, early)
     for sigma in SIGMAS:
-        for place in ("before the step", "on the wire"):
-
-            def measure(index: int, sigma: float = sigma, place: str = place) -> dict[str, Any]:
-                examples = pool.draw(1, 1, index)
-                update = update_of(who, examples, dropout=False, seed=index)
-                told: dict[str, Any] = {}
-                if place == "on the wire":
-                    tensors = clipped_and_noised(dict(update.tensors), sigma, index)
-                    update = Update(tensors=tensors, kind="gradient", num_examples=1)
-                    numbers = {"clip": CLIP, "noise_multiplier": sigma}
-                    told["defense"] = (DefenseInForce(name="dp-sgd", numbers=numbers),)
-                seen = observation(who, examples, update, **told)
-                row = attacked(who, seen, examples, Lamp(), index)
-                others = pool.draw(1, 2, index)
-                return {**row, "unrelated": unrelated(who, examples, others)}
-
-            settings = {"layers": options.layers, "sigma": sigma, **prior_note(options)}
-            count = UPDATES if place == "on the wire" or not sigma else 0  # raw is raw: once
-            cells.fill(f"sigma={sigma:g} {place}", settings, count, measure)
+        defense = DPSGD(noise_multiplier=sigma, clip=CLIP)
+        wire = functools.partial(measured, who, pool, attack, defense=("dp-sgd", defense))
+        cells.fill(f"sigma={sigma:g}, on the wire", {**told, "sigma": sigma}, UPDATES, wire)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """LAMP as the papers' code computes it: plain autograd, one candidate at a time.
 
 For comparison alone. Written from the algorithm, not from that code: cosine distances between whole
-gradient matrices, ``create_graph`` in every evaluation, as the references have it.
+gradient matrices, ``create_graph`` in every evaluation, as the references have it. No prior.
 """
 
 import time
@@ -9,29 +9,28 @@ import time
 import torch
 from torch import Tensor
 
-from attacks.matching import Problem, TokenScores
-from fedsim.messages import Observation
+from attacks import Lamp
+from attacks.matching import Cosine, Problem, TokenScores
+from attacks.matching.reorder import ends, moves
+from fedsim.messages import Observation, Tokens
 
-TIMED = 5
+TIMED = 20
 
 
 class NaiveLamp:
-    """Times one step and one candidate of the plain loop."""
+    """The plain loop, or what one step and one candidate of it take."""
 
     def __init__(self, seen: Observation, generator: torch.Generator) -> None:
+        self._problem = Problem(seen, generator, lambda _: Cosine())
+        self._generator = generator
         self._module = seen.model.load(seen.broadcast.parameters)
         self._labels = torch.tensor(seen.knowledge.labels)
-        lengths = seen.knowledge.lengths or ()
-        size = (len(lengths), max(lengths), seen.model.width)
-        self._x = torch.randn(size, generator=generator).requires_grad_()
-        words = {id(self._module.get_input_embeddings().weight)}
         slots = dict(self._module.named_parameters())
-        self._names = [n for n in seen.update.tensors if id(slots[n]) not in words]
-        self._weights = [slots[name] for name in self._names]
-        self._observed = [seen.update.tensors[name] for name in self._names]
+        self._weights = [slots[name] for name in self._problem.observed]
+        self._observed = list(self._problem.observed.values())
 
-    def _loss(self) -> Tensor:
-        loss = self._module(inputs_embeds=self._x, labels=self._labels).loss
+    def _distance(self, x: Tensor) -> Tensor:
+        loss = self._module(inputs_embeds=x, labels=self._labels).loss
         gradients = torch.autograd.grad(loss, self._weights, create_graph=True)
         parts = [
             1 - (g * o).sum() / (g.norm() * o.norm() + 1e-9)
@@ -39,20 +38,51 @@ class NaiveLamp:
         ]
         return torch.stack(parts).mean()
 
+    def _least(self, candidates: Tensor) -> Tensor:
+        found = [self._distance(one.detach().requires_grad_()).item() for one in candidates]
+        return candidates[int(torch.tensor(found).argmin())]
+
+    def run(self, settings: Lamp) -> tuple[tuple[Tokens, ...], list[float]]:
+        """Return the texts of one sentence's update, and the processor seconds of each step."""
+        problem, generator = self._problem, self._generator
+        x = self._least(problem.gaussian(settings.starts, generator))
+        x = self._least(problem.shuffled(x[None], settings.starts, generator))
+        x = problem.rescale(x[None])[0].requires_grad_()
+        optimizer = torch.optim.Adam([x], lr=settings.learning_rate)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 50, 0.89)
+        best, least, times = x.detach().clone(), torch.inf, []
+        for step in range(settings.steps):
+            started = time.process_time()
+            loss = self._step(x, optimizer, settings.alpha_norm)
+            schedule.step()
+            times.append(time.process_time() - started)
+            if loss < least:
+                best, least = x.detach().clone(), loss
+            if step % settings.every == 1 and step >= 0.1 * settings.steps:
+                orders = moves(x.shape[1], *ends(problem, 0), settings.tries, generator)
+                x.data.copy_(self._least(x.detach()[:, orders].transpose(0, 1)))
+        return problem.texts(problem.read(best)), times
+
+    def _step(self, x: Tensor, optimizer: torch.optim.Optimizer, weight: float) -> float:
+        optimizer.zero_grad()
+        loss = self._distance(x)
+        loss = loss + weight * (x.norm(dim=-1).mean() - self._problem.size) ** 2
+        x.grad = torch.autograd.grad(loss, x)[0]
+        optimizer.step()
+        self._problem.pin(x.data[None])
+        return loss.item()
+
     def seconds(self) -> tuple[float, float]:
         """Return what one step and one candidate take, in processor seconds."""
-        optimizer = torch.optim.Adam([self._x], lr=0.01)
-        times = []
-        for steps in (True, False):
-            started = time.process_time()
-            for _ in range(TIMED):
-                loss = self._loss()
-                if steps:
-                    optimizer.zero_grad()
-                    self._x.grad = torch.autograd.grad(loss, self._x)[0]
-                    optimizer.step()
-            times.append((time.process_time() - started) / TIMED)
-        return times[0], times[1]
+        x = self._problem.gaussian(1, self._generator)[0].requires_grad_()
+        optimizer = torch.optim.Adam([x], lr=0.01)
+        started = time.process_time()
+        for _ in range(TIMED):
+            self._step(x, optimizer, 1.0)
+        middle = time.process_time()
+        for _ in range(TIMED):
+            self._distance(x).item()
+        return (middle - started) / TIMED, (time.process_time() - middle) / TIMED
 
 
 def naive_distance(seen: Observation, ids: Tensor, problem: Problem, scores: TokenScores) -> float:

@@ -9,7 +9,8 @@ from attacks.matching.layers import depths, layer_of
 from attacks.matching.prior import Prior, check_prior
 from attacks.matching.problem import Problem
 from attacks.matching.reorder import Reorder
-from attacks.matching.tokens import TokenScores
+from attacks.matching.single import SingleStart
+from attacks.matching.tokens import TokenScores, near
 
 __all__ = [
     "L2",
@@ -21,8 +22,10 @@ __all__ = [
     "Problem",
     "Reorder",
     "Signs",
+    "SingleStart",
     "TokenScores",
     "check_prior",
     "depths",
     "layer_of",
+    "near",
 ]

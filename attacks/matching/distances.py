@@ -4,7 +4,7 @@ Every distance sums or averages over parameter tensors. L2 and cosine need inner
 alone; L1, signs and masks need a gradient's entries.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,28 +14,44 @@ from typing_extensions import override
 
 from attacks.matching.factors import Factor, Outer, Plain
 
-Parameters = Mapping[str, Tensor]
-Distance = Callable[[Mapping[str, Factor], Parameters], Tensor]
+
+class Observed(dict[str, Tensor]):
+    """A gradient to match, by parameter; its tensors are read once for their norms."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(tensors)
+        self._squares: dict[str, Tensor] = {}
+
+    def squares(self, names: Iterable[str]) -> Tensor:
+        """Return the squared norms of the tensors ``names``: (P,)."""
+        for name in names:
+            if name not in self._squares:
+                self._squares[name] = self[name].square().sum()
+        return torch.stack([self._squares[name] for name in names])
+
+
+Distance = Callable[[Mapping[str, Factor], Observed], Tensor]
 """From K candidates' factors and the observed gradient to K distances."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class L2:
-    """sum_p ||G_p - O_p||^power (2: Zhu et al., "Deep Leakage from Gradients", 2019, eq. 4)."""
+    """sum_p ||G_p - O_p||^power (2: Zhu et al., "Deep Leakage from Gradients", 2019, eq. 4).
+
+    Norms and an inner product tell it by cancellation: where tensors differ much in size (a head's
+    gradient and an embedding's), it is true only of an observed gradient in float64.
+    """
 
     power: int = 2
+    weights: Mapping[str, float] = field(default_factory=dict)  # by parameter; absent: 1
 
-    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+    def __call__(self, factors: Mapping[str, Factor], observed: Observed) -> Tensor:
         """Return the distances: (K,)."""
-        parts = torch.stack(
-            [
-                one.square() - 2 * one.inner(observed[name]) + observed[name].square().sum()
-                for name, one in factors.items()
-            ]
-        )  # (P, K)
+        squares, inners = _products(factors, observed)
+        parts = squares - 2 * inners + observed.squares(factors)
         if self.power == 1:
             parts = parts.clamp_min(1e-24).sqrt()
-        return parts.sum(dim=0)
+        return (parts * _weights(self.weights, factors, parts)).sum(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +64,7 @@ class L2L1:
     l1: Mapping[str, float]  # w_p, by parameter
     power: int = 2
 
-    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+    def __call__(self, factors: Mapping[str, Factor], observed: Observed) -> Tensor:
         """Return the distances: (K,)."""
         total: Any = 0.0
         for name, one in factors.items():
@@ -69,15 +85,13 @@ class Cosine:
 
     weights: Mapping[str, float] = field(default_factory=dict)
 
-    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+    def __call__(self, factors: Mapping[str, Factor], observed: Observed) -> Tensor:
         """Return the distances: (K,), in [0, 2]."""
-        parts, weights = [], []
-        for name, one in factors.items():
-            size = (one.square().clamp_min(1e-30)).sqrt() * observed[name].norm()
-            parts.append(1.0 - one.inner(observed[name]) / size.clamp_min(1e-30))
-            weights.append(self.weights.get(name, 1.0))
-        shares = torch.tensor(weights).to(parts[0]) / sum(weights)
-        return (torch.stack(parts, dim=1) * shares).sum(dim=1)
+        squares, inners = _products(factors, observed)
+        sizes = squares.clamp_min(1e-30).sqrt() * observed.squares(factors).sqrt()
+        weights = _weights(self.weights, factors, sizes)
+        shares = weights / weights.sum()
+        return ((1.0 - inners / sizes.clamp_min(1e-30)) * shares).sum(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +104,7 @@ class Signs:
 
     l1: float = 0.0  # weight of sum_i max(0, -g_i sign(o_i)), for attacks that use L1
 
-    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+    def __call__(self, factors: Mapping[str, Factor], observed: Observed) -> Tensor:
         """Return the distances: (K,), each tensor's first term in [0, 1]."""
         total: Any = 0.0
         for name, one in factors.items():
@@ -111,7 +125,7 @@ class Kept:
 
     distance: Distance
 
-    def __call__(self, factors: Mapping[str, Factor], observed: Parameters) -> Tensor:
+    def __call__(self, factors: Mapping[str, Factor], observed: Observed) -> Tensor:
         """Return the distances: (K,)."""
         kept = {name: _sent(one, observed[name]) for name, one in factors.items()}
         return self.distance(kept, observed)
@@ -128,6 +142,10 @@ class _Sent(Plain):
         return self.value @ observed.flatten()[self.places]
 
     @override
+    def double(self) -> "_Sent":
+        return _Sent(self.value.double(), self.places)
+
+    @override
     def dense(self, shape: torch.Size) -> Tensor:
         full = self.value.new_zeros(len(self.value), shape.numel())
         return full.index_copy(1, self.places, self.value).view(-1, *shape)
@@ -136,6 +154,22 @@ class _Sent(Plain):
 def _sent(factor: Factor, observed: Tensor) -> Factor:
     places = observed.flatten().nonzero().flatten()
     return _Sent(entries(factor, places, observed.shape), places)
+
+
+def _weights(given: Mapping[str, float], names: Iterable[str], like: Tensor) -> Tensor:
+    """Return the weights of the tensors ``names``, 1 where none is given: (P,)."""
+    found = [given.get(name, 1.0) for name in names]
+    return torch.tensor(found, dtype=like.dtype, device=like.device)
+
+
+def _products(factors: Mapping[str, Factor], observed: Observed) -> tuple[Tensor, Tensor]:
+    """Return ||G_p||^2 and <G_p, O_p> of K candidates, in the observed gradient's dtype: (K, P)."""
+    squares, inners = [], []
+    for name, factor in factors.items():
+        one = factor.double() if observed[name].dtype == torch.float64 else factor
+        squares.append(one.square())
+        inners.append(one.inner(observed[name]))
+    return torch.stack(squares, dim=1), torch.stack(inners, dim=1)
 
 
 def entries(factor: Factor, places: Tensor, shape: torch.Size) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from attacks.matching.adaptive import adapted, clip_of
-from attacks.matching.distances import Distance
+from attacks.matching.distances import Distance, Observed
 from attacks.matching.engine import Engine
 from attacks.matching.frame import Frame, find_frame
 from attacks.matching.observed import observed_gradient
@@ -42,7 +42,7 @@ class Problem:
     Attributes:
         frame: what is known or assumed of the batch.
         engine: computes dummies' gradients.
-        observed: the gradient to match, by parameter; without those that say nothing.
+        observed: the gradient to match, by parameter; without those that say nothing. In ``dtype``.
         size: the mean norm of a token's embedding.
         notes: for the record.
     """
@@ -53,14 +53,14 @@ class Problem:
         generator: torch.Generator,
         make: MakeDistance,
         names: Iterable[str] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.frame: Frame = find_frame(seen, generator)
-        # sorted: a sum of floats hangs on its order
         # sorted: a sum of floats hangs on its order
         chosen = sorted(seen.update.tensors if names is None else names)
         gradient = observed_gradient(seen, chosen)
         self.engine = Engine(seen, self.frame, gradient)
-        self.observed = {name: gradient[name] for name in self.engine.names}
+        self.observed = Observed({n: gradient[n].to(dtype) for n in self.engine.names})
         self.words_observed = gradient.get(self.engine.words_name or "")
         self.distance = adapted(make(self.observed), seen)
         self._clip = clip_of(seen)

@@ -7,39 +7,50 @@ One token in a long text changes the last layers' gradients by a thousandth: as 
 products show such a difference by cancellation, they are taken in float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from attacks.matching.distances import L2
+from attacks.matching.distances import L2, Observed
 from attacks.matching.engine import Factors
 from attacks.matching.factors import joined
 from attacks.matching.problem import TOKENS_AT_ONCE, Problem
 
 KEPT = 256  # sequences whose gradients are kept
 RESIDUALS = 4  # kept at a time; each is as large as the model
-NEAR = L2(power=1)
+
+
+def near(observed: Mapping[str, Tensor], relative: bool) -> L2:
+    """Return L2; where ``relative`` each tensor's part over the norm of the observed one."""
+    sizes = {name: 1.0 / float(one.norm()) for name, one in observed.items()} if relative else {}
+    return L2(power=1, weights=sizes)
 
 
 class TokenScores:
-    """sum_p ||G - O||_2 of batches of tokens, with the word embeddings' gradient where it is seen.
+    """sum_p w_p ||G - O||_2 of batches of tokens, with the word embeddings' gradient where seen.
 
     Attributes:
+        relative: w_p = 1 / ||O_p||, so that no tensor counts for its size; else 1.
         observed: the gradient to match, by parameter.
         computed: how many sequences' gradients were computed.
     """
 
     def __init__(
-        self, problem: Problem, targets: Tensor, masks: Sequence[Tensor] | None = None
+        self,
+        problem: Problem,
+        targets: Tensor,
+        masks: Sequence[Tensor] | None = None,
+        relative: bool = False,
     ) -> None:
         self._problem, self._targets, self._masks = problem, targets, masks
-        self.observed = {name: one.double() for name, one in problem.observed.items()}
+        self.observed = Observed({name: one.double() for name, one in problem.observed.items()})
         name = problem.engine.words_name
         if name is not None and problem.words_observed is not None:
             self.observed[name] = problem.words_observed.double()
+        self._near = near(self.observed, relative)
         self._parts: dict[tuple[int, ...], Factors] = {}
-        self._residuals: dict[tuple[int, ...], dict[str, Tensor]] = {}
+        self._residuals: dict[tuple[int, ...], Observed] = {}
         self._known: dict[tuple[int, ...], float] = {}
         self.computed = 0
 
@@ -49,7 +60,7 @@ class TokenScores:
         step = max(1, TOKENS_AT_ONCE // ids[0].numel())
         rows = list(range(ids.shape[1]))
         parts = [self._factors(ids[at : at + step], rows) for at in range(0, len(ids), step)]
-        return torch.cat([NEAR(part, self.observed) for part in parts])
+        return torch.cat([self._near(part, self.observed) for part in parts])
 
     @torch.no_grad()
     def replaced(self, ids: Tensor, row: int, texts: Tensor) -> Tensor:
@@ -65,11 +76,11 @@ class TokenScores:
             step = max(1, TOKENS_AT_ONCE // texts.shape[1])
             for at in range(0, len(fresh), step):
                 some = fresh[at : at + step]
-                found = NEAR(self._factors(texts[some][:, None], [row]), residual).tolist()
+                found = self._near(self._factors(texts[some][:, None], [row]), residual).tolist()
                 self._known |= {keys[place]: one for place, one in zip(some, found, strict=True)}
         return torch.tensor([self._known[key] for key in keys])
 
-    def _residual(self, ids: Tensor, row: int, key: tuple[int, ...]) -> dict[str, Tensor]:
+    def _residual(self, ids: Tensor, row: int, key: tuple[int, ...]) -> Observed:
         """Return the observed gradient less the part of all sequences but ``row``."""
         if len(ids) == 1:
             return self.observed
@@ -77,10 +88,12 @@ class TokenScores:
             while len(self._residuals) >= RESIDUALS:
                 self._residuals.pop(next(iter(self._residuals)))
             parts = [self._part(ids, other) for other in range(len(ids)) if other != row]
-            self._residuals[key] = {
-                name: one - joined([part[name] for part in parts]).dense(one.shape)[0]
-                for name, one in self.observed.items()
-            }
+            self._residuals[key] = Observed(
+                {
+                    name: one - joined([part[name] for part in parts]).dense(one.shape)[0]
+                    for name, one in self.observed.items()
+                }
+            )
         return self._residuals[key]
 
     def _part(self, ids: Tensor, row: int) -> Factors:

@@ -25,7 +25,7 @@ NAMES = sorted(ATTACKS)
 CHEAP: dict[str, dict[str, Any]] = {
     "dlg": {"optimizer": "lbfgs", "steps": 40, "learning_rate": 1.0, "deviation": 0.05},
     "grab": {
-        "rounds": 1,
+        "alternations": 1,
         "steps": 40,
         "starts": 8,
         "iterations": 1,

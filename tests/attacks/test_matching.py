@@ -91,13 +91,20 @@ def test_dlg_goes_down(adapt: Adapt, look: Look, optimizer: Any) -> None:
 
 def test_grab_reads_more_where_it_learns_the_clients_dropout(adapt: Adapt, look: Look) -> None:
     seen = look(adapt("bert-tiny", freeze=("embeddings",)), (6,), dropout=True)
-    settings: dict[str, Any] = {"rounds": 1, "steps": 60, "starts": 8, "learning_rate": 0.1}
+    settings: dict[str, Any] = {"alternations": 1, "steps": 60, "starts": 8, "learning_rate": 0.1}
     settings |= {"iterations": 1, "beams": 2}
     learnt = run(Grab(**settings), seen)
     assert learnt.diagnostics["learns_dropout"] is True
     off = run(Grab(learn_dropout=False, **settings), seen)
     assert off.diagnostics["learns_dropout"] is False
     assert learnt.diagnostics["distance"] < off.diagnostics["distance"]
+
+
+def test_grab_reads_by_the_cosine_distance_too(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6, 5))
+    settings: dict[str, Any] = {"alternations": 1, "steps": 40, "starts": 8, "learning_rate": 0.1}
+    settings |= {"iterations": 1, "beams": 2, "distance": "cosine", "alpha_norm": 1.0}
+    assert share(run(Grab(**settings), seen), seen) >= 0.5
 
 
 @pytest.mark.parametrize(

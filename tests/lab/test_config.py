@@ -1,12 +1,23 @@
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
 
+from attacks import ATTACKS
+from defenses import DEFENSES
 from fedsim.errors import BadInput
-from fedsim.lab.config import Config, check, known_keys, load_config, parse
+from fedsim.lab.config import (
+    AttackSection,
+    Config,
+    PluginSection,
+    check,
+    known_keys,
+    load_config,
+    parse,
+)
 
 SMALL = """
 name = "small"
@@ -236,3 +247,10 @@ def test_a_file_that_is_no_config_is_bad_input(tmp_path: Path, content: Any, lin
 
 def test_a_config_is_a_config() -> None:
     assert isinstance(check(tomllib.loads(SMALL)), Config)
+
+
+def test_no_setting_of_a_plugin_has_the_name_of_a_key_of_its_table() -> None:
+    for kinds, section in ((ATTACKS, AttackSection), (DEFENSES, PluginSection)):
+        for name, kind in kinds.items():
+            hidden = {one.name for one in fields(kind)} & set(section.model_fields)
+            assert not hidden, f"{name}: nobody could set {hidden}"

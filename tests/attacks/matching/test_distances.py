@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.matching.distances import L2, L2L1, Cosine, Kept, Signs, entries
+from attacks.matching.distances import L2, L2L1, Cosine, Kept, Observed, Signs, entries
 from attacks.matching.factors import Factor, Outer, Plain, Rows, joined
 
 K, N = 3, 5
@@ -26,9 +26,9 @@ SHAPES = {"linear": (11, 7), "conv": (7, 4), "rows": (6, 3), "bias": (9,)}
 
 
 @pytest.fixture
-def observed() -> dict[str, Tensor]:
+def observed() -> Observed:
     torch.manual_seed(1)
-    return {name: torch.randn(shape, dtype=torch.float64) for name, shape in SHAPES.items()}
+    return Observed({n: torch.randn(shape, dtype=torch.float64) for n, shape in SHAPES.items()})
 
 
 def whole(factor: Factor, k: int) -> Tensor:
@@ -47,9 +47,7 @@ def whole(factor: Factor, k: int) -> Tensor:
     return total.T if factor.flipped else total
 
 
-def test_factors_are_the_sums_over_tokens(
-    factors: dict[str, Factor], observed: dict[str, Tensor]
-) -> None:
+def test_factors_are_the_sums_over_tokens(factors: dict[str, Factor], observed: Observed) -> None:
     for name, factor in factors.items():
         wanted = torch.stack([whole(factor, k) for k in range(K)])
         torch.testing.assert_close(factor.dense(wanted.shape[1:]), wanted)
@@ -108,9 +106,7 @@ def naive_sign(g: Tensor, o: Tensor, l1: float) -> float:
     return sum(w * w for w in wrong) + l1 * sum(wrong)
 
 
-def test_distances_are_the_papers_formulas(
-    factors: dict[str, Factor], observed: dict[str, Tensor]
-) -> None:
+def test_distances_are_the_papers_formulas(factors: dict[str, Factor], observed: Observed) -> None:
     l1 = {"linear": 0.1, "conv": 0.2, "rows": 0.3, "bias": 0.4}
     for k in range(K):
         pairs = {name: (whole(one, k), observed[name]) for name, one in factors.items()}
@@ -126,6 +122,7 @@ def test_distances_are_the_papers_formulas(
         sign = sum(naive_sign(*pair, 0.5) for pair in pairs.values()) / 4
         for distance, wanted in (
             (L2(), two),
+            (L2(power=1, weights={"bias": 3.0}), root + 2 * naive_l2(*pairs["bias"]) ** 0.5),
             (L2L1(l1=l1), two + one),
             (L2L1(l1=l1, power=1), root + one),
             (Cosine(), cosine),
@@ -140,7 +137,7 @@ def test_distances_are_the_papers_formulas(
     [L2(), L2L1(l1=dict.fromkeys(SHAPES, 0.3)), Cosine(), Signs(), Kept(distance=Cosine())],
 )
 def test_slopes_are_those_of_finite_differences(
-    factors: dict[str, Factor], observed: dict[str, Tensor], distance: object
+    factors: dict[str, Factor], observed: Observed, distance: object
 ) -> None:
     observed["linear"][observed["linear"] < 0] = 0.0
     inputs = torch.randn(2, N, 7, dtype=torch.float64, requires_grad=True)
@@ -153,11 +150,9 @@ def test_slopes_are_those_of_finite_differences(
     assert torch.autograd.gradcheck(of, (inputs, errors), eps=1e-7, atol=1e-5)
 
 
-def test_kept_looks_at_what_was_sent_alone(
-    factors: dict[str, Factor], observed: dict[str, Tensor]
-) -> None:
+def test_kept_looks_at_what_was_sent_alone(factors: dict[str, Factor], observed: Observed) -> None:
     mask = {name: torch.rand(one.shape) < 0.4 for name, one in observed.items()}
-    sent = {name: one * mask[name] for name, one in observed.items()}
+    sent = Observed({name: one * mask[name] for name, one in observed.items()})
     found = Kept(distance=L2())(factors, sent)
     for k in range(K):
         pairs = [
@@ -166,3 +161,15 @@ def test_kept_looks_at_what_was_sent_alone(
         assert found[k].item() == pytest.approx(sum(naive_l2(*pair) for pair in pairs), rel=1e-9)
     dense = Kept(distance=Signs())(factors, sent)
     assert dense.shape == (K,)
+
+
+def test_l2_in_float64_tells_a_small_difference_beside_a_large_gradient() -> None:
+    torch.manual_seed(3)
+    large = Outer(torch.randn(1, N, 7), 30 * torch.randn(1, N, 11), False)
+    small = Outer(torch.randn(1, N, 7), 1e-3 * torch.randn(1, N, 11), False)
+    factors: dict[str, Factor] = {"head": large, "inner": small}
+    off = {"head": 0.0, "inner": 1e-4}
+    shape = torch.Size((11, 7))
+    observed = Observed({n: one.double().dense(shape)[0] + off[n] for n, one in factors.items()})
+    wanted = 77 * 1e-4**2  # of 11 x 7 entries, each 1e-4 off
+    assert L2()(factors, observed).item() == pytest.approx(wanted, rel=1e-3)

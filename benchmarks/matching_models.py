@@ -1,0 +1,38 @@
+"""LAMP and TAG on the other architectures: BERT-base and GPT-2 at their real size, a trained LLaMA.
+
+BERT-base and GPT-2 have random weights, the LLaMA of 260,032 parameters (stories260K) trained ones.
+CoLA, B = 1, the papers' knowledge, few sentences and few steps: the record has them.
+"""
+
+import functools
+from collections.abc import Callable
+
+from dager_common import Victim, gpt2, stories
+from matching_common import begin, bert_base, measured, texts
+
+from attacks import Lamp, Tag
+
+# how its weights came about, how it is built, steps, sentences
+MODELS: dict[str, tuple[str, Callable[[], Victim], int, int]] = {
+    "stories260K": ("trained", lambda: stories(task="causal-lm"), 300, 3),
+    "stories260K, classification": ("trained, random head", stories, 300, 3),
+    "bert-base": ("random", bert_base, 100, 1),
+    "gpt2": ("random", gpt2, 100, 1),
+}
+
+
+def main() -> None:
+    """Measure what is not there yet."""
+    _, cells = begin("matching_models", "LAMP and TAG on other architectures")
+    cells.head["weights"] = "each cell says its own"
+    for name, (weights, build, steps, count) in MODELS.items():
+        who = build()
+        pool = texts(who, "cola")
+        for attack in (Lamp(steps=steps, starts=50), Tag(steps=steps)):
+            label = f"{name} / {type(attack).__name__.lower()}"
+            told = {"weights": weights, "attack": repr(attack)}
+            cells.fill(label, told, count, functools.partial(measured, who, pool, attack))
+
+
+if __name__ == "__main__":
+    main()
