@@ -17,7 +17,7 @@ from fedsim.lab.prepare import Experiment, server_settings
 from fedsim.lab.rundir import RunDirectory, checksum
 from fedsim.lab.scoring import Scored, Scorer
 from fedsim.lab.trackers import track
-from fedsim.lab.utility import METRICS, course, utility
+from fedsim.lab.utility import METRICS, course, utility, utility_before
 from fedsim.lab.wire import guarantee, stop_where_a_defense_failed, wire
 from fedsim.messages import Broadcast, Update
 from fedsim.models import load_adapter
@@ -76,7 +76,7 @@ class Recorder:
     def after_round(self, progress: Progress) -> None:
         """Measure the utility, note the round, save a checkpoint."""
         self.display.step(f"round {progress.round}: evaluating")
-        held_out, adapter = self.experiment.held_out, self.experiment.adapter
+        held_out = self.experiment.held_out
         done = {row["round"] for row in self.run.rows("rounds.jsonl")}
         if not all(bool(one.isfinite().all()) for one in progress.parameters.values()):
             raise RunFailed(
@@ -86,8 +86,8 @@ class Recorder:
         self.checksum = checksum(progress.parameters)
         if progress.round in done:  # where a resumed run begins
             return
-        measured = utility(adapter, progress.parameters, held_out) if len(held_out) else None
-        name = METRICS[adapter.spec.task]
+        measured = self._measured(progress) if len(held_out) else None
+        name = METRICS[self.experiment.adapter.spec.task]
         row = {
             "round": progress.round,
             "utility": None if measured is None else measured[name],
@@ -106,6 +106,12 @@ class Recorder:
         if progress.round:
             rounds = self.experiment.config.federation.rounds
             self.display.say(f"round {progress.round}/{rounds} done{shown}")
+
+    def _measured(self, progress: Progress) -> dict[str, float]:
+        adapter, held_out = self.experiment.adapter, self.experiment.held_out
+        if progress.round:
+            return utility(adapter, progress.parameters, held_out)
+        return utility_before(adapter, progress.parameters, held_out, self.checksum)
 
 
 def run_experiment(
@@ -195,8 +201,10 @@ def summarize(
         controls=not quick,
         seed=config.seed,
     )
+    started = time.perf_counter()
     scores = scorer.score(run.rows("reconstructions.jsonl"))
     leakage, verdicts = scorer.leakage(scores)
+    scoring = time.perf_counter() - started
     rounds = run.rows("rounds.jsonl")
     summary: dict[str, Any] = {
         "schema": 1,
@@ -205,6 +213,7 @@ def summarize(
         "engine": config.federation.engine,
         "rounds": config.federation.rounds,
         "seconds": round(sum(row["seconds"] for row in rounds), 3),
+        "scoring": {"seconds": round(scoring, 3)},
         "utility": course(adapter.spec.task, rounds),
         "guarantee": guarantee(experiment, run),
         "wire": wire(experiment, run),

@@ -1,5 +1,6 @@
 """A run's directory: every file is whole or not there, and a killed run goes on from it."""
 
+import functools
 import hashlib
 import json
 import os
@@ -156,7 +157,7 @@ def manifest(config: Config) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.seed,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": _versions(),
         "python": platform.python_version(),
         "machine": {
             "system": platform.system(),
@@ -170,6 +171,11 @@ def manifest(config: Config) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _versions() -> Mapping[str, str | None]:
+    return {name: _version(name) for name in PACKAGES}
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -177,6 +183,7 @@ def _version(name: str) -> str | None:
         return None
 
 
+@functools.cache
 def _commit() -> str | None:
     """Return the commit of the source checkout, or None: installed from a wheel, or no git."""
     here = Path(__file__).parent
