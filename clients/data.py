@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,7 @@ def shards(
             f"data.partition {settings.partition!r} leaves client {parts.index([])} without data"
         )
     columns = [column for column in ("text", "label") if column in train.column_names]
-    return [train.select(part).select_columns(columns) for part in parts]
+    return [train.select(np.array(part)).select_columns(columns) for part in parts]
 
 
 def _groups(train: datasets.Dataset, settings: DataSettings) -> np.ndarray[Any, Any]:
@@ -183,8 +183,14 @@ def _clean(frame: pd.DataFrame, columns: dict[str, str], settings: DataSettings)
     return picked
 
 
-def _need_unicode(values: Iterable[Any], name: str, column: str) -> None:
+def _need_unicode(values: Collection[Any], name: str, column: str) -> None:
     """Refuse half of a surrogate pair: JSON can say it, but no file can hold it."""
+    try:
+        "".join(value for value in values if isinstance(value, str)).encode()
+    except UnicodeEncodeError:
+        pass  # it is to be named
+    else:
+        return
     for number, value in enumerate(values, start=1):
         half = re.search("[\ud800-\udfff]", value) if isinstance(value, str) else None
         if half:
@@ -238,7 +244,5 @@ def _blank(value: object) -> bool:
 
 def _dataset(frame: pd.DataFrame) -> datasets.Dataset:
     kinds = {name: "string" if name == "text" else "int64" for name in frame.columns}
-    return datasets.Dataset.from_dict(
-        {name: frame[name].tolist() for name in frame.columns},
-        features=datasets.Features({name: datasets.Value(kind) for name, kind in kinds.items()}),
-    )
+    features = datasets.Features({name: datasets.Value(kind) for name, kind in kinds.items()})
+    return datasets.Dataset.from_pandas(frame, features, preserve_index=False)

@@ -244,6 +244,17 @@ def test_an_error_of_a_library_is_a_row_too(
     assert record["status"] == "failed" and record["error"] == "MemoryError: no more of it"
 
 
+def test_scoring_counts_as_work(tmp_path: Path) -> None:
+    record = run_cell(
+        tmp_path / "cell", experiment(attack=[{"name": "dager"}], federation={"rounds": 1}), None,
+        quick=False, display=Display(quiet=True),
+    )  # fmt: skip
+    summary = json.loads((tmp_path / "cell/summary.json").read_text())
+    scoring = summary["scoring"]["seconds"]
+    assert 0.0 < scoring < record["seconds"]
+    assert record["working"] == pytest.approx(summary["seconds"] + scoring, abs=0.002)
+
+
 def test_a_cell_without_attacks_is_a_row_with_its_utility(tmp_path: Path) -> None:
     table = sweep(tmp_path / "sweep", planned("seed=1,2", attack=[]))
     assert len(table) == 2 and table["utility_after"].notna().all()
