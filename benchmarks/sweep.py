@@ -51,7 +51,7 @@ DEFENSES = [
     "defense=none,topk,sign,quantize,random-mask,truncated-svd,gaussian,"
     '{name="dp-sgd",noise_multiplier=0.1}',
 ]  # fmt: skip
-PICTURES = {"fedavg": "heat-dager-mini_batch_size-learning_rate", "defenses": "frontier"}
+PICTURES = {"fedavg": "heat-dager-mini_batch_size-learning_rate"}
 TIMES = ["seconds", "cell_seconds"]  # what may differ between two runs of the same
 
 
