@@ -18,7 +18,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fedsim.captures import place
 from fedsim.errors import BadInput
 from fedsim.files import append_line, read_lines, write_json, write_lines, write_tensors, write_text
 from fedsim.lab.config import Config, check, read_toml
@@ -87,6 +86,15 @@ class RunDirectory:
         write_json(self.root / "manifest.json", manifest(config))
         write_text(self.root / "config.toml", tomli_w.dumps(config.as_toml()))
 
+    def check(self) -> None:
+        """Make sure that this is a run.
+
+        Raises:
+            BadInput: it is none.
+        """
+        if not (self.root / "config.toml").exists():
+            raise BadInput(f"{str(self.root)!r} holds no run (no config.toml)")
+
     def config(self) -> Config:
         """Return the config of a run that is to go on.
 
@@ -135,14 +143,6 @@ class RunDirectory:
     def rows(self, name: str) -> list[dict[str, Any]]:
         """Return the lines of ``name``; none where it does not exist."""
         return list(read_lines(self.root / name))
-
-    def bytes_sent(self, round_: int, client: int) -> int | None:
-        """Return the size of a client's update, its tensors alone, or None where it is not kept."""
-        path = place(self.captures, round_, client) / "update.safetensors"
-        if not path.exists():
-            return None
-        with path.open("rb") as file:  # the header's length in 8 bytes, the header, the tensors
-            return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
 
     def forget_after(self, round_: int) -> None:
         """Drop what a killed run noted about rounds that will be run again."""

@@ -167,9 +167,10 @@ def test_the_table_has_a_row_a_sample(whole: tuple[Path, pd.DataFrame]) -> None:
         assert rows["utility"].unique().tolist() == [summary["utility"]["per_round"][1]]
         leak = summary["leakage"]["dager"]["rouge1"]["mean"]
         assert rows["rouge1"].mean() == pytest.approx(leak)
+        sizes = rows.groupby("client")["bytes_up"].first()
+        assert sizes.mean() == pytest.approx(summary["wire"]["bytes_up"], abs=0.5)
         update = root / "cells" / cell["name"] / "captures/round=2/client=0/update.safetensors"
-        size = rows[rows["client"] == 0]["bytes"].iloc[0]
-        assert 0 < update.stat().st_size - size < 20_000  # the header
+        assert 0 < update.stat().st_size - sizes[0] < 20_000  # the header; float32 as it is
 
 
 def test_swept_attacks_have_a_column_beside_who_read_the_row(tmp_path: Path) -> None:
