@@ -5,7 +5,7 @@ its controls and scores), and whether a sweep that was killed half-way (kill -9)
 ends in the same table. Needs the real data beside the checkout. Each part can be run alone; what is
 in results/sweep.json stays; plots of the reports are kept beside it.
 
-    python benchmarks/sweep.py [fedavg] [killed] [gpt2] [defenses]
+    python benchmarks/sweep.py [fedavg] [killed] [batches] [gpt2] [defenses]
 """
 
 import json
@@ -29,19 +29,24 @@ DATA = HERE.parents[1] / "shared" / "data"
 RESULT = HERE / "results" / "sweep.json"
 FEDSIM = [sys.executable, "-P", "-m", "fedsim.lab.cli"]
 SST2 = ["data.name=sst2", f"data.path={DATA / 'datasets' / 'sst2'}"]
-ONE_ROUND = ["federation.rounds=1", "training.algorithm=fedavg", "training.batch_size=4"]
+ONE_ROUND = ["federation.rounds=1", "training.algorithm=fedavg"]
 TINY = [
     *SST2, *ONE_ROUND, "data.max_length=24", "data.evaluate=872", "federation.clients=4",
     "federation.clients_per_round=4",
 ]  # fmt: skip
 FEDAVG = [
-    *TINY, "training.local_epochs=1,5,20", "training.learning_rate=1e-3,1e-2,1e-1,5e-1",
+    *TINY, "training.batch_size=4", "training.local_epochs=1,5,20",
+    "training.learning_rate=1e-3,1e-2,1e-1,5e-1", "training.mini_batch_size=1,4",
+]  # fmt: skip
+BATCHES = [
+    *TINY, "training.learning_rate=0.1", "training.batch_size=4,8,16,32,64",
     "training.mini_batch_size=1,4",
 ]  # fmt: skip
 GPT2 = [
     *SST2, *ONE_ROUND, "model.name=builtin:gpt2", f"model.tokenizer={DATA / 'tokenizers' / 'gpt2'}",
     "data.max_length=24", "data.evaluate=8", "federation.clients=1",
-    "federation.clients_per_round=1", "federation.capture=false", "training.mini_batch_size=2",
+    "federation.clients_per_round=1", "federation.capture=false", "training.batch_size=4",
+    "training.mini_batch_size=2",
     "training.local_epochs=1,4", "training.learning_rate=1e-4,1e-2",
 ]  # fmt: skip
 DEFENSES = [
@@ -51,7 +56,10 @@ DEFENSES = [
     "defense=none,topk,sign,quantize,random-mask,truncated-svd,gaussian,"
     '{name="dp-sgd",noise_multiplier=0.1}',
 ]  # fmt: skip
-PICTURES = {"fedavg": "heat-dager-mini_batch_size-learning_rate"}
+PICTURES = {
+    "fedavg": "heat-dager-mini_batch_size-learning_rate",
+    "batches": "heat-dager-mini_batch_size-batch_size",
+}
 TIMES = ["seconds", "cell_seconds"]  # what may differ between two runs of the same
 
 
@@ -160,12 +168,13 @@ def main() -> None:
         "weights": "random",
         "jobs": 1,
     }
-    wanted = sys.argv[1:] or ["fedavg", "killed", "gpt2", "defenses"]
+    wanted = sys.argv[1:] or ["fedavg", "killed", "batches", "gpt2", "defenses"]
     with tempfile.TemporaryDirectory() as work:
         log = Path(work, "log")
         parts = {
             "fedavg": lambda: measure(FEDAVG, f"{work}/fedavg", log),
             "killed": lambda: killed(FEDAVG, f"{work}/fedavg", f"{work}/killed", log),
+            "batches": lambda: measure(BATCHES, f"{work}/batches", log),
             "gpt2": lambda: measure(GPT2, f"{work}/gpt2", log),
             "defenses": lambda: measure(DEFENSES, f"{work}/defenses", log),
         }

@@ -1,5 +1,6 @@
 """The main job: federated rounds, a curious server, attacks, scores."""
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from fedsim.lab.trackers import track
 from fedsim.lab.utility import METRICS, course, utility, utility_before
 from fedsim.lab.wire import guarantee, stop_where_a_defense_failed, wire
 from fedsim.messages import Broadcast, Update
-from fedsim.models import load_adapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
@@ -97,7 +98,8 @@ class Recorder:
             **self.round,
         }
         self.run.append("rounds.jsonl", row)
-        self.run.save(progress)  # last: a round without a checkpoint is run again, and noted again
+        if progress.round:  # what a run starts from comes from its seed
+            self.run.save(progress)  # last: a round without one is run again, and noted again
         self.started, self.round = time.perf_counter(), {}
         shown = "" if measured is None else f", {name} {measured[name]:.3f}"
         for one in row.get("failures", []):
@@ -148,7 +150,7 @@ def attack_runner(
     adapter = experiment.adapter
     return Runner(
         planned=experiment.planned,
-        adapter=load_adapter(adapter.spec).to(adapter.device),  # a workspace no client shares
+        adapter=attackers_adapter(adapter.spec).to(adapter.device),
         seed=experiment.config.seed,
         vault=VaultReader(run.vault),
         controls=not quick,
@@ -156,6 +158,12 @@ def attack_runner(
         display=display,
         defenses=in_force([one.name for one in experiment.config.defense], experiment.defenses),
     )
+
+
+@functools.lru_cache(maxsize=1)
+def attackers_adapter(spec: ModelSpec) -> ModelAdapter:
+    """Return this process's one workspace of the attacks, which no client shares."""
+    return load_adapter(spec)
 
 
 def _run_rounds(
