@@ -125,13 +125,18 @@ def by_cell(out: str, keys: list[str]) -> list[dict[str, Any]]:
     """Return the swept keys and the main figures of each cell."""
     frame = pd.read_parquet(f"{out}/table.parquet")
     rows = []
-    for _, cell in frame.groupby("cell", sort=False):
+    for name, cell in frame.groupby("cell", sort=False):
         row = {key: cell[key].iloc[0] for key in keys}
         if cell["error"].notna().any():
             row["error"] = cell["error"].iloc[0]
         else:
             for metric in ("exact_match", "token_accuracy", "rouge1", "rouge2"):
                 row[metric] = round(float(cell[metric].mean()), 3)
+            summary = json.loads(Path(out, "cells", str(name), "summary.json").read_text())
+            row["overlap"] = {
+                attack: {end: round(value, 3) for end, value in one["bag_f1"].items()}
+                for attack, one in summary["leakage"].items()
+            }
             row["utility_after"] = round(float(cell["utility_after"].iloc[0]), 4)
             row["verdicts"] = cell.groupby("client")["verdict"].first().value_counts().to_dict()
         rows.append(json.loads(json.dumps(row, default=lambda value: value.item())))
