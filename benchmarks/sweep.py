@@ -1,21 +1,25 @@
 """The FedAvg audit and the defense test as one command each, on real sentences.
 
-Measures how long they take, what share of it is neither training nor attacking, and whether a sweep
-that was killed half-way (kill -9) and given again ends in the same table. Needs the real data
-beside the checkout. Each part can be run alone; what is in results/sweep.json stays.
+Measures how long they take, what share of it is neither training, nor evaluation, nor attack (with
+its controls and scores), and whether a sweep that was killed half-way (kill -9) and given again
+ends in the same table. Needs the real data beside the checkout. Each part can be run alone; what is
+in results/sweep.json stays; plots of the reports are kept beside it.
 
-    python benchmarks/sweep.py [fedavg] [killed] [gpt2] [defenses]
+    python benchmarks/sweep.py [fedavg] [killed] [batches] [gpt2] [defenses]
 """
 
 import json
 import os
 import platform
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -25,21 +29,37 @@ DATA = HERE.parents[1] / "shared" / "data"
 RESULT = HERE / "results" / "sweep.json"
 FEDSIM = [sys.executable, "-P", "-m", "fedsim.lab.cli"]
 SST2 = ["data.name=sst2", f"data.path={DATA / 'datasets' / 'sst2'}"]
-ONE_ROUND = ["federation.rounds=1", "training.algorithm=fedavg", "training.batch_size=4"]
+ONE_ROUND = ["federation.rounds=1", "training.algorithm=fedavg"]
 TINY = [
     *SST2, *ONE_ROUND, "data.max_length=24", "data.evaluate=872", "federation.clients=4",
     "federation.clients_per_round=4",
 ]  # fmt: skip
 FEDAVG = [
-    *TINY, "training.local_epochs=1,5,20", "training.learning_rate=1e-3,1e-2,1e-1,5e-1",
+    *TINY, "training.batch_size=4", "training.local_epochs=1,5,20",
+    "training.learning_rate=1e-3,1e-2,1e-1,5e-1", "training.mini_batch_size=1,4",
+]  # fmt: skip
+BATCHES = [
+    *TINY, "training.learning_rate=0.1", "training.batch_size=4,8,16,32,64",
     "training.mini_batch_size=1,4",
 ]  # fmt: skip
 GPT2 = [
     *SST2, *ONE_ROUND, "model.name=builtin:gpt2", f"model.tokenizer={DATA / 'tokenizers' / 'gpt2'}",
     "data.max_length=24", "data.evaluate=8", "federation.clients=1",
-    "federation.clients_per_round=1", "federation.capture=false", "training.mini_batch_size=2",
+    "federation.clients_per_round=1", "federation.capture=false", "training.batch_size=4",
+    "training.mini_batch_size=2",
     "training.local_epochs=1,4", "training.learning_rate=1e-4,1e-2",
 ]  # fmt: skip
+DEFENSES = [
+    *SST2, "data.max_length=16", "data.evaluate=200", "federation.clients=2",
+    "federation.clients_per_round=2", "federation.rounds=2", "training.batch_size=4",
+    "training.learning_rate=0.1", 'attack={name="dager",rounds=[1]}',
+    "defense=none,topk,sign,quantize,random-mask,truncated-svd,gaussian,"
+    '{name="dp-sgd",noise_multiplier=0.1}',
+]  # fmt: skip
+PICTURES = {
+    "fedavg": "heat-dager-mini_batch_size-learning_rate",
+    "batches": "heat-dager-mini_batch_size-batch_size",
+}
 TIMES = ["seconds", "cell_seconds"]  # what may differ between two runs of the same
 
 
@@ -50,38 +70,73 @@ def start(words: list[str], out: str, log: Path) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, stdout=file, stderr=file)
 
 
-def measure(words: list[str], out: str, log: Path) -> dict[str, Any]:
-    """Run one command to its end; return its time, its overhead and what each cell leaked."""
-    started = time.perf_counter()
+def timed(words: list[str], out: str, log: Path) -> tuple[float, float, int]:
+    """Run a command to its end; return its seconds by the clock, of the processor, and its code."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     code = start(words, out, log).wait()
     seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, code
+
+
+def measure(words: list[str], out: str, log: Path) -> dict[str, Any]:
+    """Run one command to its end; return its time, its overhead and what each cell leaked.
+
+    A cell that failed is left out on both sides: when its work ended is not known.
+    """
+    refused = ["nothing=1"], f"{out}-start", log  # as soon as all is imported
+    timed(*refused)  # from a disk that knows the files
+    starts = [timed(*refused)]
+    seconds, processor, code = timed(words, out, log)
+    starts.append(timed(*refused))
     if code not in (0, 3, 4):  # 3: inconclusive, 4: a cell failed; both are results here
         raise SystemExit(f"the command ended with {code}; see {log}")
     sweep = json.loads(Path(out, "sweep.json").read_text())
-    working = sum(cell["working"] for cell in sweep["cells"])
-    inside = sum(cell["seconds"] for cell in sweep["cells"] if cell["status"] == "done")
+    done = [cell for cell in sweep["cells"] if cell["status"] == "done"]
+    lost = [cell for cell in sweep["cells"] if cell["status"] == "failed"]
+    working, inside = (sum(cell[key] for cell in done) for key in ("working", "seconds"))
+    failed = sum(cell["seconds"] for cell in lost)
+    begin, begin_processor = (fmean(one[place] for one in starts) for place in (0, 1))
     return {
         "command": "fedsim sweep " + " ".join(word.replace(str(DATA), "DATA") for word in words),
         "cells": len(sweep["cells"]),
+        "cells_failed": len(lost),
         "seconds": round(seconds, 1),
-        "seconds_in_rounds": round(working, 1),
-        "overhead": round(1 - working / seconds, 4),
+        "seconds_of_processor": round(processor, 1),
+        "seconds_of_work": round(working, 1),
+        "seconds_of_failed_cells": round(failed, 1),
+        "seconds_to_start": round(begin, 1),
+        "seconds_of_processor_to_start": round(begin_processor, 1),
+        "overhead": round(1 - working / (seconds - failed), 4),
+        "overhead_without_start": round(1 - working / (seconds - failed - begin), 4),
         "overhead_within_cells": round(1 - working / inside, 4),
         "table": by_cell(out, list(sweep["axes"])),
     }
+
+
+def picture(out: str, log: Path, plot: str, name: str) -> None:
+    """Write the sweep's report, and keep one of its plots beside the results."""
+    with log.open("ab") as file:
+        subprocess.run([*FEDSIM, "report", out], stdout=file, stderr=file, check=True)
+    shutil.copy(Path(out, "report", f"{plot}.svg"), RESULT.with_name(f"{name}.svg"))
 
 
 def by_cell(out: str, keys: list[str]) -> list[dict[str, Any]]:
     """Return the swept keys and the main figures of each cell."""
     frame = pd.read_parquet(f"{out}/table.parquet")
     rows = []
-    for _, cell in frame.groupby("cell", sort=False):
+    for name, cell in frame.groupby("cell", sort=False):
         row = {key: cell[key].iloc[0] for key in keys}
         if cell["error"].notna().any():
             row["error"] = cell["error"].iloc[0]
         else:
             for metric in ("exact_match", "token_accuracy", "rouge1", "rouge2"):
                 row[metric] = round(float(cell[metric].mean()), 3)
+            summary = json.loads(Path(out, "cells", str(name), "summary.json").read_text())
+            row["overlap"] = {
+                attack: {end: round(value, 3) for end, value in one["bag_f1"].items()}
+                for attack, one in summary["leakage"].items()
+            }
             row["utility_after"] = round(float(cell["utility_after"].iloc[0]), 4)
             row["verdicts"] = cell.groupby("client")["verdict"].first().value_counts().to_dict()
         rows.append(json.loads(json.dumps(row, default=lambda value: value.item())))
@@ -111,25 +166,29 @@ def main() -> None:
         raise SystemExit(f"nothing to measure: {DATA.name} is not beside the checkout")
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     record |= {
-        "claim": "the FedAvg audit is one command, and can be killed",
+        "claim": "the FedAvg audit and the defense test are one command each",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",
         "dtype": "float32",
         "seed": 1,
         "weights": "random",
         "jobs": 1,
     }
-    wanted = sys.argv[1:] or ["fedavg", "killed", "gpt2"]
+    wanted = sys.argv[1:] or ["fedavg", "killed", "batches", "gpt2", "defenses"]
     with tempfile.TemporaryDirectory() as work:
         log = Path(work, "log")
         parts = {
             "fedavg": lambda: measure(FEDAVG, f"{work}/fedavg", log),
             "killed": lambda: killed(FEDAVG, f"{work}/fedavg", f"{work}/killed", log),
+            "batches": lambda: measure(BATCHES, f"{work}/batches", log),
             "gpt2": lambda: measure(GPT2, f"{work}/gpt2", log),
+            "defenses": lambda: measure(DEFENSES, f"{work}/defenses", log),
         }
         for name in wanted:
             record[name] = parts[name]()
             shown = {key: value for key, value in record[name].items() if key != "table"}
             print(name, json.dumps(shown), flush=True)
+            if name in PICTURES:
+                picture(f"{work}/{name}", log, PICTURES[name], f"sweep_{name}")
             RESULT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,11 +1,8 @@
 """The clients' text: read, cleaned, part of it held out, the rest divided among the clients."""
 
-import io
 import math
 import re
-import warnings
-from collections.abc import Callable, Iterable
-from contextlib import redirect_stderr
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from clients.named import find_rows
+from clients.partitions import PARTITIONS, PARTITIONS_BY_COLUMN, divide
 from fedsim.errors import BadInput, unknown
 
 
@@ -103,10 +101,8 @@ def shards(
         )
     order = np.random.default_rng(seed).permutation(rows)  # most partitioners cut runs of rows
     groups = _groups(train, settings)[order]
-    index = datasets.Dataset.from_dict({"row": order, "group": groups})
-    plan = _Plan(rows, len(set(groups.tolist())), clients, settings.alpha, seed)
     try:
-        parts = _divide(index, PARTITIONS[settings.partition], plan)
+        parts = divide(order, groups, settings.partition, clients, settings.alpha, seed)
     except ValueError as error:
         raise BadInput(
             f"data.partition {settings.partition!r} cannot divide {rows} rows among {clients} "
@@ -117,7 +113,15 @@ def shards(
             f"data.partition {settings.partition!r} leaves client {parts.index([])} without data"
         )
     columns = [column for column in ("text", "label") if column in train.column_names]
-    return [train.select(part).select_columns(columns) for part in parts]
+    return [train.select(np.array(part)).select_columns(columns) for part in parts]
+
+
+def _groups(train: datasets.Dataset, settings: DataSettings) -> np.ndarray[Any, Any]:
+    """Return the number of each row's group: (rows,) int, all 0 where no column matters."""
+    if settings.partition not in PARTITIONS_BY_COLUMN:
+        return np.zeros(len(train), dtype=np.int64)
+    _need_column(settings, train.column_names)
+    return np.unique(train[settings.partition_by][:], return_inverse=True)[1]
 
 
 # Reading
@@ -179,8 +183,14 @@ def _clean(frame: pd.DataFrame, columns: dict[str, str], settings: DataSettings)
     return picked
 
 
-def _need_unicode(values: Iterable[Any], name: str, column: str) -> None:
+def _need_unicode(values: Collection[Any], name: str, column: str) -> None:
     """Refuse half of a surrogate pair: JSON can say it, but no file can hold it."""
+    try:
+        "".join(value for value in values if isinstance(value, str)).encode()
+    except UnicodeEncodeError:
+        pass  # it is to be named
+    else:
+        return
     for number, value in enumerate(values, start=1):
         half = re.search("[\ud800-\udfff]", value) if isinstance(value, str) else None
         if half:
@@ -234,86 +244,5 @@ def _blank(value: object) -> bool:
 
 def _dataset(frame: pd.DataFrame) -> datasets.Dataset:
     kinds = {name: "string" if name == "text" else "int64" for name in frame.columns}
-    return datasets.Dataset.from_dict(
-        {name: frame[name].tolist() for name in frame.columns},
-        features=datasets.Features({name: datasets.Value(kind) for name, kind in kinds.items()}),
-    )
-
-
-# Dividing
-
-
-@dataclass(frozen=True)
-class _Plan:
-    rows: int
-    groups: int  # different values in the column that the partition goes by
-    clients: int
-    alpha: float
-    seed: int
-
-
-_Maker = Callable[[Any, _Plan], Any]  # (flwr_datasets.partitioner, plan) -> a Partitioner
-
-
-def _groups(train: datasets.Dataset, settings: DataSettings) -> np.ndarray[Any, Any]:
-    """Return the number of each row's group: (rows,) int, all 0 where no column matters."""
-    if settings.partition not in PARTITIONS_BY_COLUMN:
-        return np.zeros(len(train), dtype=np.int64)
-    _need_column(settings, train.column_names)
-    return np.unique(train[settings.partition_by][:], return_inverse=True)[1]
-
-
-def _divide(index: datasets.Dataset, make: _Maker, plan: _Plan) -> list[list[int]]:
-    from flwr_datasets import partitioner  # here, because it takes seconds: it imports matplotlib
-
-    chosen = make(partitioner, plan)
-    chosen.dataset = index
-    # One redraws with a warning each time, one shows a progress bar.
-    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        return [chosen.load_partition(client)["row"][:] for client in range(plan.clients)]
-
-
-def _inner_dirichlet(flower: Any, plan: _Plan) -> Any:
-    sizes = [len(part) for part in np.array_split(np.arange(plan.rows), plan.clients)]
-    return flower.InnerDirichletPartitioner(sizes, "group", plan.alpha, seed=plan.seed)
-
-
-def _natural(flower: Any, plan: _Plan) -> Any:
-    # With more groups than clients the first ones in sorted order take part, as under Flower.
-    if plan.groups < plan.clients:
-        raise ValueError(f"data.partition_by has only {plan.groups} different values")
-    return flower.NaturalIdPartitioner("group")
-
-
-def _pathological(flower: Any, plan: _Plan) -> Any:
-    # Two labels a client (McMahan et al., AISTATS 2017, sec. 3), one if there are only two.
-    labels = 1 if plan.groups < 3 else 2
-    return flower.PathologicalPartitioner(
-        plan.clients, "group", labels, class_assignment_mode="deterministic", seed=plan.seed
-    )
-
-
-def _shard(flower: Any, plan: _Plan) -> Any:
-    # Two shards of the sorted rows a client (McMahan et al., AISTATS 2017, sec. 3).
-    if plan.rows < 2 * plan.clients:
-        raise ValueError(f"two shards a client take {2 * plan.clients} rows")
-    return flower.ShardPartitioner(plan.clients, "group", 2, seed=plan.seed)
-
-
-PARTITIONS_BY_COLUMN: dict[str, _Maker] = {
-    "dirichlet": lambda flower, plan: flower.DirichletPartitioner(
-        plan.clients, "group", plan.alpha, min_partition_size=1, seed=plan.seed
-    ),
-    "inner_dirichlet": _inner_dirichlet,
-    "natural": _natural,
-    "pathological": _pathological,
-    "shard": _shard,
-}
-PARTITIONS: dict[str, _Maker] = {
-    "exponential": lambda flower, plan: flower.ExponentialPartitioner(plan.clients),
-    "iid": lambda flower, plan: flower.IidPartitioner(plan.clients),
-    "linear": lambda flower, plan: flower.LinearPartitioner(plan.clients),
-    "square": lambda flower, plan: flower.SquarePartitioner(plan.clients),
-    **PARTITIONS_BY_COLUMN,
-}
+    features = datasets.Features({name: datasets.Value(kind) for name, kind in kinds.items()})
+    return datasets.Dataset.from_pandas(frame, features, preserve_index=False)

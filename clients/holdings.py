@@ -53,7 +53,13 @@ def encode(
     """
     if not texts:
         return Examples(sequences=(), labels=())
-    ids = adapter.tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    ids = adapter.tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_length,
+        return_attention_mask=False,  # twice as fast where nobody asks
+        return_token_type_ids=False,
+    )["input_ids"]
     around = len(adapter.prefix) + len(adapter.suffix)
     shortest = {"causal-lm": 2, "masked-lm": around + 1}.get(adapter.spec.task, 1)
     kept = [row for row, tokens in enumerate(ids) if len(tokens) >= shortest]
@@ -81,8 +87,8 @@ def cached_shards(
     parts = shards(cached_corpus(data, seed).train, data, clients, seed)
     return [
         (
-            list(part["text"]),
-            list(part["label"]) if "label" in part.column_names else [None] * len(part),
+            part["text"][:],  # a list at once; row by row it takes seconds
+            part["label"][:] if "label" in part.column_names else [None] * len(part),
         )
         for part in parts
     ]

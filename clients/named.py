@@ -3,15 +3,11 @@
 Columns stay as they came; ``clients.data`` finds the text and the labels among them.
 """
 
-import csv
-import io
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import datasets
 import httpx
@@ -20,6 +16,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from clients.corpus import LABELS, clinic
+from clients.formats import FILES, lines, one_line, read_file, tsv
 from fedsim.errors import BadInput, unknown
 
 
@@ -64,101 +61,11 @@ def find_rows(name: str, path: str) -> Rows:
     if name.startswith("builtin:"):
         raise BadInput(unknown("data.name", name, BUILTIN))
     if Path(name).suffix.lower() in FILES or Path(name).expanduser().exists():
-        return Rows(_file(Path(name).expanduser()))
+        return Rows(read_file(Path(name).expanduser()))
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in ".-":
         return _hub(name, name, None)
     hint = unknown("data.name", name, (*BUILTIN, *NAMED))
     raise BadInput(f"{hint}; a hub id is owner/name, a file ends in {', '.join(FILES)}")
-
-
-# Files
-
-
-def _file(path: Path) -> pd.DataFrame:
-    if path.suffix.lower() not in FILES:
-        raise BadInput(f"data.name must be a file of {', '.join(FILES)}, got {str(path)!r}")
-    return FILES[path.suffix.lower()](path, "data.name")
-
-
-def _bytes(path: Path, key: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise BadInput(f"{key}: there is no file {str(path)!r}") from None
-    except OSError as error:
-        raise BadInput(f"{key}: cannot read {str(path)!r} ({error.strerror})") from error
-    if not content.strip():
-        raise BadInput(f"{key}: the file {str(path)!r} is empty")
-    return content
-
-
-def _text(path: Path, key: str, encoding: str = "utf-8") -> str:
-    try:
-        text = _bytes(path, key).decode(encoding)
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{key}: {str(path)!r} must be {encoding}, got byte 0x{error.object[error.start]:02x} "
-            f"at offset {error.start}"
-        ) from error
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
-
-
-def _lines(path: Path, key: str, encoding: str = "utf-8") -> pd.DataFrame:
-    # Not str.splitlines: form feeds, 0x85 and the like occur inside sentences.
-    lines = _text(path, key, encoding).split("\n")
-    return pd.DataFrame({"text": [line for line in lines if line.strip()]}, dtype="str")
-
-
-def _table(path: Path, key: str, **options: Any) -> pd.DataFrame:
-    # "NA", "null", "None" are words, not gaps: keep_default_na=False.
-    text = _text(path, key)
-    try:
-        frame: pd.DataFrame = pd.read_csv(
-            io.StringIO(text), keep_default_na=False, low_memory=False, **options
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise BadInput(f"{key}: {str(path)!r} is not a table ({_one_line(error)})") from error
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the surplus for an index
-        raise BadInput(f"{key}: {str(path)!r} has rows with more cells than its header")
-    return frame
-
-
-def _tsv(path: Path, key: str, **options: Any) -> pd.DataFrame:
-    # A quotation mark is a character here, as in the GLUE files: quoting would join their lines.
-    return _table(path, key, sep="\t", quoting=csv.QUOTE_NONE, lineterminator="\n", **options)
-
-
-def _json_lines(path: Path, key: str) -> pd.DataFrame:
-    rows: list[dict[str, object]] = []
-    for number, line in enumerate(_text(path, key).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{key}: {str(path)!r}, line {number}: {error}") from error
-        if not isinstance(row, dict):
-            raise BadInput(f"{key}: {str(path)!r}, line {number} must be an object {{...}}")
-        rows.append(row)
-    return pd.DataFrame(rows, dtype=object)  # as written: no 1 that a gap turns into 1.0
-
-
-def _parquet(path: Path, key: str) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(io.BytesIO(_bytes(path, key)))
-    except (ValueError, OSError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{key}: {str(path)!r} is not parquet ({_one_line(error)})") from error
-
-
-FILES: dict[str, Callable[[Path, str], pd.DataFrame]] = {
-    ".csv": _table,
-    ".tsv": _tsv,
-    ".jsonl": _json_lines,
-    ".parquet": _parquet,
-    ".txt": _lines,
-}
 
 
 # Named data sets
@@ -175,13 +82,13 @@ def _copy(name: str, path: str) -> Rows:
 
 
 def _sst2(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return _tsv(folder / "train.tsv", "data.path"), _tsv(folder / "dev.tsv", "data.path")
+    return tsv(folder / "train.tsv", "data.path"), tsv(folder / "dev.tsv", "data.path")
 
 
 def _cola(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     columns = ["source", "label", "mark", "sentence"]
     train, held_out = (
-        _tsv(folder / f"in_domain_{split}.tsv", "data.path", header=None, names=columns)
+        tsv(folder / f"in_domain_{split}.tsv", "data.path", header=None, names=columns)
         for split in ("train", "dev")
     )
     return train, held_out
@@ -189,7 +96,7 @@ def _cola(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _rotten_tomatoes(folder: Path) -> tuple[pd.DataFrame, None]:
     halves = [
-        _lines(folder / f"rt-polarity.{kind}", "data.path", "cp1252").assign(label=label)
+        lines(folder / f"rt-polarity.{kind}", "data.path", "cp1252").assign(label=label)
         for label, kind in enumerate(("neg", "pos"))
     ]
     return pd.concat(halves, ignore_index=True), None
@@ -199,7 +106,7 @@ def _wikitext2(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     # The training text is not in every copy; then valid stands in for it, and test is held out.
     has_train = (folder / "train.txt").exists()
     files = ("train.txt", "valid.txt") if has_train else ("valid.txt", "test.txt")
-    train, held_out = (_lines(folder / file, "data.path") for file in files)
+    train, held_out = (lines(folder / file, "data.path") for file in files)
     return train, held_out
 
 
@@ -251,7 +158,7 @@ def _hub(name: str, repository: str, configuration: str | None) -> Rows:
         with _cache_only() if away else nullcontext():
             splits = datasets.load_dataset(repository, configuration)
     except _HUB_ERRORS as error:
-        why = away or _one_line(error)
+        why = away or one_line(error)
         instead = "point data.path at a local copy" if name in NAMED else "name a local file"
         raise BadInput(
             f"data.name {name!r} did not come from the hub ({why}); {instead}"
@@ -281,7 +188,7 @@ def _unreachable(name: str, repository: str) -> str:
             f"data.name {name!r}: the hub has no such data set, or a private one"
         ) from error
     except (OSError, ValueError, httpx.HTTPError) as error:
-        return _one_line(error)
+        return one_line(error)
     return ""
 
 
@@ -294,7 +201,3 @@ def _cache_only() -> Iterator[None]:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -43,7 +43,7 @@ def run_cell(
 
     Returns:
         ``status`` (``done`` or ``failed``), ``error`` in one line or None, ``seconds`` in all, of
-        which ``working`` in rounds: training, evaluation, attacks.
+        which ``working``: training, evaluation, attacks, controls, their scores.
     """
     run = RunDirectory(root)
     before = sum(row["seconds"] for row in run.rows("rounds.jsonl"))  # of a cell that was killed
@@ -51,7 +51,8 @@ def run_cell(
     try:
         summary, scores = _run(run, config, source, quick=quick, display=display)
         write_lines(root / SAMPLES, rows_of(summary, scores))
-        record = ended(None, time.perf_counter() - started, summary["seconds"])
+        working = summary["seconds"] + summary["scoring"]["seconds"]
+        record = ended(None, time.perf_counter() - started, working)
     except FedsimError as error:
         record = ended(str(error), time.perf_counter() - started)
     except Exception as error:  # of a plugin or a library: the other cells go on

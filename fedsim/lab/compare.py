@@ -11,13 +11,13 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.errors import BadInput, MalformedMessage
+from fedsim.lab.attackdir import open_run
 from fedsim.lab.intervals import (
     PERCENT,
     difference_interval,
     metric_interval,
     paired_interval,
 )
-from fedsim.lab.rundir import RunDirectory
 from fedsim.lab.samples import read_summary, sample_rows
 from fedsim.lab.trackers import flat
 from fedsim.rng import derive
@@ -33,7 +33,7 @@ class Side:
         if (path / "sweep.json").exists():
             raise BadInput(f"{str(path)!r} holds a sweep; name runs in it: {path / 'cells'}/<name>")
         self.path = path
-        self.run = RunDirectory(path)
+        self.run = open_run(path)
         self.summary = read_summary(self.run)  # first: it says what is wrong with the directory
         self.config = dict(flat(self.run.config().as_toml()))
         self.rows = sample_rows(self.run)
@@ -52,12 +52,11 @@ class Side:
                 found.setdefault((row["round"], row["client"]), []).append(row)
         return found
 
-    def bytes_per_update(self) -> float | None:
-        """Return the mean size of an update that was kept, or None."""
-        places = sorted({(row["round"], row["client"]) for row in self.rows})
-        sizes = [self.run.bytes_sent(*one) for one in places]
-        kept = [one for one in sizes if one is not None]
-        return fmean(kept) if kept else None
+    @property
+    def bytes_up(self) -> float | None:
+        """What an update took on average, as its defense encodes it, or None."""
+        wire: Mapping[str, Any] = self.summary.get("wire") or {}
+        return wire.get("bytes_up")
 
 
 def compare(paths: Sequence[Path]) -> dict[str, Any]:
@@ -93,10 +92,8 @@ def _against(first: Side, other: Side) -> dict[str, Any]:
         "verdicts": {name: [ours[name]["verdict"], theirs[name]["verdict"]] for name in attacks},
         "leakage": {name: _leakage(first, other, name) for name in attacks},
         "utility": _utility(first, other),
-        "bytes_per_update": _figures(first.bytes_per_update(), other.bytes_per_update()),
-        "epsilon": _figures(
-            *[(one.summary.get("guarantee") or {}).get("epsilon") for one in (first, other)]
-        ),
+        "bytes_up": _figures(first.bytes_up, other.bytes_up),
+        "epsilon": _figures(first.epsilon, other.epsilon),
     }
 
 
@@ -155,7 +152,7 @@ def _metrics(before: Updates, after: Updates) -> list[str]:
 
 def _utility(first: Side, other: Side) -> dict[str, Any] | None:
     """Return the difference after the last round; None where they measure different things."""
-    ours, theirs = first.summary["utility"], other.summary["utility"]
+    ours, theirs = first.summary.get("utility"), other.summary.get("utility")
     if not ours or not theirs or ours["metric"] != theirs["metric"]:
         return None
     return {"metric": ours["metric"], **(_figures(ours["after"], theirs["after"]) or {})}

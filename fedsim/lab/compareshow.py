@@ -45,7 +45,7 @@ def _table(run: Mapping[str, Any]) -> Table:
     utility = run["utility"]
     if utility:
         _plain(table, utility["metric"], utility)
-    for key in ("bytes_per_update", "epsilon"):
+    for key in ("bytes_up", "epsilon"):
         if run[key]:
             _plain(table, key.replace("_", " "), run[key])
     return table

@@ -1,5 +1,6 @@
 """The main job: federated rounds, a curious server, attacks, scores."""
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,10 +18,10 @@ from fedsim.lab.prepare import Experiment, server_settings
 from fedsim.lab.rundir import RunDirectory, checksum
 from fedsim.lab.scoring import Scored, Scorer
 from fedsim.lab.trackers import track
-from fedsim.lab.utility import METRICS, course, utility
+from fedsim.lab.utility import METRICS, course, utility, utility_before
 from fedsim.lab.wire import guarantee, stop_where_a_defense_failed, wire
 from fedsim.messages import Broadcast, Update
-from fedsim.models import load_adapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
@@ -76,7 +77,7 @@ class Recorder:
     def after_round(self, progress: Progress) -> None:
         """Measure the utility, note the round, save a checkpoint."""
         self.display.step(f"round {progress.round}: evaluating")
-        held_out, adapter = self.experiment.held_out, self.experiment.adapter
+        held_out = self.experiment.held_out
         done = {row["round"] for row in self.run.rows("rounds.jsonl")}
         if not all(bool(one.isfinite().all()) for one in progress.parameters.values()):
             raise RunFailed(
@@ -86,8 +87,8 @@ class Recorder:
         self.checksum = checksum(progress.parameters)
         if progress.round in done:  # where a resumed run begins
             return
-        measured = utility(adapter, progress.parameters, held_out) if len(held_out) else None
-        name = METRICS[adapter.spec.task]
+        measured = self._measured(progress) if len(held_out) else None
+        name = METRICS[self.experiment.adapter.spec.task]
         row = {
             "round": progress.round,
             "utility": None if measured is None else measured[name],
@@ -97,7 +98,8 @@ class Recorder:
             **self.round,
         }
         self.run.append("rounds.jsonl", row)
-        self.run.save(progress)  # last: a round without a checkpoint is run again, and noted again
+        if progress.round:  # what a run starts from comes from its seed
+            self.run.save(progress)  # last: a round without one is run again, and noted again
         self.started, self.round = time.perf_counter(), {}
         shown = "" if measured is None else f", {name} {measured[name]:.3f}"
         for one in row.get("failures", []):
@@ -106,6 +108,12 @@ class Recorder:
         if progress.round:
             rounds = self.experiment.config.federation.rounds
             self.display.say(f"round {progress.round}/{rounds} done{shown}")
+
+    def _measured(self, progress: Progress) -> dict[str, float]:
+        adapter, held_out = self.experiment.adapter, self.experiment.held_out
+        if progress.round:
+            return utility(adapter, progress.parameters, held_out)
+        return utility_before(adapter, progress.parameters, held_out, self.checksum)
 
 
 def run_experiment(
@@ -142,7 +150,7 @@ def attack_runner(
     adapter = experiment.adapter
     return Runner(
         planned=experiment.planned,
-        adapter=load_adapter(adapter.spec).to(adapter.device),  # a workspace no client shares
+        adapter=attackers_adapter(adapter.spec).to(adapter.device),
         seed=experiment.config.seed,
         vault=VaultReader(run.vault),
         controls=not quick,
@@ -150,6 +158,12 @@ def attack_runner(
         display=display,
         defenses=in_force([one.name for one in experiment.config.defense], experiment.defenses),
     )
+
+
+@functools.lru_cache(maxsize=1)
+def attackers_adapter(spec: ModelSpec) -> ModelAdapter:
+    """Return this process's one workspace of the attacks, which no client shares."""
+    return load_adapter(spec)
 
 
 def _run_rounds(
@@ -195,8 +209,10 @@ def summarize(
         controls=not quick,
         seed=config.seed,
     )
+    started = time.perf_counter()
     scores = scorer.score(run.rows("reconstructions.jsonl"))
     leakage, verdicts = scorer.leakage(scores)
+    scoring = time.perf_counter() - started
     rounds = run.rows("rounds.jsonl")
     summary: dict[str, Any] = {
         "schema": 1,
@@ -205,6 +221,7 @@ def summarize(
         "engine": config.federation.engine,
         "rounds": config.federation.rounds,
         "seconds": round(sum(row["seconds"] for row in rounds), 3),
+        "scoring": {"seconds": round(scoring, 3)},
         "utility": course(adapter.spec.task, rounds),
         "guarantee": guarantee(experiment, run),
         "wire": wire(experiment, run),

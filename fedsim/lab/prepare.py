@@ -1,5 +1,6 @@
 """From a config to an experiment: every check against the world, before anything long starts."""
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +132,7 @@ def prepare(config: Config) -> Experiment:
         defense.check(setting)
     _check_strategy(config, defenses)
     defenses = [defense.settle(setting) for defense in defenses]
-    held_out = _held_out(adapter, corpus, config.data.max_length)
+    held_out = held_out_examples(adapter, corpus, config.data.max_length)
     return Experiment(
         config=config,
         adapter=adapter,
@@ -164,10 +165,12 @@ def _held(config: Config, spec: ModelSpec) -> tuple[int, ...]:
     )
 
 
-def _held_out(adapter: ModelAdapter, corpus: Corpus, max_length: int) -> Examples:
+@functools.lru_cache(maxsize=1)  # model and corpus are kept likewise: cells of a sweep share them
+def held_out_examples(adapter: ModelAdapter, corpus: Corpus, max_length: int) -> Examples:
+    """Return what the utility is measured on, as token ids."""
     rows = corpus.held_out
-    labels = list(rows["label"]) if "label" in rows.column_names else [None] * len(rows)
-    return encode(adapter, list(rows["text"]), labels, max_length)
+    labels = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
+    return encode(adapter, rows["text"][:], labels, max_length)
 
 
 def _check_reach(one: PlannedAttack, config: Config) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,19 @@ from fedsim.captures import (
 )
 from fedsim.errors import BadInput, MalformedMessage, unknown
 from fedsim.files import append_line, read_lines, write_json
+from fedsim.lab.attackdir import note_attack
 from fedsim.lab.attacking import PlannedAttack, Runner, in_force, plan
-from fedsim.lab.config import AttackSection, ModelSection, apply, checked, read_toml
+from fedsim.lab.config import (
+    AttackSection,
+    Config,
+    ModelSection,
+    apply,
+    check,
+    checked,
+    read_toml,
+)
 from fedsim.lab.display import Display
+from fedsim.lab.results import read_results
 from fedsim.lab.scoring import Scored, Scorer
 from fedsim.messages import DefenseInForce, Tokens
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
@@ -41,6 +51,8 @@ class Replay:
     seed: int
     out: Path
     defenses: tuple[DefenseInForce, ...] | None  # in force in the run; None: nothing tells
+    run: Path  # whose captures these are
+    config: Config | None  # the run's, with this attack alone; None: it is no finished run
 
 
 def prepare_replay(
@@ -66,7 +78,8 @@ def prepare_replay(
         raise BadInput(f"name: the attack is named by --attack, got also name={tree['name']!r}")
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise BadInput(f"seed: wanted an integer, 0 or more, got {seed!r}")
-    planned = plan([checked(AttackSection, {"name": attack, **tree})])[0]
+    section = checked(AttackSection, {"name": attack, **tree})
+    planned = plan([section])[0]
     every = find_captures(captures)
     found = [one for one in every if planned.wants(one.round, captured_clients(one))]
     if not found:
@@ -101,7 +114,21 @@ def prepare_replay(
         seed=seed,
         out=out or run / name,
         defenses=None if config is None else _defenses(config),
+        run=run,
+        config=_as_run(run, section, seed, model),
     )
+
+
+def _as_run(
+    run: Path, section: AttackSection, seed: int, model: Mapping[str, Any]
+) -> Config | None:
+    """Return the config with which this attack would have been part of ``run``, if that ended."""
+    if not ((run / "config.toml").exists() and (run / "summary.json").exists()):
+        return None
+    tree = read_toml(run / "config.toml")
+    known = {key: value for key, value in model.items() if key in ModelSection.model_fields}
+    return check({**tree, "seed": seed, "model": {**tree["model"], **known},
+                  "attack": [section.model_dump()]})  # fmt: skip
 
 
 def _defenses(config: dict[str, Any]) -> tuple[DefenseInForce, ...]:
@@ -174,10 +201,18 @@ def run_replay(
         "schema": 1,
         "name": replay.out.name,
         "seed": replay.seed,
+        "guarantee": _guarantee(replay),
         "attacks": [scorer.entry(one) for one in scores],
         "leakage": leakage,
         "verdicts": verdicts,
         "notes": scorer.notes(scores),
     }
     write_json(replay.out / "summary.json", summary)
+    if replay.config is not None:
+        note_attack(replay.out, replay.run, replay.config)
     return summary, scores
+
+
+def _guarantee(replay: Replay) -> dict[str, Any] | None:
+    """Return what the run's defenses promise: no attack of ours changes that."""
+    return None if replay.config is None else read_results(replay.run).guarantee

@@ -79,7 +79,6 @@ class Summary(_Record):
     utility: Utility | None = None
     guarantee: dict[str, Any] | None = None
     bound: Any = None
-    bytes_up: Any = None
     wire: Any = None
     failures: list[dict[str, Any]] = []
     notes: list[str] = []

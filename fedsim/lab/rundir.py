@@ -1,5 +1,6 @@
 """A run's directory: every file is whole or not there, and a killed run goes on from it."""
 
+import functools
 import hashlib
 import json
 import os
@@ -17,7 +18,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fedsim.captures import place
 from fedsim.errors import BadInput
 from fedsim.files import append_line, read_lines, write_json, write_lines, write_tensors, write_text
 from fedsim.lab.config import Config, check, read_toml
@@ -86,6 +86,15 @@ class RunDirectory:
         write_json(self.root / "manifest.json", manifest(config))
         write_text(self.root / "config.toml", tomli_w.dumps(config.as_toml()))
 
+    def check(self) -> None:
+        """Make sure that this is a run.
+
+        Raises:
+            BadInput: it is none.
+        """
+        if not (self.root / "config.toml").exists():
+            raise BadInput(f"{str(self.root)!r} holds no run (no config.toml)")
+
     def config(self) -> Config:
         """Return the config of a run that is to go on.
 
@@ -135,14 +144,6 @@ class RunDirectory:
         """Return the lines of ``name``; none where it does not exist."""
         return list(read_lines(self.root / name))
 
-    def bytes_sent(self, round_: int, client: int) -> int | None:
-        """Return the size of a client's update, its tensors alone, or None where it is not kept."""
-        path = place(self.captures, round_, client) / "update.safetensors"
-        if not path.exists():
-            return None
-        with path.open("rb") as file:  # the header's length in 8 bytes, the header, the tensors
-            return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
-
     def forget_after(self, round_: int) -> None:
         """Drop what a killed run noted about rounds that will be run again."""
         for name in ("rounds.jsonl", "reconstructions.jsonl"):
@@ -156,7 +157,7 @@ def manifest(config: Config) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.seed,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": _versions(),
         "python": platform.python_version(),
         "machine": {
             "system": platform.system(),
@@ -170,6 +171,11 @@ def manifest(config: Config) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _versions() -> Mapping[str, str | None]:
+    return {name: _version(name) for name in PACKAGES}
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -177,6 +183,7 @@ def _version(name: str) -> str | None:
         return None
 
 
+@functools.cache
 def _commit() -> str | None:
     """Return the commit of the source checkout, or None: installed from a wheel, or no git."""
     here = Path(__file__).parent

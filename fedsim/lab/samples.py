@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedsim.errors import BadInput, FedsimError, MalformedMessage
+from fedsim.errors import FedsimError, MalformedMessage
 from fedsim.files import read_json
 from fedsim.lab.results import read_results
 from fedsim.lab.rundir import RunDirectory
@@ -46,8 +46,7 @@ def read_summary(run: RunDirectory) -> dict[str, Any]:
     Raises:
         BadInput: there is no run, it is not finished, or the file does not say what it must.
     """
-    if not (run.root / "config.toml").exists():
-        raise BadInput(f"{str(run.root)!r} holds no run (no config.toml)")
+    run.check()
     path = run.root / "summary.json"
     read_results(run.root)  # checks it
     summary: dict[str, Any] = read_json(path)

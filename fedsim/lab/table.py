@@ -14,6 +14,7 @@ from fedsim.lab.cells import SAMPLES
 from fedsim.lab.grid import column, label
 from fedsim.lab.rundir import RunDirectory
 from fedsim.lab.sweepdir import SweepDirectory
+from fedsim.vault.reader import VaultReader
 
 TEXT = ("settings", "knowledge")  # tables, as JSON
 
@@ -24,7 +25,8 @@ def write_table(directory: SweepDirectory, sweep: Mapping[str, Any]) -> pd.DataF
     Columns: ``cell``; the swept keys, ``seed`` among them, ``attack`` as ``attack_setting``;
     ``error`` of a cell that failed, which has this one row; ``utility_metric``,
     ``utility_before``, ``utility_after`` of the cell and ``utility`` after the row's round;
-    ``epsilon``, ``delta``; ``bytes``: what that client sent in that round, as tensors;
+    ``epsilon``, ``delta``; ``bytes_up``: what that client's update took in that round, as its
+    defense encodes it (summary.json's is their mean);
     ``cell_seconds``; then those of ``fedsim.lab.samples.sample_rows``, where ``error`` is
     ``attack_error``, and ``knowledge``, ``settings`` are JSON.
     """
@@ -63,15 +65,17 @@ def _cell_rows(root: Path, cell: Mapping[str, Any], keys: Sequence[str]) -> list
     head |= {f"utility_{one}": utility.get(one) for one in ("metric", "before", "after")}
     head |= {one: guarantee.get(one) for one in ("epsilon", "delta")}
     per_round = dict(enumerate(utility.get("per_round", []), start=1))
-    sent: dict[tuple[int, int], int | None] = {}
+    vault = VaultReader(RunDirectory(root).vault)
+    measured: dict[tuple[int, int], dict[str, Any]] = {}
     rows = []
     for row in read_lines(root / SAMPLES):
         at = row["round"], row["client"]
-        if at not in sent:
-            sent[at] = RunDirectory(root).bytes_sent(*at)
+        if at not in measured:
+            measured[at] = vault.measured(*at) or {}
         row["attack_error"] = row.pop("error")
         row |= {one: json.dumps(row[one], sort_keys=True) for one in TEXT}
-        rows.append({**head, "utility": per_round.get(at[0]), "bytes": sent[at], **row})
+        mine = {"utility": per_round.get(at[0]), "bytes_up": measured[at].get("bytes")}
+        rows.append({**head, **mine, **row})
     return rows or [head]
 
 

@@ -6,14 +6,16 @@ from typing import Any
 
 import datasets
 import httpx
+import numpy as np
 import pandas as pd
 import pytest
+from flwr_datasets.partitioner import IidPartitioner
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-import clients.data
 from clients.corpus import clinic
-from clients.data import PARTITIONS, PARTITIONS_BY_COLUMN, DataSettings, load_corpus, shards
+from clients.data import DataSettings, load_corpus, shards
+from clients.partitions import PARTITIONS, PARTITIONS_BY_COLUMN, divide
 from fedsim.errors import BadInput
 
 RAW = Path(__file__).parents[3] / "shared" / "data" / "datasets"
@@ -463,6 +465,15 @@ def test_iid_clients_get_rows_from_everywhere() -> None:
     assert 15 < sum(n < 50 for n in number) < 35  # 25 expected, standard deviation 2.5
 
 
+@pytest.mark.parametrize(("count", "clients"), [(10, 3), (11, 4), (7, 7), (101, 8)])
+def test_iid_clients_get_what_flowers_partitioner_gives_them(count: int, clients: int) -> None:
+    flower = IidPartitioner(clients)
+    order = np.random.default_rng(1).permutation(count)
+    flower.dataset = datasets.Dataset.from_dict({"row": order})
+    expected = [flower.load_partition(client)["row"][:] for client in range(clients)]
+    assert divide(order, np.zeros(count, dtype=np.int64), "iid", clients, 0.5, 1) == expected
+
+
 def test_natural_clients_are_the_first_values_in_sorted_order() -> None:
     train = rows(6, who=["eve", "adam", "eve", "noah", "adam", "eve"])
     settings = DataSettings(name="any", partition="natural", partition_by="who")
@@ -544,7 +555,7 @@ def test_a_client_without_data_is_named(monkeypatch: pytest.MonkeyPatch) -> None
         def load_partition(self, client: int) -> datasets.Dataset:
             return self.dataset if client == 0 else self.dataset.select([])
 
-    monkeypatch.setitem(clients.data.PARTITIONS, "iid", lambda flower, plan: Greedy())
+    monkeypatch.setitem(PARTITIONS, "iid", lambda plan: Greedy())
     with pytest.raises(BadInput, match=r"data\.partition 'iid' leaves client 1 without data"):
         sizes("iid", 9, 3)
 

@@ -56,7 +56,7 @@ def test_runs_on_the_same_texts_are_paired(runs: dict[str, RunDirectory]) -> Non
     assert found["verdicts"]["dager"] == ["leak", "inconclusive"]
     assert found["settings"] == {"attack.0.max_pairs": [None, "5"]}
     assert found["utility"]["difference"] == 0.0  # attacks change no weights
-    assert found["bytes_per_update"]["difference"] == 0.0 and found["epsilon"] is None
+    assert found["bytes_up"]["difference"] == 0.0 and found["epsilon"] is None
 
 
 def test_a_run_against_itself_differs_in_nothing(runs: dict[str, RunDirectory]) -> None:

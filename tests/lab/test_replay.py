@@ -1,17 +1,24 @@
+import csv
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from fedsim.captures import place, write_capture
 from fedsim.errors import BadInput
+from fedsim.files import write_json
+from fedsim.lab.compare import compare
 from fedsim.lab.display import Display
 from fedsim.lab.experiment import run_experiment
 from fedsim.lab.prepare import prepare
 from fedsim.lab.replay import Replay, prepare_replay, run_replay
+from fedsim.lab.report import write_report
+from fedsim.lab.report.tail import NOT_TRAINED
 from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.samples import sample_rows
 from fedsim.messages import Broadcast, Update
 from tests.lab.conftest import experiment, preset
 
@@ -52,6 +59,52 @@ def test_a_replay_guesses_what_the_live_run_did(run: RunDirectory, tmp_path: Pat
     assert summary["leakage"] == told["leakage"]
     assert summary["verdicts"] == told["verdicts"]
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_an_attack_on_a_run_has_a_report_and_can_be_compared(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    go(replay(run.root, "rounds=[2]", out=out))
+    page = write_report(out, redact=False).read_text()
+    told = [row for row in sample_rows(run) if row["round"] == 2]
+    assert told and all(escape(row["truth"]) in page for row in told)
+    mine, live = (
+        list(csv.DictReader((one / "report/samples.csv").read_text().splitlines()))
+        for one in (out, write_report(run.root, redact=False).parent)
+    )
+    times = {"seconds"}
+    assert [{k: v for k, v in row.items() if k not in times} for row in mine] == [
+        {k: v for k, v in row.items() if k not in times} for row in live if row["round"] == "2"
+    ]
+    assert escape(NOT_TRAINED) in page and "All rounds" not in page
+    found = compare([run.root, out])
+    (against,) = found["runs"]
+    assert against["leakage"]["dager"]["updates"] == 2  # of round 2 alone, paired
+    assert against["leakage"]["dager"]["metrics"]["bag_f1"]["difference"]["mean"] == 0.0
+    assert against["utility"] is None
+
+
+def test_an_attack_keeps_the_runs_guarantee(run: RunDirectory, tmp_path: Path) -> None:
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.root, copy.root)
+    summary = json.loads((copy.root / "summary.json").read_text())
+    told = {"epsilon": 3.0, "delta": 1e-5, "unit": "client"}
+    write_json(copy.root / "summary.json", {**summary, "guarantee": told})
+    summary, _ = go(replay(copy.root))
+    assert summary["guarantee"] == told
+
+
+def test_an_attack_whose_run_is_gone_has_no_report(run: RunDirectory, tmp_path: Path) -> None:
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.root, copy.root)
+    go(replay(copy.root, out=tmp_path / "out"))
+    shutil.rmtree(copy.root)
+    with pytest.raises(BadInput, match=r"an attack on the run in .*, which is not there any more"):
+        write_report(tmp_path / "out", redact=False)
+    write_json(tmp_path / "out" / "attack.json", {"schema": 1})
+    with pytest.raises(BadInput, match=r"attack\.json: wanted a table with config; give"):
+        write_report(tmp_path / "out", redact=False)
 
 
 def test_a_replay_draws_by_the_seed_of_the_run(run: RunDirectory) -> None:

@@ -167,9 +167,10 @@ def test_the_table_has_a_row_a_sample(whole: tuple[Path, pd.DataFrame]) -> None:
         assert rows["utility"].unique().tolist() == [summary["utility"]["per_round"][1]]
         leak = summary["leakage"]["dager"]["rouge1"]["mean"]
         assert rows["rouge1"].mean() == pytest.approx(leak)
+        sizes = rows.groupby("client")["bytes_up"].first()
+        assert sizes.mean() == pytest.approx(summary["wire"]["bytes_up"], abs=0.5)
         update = root / "cells" / cell["name"] / "captures/round=2/client=0/update.safetensors"
-        size = rows[rows["client"] == 0]["bytes"].iloc[0]
-        assert 0 < update.stat().st_size - size < 20_000  # the header
+        assert 0 < update.stat().st_size - sizes[0] < 20_000  # the header; float32 as it is
 
 
 def test_swept_attacks_have_a_column_beside_who_read_the_row(tmp_path: Path) -> None:
@@ -242,6 +243,17 @@ def test_an_error_of_a_library_is_a_row_too(
         tmp_path / "cell", experiment(), None, quick=False, display=Display(quiet=True)
     )
     assert record["status"] == "failed" and record["error"] == "MemoryError: no more of it"
+
+
+def test_scoring_counts_as_work(tmp_path: Path) -> None:
+    record = run_cell(
+        tmp_path / "cell", experiment(attack=[{"name": "dager"}], federation={"rounds": 1}), None,
+        quick=False, display=Display(quiet=True),
+    )  # fmt: skip
+    summary = json.loads((tmp_path / "cell/summary.json").read_text())
+    scoring = summary["scoring"]["seconds"]
+    assert 0.0 < scoring < record["seconds"]
+    assert record["working"] == pytest.approx(summary["seconds"] + scoring, abs=0.002)
 
 
 def test_a_cell_without_attacks_is_a_row_with_its_utility(tmp_path: Path) -> None:

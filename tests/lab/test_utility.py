@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim.lab.utility import classified, confusion, course, utility
+import fedsim.lab.utility
+from fedsim.lab.utility import classified, confusion, course, utility, utility_before
 from fedsim.training import Examples
 from tests.lab.conftest import preset
 
@@ -61,6 +62,28 @@ def test_the_confusion_matrix_has_true_classes_in_rows() -> None:
         expected[label, module(input_ids=torch.tensor([tokens])).logits.argmax()] += 1
     assert torch.equal(confusion(adapter, weights, examples), expected)
     assert utility(adapter, weights, examples) == classified(expected)
+
+
+def test_the_weights_that_cells_start_from_are_measured_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    adapter, count = preset(), 0
+
+    def measure(*_: Any) -> dict[str, float]:
+        nonlocal count
+        count += 1
+        return {"accuracy": float(count)}
+
+    def found(checksum: str, label: int) -> dict[str, float]:
+        held_out = Examples(sequences=((1, 2),), labels=(label,))
+        return utility_before(adapter, {}, held_out, checksum)
+
+    monkeypatch.setattr(fedsim.lab.utility, "utility", measure)
+    assert found("a", 0) == found("a", 0) == {"accuracy": 1.0}
+    found("a", 0)["accuracy"] = 9.0  # a caller's copy
+    assert found("a", 0) == {"accuracy": 1.0}
+    assert found("b", 0) == {"accuracy": 2.0}  # other weights
+    assert found("b", 1) == {"accuracy": 3.0}  # other text
 
 
 def test_the_course_of_a_run_has_every_metric() -> None:

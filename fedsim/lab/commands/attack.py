@@ -4,7 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import common_options, display_for, new_command, quiet, show
+from fedsim.lab.commands.base import (
+    common_options,
+    display_for,
+    importing,
+    new_command,
+    quiet,
+    show,
+)
 
 EXAMPLES = """examples:
   fedsim attack runs/mine --attack dager            what a run captured, attacked again
@@ -24,8 +31,10 @@ def add(commands: Any) -> None:
 
 
 def _attack(options: argparse.Namespace) -> int:
-    quiet()
-    from fedsim.lab.replay import prepare_replay, run_replay
+    with importing():
+        from fedsim.lab.replay import prepare_replay, run_replay
+
+        quiet()
 
     with display_for(options) as display:
         display.step("reading the captures")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, LEAK, display_for, is_path, new_command, quiet
+from fedsim.lab.commands.base import FINE, LEAK, display_for, importing, is_path, new_command, quiet
 
 EXAMPLES = """examples:
   fedsim audit-dp 'defense={name="dp-sgd", noise_multiplier=2.0}' training.batch_size=0
@@ -33,17 +33,17 @@ def add(commands: Any) -> None:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from fedsim.lab.config import load_config
-    from fedsim.lab.prepare import absolute, prepare
-    from fedsim.lab.rundir import RunDirectory
+    with importing():
+        from fedsim.lab.auditing import audited, run_audit
+        from fedsim.lab.config import load_config
+        from fedsim.lab.prepare import absolute, prepare
+        from fedsim.lab.rundir import RunDirectory
 
-    quiet()
+        quiet()
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None
     config = absolute(load_config(path, words)).model_copy(update={"attack": []})
     run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
-
-    from fedsim.lab.auditing import audited, run_audit
 
     with display_for(options) as display:
         display.step("checking the model and the data")

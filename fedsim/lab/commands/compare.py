@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, new_command, quiet
+from fedsim.lab.commands.base import FINE, importing, new_command, quiet
 
 EXAMPLES = """examples:
   fedsim compare runs/plain runs/defended           what the defense changed
@@ -23,9 +23,11 @@ def add(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    quiet()
-    from fedsim.lab.compare import compare
-    from fedsim.lab.compareshow import print_comparison
+    with importing():
+        from fedsim.lab.compare import compare
+        from fedsim.lab.compareshow import print_comparison
+
+        quiet()
 
     found = compare(options.runs)
     if options.json:

@@ -4,24 +4,29 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, new_command, quiet
+from fedsim.lab.commands.base import FINE, importing, new_command, quiet
 
 EXAMPLES = """examples:
   fedsim report runs/mine                           report.html, and report/ with plots and tables
   fedsim report runs/mine --redact                  the figures without anybody's text
+  fedsim report runs/mine/attack-lamp-1a2b3c4d      what `fedsim attack runs/mine` read
 exit codes: 0 written, 2 no finished run there, or a file in it is broken, 4 the disk is full"""
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser's ``commands``."""
     report = new_command(commands, "report", _report, "write a run's or a sweep's report", EXAMPLES)
-    report.add_argument("directory", type=Path, metavar="DIR", help="a finished run, or a sweep")
+    report.add_argument(
+        "directory", type=Path, metavar="DIR", help="a finished run, an attack on it, or a sweep"
+    )
     report.add_argument("--redact", action="store_true", help="leave out all texts")
 
 
 def _report(options: argparse.Namespace) -> int:
-    quiet()
-    from fedsim.lab.report import write_report
+    with importing():
+        from fedsim.lab.report import write_report
+
+        quiet()
 
     print(write_report(options.directory, redact=options.redact))
     return FINE

@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import BadInput
-from fedsim.lab.commands.base import common_options, display_for, is_path, new_command, quiet, show
+from fedsim.lab.commands.base import (
+    common_options,
+    display_for,
+    importing,
+    is_path,
+    new_command,
+    quiet,
+    show,
+)
 
 EXAMPLES = """examples:
   fedsim run                                        the built-in quick start, offline
@@ -29,11 +37,13 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fedsim.lab.config import load_config
-    from fedsim.lab.prepare import absolute, prepare
-    from fedsim.lab.rundir import RunDirectory
+    with importing():
+        from fedsim.lab.config import load_config
+        from fedsim.lab.experiment import run_experiment
+        from fedsim.lab.prepare import absolute, prepare
+        from fedsim.lab.rundir import RunDirectory
 
-    quiet()
+        quiet()
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None
     if options.resume:
@@ -44,8 +54,6 @@ def _run(options: argparse.Namespace) -> int:
     else:
         config = absolute(load_config(path, words))
         run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
-
-    from fedsim.lab.experiment import run_experiment
 
     with display_for(options) as display:
         display.step("checking the model and the data")

@@ -12,6 +12,7 @@ from fedsim.lab.commands.base import (
     FAILED,
     FINE,
     INCONCLUSIVE,
+    importing,
     is_path,
     listen,
     new_command,
@@ -48,12 +49,13 @@ def add(commands: Any) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from fedsim.lab.sweep import check_cells, run_cells
-    from fedsim.lab.sweepdir import Ledger, SweepDirectory
-    from fedsim.lab.sweepshow import SweepDisplay
-    from fedsim.lab.table import write_table
+    with importing():
+        from fedsim.lab.sweep import check_cells, run_cells
+        from fedsim.lab.sweepdir import Ledger, SweepDirectory
+        from fedsim.lab.sweepshow import SweepDisplay
+        from fedsim.lab.table import write_table
 
-    quiet()
+        quiet()
     plan = _plan(options)
     directory = SweepDirectory(options.out) if options.out else SweepDirectory.default(plan)
     directory.claim(plan)

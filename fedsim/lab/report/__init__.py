@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from fedsim.errors import BadInput, MalformedMessage
+from fedsim.lab.attackdir import open_run
 from fedsim.lab.report.render import write_page
 from fedsim.lab.report.run_page import run_page
 from fedsim.lab.report.sweep_page import sweep_page
 from fedsim.lab.results import is_sweep
-from fedsim.lab.rundir import RunDirectory
 
 __all__ = ["write_report"]
 
@@ -16,7 +16,7 @@ def write_report(directory: Path, *, redact: bool) -> Path:
     """Write ``report.html`` and the folder ``report`` into a run or a sweep; return the file.
 
     Args:
-        directory: of a finished run, or of a sweep.
+        directory: of a finished run, of an attack on its captures, or of a sweep.
         redact: leave out every text of a client and every reconstruction.
 
     Raises:
@@ -27,7 +27,7 @@ def write_report(directory: Path, *, redact: bool) -> Path:
         if is_sweep(directory):
             page = sweep_page(directory, redact=redact)
         else:
-            page = run_page(RunDirectory(directory), redact=redact)
+            page = run_page(open_run(directory), redact=redact)
     except MalformedMessage as error:
         raise BadInput(str(error)) from error
     return write_page(page, directory)

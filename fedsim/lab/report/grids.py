@@ -1,7 +1,6 @@
-"""A sweep's plots: leakage over two swept keys, and what it costs in utility to leak less."""
+"""Leakage over two swept keys, as heat maps."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
 from typing import Any
@@ -10,36 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from fedsim.lab.grid import short_names
-from fedsim.lab.intervals import Interval
 from fedsim.lab.report.canvas import NARROW, Colours, Plot, cut, new_figure
 from fedsim.lab.report.theme import step
 from fedsim.lab.report.timeline import legend, paint
-from fedsim.lab.verdict import Verdict
-
-MARKERS: Mapping[Verdict, str] = {"leak": "o", "no-leak": "s", "inconclusive": "^"}
-AROUND = ((6, 5), (-14, 5), (6, -13), (-14, -13))  # where a point's number goes, in pixels
-TONES: Mapping[Verdict, str] = {"leak": "leak", "no-leak": "safe", "inconclusive": "open"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """One setting of a sweep, over its seeds.
-
-    Attributes:
-        number: in the table beside the plot, from 1.
-        label: what was swept, in words.
-        keys: the swept keys' values, as text, in order.
-        leakage: token overlap (bag F1) of the attack that read most; None where none was scored.
-        utility: the model's after the last round; None where it was not measured.
-        verdict: the worst over attacks and seeds.
-    """
-
-    number: int
-    label: str
-    keys: Mapping[str, str]
-    leakage: Interval | None
-    utility: Interval | None
-    verdict: Verdict
 
 
 def heat_maps(attack: str, axes: Mapping[str, Sequence[str]], cells: Sequence[Any]) -> list[Plot]:
@@ -137,81 +109,3 @@ def _said(values: Sequence[float] | None, room: float) -> str:
         return "failed" if room > 40 else "×"
     mean, most = fmean(values), max(values)
     return f"{mean:.2f}\n({most:.2f})" if most - mean >= 0.005 else f"{mean:.2f}"
-
-
-def frontier(points: Sequence[Point], metric: str) -> Plot:
-    """Return the plot of utility over leakage, the settings nothing else beats joined by a line."""
-    shown = [one for one in points if one.utility is not None and one.leakage is not None]
-    lower = metric == "perplexity"
-    best = _unbeaten(shown, lower=lower)
-    names = "; ".join(f"{one.number} {cut(one.label, 60)}" for one in best[:8])
-
-    def draw(width: int, colours: Colours) -> Figure:
-        return _draw_frontier(width, colours, shown, best, metric)
-
-    return Plot(
-        name="frontier",
-        title=f"Utility ({metric}) against leakage",
-        alt=f"{len(shown)} settings by leakage and {metric}. No other setting leaks less at a "
-        f"better {metric} than: {names}.",
-        caption="Numbers are those of the table below. Bars are 95 % intervals. The line joins "
-        f"the settings that no other beats in both; {metric} is better "
-        f"{'lower' if lower else 'higher'}. ● leak, ■ no leak, ▲ inconclusive.",
-        draw=draw,
-    )
-
-
-def _unbeaten(points: Sequence[Point], *, lower: bool) -> list[Point]:
-    """Return the settings that none beats in both, by rising leakage."""
-    sign = -1 if lower else 1
-    best: list[Point] = []
-    top = float("-inf")
-    for one in sorted(points, key=lambda p: (_leak(p), -sign * _worth(p))):
-        if sign * _worth(one) > top:
-            best.append(one)
-            top = sign * _worth(one)
-    return best
-
-
-def _leak(point: Point) -> float:
-    assert point.leakage is not None
-    return point.leakage.mean
-
-
-def _worth(point: Point) -> float:
-    assert point.utility is not None
-    return point.utility.mean
-
-
-def _draw_frontier(
-    width: int, colours: Colours, points: Sequence[Point], best: Sequence[Point], metric: str
-) -> Figure:
-    figure = new_figure(width, 380, colours)
-    worths = [_worth(one) for one in points]
-    span = max(worths) - min(worths)
-    axes = figure.add_subplot()
-    line = [(_leak(one), _worth(one)) for one in best]
-    axes.plot(*zip(*line, strict=True), color=colours["line"], linewidth=2, zorder=1)
-    placed: list[tuple[float, float]] = []
-    for one in points:
-        assert one.utility is not None and one.leakage is not None
-        x, y, tone = one.leakage, one.utility, colours[TONES[one.verdict]]
-        axes.errorbar(
-            x.mean, y.mean, color=tone, ecolor=tone, elinewidth=1, markersize=7,
-            xerr=[[max(0.0, x.mean - x.low)], [max(0.0, x.high - x.mean)]],
-            yerr=[[max(0.0, y.mean - y.low)], [max(0.0, y.high - y.mean)]],
-            marker=MARKERS[one.verdict], zorder=2,
-        )  # fmt: skip
-        near = [p for p in placed if abs(p[0] - x.mean) < 0.05 and abs(p[1] - y.mean) < span / 12]
-        placed.append((x.mean, y.mean))
-        axes.annotate(
-            str(one.number), (x.mean, y.mean), xytext=AROUND[len(near) % len(AROUND)],
-            textcoords="offset points",
-            color=colours["ink"], fontsize=11,
-        )  # fmt: skip
-    axes.set_xlim(-0.04, 1.06)
-    axes.margins(y=0.12)
-    axes.set_xlabel("leakage: token overlap (bag F1)")
-    axes.set_ylabel(metric)
-    paint(axes, colours)
-    return figure

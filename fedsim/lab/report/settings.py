@@ -12,7 +12,7 @@ from fedsim.lab.grid import short_names
 from fedsim.lab.intervals import Interval, cluster_interval
 from fedsim.lab.report import words
 from fedsim.lab.report.evidence import Row
-from fedsim.lab.report.grids import Point
+from fedsim.lab.report.trade import Point
 from fedsim.lab.results import Cell
 from fedsim.lab.verdict import VERDICT_METRIC
 

@@ -222,7 +222,7 @@ def _cost(it: Gathered) -> Section:
     working = sum(one.working for one in it.sweep.cells)
     facts: list[tuple[str, str]] = [
         ("All cells", f"{total:,.1f} s, added up"),
-        ("Of that, rounds", f"{working:,.1f} s: training, evaluation and attacks"),
+        ("Of that, work", f"{working:,.1f} s: training, evaluation, attacks and their scores"),
     ]
     return Section(anchor="cost", title="Cost", facts=facts)
 

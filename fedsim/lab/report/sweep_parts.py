@@ -9,9 +9,10 @@ from fedsim.lab.config import Config
 from fedsim.lab.grid import column, label, short_names
 from fedsim.lab.recipes import Recipe
 from fedsim.lab.report.canvas import Plot
-from fedsim.lab.report.grids import frontier, heat_maps
+from fedsim.lab.report.grids import heat_maps
 from fedsim.lab.report.page import Section, Table
 from fedsim.lab.report.settings import Ran, Setting, over_updates
+from fedsim.lab.report.trade import frontier
 from fedsim.lab.results import Cell, Sweep
 from fedsim.lab.verdict import VERDICT_METRIC
 
@@ -68,7 +69,7 @@ def trade_section(it: Gathered) -> Section:
     shown = any(one.utility and one.leakage for one in points)
     several = len({cell.seed for cell in it.cells}) > 1
     note = (
-        "Leakage intervals: 95 % bootstrap over updates. "
+        "Leakage intervals: 95 %, over updates. "
         + ("Utility intervals: Student's t over the seeds." if several else
            "With one seed, a utility has no interval.")
     )  # fmt: skip

@@ -13,6 +13,8 @@ from fedsim.lab.report.words import percent
 from fedsim.lab.results import Summary
 from fedsim.lab.rundir import RunDirectory
 
+NOT_TRAINED = "These are attacks on what a run captured: the run's own report says what it learned."
+
 
 def guarantee_section(summary: Summary) -> Section:
     """Return what the defense promises, whatever an attack reads today."""
@@ -52,7 +54,7 @@ def utility_section(summary: Summary) -> Section:
     """Return how good the model became."""
     used = summary.utility
     if used is None:
-        sentence = "It was not measured: data.evaluate is 0."
+        sentence = "It was not measured: data.evaluate is 0." if summary.rounds else NOT_TRAINED
         return Section(anchor="utility", title="Utility", words=[sentence])
     more = {name: value for name, value in used.figures().items() if name != used.metric}
     return Section(
@@ -69,11 +71,13 @@ def cost_section(run: RunDirectory, summary: Summary) -> Section:
     attacking: dict[str, float] = {}
     for one in summary.attacks:
         attacking[one.attack] = attacking.get(one.attack, 0.0) + one.seconds
-    facts = [("All rounds", f"{summary.seconds:,.1f} s, attacks and their controls included")]
+    spent = f"{summary.seconds:,.1f} s, attacks and their controls included"
+    facts = [("All rounds", spent)] if summary.rounds else []
     facts += [(f"{name}, without controls", f"{value:,.1f} s") for name, value in attacking.items()]
     up = [path.stat().st_size for path in run.captures.glob("round=*/client=*/update.safetensors")]
-    if summary.bytes_up is not None:
-        facts.append(("Sent up", _said(summary.bytes_up)))
+    if isinstance(summary.wire, dict) and "bytes_up" in summary.wire:
+        text = f"{summary.wire['bytes_up'] / 1e6:,.3g} MB an update, as its defense encodes it"
+        facts.append(("Sent up", text))
     if up:
         text = f"{fmean(up) / 1e6:,.2f} MB an update, {sum(up) / 1e6:,.1f} MB in all"
         facts.append(("Captured updates", text))

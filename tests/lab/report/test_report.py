@@ -276,6 +276,7 @@ def test_guarantee_bound_wire_and_bytes_are_shown(tmp_path: Path) -> None:
         "0.125",
         "0.0625",
         "1234",
+        "0.00123 MB an update",
         "ε = 3.25",
         "38 % of the texts",
         "exact at most",

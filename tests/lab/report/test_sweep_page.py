@@ -1,12 +1,13 @@
 """A sweep's page: the heat map's means, the frontier, seeds together, a paper's figures."""
 
 import csv
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from scipy.stats import ttest_1samp
 
 from fedsim.errors import BadInput
@@ -14,8 +15,11 @@ from fedsim.files import read_json, write_json
 from fedsim.lab.cli import main
 from fedsim.lab.intervals import Interval
 from fedsim.lab.report import write_report
-from fedsim.lab.report.grids import Point, _unbeaten, heat_maps
+from fedsim.lab.report.canvas import NARROW, WIDE
+from fedsim.lab.report.grids import heat_maps
 from fedsim.lab.report.settings import over_seeds
+from fedsim.lab.report.theme import LIGHT
+from fedsim.lab.report.trade import Point, _lanes, _unbeaten, frontier
 from tests.lab.synthetic import synthetic_run
 
 
@@ -173,6 +177,40 @@ def test_the_frontier_joins_what_nothing_beats() -> None:
     points = [point(1, 0.1, 0.5), point(2, 0.2, 0.4), point(3, 0.3, 0.9), point(4, 0.3, 0.8)]
     assert [one.number for one in _unbeaten(points, lower=False)] == [1, 3]
     assert [one.number for one in _unbeaten(points, lower=True)] == [1, 2]
+
+
+def labels(points: list[Point], width: int) -> dict[str, Any]:
+    """The texts in the plot's field and where they are drawn, in pixels."""
+    figure = frontier(points, "accuracy").draw(width, LIGHT)
+    FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    return {one.get_text(): one.get_window_extent() for one in axes.texts}
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_settings_at_one_place_share_a_label_and_no_label_covers_another(width: int) -> None:
+    # The defense test's own: (leakage, accuracy) of eight settings, two pairs of them equal.
+    places = [
+        (1.0, 0.555), (0.0, 0.445), (0.0, 0.550), (0.652, 0.555),
+        (0.0, 0.555), (0.0, 0.555), (0.0, 0.445), (0.0, 0.515),
+    ]  # fmt: skip
+    found = labels([point(k, *place) for k, place in enumerate(places, start=1)], width)
+    assert set(found) == {"1", "2, 7", "3", "4", "5, 6", "8"}
+    boxes = list(found.values())
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(0 < box.x0 and box.x1 < width for box in boxes)
+
+
+def test_a_label_of_many_settings_says_how_many_more() -> None:
+    assert set(labels([point(k, 0.5, 0.5) for k in range(1, 8)], WIDE)) == {"1, 2, 3, 4, +3"}
+
+
+def test_settings_of_one_utility_are_drawn_apart_and_near_their_value() -> None:
+    points = [point(k, leakage, 0.5) for k, leakage in enumerate((0.1, 0.2, 0.2, 0.9))]
+    one, two, three, four = _lanes(points, up=1000.0)
+    assert one < two == three < four  # two and three are the same: one marker
+    assert four - one <= 16 and one + four == 0
+    assert _lanes([point(1, 0.1, 0.5), point(2, 0.1, 0.6)], up=1000.0) == [0.0, 0.0]
 
 
 def test_the_interval_over_seeds_is_students() -> None:
