@@ -49,13 +49,14 @@ def label(axis: Any, found: list[tuple[str, dict[str, float], float]]) -> None:
     low, high = axis.get_ylim()
     room = 0.03 * (high - low)
     for side, edge, start in (("right", -0.12, 0.0), ("left", 1.12, 0.5)):
+        line = {"arrowstyle": "-", "lw": 0.4, "relpos": (1 if side == "right" else 0, 0.5)}
         group = [one for one in found if (one[1]["mean"] >= 0.5) == (start == 0.5)]
         group.sort(key=lambda one: (one[2], one[1]["mean"]))
         heights = spread([one[2] for one in group], room, low + room, high - room)
         for (name, leak, value), height in zip(group, heights, strict=True):
             axis.annotate(
                 name, (leak["mean"], value), xytext=(edge, height), ha=side, va="center",
-                fontsize=7, arrowprops={"arrowstyle": "-", "lw": 0.4, "color": colour(name)},
+                fontsize=7, arrowprops=line | {"color": colour(name)},
             )  # fmt: skip
 
 

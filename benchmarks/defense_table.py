@@ -4,7 +4,7 @@ Leakage (DAGER) and matching (LAMP of few steps, told what its paper is told) ar
 FedSGD, plain gradients; utility is of a FedAvg run that learns. The defense is the same in all of
 them, and so are its audit, its bytes and its guarantee. Needs the real data beside the checkout
 for all but the built-in corpus. Cells that are done stay done: writes results/defenses.json after
-each, results/defenses.svg in the end. About 25 minutes of processor time; --wide takes GPT-2 at
+each, results/defenses.svg in the end. About 30 minutes of processor time; --wide takes GPT-2 at
 its real size besides, ten minutes a cell.
 
     python benchmarks/defense_table.py [--only WORD ...] [--wide] [--draw]
