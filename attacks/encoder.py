@@ -38,6 +38,7 @@ SETTLED = 0.02  # a change of the weights below it is none
 DEPTH = 4  # queries tried on the way to one sentence
 MISFIT = 0.15  # of what it was at first: a false query keeps more, a mixture of sentences 0.02
 PATIENCE = 60  # solves in a row that give no sentence; where noise allows any, 10 were the most
+ENOUGH = 8  # such solves once there are as many sentences as the client says it had examples
 EFFORT = 300_000  # candidates times solves at most; sixteen sentences took 180,000
 CLEAR = 0.8  # the least weight of a token that stands alone at its place; of true ones 0.9 up
 SHORTEST = 2  # tokens of a sentence, with its specials
@@ -89,7 +90,14 @@ def read_encoder(
     sets[0] = torch.tensor(model.prefix[:1])
     pool = make_pool(opening, sets, model.suffix[-1], contexts, middles, generator)
     surest = near(pool.tokens, pool.positions).cpu().argsort()
-    search = Search(pool=pool, surest=surest, witness=witness, generator=generator, notes=notes)
+    search = Search(
+        pool=pool,
+        surest=surest,
+        witness=witness,
+        examples=seen.update.num_examples,
+        generator=generator,
+        notes=notes,
+    )
     ranks = sorted(
         span.rank for span in (witness.gate.span, *known)
     )  # one may mistake noise for signal
@@ -123,6 +131,7 @@ class Search:
         pool: the candidates.
         surest: (N,) int64: candidates, those that block 0's span holds closest first.
         witness: a later layer, which bears sentences out.
+        examples: how many the client says it had.
         generator: breaks ties.
         notes: counts the solves; says whether the whole batch was found.
     """
@@ -130,6 +139,7 @@ class Search:
     pool: Pool
     surest: Tensor
     witness: Witness
+    examples: int
     generator: torch.Generator
     notes: Notes
 
@@ -151,7 +161,8 @@ class Search:
             self._next(left, by_mixture=turn % 2 == 0)
             if len(self._found) > before:
                 last = int(self.notes["solves"])
-            if self.notes["solves"] - last > PATIENCE:
+            patience = PATIENCE if len(self._found) < self.examples else ENOUGH
+            if self.notes["solves"] - last > patience:
                 break
             logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
         return list(self._found)
