@@ -5,7 +5,7 @@ its controls and scores), and whether a sweep that was killed half-way (kill -9)
 ends in the same table. Needs the real data beside the checkout. Each part can be run alone; what is
 in results/sweep.json stays; plots of the reports are kept beside it.
 
-    python benchmarks/sweep.py [fedavg] [killed] [batches] [gpt2] [defenses]
+    python benchmarks/sweep.py [fedavg] [killed] [seeds] [batches] [gpt2] [defenses]
 """
 
 import json
@@ -38,6 +38,7 @@ FEDAVG = [
     *TINY, "training.batch_size=4", "training.local_epochs=1,5,20",
     "training.learning_rate=1e-3,1e-2,1e-1,5e-1", "training.mini_batch_size=1,4",
 ]  # fmt: skip
+SEEDS = ["seed=1,2", *FEDAVG]
 BATCHES = [
     *TINY, "training.learning_rate=0.1", "training.batch_size=4,8,16,32,64",
     "training.mini_batch_size=1,4",
@@ -173,12 +174,13 @@ def main() -> None:
         "weights": "random",
         "jobs": 1,
     }
-    wanted = sys.argv[1:] or ["fedavg", "killed", "batches", "gpt2", "defenses"]
+    wanted = sys.argv[1:] or ["fedavg", "killed", "seeds", "batches", "gpt2", "defenses"]
     with tempfile.TemporaryDirectory() as work:
         log = Path(work, "log")
         parts = {
             "fedavg": lambda: measure(FEDAVG, f"{work}/fedavg", log),
             "killed": lambda: killed(FEDAVG, f"{work}/fedavg", f"{work}/killed", log),
+            "seeds": lambda: measure(SEEDS, f"{work}/seeds", log),
             "batches": lambda: measure(BATCHES, f"{work}/batches", log),
             "gpt2": lambda: measure(GPT2, f"{work}/gpt2", log),
             "defenses": lambda: measure(DEFENSES, f"{work}/defenses", log),
