@@ -2,7 +2,8 @@
 
 Measures on trained weights (all-MiniLM-L6-v2, 6 blocks, width 384) and on random ones of
 BERT-base's size (12 blocks, width 768): one sentence of each length up to 128 tokens, cut from
-WikiText-2, and batches of CoLA, SST-2 and Rotten Tomatoes. Batches with D - 20 tokens or more are
+WikiText-2, batches of CoLA, SST-2 and Rotten Tomatoes, and, of the trained ones, what clients send
+of CoLA after local SGD in float32. Batches with D - 20 tokens or more are
 attacked too, and reported apart, under ``beyond``. Beside them the paper's ROUGE-1 (BERT-base,
 trained weights). Writes results/dager_bert.json.
 
@@ -11,6 +12,7 @@ trained weights). Writes results/dager_bert.json.
 
 import argparse
 import tempfile
+from typing import Any
 
 from dager_common import (
     DATA,
@@ -22,6 +24,7 @@ from dager_common import (
     Results,
     Victim,
     arguments,
+    client_update,
     gradient,
     markdown,
     need_data,
@@ -35,10 +38,19 @@ from dager_common import (
 from transformers import BertConfig
 
 from clients.named import find_rows
+from fedsim.messages import Update
 from fedsim.models import ModelSpec
-from fedsim.training import Examples
+from fedsim.rng import stream
+from fedsim.training import Examples, TrainingSettings
 
 LENGTHS = (3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 112, 120, 127, 128)
+LOCAL: tuple[dict[str, Any], ...] = (
+    {"learning_rate": 1e-2, "mini_batch_size": 4},
+    {"learning_rate": 1e-3, "mini_batch_size": 4},
+    {"learning_rate": 1e-2, "mini_batch_size": 2, "local_epochs": 3},
+    {"learning_rate": 1e-2, "mini_batch_size": 2, "local_epochs": 3, "optimizer": "momentum"},
+    {"learning_rate": 1e-2, "mini_batch_size": 1, "local_epochs": 3},
+)
 SIZES = {"minilm": (2, 4, 8), "base": (4,)}
 LONG = 128  # tokens, special ones included
 # DAGER, arXiv:2405.15586v2, table 2, BERT-base at B = 4: ROUGE-1
@@ -101,6 +113,27 @@ def measure(
             results.cell(label, settings, lambda label=label, batch=batch: run(label, batch))  # type: ignore[misc]
 
 
+def measure_deltas(who: Victim, results: Results, options: argparse.Namespace) -> None:
+    """Measure FedAvg on the trained model: CoLA, 4 sentences a client."""
+    sentences = pool(who.adapter, "cola").only(lambda tokens: len(tokens) <= LONG)
+    for chosen in LOCAL:
+        training = TrainingSettings(algorithm="fedavg", **chosen)
+        words = ", ".join(f"{name} {value}" for name, value in chosen.items())
+        label = f"minilm, cola B=4 delta: {words}"
+
+        def run(training: TrainingSettings = training, label: str = label) -> Cell:
+            batches = [sentences.draw(4, options.seed, index) for index in range(options.batches)]
+
+            def make(index: int, examples: Examples) -> Update:
+                return client_update(
+                    who, examples, training, stream(options.seed, "training", index)
+                )
+
+            return cell(run_batches(who, batches, make, seed=1, label=label), who.adapter.width)
+
+        results.cell(label, {"batches": options.batches, "seed": options.seed}, run)
+
+
 def table(results: Results) -> str:
     """Return the cells as a table."""
     rows = []
@@ -137,6 +170,8 @@ def main() -> None:
         for kind in options.model:
             who = minilm() if kind == "minilm" else base(folder)
             measure(kind, who, SIZES[kind], results, options)
+            if kind == "minilm":
+                measure_deltas(who, results, options)
     text = table(results)
     results.write(table=text)
     print(text)

@@ -1,17 +1,18 @@
 """Claim: DAGER needs neither plain FedSGD nor float32; where it fails, the protocol says why.
 
 Measures on GPT-2 at its real size with random weights, Rotten Tomatoes: local SGD with and without
-momentum over several epochs and mini-batches; AdamW, whose scaling breaks the span, as it is; a
-float16 wire; a next-token loss; LoRA of rank 256 on the first step, after local steps and one
-round later; and Gaussian noise on the gradient without clipping, B = 1, beside the paper's table 10
-(of trained weights): with the model's own head, and with the paper's, 20 times smaller, as the
-gradients then are. An update that the attack refuses is recorded with its reason. Writes
-results/dager_protocols.json.
+momentum over several epochs and mini-batches, of one sentence too; AdamW, whose scaling breaks the
+span, as it is; a float16 wire; a next-token loss; LoRA of rank 256 on the first step, after local
+steps and one round later; and Gaussian noise on the gradient without clipping, B = 1, beside the
+paper's table 10 (of trained weights): with the model's own head, and with the paper's, 20 times
+smaller, as the gradients then are. An update that the attack refuses is recorded with its reason.
+Writes results/dager_protocols.json.
 
     python benchmarks/dager_protocols.py [--only sgd lora noise ...] [--batches 5]
 """
 
 import argparse
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -104,6 +105,7 @@ def protocols() -> dict[str, Protocol]:
     several = local | {"local_epochs": 3, "mini_batch_size": 2}
     adam = local | {"optimizer": "adamw", "learning_rate": 1e-4}
     few = local | {"local_epochs": 2, "mini_batch_size": 2}
+    single = {"algorithm": "fedavg", "mini_batch_size": 1}
     found = {
         "gradient": Protocol(kind="gradient", size=4, make=trained()),
         "gradient, float16 wire": Protocol(
@@ -132,6 +134,12 @@ def protocols() -> dict[str, Protocol]:
             kind="lora", size=4, make=trained(), lora=RANK, later=True
         ),
     }
+    for rate, epochs in itertools.product((1e-4, 1e-2), (1, 4)):
+        found[f"SGD, {epochs} epochs, mini-batches of 1, lr {rate:g}"] = Protocol(
+            kind="single",
+            size=4,
+            make=trained(**single, learning_rate=rate, local_epochs=epochs),
+        )
     for sigma, paper in PAPER_NOISE.items():
         name = f"gradient + N(0, {sigma:g}^2)"
         found[name] = Protocol(kind="noise", size=1, make=noisy(sigma))
