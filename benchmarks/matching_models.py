@@ -7,10 +7,10 @@ CoLA, B = 1, the papers' knowledge, few sentences and few steps: the record has 
 import functools
 from collections.abc import Callable
 
-from dager_common import Victim, gpt2, stories
+from dager_common import Cell, Pool, Victim, gpt2, stories
 from matching_common import begin, bert_base, measured, texts
 
-from attacks import Lamp, Tag
+from attacks import Attack, Lamp, Tag
 
 # how its weights came about, how it is built, steps, sentences
 MODELS: dict[str, tuple[str, Callable[[], Victim], int, int]] = {
@@ -21,17 +21,27 @@ MODELS: dict[str, tuple[str, Callable[[], Victim], int, int]] = {
 }
 
 
+@functools.cache
+def setting(name: str) -> tuple[Victim, Pool]:
+    """Return a model and the sentences, built when a cell needs them."""
+    who = MODELS[name][1]()
+    return who, texts(who, "cola")
+
+
+def row(name: str, attack: Attack, index: int) -> Cell:
+    """Attack one sentence."""
+    return measured(*setting(name), attack, index)
+
+
 def main() -> None:
     """Measure what is not there yet."""
     _, cells = begin("matching_models", "LAMP and TAG on other architectures")
     cells.head["weights"] = "each cell says its own"
-    for name, (weights, build, steps, count) in MODELS.items():
-        who = build()
-        pool = texts(who, "cola")
+    for name, (weights, _, steps, count) in MODELS.items():
         for attack in (Lamp(steps=steps, starts=50), Tag(steps=steps)):
             label = f"{name} / {type(attack).__name__.lower()}"
             told = {"weights": weights, "attack": repr(attack)}
-            cells.fill(label, told, count, functools.partial(measured, who, pool, attack))
+            cells.fill(label, told, count, functools.partial(row, name, attack))
 
 
 if __name__ == "__main__":
