@@ -14,25 +14,17 @@ import argparse
 import tempfile
 from typing import Any
 
-from dager_common import (
+from dager_attempts import SPARE, Attempt, run_batches, share, summary
+from dager_files import Cell, Results, arguments, markdown, start
+from dager_victims import (
     DATA,
     DATASETS,
-    SPARE,
-    Attempt,
-    Cell,
     Pool,
-    Results,
     Victim,
-    arguments,
     client_update,
     gradient,
-    markdown,
     need_data,
     pool,
-    run_batches,
-    share,
-    start,
-    summary,
     victim,
 )
 from transformers import BertConfig

@@ -10,23 +10,9 @@ or more are attacked too, and reported apart, under ``beyond``. Writes results/d
 
 import argparse
 
-from dager_common import (
-    DATASETS,
-    Cell,
-    Pool,
-    Results,
-    Victim,
-    arguments,
-    gpt2,
-    gradient,
-    markdown,
-    pool,
-    run_batches,
-    share,
-    split,
-    start,
-    summary,
-)
+from dager_attempts import run_batches, share, split, summary
+from dager_files import Cell, Results, arguments, markdown, start
+from dager_victims import DATASETS, Pool, Victim, gpt2, gradient, pool
 
 SIZES = (1, 2, 4, 8, 16)
 # DAGER, arXiv:2405.15586v2, tables 2 and 3, GPT-2: ROUGE-1, ROUGE-2; None: not legible

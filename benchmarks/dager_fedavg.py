@@ -16,22 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from dager_common import (
-    Attempt,
-    Cell,
-    Results,
-    Victim,
-    arguments,
-    attempt,
-    gpt2,
-    markdown,
-    pool,
-    singular_values,
-    start,
-    summary,
-    victim,
-    with_head,
-)
+from dager_attempts import Attempt, attempt, summary
+from dager_files import Cell, Results, arguments, markdown, singular_values, start
+from dager_victims import Victim, gpt2, pool, victim, with_head
 from torch import Tensor, nn
 
 from clients.training import LocalTraining, make_optimizer

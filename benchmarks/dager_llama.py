@@ -12,24 +12,9 @@ results/dager_llama.json.
 import argparse
 import tempfile
 
-from dager_common import (
-    SPARE,
-    Cell,
-    Pool,
-    Results,
-    Victim,
-    arguments,
-    gradient,
-    markdown,
-    pool,
-    random_llama,
-    run_batches,
-    share,
-    split,
-    start,
-    stories,
-    summary,
-)
+from dager_attempts import SPARE, run_batches, share, split, summary
+from dager_files import Cell, Results, arguments, markdown, start
+from dager_victims import Pool, Victim, gradient, pool, random_llama, stories
 
 TRAINED = (1, 2, 4)  # at width 64 eight sentences hardly fit
 RANDOM = (1, 8, 32)

@@ -18,23 +18,9 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from dager_common import (
-    Cell,
-    Results,
-    Victim,
-    arguments,
-    client_update,
-    gpt2,
-    markdown,
-    pool,
-    run_batches,
-    share,
-    singular_values,
-    split,
-    start,
-    summary,
-    with_head,
-)
+from dager_attempts import run_batches, share, split, summary
+from dager_files import Cell, Results, arguments, markdown, singular_values, start
+from dager_victims import Victim, client_update, gpt2, pool, with_head
 
 from fedsim.messages import Update
 from fedsim.rng import stream

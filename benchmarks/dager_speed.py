@@ -19,25 +19,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dager_common import (
-    HERE,
-    Cell,
-    Pool,
-    Results,
-    Victim,
-    arguments,
-    attempt,
-    gpt2,
-    gradient,
-    markdown,
-    observation,
-    pool,
-    prefixes,
-    score,
-    start,
-    timed,
-    victim,
-)
+from dager_attempts import attempt, score, timed
+from dager_files import HERE, Cell, Results, arguments, markdown, start
+from dager_victims import Pool, Victim, gpt2, gradient, observation, pool, prefixes, victim
 from naive_dager import NaiveDager, Progress
 from transformers import GPT2Config
 

@@ -20,8 +20,10 @@ from typing import Any
 
 import torch
 import transformers
-from dager_common import DATA as DATA
-from dager_common import Cell, Pool, Victim, need_data, pool, score, victim
+from dager_attempts import score
+from dager_files import Cell
+from dager_victims import DATA as DATA
+from dager_victims import Pool, Victim, need_data, pool, victim
 from transformers import BertConfig
 
 from attacks import Attack

@@ -11,7 +11,7 @@ import functools
 from typing import Any
 
 import torch
-from dager_common import Victim
+from dager_victims import Victim
 from matching_common import begin, measured, minilm, prior_note, texts
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer

@@ -7,7 +7,8 @@ CoLA, B = 1, the papers' knowledge, few sentences and few steps: the record has 
 import functools
 from collections.abc import Callable
 
-from dager_common import Cell, Pool, Victim, gpt2, stories
+from dager_files import Cell
+from dager_victims import Pool, Victim, gpt2, stories
 from matching_common import begin, bert_base, measured, texts
 
 from attacks import Attack, Lamp, Tag

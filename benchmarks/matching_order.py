@@ -11,7 +11,7 @@ the real data beside the checkout. Cells can be run one by one:
 import functools
 from typing import Any
 
-from dager_common import Pool, Victim
+from dager_victims import Pool, Victim
 from matching_common import begin, measured, minilm, prior_note, texts
 
 from attacks import Attack, Dlg, Grab, Lamp, Tag

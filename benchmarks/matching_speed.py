@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from dager_common import score
+from dager_attempts import score
 from matching_common import attacked, begin, minilm, observation, texts, unrelated, update_of
 from naive_lamp import NaiveLamp, naive_distance
 
