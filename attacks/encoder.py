@@ -124,7 +124,7 @@ class Search:
         surest: (N,) int64: candidates, those that block 0's span holds closest first.
         witness: a later layer, which bears sentences out.
         generator: breaks ties.
-        notes: counts the solves; says whether the whole batch was found.
+        notes: counts the solves; says whether the whole batch was found, or the search given up.
     """
 
     pool: Pool
@@ -142,9 +142,7 @@ class Search:
         """Return the sentences found until ``total`` tokens are explained, or ``tries`` made."""
         last = 0  # the solves after which the last sentence was found
         for turn in range(tries):
-            left = total - sum(map(len, self._found))
-            if left < SHORTEST:
-                self.notes["best_effort"] = self.witness.gate.span.blurred
+            left = self._left(total)
             if left < SHORTEST or self.notes["solves"] * len(self.pool.tokens) > EFFORT:
                 break
             before = len(self._found)
@@ -154,7 +152,13 @@ class Search:
             if self.notes["solves"] - last > PATIENCE:
                 break
             logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
+        self.notes["cut"] = self._left(total) >= SHORTEST
+        self.notes["best_effort"] = self.notes["cut"] or self.witness.gate.span.blurred
         return list(self._found)
+
+    def _left(self, total: int) -> int:
+        """Return how many of ``total`` tokens are not explained."""
+        return total - sum(map(len, self._found))
 
     def _next(self, left: int, *, by_mixture: bool) -> None:
         """Look for one more sentence, where ``left`` tokens are not explained.
