@@ -133,7 +133,7 @@ class Search:
         witness: a later layer, which bears sentences out.
         examples: how many the client says it had.
         generator: breaks ties.
-        notes: counts the solves; says whether the whole batch was found.
+        notes: counts the solves; says whether the whole batch was found, or the search given up.
     """
 
     pool: Pool
@@ -152,9 +152,7 @@ class Search:
         """Return the sentences found until ``total`` tokens are explained, or ``tries`` made."""
         last = 0  # the solves after which the last sentence was found
         for turn in range(tries):
-            left = total - sum(map(len, self._found))
-            if left < SHORTEST:
-                self.notes["best_effort"] = self.witness.gate.span.blurred
+            left = self._left(total)
             if left < SHORTEST or self.notes["solves"] * len(self.pool.tokens) > EFFORT:
                 break
             before = len(self._found)
@@ -165,7 +163,13 @@ class Search:
             if self.notes["solves"] - last > patience:
                 break
             logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
+        self.notes["cut"] = self._left(total) >= SHORTEST
+        self.notes["best_effort"] = self.notes["cut"] or self.witness.gate.span.blurred
         return list(self._found)
+
+    def _left(self, total: int) -> int:
+        """Return how many of ``total`` tokens are not explained."""
+        return total - sum(map(len, self._found))
 
     def _next(self, left: int, *, by_mixture: bool) -> None:
         """Look for one more sentence, where ``left`` tokens are not explained.

@@ -1,5 +1,6 @@
 """What a later layer read, as the last word on a sentence of an encoder's batch."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from attacks.attention import Pool
 from attacks.span import Gate
 
 APART = 2.0  # how much farther than a true token another at its place is
+PART = 4096  # tokens looked at at a time: what they are read as is held
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Witness:
             return rows if bool((here < 1.0).all()) else None
         for _ in range(len(rows)):
             places, others = alternatives(rows, pool)
-            there = self._excess(pool.tokens[others])[torch.arange(len(places)), places]
+            there = self._changed(places, pool.tokens[others])
             if bool((here < 1.0).all() and (there > APART * here[places]).all()):
                 return rows
             closer = there / here[places]
@@ -45,6 +47,12 @@ class Witness:
             rows = others[closer.argmin()]
             here = self._excess(pool.tokens[rows][None])[0]
         return None
+
+    def _changed(self, places: Tensor, sentences: Tensor) -> Tensor:
+        """Return the excess at one place (M,) of each of ``sentences`` (M, T): (M,)."""
+        count = max(1, math.ceil(sentences.numel() / PART))
+        parts = zip(places.chunk(count), sentences.chunk(count), strict=True)
+        return torch.cat([self._excess(some).gather(1, at[:, None])[:, 0] for at, some in parts])
 
     def _excess(self, sentences: Tensor) -> Tensor:
         found = self.gate.excess(self.inputs(sentences)).cpu()

@@ -1,7 +1,7 @@
 """DP-SGD on the client: per-example clipping and noise inside training, on Poisson batches.
 
 Source:      Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133,
-             algorithm 1; clipping, noise and accountants by Opacus 1.6.
+             algorithm 1; noise and accountants by Opacus 1.6, clipping by ``defenses.ghost``.
 Guarantee:   (epsilon, delta) for one example of a client, as it is or replaced by one without a
              gradient (zero-out: Kairouz et al., ICML 2021, arXiv:2103.00039), against whoever sees
              all that the client ever sent: the server, too. What steps send differs by as much as

@@ -17,7 +17,7 @@ from fedsim.captures import (
 )
 from fedsim.errors import BadInput, MalformedMessage, unknown
 from fedsim.files import append_line, read_lines, write_json
-from fedsim.lab.attackdir import note_attack
+from fedsim.lab.attackdir import RECORD, note_attack
 from fedsim.lab.attacking import PlannedAttack, Runner, in_force, plan
 from fedsim.lab.config import (
     AttackSection,
@@ -99,8 +99,8 @@ def prepare_replay(
         seed = (config or {}).get("seed", 1)
     vault = VaultReader(run / "vault") if (run / "vault").is_dir() else None
     pool = [tuple(row["tokens"]) for row in read_lines(run / "vault" / "pool.jsonl")]
-    if out is not None and ((out / "config.toml").exists() or (out.exists() and not out.is_dir())):
-        raise BadInput(f"--out: {str(out)!r} is a run or a file; choose another directory")
+    if out is not None:
+        _check_out(out)
     text = json.dumps(
         [planned.settings, planned.knowledge, seed, model], sort_keys=True, default=str
     )
@@ -117,6 +117,13 @@ def prepare_replay(
         run=run,
         config=_as_run(run, section, seed, model),
     )
+
+
+def _check_out(out: Path) -> None:
+    """Raise BadInput where results would replace others than those of an attack."""
+    others = [name for name in ("config.toml", "sweep.json") if (out / name).exists()]
+    if others or (out.exists() and not out.is_dir()):
+        raise BadInput(f"--out: {str(out)!r} is a run, a sweep or a file; choose another directory")
 
 
 def _as_run(
@@ -174,7 +181,8 @@ def run_replay(
 ) -> tuple[dict[str, Any], list[Scored]]:
     """Attack every capture asked for; return the summary, also a file in ``out``, and scores."""
     path = replay.out / "reconstructions.jsonl"
-    path.unlink(missing_ok=True)
+    for old in (path, replay.out / "summary.json", replay.out / RECORD):  # maybe of another run
+        old.unlink(missing_ok=True)
     runner = Runner(
         planned=[replay.planned],
         adapter=replay.adapter,

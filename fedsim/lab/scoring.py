@@ -28,6 +28,7 @@ from fedsim.vault.reader import VaultReader
 
 NEGATIVE = ("no_gradient", "other_update")
 TELLING = 3  # tokens from which on a sample that was read exactly was not guessed
+GAVE_UP = "cut"  # the diagnostic of an attack that stopped at a limit of its own, not at an answer
 EMPTY = "The client's batch was empty: its update is noise alone."
 MOST = 2000  # guesses of one draw of the no-gradient control
 ROUGE_DRAWS = 5  # of the no-gradient control; token metrics take all its draws
@@ -185,6 +186,8 @@ class Scorer:
         )
         if errors and verdict == "no-leak":
             return "inconclusive", f"The attack could not run: {errors[0]}."
+        if verdict == "no-leak" and any(one.row["diagnostics"].get(GAVE_UP) for one in known):
+            return "inconclusive", f"{reason} But it gave up at its own limits before the end."
         return verdict, reason
 
     def _together(self, group: Sequence[Scored]) -> tuple[Verdict, str]:

@@ -174,7 +174,31 @@ def test_a_search_that_ended_early_says_so(scene: Scene, sentences: Sentences) -
     truth = sentences(scene.model, 4)
     guess = scene.attack(scene.update(truth), max_searches=1)
     assert len(guess.sequences) <= 1 and set(guess.sequences) <= set(truth)
-    assert guess.diagnostics["best_effort"]
+    assert guess.diagnostics["best_effort"] and guess.diagnostics["cut"]
+
+
+@pytest.mark.parametrize(("limit", "least"), [("EFFORT", 0), ("PATIENCE", -1)])
+def test_a_search_that_gives_up_says_so(
+    scene: Scene,
+    sentences: Sentences,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    least: int,
+) -> None:
+    truth = sentences(scene.model, 4)
+    monkeypatch.setattr(f"attacks.encoder.{limit}", least)
+    guess = scene.attack(scene.update(truth))
+    assert len(guess.sequences) < len(truth) and guess.diagnostics["solves"] <= 5
+    assert guess.diagnostics["best_effort"] and guess.diagnostics["cut"]
+
+
+def test_a_search_that_ends_with_the_last_sentence_is_not_cut(
+    scene: Scene, sentences: Sentences
+) -> None:
+    truth = sentences(scene.model, 1)
+    guess = scene.attack(scene.update(truth), max_searches=1)
+    assert guess.sequences == tuple(truth)
+    assert not guess.diagnostics["best_effort"] and not guess.diagnostics["cut"]
 
 
 def test_the_same_seed_gives_the_same_guess(scene: Scene, sentences: Sentences) -> None:

@@ -102,6 +102,23 @@ def test_a_wrong_token_gives_way(vectors: Tensor, pool: Pool, place: int) -> Non
     assert settled is not None and settled.tolist() == TRUE.tolist()
 
 
+def test_alternatives_are_looked_at_a_few_at_a_time(
+    vectors: Tensor, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, sizes = witness(vectors, TRUE, blurred=True), list[int]()
+
+    def inputs(sentences: Tensor) -> Tensor:
+        sizes.append(sentences.numel())
+        return layer.inputs(sentences)
+
+    wrong = TRUE.clone()
+    wrong[2] = 7
+    monkeypatch.setattr("attacks.witness.PART", 20)  # three sentences of six; there are eight
+    settled = Witness(inputs, layer.gate).settle(wrong, pool, clear=False)
+    assert settled is not None and settled.tolist() == TRUE.tolist()
+    assert sizes == [6, 18, 18, 12] * 2  # a sentence, its neighbours; what gave way, and its own
+
+
 def test_what_the_layer_never_saw_is_not_borne_out(vectors: Tensor, pool: Pool) -> None:
     foreign = torch.tensor([0, 3, 8, 9, 14, 15])
     assert witness(vectors, TRUE, blurred=True).settle(foreign, pool, clear=False) is None

@@ -107,6 +107,32 @@ def test_an_attack_whose_run_is_gone_has_no_report(run: RunDirectory, tmp_path: 
         write_report(tmp_path / "out", redact=False)
 
 
+def test_what_an_attack_on_another_run_left_is_not_mixed_in(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", RunDirectory(tmp_path / "other")
+    go(replay(run.root, "rounds=[1]", out=out))
+    assert (out / "attack.json").exists()
+    shutil.copytree(run.root, other.root)
+    (other.root / "summary.json").unlink()  # of a run that is not finished there is no report
+    go(replay(other.root, "rounds=[1]", out=out))
+    with pytest.raises(BadInput, match="holds no run"):  # least of all with the first one's truth
+        write_report(out, redact=False)
+
+
+def test_an_attack_that_was_cut_short_leaves_no_results_of_the_one_before(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    go(replay(run.root, "rounds=[1]", out=out))
+    again = replay(run.root, "rounds=[2]", out=out)
+    monkeypatch.setattr("fedsim.lab.replay.read_capture", lambda where: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_replay(again, Display(quiet=True))
+    with pytest.raises(BadInput, match="holds neither a run nor a sweep"):
+        write_report(out, redact=False)
+
+
 def test_a_replay_draws_by_the_seed_of_the_run(run: RunDirectory) -> None:
     assert replay(run.root).seed == 5
     assert replay(run.root, "seed=9").seed == 9
@@ -192,7 +218,8 @@ def test_bad_input(run: RunDirectory, tmp_path: Path, word: str, line: str) -> N
 
 def test_results_never_replace_a_run(run: RunDirectory, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for out in (run.root, tmp_path / "file"):
+    write_json(tmp_path / "sweep" / "sweep.json", {})
+    for out in (run.root, tmp_path / "file", tmp_path / "sweep"):
         with pytest.raises(BadInput, match="choose another directory"):
             replay(run.root, out=out)
 
