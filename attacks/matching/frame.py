@@ -81,11 +81,13 @@ def find_frame(seen: Observation, generator: torch.Generator) -> Frame:
             is neither granted nor told.
     """
     model, granted = seen.model, seen.knowledge
-    size = granted.batch_size or seen.update.num_examples
+    size = seen.update.num_examples if granted.batch_size is None else granted.batch_size
+    if size < 1 and granted.batch_size is not None:
+        raise UnsupportedObservation(f"nothing to find: knowledge.batch_size is {size}")
     if size < 1:
         raise UnsupportedObservation(
             "matching needs the batch size: grant knowledge.batch_size where the update does not "
-            f"tell it, got num_examples = {seen.update.num_examples}"
+            f"tell it, got num_examples = {size}"
         )
     lengths, exact = _lengths(seen, size)
     longest = max(lengths)
@@ -139,6 +141,11 @@ def _labels(
     model, granted = seen.model, seen.knowledge.labels
     if model.spec.task != "classification":
         return None
+    if model.spec.num_labels < 2:
+        raise UnsupportedObservation(
+            "matching needs a classifier of two labels or more: of one, transformers' loss is a "
+            f"squared error; got {model!r} with num_labels = {model.spec.num_labels}"
+        )
     if granted is None:
         return read_labels(seen, mask, generator)
     if len(granted) != size:

@@ -15,6 +15,7 @@ from attacks.matching.distances import Distance, Observed
 from attacks.matching.engine import Engine
 from attacks.matching.frame import Frame, find_frame
 from attacks.matching.observed import observed_gradient
+from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction, Tokens
 
 logger = logging.getLogger("fedsim.attacks")
@@ -60,6 +61,11 @@ class Problem:
         chosen = sorted(seen.update.tensors if names is None else names)
         gradient = observed_gradient(seen, chosen)
         self.engine = Engine(seen, self.frame, gradient)
+        if not self.engine.names:
+            raise UnsupportedObservation(
+                "matching needs the gradient of more than the token embeddings, but all else is "
+                "frozen or missing"
+            )
         self.observed = Observed({n: gradient[n].to(dtype) for n in self.engine.names})
         self.words_observed = gradient.get(self.engine.words_name or "")
         self.distance = adapted(make(self.observed), seen)

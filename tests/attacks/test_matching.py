@@ -185,6 +185,15 @@ def test_a_silent_update_gives_nothing(adapt: Adapt, look: Look) -> None:
         assert attack.reconstruct(silent, torch.Generator()).sequences == ()
 
 
+def test_an_update_of_the_token_embeddings_alone_is_refused(adapt: Adapt, look: Look) -> None:
+    """Silence would say that nothing leaks, of a bag of words in the open."""
+    seen = look(adapt("bert-tiny"), (6,)).observation
+    name = "bert.embeddings.word_embeddings.weight"
+    alone = replace(seen.update, tensors={name: seen.update.tensors[name]})
+    with pytest.raises(UnsupportedObservation, match="more than the token embeddings"):
+        Lamp().reconstruct(replace(seen, update=alone), torch.Generator())
+
+
 @pytest.mark.parametrize(
     ("preset", "task"),
     [("bert-tiny", "masked-lm"), ("gpt2-tiny", "causal-lm"), ("llama-tiny", "causal-lm")],
