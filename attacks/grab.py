@@ -117,7 +117,7 @@ class Grab(Attack):
     ) -> Tensor:
         """Return the best of ``starts`` random starts, in the best of as many orders."""
         x = problem.rescale(problem.gaussian(self.starts, generator))
-        rough = near(problem.observed, self.distance == "cosine")
+        rough = None if problem.adapts else near(problem.observed, self.distance == "cosine")
         x = x[problem.score(x, targets, masks, rough).argmin()][None]
         x = problem.shuffled(x, self.starts, generator)
         return x[problem.score(x, targets, masks, rough).argmin()][None]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from attacks.matching.adaptive import adapted, clip_of
+from attacks.matching.adaptive import adapted, clip_of, share_of
 from attacks.matching.distances import Distance, Observed
 from attacks.matching.engine import Engine
 from attacks.matching.frame import Frame, find_frame
@@ -44,6 +44,7 @@ class Problem:
         frame: what is known or assumed of the batch.
         engine: computes dummies' gradients.
         observed: the gradient to match, by parameter; without those that say nothing. In ``dtype``.
+        adapts: whether a defense that is known changes the distance.
         size: the mean norm of a token's embedding.
         notes: for the record.
     """
@@ -59,7 +60,8 @@ class Problem:
         self.frame: Frame = find_frame(seen, generator)
         # sorted: a sum of floats hangs on its order
         chosen = sorted(seen.update.tensors if names is None else names)
-        gradient = observed_gradient(seen, chosen)
+        share = share_of(seen)
+        gradient = {n: share * one for n, one in observed_gradient(seen, chosen).items()}
         self.engine = Engine(seen, self.frame, gradient)
         if not self.engine.names:
             raise UnsupportedObservation(
@@ -68,12 +70,14 @@ class Problem:
             )
         self.observed = Observed({n: gradient[n].to(dtype) for n in self.engine.names})
         self.words_observed = gradient.get(self.engine.words_name or "")
-        self.distance = adapted(make(self.observed), seen)
+        oblivious = make(self.observed)
+        self.distance = adapted(oblivious, seen)
         self._clip = clip_of(seen)
+        self.adapts = self._clip is not None or self.distance != oblivious
         self.model = seen.model
         self.size = float(self.engine.words.norm(dim=1).mean())
         self.notes: Notes = {**self.frame.notes, "tensors": len(self.observed)}
-        self.notes["adapts"] = bool(seen.knowledge.defense)
+        self.notes["adapts"] = self.adapts
         self._unit = torch.nn.functional.normalize(self.engine.words, dim=1)
         self._allowed = torch.ones(seen.model.vocabulary, dtype=torch.bool)
         self._allowed[sorted(seen.model.special | unused(seen.model.tokenizer))] = False
@@ -162,7 +166,7 @@ class Problem:
 
         Args:
             x: (K, B, T, D).
-            targets: as ``first_targets`` gives them.
+            targets: as ``first_targets`` gives them, or (K, B, T) ids of the texts.
             masks: of dropout; None: it is off.
             distance: in place of the problem's own.
         """
@@ -172,7 +176,7 @@ class Problem:
         for start in range(0, len(x), step):
             some = x[start : start + step]
             wanted = targets
-            if targets.is_floating_point():
+            if targets.ndim > 1:
                 wanted = targets[start : start + step] if len(targets) > 1 else targets
                 wanted = wanted.expand(len(some), *wanted.shape[1:])
             shares = self.shares(wanted)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.matching import L2, L2L1, Cosine, Kept, Problem, Signs
+from attacks.matching import L2, L2L1, Cosine, Kept, Problem, Signs, TokenScores
 from attacks.matching.adaptive import adapted
 from fedsim.messages import DefenseInForce, Knowledge
 from tests.attacks.conftest import Look, Seen
@@ -45,7 +45,8 @@ def test_zeroed_entries(adapt: Adapt, look: Look, name: str, make: Any) -> None:
     tensors = {}
     for place, (one, full) in enumerate(seen.observation.update.tensors.items()):
         generator = torch.Generator().manual_seed(place)
-        keep = torch.rand(full.shape, generator=generator) < 0.1
+        keep = (torch.rand(full.shape, generator=generator) < 0.1).float()
+        keep /= 1.0 if name == "topk" else 0.1  # a random mask is scaled, so that it is unbiased
         if name == "topk":
             keep = full.abs() >= full.abs().flatten().quantile(0.9) if full.numel() < 1e6 else keep
         tensors[one] = full * keep
@@ -88,6 +89,43 @@ def test_clipping(adapt: Adapt, look: Look) -> None:
     )
     assert truth < 1e-3 * at_truth_and_elsewhere(plain, L2())[0]
     assert truth < 1e-2 * others
+
+
+@pytest.mark.parametrize("name", ["sign", "topk", "dp-sgd"])
+def test_tokens_are_scored_by_the_adapted_distance_too(adapt: Adapt, look: Look, name: str) -> None:
+    """GRAB's beam search: told of a defense, the truth is best, where parts no longer add up."""
+    seen = look(adapt("bert-tiny"), (8, 6))
+    tensors = dict(seen.observation.update.tensors)
+    if name == "sign":
+        tensors = {one: full.sign() * full.abs().mean() for one, full in tensors.items()}
+    elif name == "topk":
+        tensors = {
+            one: full * (full.abs() >= full.abs().max() / 10) for one, full in tensors.items()
+        }
+    known = defended(seen, name, tensors, clip=1e9)  # clipped to what none reaches
+    problem = Problem(
+        known.observation,
+        torch.Generator(),
+        lambda names: L2L1(l1=dict.fromkeys(names, 0.0), power=1),
+    )
+    scores = TokenScores(problem, torch.tensor(seen.labels))
+    trials = seen.ids[0].repeat(4, 1)
+    trials[1, 3], trials[2, 5], trials[3, 1] = 700, 800, 900
+    found = scores.replaced(seen.ids, 0, trials)
+    assert problem.notes["adapts"] and found[0] < 0.1 * found[1:].min()
+    batches = seen.ids.repeat(4, 1, 1)
+    batches[:, 0] = trials
+    torch.testing.assert_close(found, scores.whole(batches), atol=1e-5, rtol=1e-4)
+    x = problem.engine.embed(batches)
+    wanted = torch.cat([problem.score(one[None], torch.tensor(seen.labels)) for one in x])
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_noise_that_is_known_changes_no_distance(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6,))
+    known = defended(seen, "gaussian", dict(seen.observation.update.tensors), sigma=0.1)
+    problem = Problem(known.observation, torch.Generator(), lambda _: Cosine())
+    assert problem.notes["adapts"] is False
 
 
 def test_without_knowledge_nothing_changes(adapt: Adapt, look: Look) -> None:

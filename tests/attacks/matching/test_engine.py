@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attacks.matching import tokens
 from attacks.matching.distances import L2, Cosine
 from attacks.matching.engine import Engine, Masks
 from attacks.matching.frame import find_frame
@@ -103,6 +104,48 @@ def test_a_replaced_sequence_is_scored_as_the_whole_batch_is(adapt: Adapt, look:
     before = scores.computed
     assert torch.equal(scores.replaced(seen.ids, 1, trials), found)
     assert scores.computed == before  # nothing is computed twice
+
+
+@pytest.mark.parametrize(
+    ("preset", "task"),
+    [("gpt2-tiny", "causal-lm"), ("llama-tiny", "causal-lm"), ("bert-tiny", "masked-lm")],
+)
+def test_a_replaced_sequence_of_another_task_is_scored_as_the_whole_batch_is(
+    adapt: Adapt, look: Look, preset: str, task: str
+) -> None:
+    """Sequences of several lengths: a shorter one is scored without the padding."""
+    seen = look(adapt(preset, task=task), LENGTHS, granted=("lengths",))
+    problem = Problem(seen.observation, torch.Generator(), lambda _: L2(power=1))
+    scores = TokenScores(problem, problem.first_targets(1))
+    for row in range(len(LENGTHS)):
+        trials = seen.ids[row].repeat(2, 1)
+        trials[1, 2] = 777
+        batches = seen.ids.repeat(2, 1, 1)
+        batches[:, row] = trials
+        found = scores.replaced(seen.ids, row, trials)
+        torch.testing.assert_close(found.double(), scores.whole(batches), atol=1e-4, rtol=1e-4)
+    if task == "causal-lm":  # its targets are its own tokens: at the truth nothing is left
+        assert found[0] < 1e-2 * found[1]
+
+
+def test_what_is_kept_of_sequences_is_bounded(
+    adapt: Adapt, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = look(adapt("bert-tiny"), LENGTHS)
+    problem = Problem(seen.observation, torch.Generator(), lambda _: L2(power=1))
+    monkeypatch.setattr(tokens, "KEPT", 2**22)  # a few sequences' gradients
+    monkeypatch.setattr(tokens, "KNOWN", 10)
+    scores = TokenScores(problem, torch.tensor(seen.labels))
+    for word in range(700, 720):
+        ids = seen.ids.clone()
+        ids[1, 3] = word
+        trials = ids[0].repeat(4, 1)
+        trials[:, 2] = torch.arange(4) + word
+        first = scores.replaced(ids, 0, trials)
+        assert torch.equal(scores.replaced(ids, 0, trials), first)
+        assert scores._held <= 2**22 and len(scores._known) <= 10
+    held = sum(tokens._bytes(one) for one in scores._parts.values())
+    assert held == scores._held > 0
 
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "llama-tiny"])
