@@ -13,6 +13,7 @@ Deviations:  the beam search compares by the L2 part of the distance: norms and 
              gradient (a head's) is so large that the others hardly count.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -49,11 +50,13 @@ class Grab(Attack):
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
 
     def __post_init__(self) -> None:
+        if self.distance not in ("cosine", "l2l1"):
+            raise ValueError(f"distance must be cosine or l2l1, got {self.distance!r}")
         for name in ("alternations", "steps", "learning_rate", "starts", "beams"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for name in ("iterations", "alpha_l1", "alpha_norm", "patience"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
     @override
