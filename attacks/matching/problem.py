@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from attacks.matching.adaptive import adapted, clip_of, share_of
 from attacks.matching.distances import Distance, Observed
-from attacks.matching.engine import Engine
+from attacks.matching.engine import Engine, Factors
 from attacks.matching.frame import Frame, find_frame
 from attacks.matching.observed import observed_gradient
 from fedsim.errors import UnsupportedObservation
@@ -62,17 +62,21 @@ class Problem:
         chosen = sorted(seen.update.tensors if names is None else names)
         share = share_of(seen)
         gradient = {n: share * one for n, one in observed_gradient(seen, chosen).items()}
-        self.engine = Engine(seen, self.frame, gradient)
-        if not self.engine.names:
+        self._clip = clip_of(seen)
+        # an example's gradient is clipped by the norm of all that is sent
+        self.engine = Engine(
+            seen, self.frame, gradient if self._clip is None else sorted(seen.update.tensors)
+        )
+        matched = [n for n in self.engine.names if n in gradient]
+        if not matched:
             raise UnsupportedObservation(
                 "matching needs the gradient of more than the token embeddings, but all else is "
                 "frozen or missing"
             )
-        self.observed = Observed({n: gradient[n].to(dtype) for n in self.engine.names})
+        self.observed = Observed({n: gradient[n].to(dtype) for n in matched})
         self.words_observed = gradient.get(self.engine.words_name or "")
         oblivious = make(self.observed)
         self.distance = adapted(oblivious, seen)
-        self._clip = clip_of(seen)
         self.adapts = self._clip is not None or self.distance != oblivious
         self.model = seen.model
         self.size = float(self.engine.words.norm(dim=1).mean())
@@ -99,15 +103,18 @@ class Problem:
 
     @torch.no_grad()
     def shuffled(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Return ``x`` (1, B, T, D) and ``count`` orders of it, all sentences in the same."""
-        length = x.shape[2]
-        orders = [torch.arange(length)]
-        for _ in range(count):
+        """Return ``x`` (1, B, T, D) and ``count`` orders of it, all sentences in the same.
+
+        A sentence's first and last place stay, and a shorter one is ordered within itself.
+        """
+        length, sizes = x.shape[2], self.frame.mask.sum(dim=1).tolist()
+        orders = torch.arange(length).repeat(count + 1, len(sizes), 1)  # (K, B, T)
+        for number in range(1, count + 1):
             inner = torch.randperm(max(0, length - 2), generator=generator) + 1
-            orders.append(
-                torch.cat([torch.tensor([0]), inner, torch.tensor([length - 1])])[:length]
-            )
-        moved = x[0][:, torch.stack(orders).to(x.device)].transpose(0, 1)  # (K, B, T, D)
+            for row, size in enumerate(sizes):
+                orders[number, row, 1 : max(1, size - 1)] = inner[inner < size - 1]
+        rows = torch.arange(len(sizes))[:, None]
+        moved = x[0][rows.to(x.device), orders.to(x.device)]  # (K, B, T, D)
         return self.pin(moved.contiguous())
 
     @torch.no_grad()
@@ -152,7 +159,7 @@ class Problem:
             shares = self.shares(targets)
             scales = self._scales(x.detach(), shares.detach(), masks)
             factors = self.engine.factors(x, shares, graph=True, masks=masks, scales=scales)
-            return self.distance(factors, self.observed)
+            return self.distance(self._matched(factors), self.observed)
 
     @torch.no_grad()
     def score(
@@ -182,8 +189,12 @@ class Problem:
             shares = self.shares(wanted)
             scales = self._scales(some, shares, masks)
             factors = self.engine.factors(some, shares, masks=masks, scales=scales)
-            parts.append(distance(factors, self.observed))
+            parts.append(distance(self._matched(factors), self.observed))
         return torch.cat(parts)
+
+    def _matched(self, factors: Factors) -> Factors:
+        """Return those of the parameters that are matched."""
+        return {name: one for name, one in factors.items() if name in self.observed}
 
     def _scales(self, x: Tensor, shares: Tensor, masks: Sequence[Tensor] | None) -> Tensor | None:
         """Return what clipping multiplies each dummy's gradient by: (K, B); None: nothing.
@@ -197,7 +208,7 @@ class Problem:
         found = []
         for row in range(size):
             some = shares[[row]] if shares.ndim == 1 else shares[:, [row]]
-            ids = places.expand(k, 1, -1) if self.words_observed is not None else None
+            ids = places.expand(k, 1, -1)
             parts = self.engine.factors(x[:, [row]], some, rows=[row], ids=ids, masks=masks)
             norm = torch.stack([one.square() for one in parts.values()]).sum(dim=0).sqrt() * size
             found.append((self._clip / norm.clamp_min(1e-12)).clamp_max(1.0))

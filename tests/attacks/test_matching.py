@@ -98,7 +98,7 @@ def test_dlg_goes_down(adapt: Adapt, look: Look, optimizer: Any) -> None:
     rate = 0.05 if optimizer == "adam" else 1.0
     attack = Dlg(optimizer=optimizer, learning_rate=rate, deviation=0.05)
     few, more = (run(replace(attack, steps=n), seen).diagnostics["distance"] for n in (2, 40))
-    assert more < few if optimizer == "adam" else more <= few
+    assert more < 0.7 * few
 
 
 def test_grab_reads_more_where_it_learns_the_clients_dropout(adapt: Adapt, look: Look) -> None:

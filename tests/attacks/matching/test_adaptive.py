@@ -22,8 +22,10 @@ def defended(seen: Seen, name: str, tensors: dict[str, Tensor], **numbers: float
     return replace(seen, observation=replace(observation, update=update, knowledge=knowledge))
 
 
-def at_truth_and_elsewhere(seen: Seen, make: Any) -> tuple[float, float]:
-    problem = Problem(seen.observation, torch.Generator().manual_seed(0), lambda _: make)
+def at_truth_and_elsewhere(
+    seen: Seen, make: Any, names: list[str] | None = None
+) -> tuple[float, float]:
+    problem = Problem(seen.observation, torch.Generator().manual_seed(0), lambda _: make, names)
     labels = torch.tensor(seen.labels)
     truth = problem.score(problem.engine.embed(seen.ids[None]), labels)
     others = problem.score(problem.gaussian(5, torch.Generator().manual_seed(1), 0.03), labels)
@@ -89,6 +91,9 @@ def test_clipping(adapt: Adapt, look: Look) -> None:
     )
     assert truth < 1e-3 * at_truth_and_elsewhere(plain, L2())[0]
     assert truth < 1e-2 * others
+    part = ["bert.encoder.layer.1.attention.self.query.weight"]  # clipped by the norm of all
+    truth, others = at_truth_and_elsewhere(known, L2(), part)
+    assert truth < 1e-3 * at_truth_and_elsewhere(plain, L2(), part)[0] and truth < 1e-2 * others
 
 
 @pytest.mark.parametrize("name", ["sign", "topk", "dp-sgd"])

@@ -14,6 +14,7 @@ from attacks.matching.problem import Problem
 from attacks.matching.tokens import TokenScores
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
+from fedsim.models import ModelSpec, load_adapter
 from tests.attacks.conftest import Look, Seen
 from tests.conftest import Adapt
 
@@ -213,14 +214,30 @@ def test_an_engine_is_stale_once_other_weights_are_loaded(adapt: Adapt, look: Lo
         engine.factors(engine.embed(seen.ids[None]), torch.tensor(seen.labels))
 
 
-def test_a_parameter_that_several_modules_share_is_refused(adapt: Adapt, look: Look) -> None:
-    seen = look(adapt("bert-tiny"), (6,))
-    model = seen.observation.model
+def test_a_parameter_of_no_module_or_of_several_is_refused(look: Look) -> None:
+    model = load_adapter(ModelSpec(name="builtin:bert-tiny"))  # its own: it is spoilt below
+    seen = look(model, (6,))
     frame = find_frame(seen.observation, torch.Generator())
-    model.module.extra = model.module.bert.pooler.dense
-    del model.module.extra
     with pytest.raises(UnsupportedObservation, match="belongs to no module"):
         Engine(seen.observation, frame, ["nowhere.weight"])
+    layers = model.module.bert.encoder.layer
+    layers[1].attention.self.query.weight = layers[0].attention.self.query.weight
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    with pytest.raises(UnsupportedObservation, match=f"'{name}'.*belongs to Linear, Linear"):
+        Engine(seen.observation, frame, [name])
+
+
+def test_orders_of_a_start_stay_within_their_sentences(adapt: Adapt, look: Look) -> None:
+    """Each sentence keeps its own vectors at its free places: none becomes padding or [SEP]."""
+    seen = look(adapt("bert-tiny"), (4, 9))
+    problem = Problem(seen.observation, torch.Generator(), lambda _: Cosine())
+    x = problem.gaussian(1, torch.Generator().manual_seed(1))
+    moved = problem.shuffled(x, 30, torch.Generator().manual_seed(2))
+    assert moved.shape == (31, *x.shape[1:]) and torch.equal(moved[0], x[0])
+    for row, free in enumerate(problem.frame.free):
+        own = sorted(x[0, row, free, 0].tolist())
+        assert all(sorted(one[row, free, 0].tolist()) == own for one in moved)
+    assert len({tuple(one[1, :, 0].tolist()) for one in moved}) > 25  # of 7! orders
 
 
 def test_the_observation_comes_back_as_it_was(adapt: Adapt, look: Look) -> None:
