@@ -62,6 +62,12 @@ class Frame:
             return (each * weights[list(rows)][:, : each.shape[-1]]).sum(dim=2)
         return (negative * targets).sum(dim=(2, 3))  # shares over all places sum to 1
 
+    def part(self, row: int) -> float:
+        """Return the weight of sequence ``row``'s own mean loss in the client's loss."""
+        if self.task != "causal-lm":
+            return 1.0 / len(self.mask)
+        return float(self.mask[row, 1:].sum() / self.mask[:, 1:].sum())
+
     def sequences(self, ids: Tensor, suffix: Tokens) -> tuple[Tokens, ...]:
         """Return ``ids`` (B, T) as texts, each cut at its end, or where it says that it ends."""
         found = []

@@ -200,7 +200,8 @@ class Problem:
         """Return what clipping multiplies each dummy's gradient by: (K, B); None: nothing.
 
         The norm is over all parameters that were sent, as the client's is; of the word embeddings
-        as if no token stood twice.
+        as if no token stood twice, and without them where they are the head, too. An example's loss
+        is then the mean over its own tokens, not over the batch's.
         """
         if self._clip is None:
             return None
@@ -210,8 +211,10 @@ class Problem:
             some = shares[[row]] if shares.ndim == 1 else shares[:, [row]]
             ids = places.expand(k, 1, -1)
             parts = self.engine.factors(x[:, [row]], some, rows=[row], ids=ids, masks=masks)
-            norm = torch.stack([one.square() for one in parts.values()]).sum(dim=0).sqrt() * size
-            found.append((self._clip / norm.clamp_min(1e-12)).clamp_max(1.0))
+            norm = torch.stack([one.square() for one in parts.values()]).sum(dim=0).sqrt()
+            part = self.frame.part(row) or 1.0  # a text of one token has no loss
+            kept = (self._clip * part / norm.clamp_min(1e-12)).clamp_max(1.0)
+            found.append(kept / (part * size))
         return torch.stack(found, dim=1)
 
     # Tokens

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from attacks.matching import L2, L2L1, Cosine, Kept, Problem, Signs, TokenScores
 from attacks.matching.adaptive import adapted
+from clients.training import LocalTraining
+from defenses import DPSGD
+from defenses.base import Here, Memory
 from fedsim.messages import DefenseInForce, Knowledge
+from fedsim.training import Examples, TrainingSettings
 from tests.attacks.conftest import Look, Seen
 from tests.conftest import Adapt
 
@@ -94,6 +98,32 @@ def test_clipping(adapt: Adapt, look: Look) -> None:
     part = ["bert.encoder.layer.1.attention.self.query.weight"]  # clipped by the norm of all
     truth, others = at_truth_and_elsewhere(known, L2(), part)
     assert truth < 1e-3 * at_truth_and_elsewhere(plain, L2(), part)[0] and truth < 1e-2 * others
+
+
+@pytest.mark.parametrize("clip", [0.5, 1e9])  # one that all reach, one that none does
+@pytest.mark.parametrize("preset", ["gpt2-tiny", "llama-tiny"])
+def test_clipping_of_a_language_models_update_by_the_defense_itself(
+    adapt: Adapt, look: Look, preset: str, clip: float
+) -> None:
+    """There an example's loss is a mean over its own tokens, which differ in number."""
+    model = adapt(preset, task="causal-lm")
+    seen = look(model, (4, 10), granted=("lengths",))
+    training = TrainingSettings()
+    here = Here(
+        round=1, held=2, expected=2, training=training, memory=Memory(),
+        generator=torch.Generator(),
+    )  # fmt: skip
+    local = DPSGD(noise_multiplier=0.0, clip=clip).begin(here).wrap(LocalTraining(model, training))
+    tensors, _ = local(
+        seen.observation.broadcast.parameters,
+        Examples(sequences=seen.sequences, labels=(None, None)),
+        torch.Generator(),
+    )
+    known = defended(seen, "dp-sgd", tensors, clip=clip)
+    problem = Problem(known.observation, torch.Generator(), lambda _: L2())
+    truth = problem.score(problem.engine.embed(seen.ids[None]), seen.ids[None])
+    whole = sum(float(one.square().sum()) for one in problem.observed.values())
+    assert abs(float(truth)) < 5e-3 * whole  # GPT-2's head is its embedding: the norm lacks it
 
 
 @pytest.mark.parametrize("name", ["sign", "topk", "dp-sgd"])
