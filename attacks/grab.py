@@ -6,6 +6,7 @@ Assumes:     as DLG; with dropout on at the client its rates (the model's), not 
 Recovers:    most tokens in order; with dropout and frozen embeddings more than LAMP.
 Deviations:  the beam search compares by the L2 part of the distance: norms and inner products,
              which cached parts of the batch add up to, tell it; a batch of tokens is scored once.
+             Told of a defense, it compares whole batches by the distance adapted to that.
              The descent ends when no token has changed for ``patience`` steps, the beam search when
              its beams stand still. No penalty on the similarity of sentences (it only picked among
              candidates), and unknown labels are optimised as logits. ``distance`` = "cosine" with
