@@ -31,6 +31,11 @@ class Dlg(SingleStart):
 
     precision: ClassVar[torch.dtype] = torch.float64  # see L2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.optimizer not in ("adam", "lbfgs"):
+            raise ValueError(f"optimizer must be adam or lbfgs, got {self.optimizer!r}")
+
     @override
     def _distance(self, seen: Observation, observed: Mapping[str, Tensor]) -> L2:
         return L2()

@@ -6,6 +6,7 @@ Assumes:     as DLG; with dropout on at the client its rates (the model's), not 
 Recovers:    most tokens in order; with dropout and frozen embeddings more than LAMP.
 Deviations:  the beam search compares by the L2 part of the distance: norms and inner products,
              which cached parts of the batch add up to, tell it; a batch of tokens is scored once.
+             Told of a defense, it compares whole batches by the distance adapted to that.
              The descent ends when no token has changed for ``patience`` steps, the beam search when
              its beams stand still. No penalty on the similarity of sentences (it only picked among
              candidates), and unknown labels are optimised as logits. ``distance`` = "cosine" with
@@ -13,6 +14,7 @@ Deviations:  the beam search compares by the L2 part of the distance: norms and 
              gradient (a head's) is so large that the others hardly count.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -49,11 +51,13 @@ class Grab(Attack):
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
 
     def __post_init__(self) -> None:
+        if self.distance not in ("cosine", "l2l1"):
+            raise ValueError(f"distance must be cosine or l2l1, got {self.distance!r}")
         for name in ("alternations", "steps", "learning_rate", "starts", "beams"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for name in ("iterations", "alpha_l1", "alpha_norm", "patience"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
     @override
@@ -117,7 +121,7 @@ class Grab(Attack):
     ) -> Tensor:
         """Return the best of ``starts`` random starts, in the best of as many orders."""
         x = problem.rescale(problem.gaussian(self.starts, generator))
-        rough = near(problem.observed, self.distance == "cosine")
+        rough = None if problem.adapts else near(problem.observed, self.distance == "cosine")
         x = x[problem.score(x, targets, masks, rough).argmin()][None]
         x = problem.shuffled(x, self.starts, generator)
         return x[problem.score(x, targets, masks, rough).argmin()][None]

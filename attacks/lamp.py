@@ -11,6 +11,7 @@ Deviations:  padding is hidden by the mask, as the client hides it; a rearrangem
              no nats, and the record says so.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -45,11 +46,13 @@ class Lamp(Attack):
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
 
     def __post_init__(self) -> None:
+        if self.distance not in ("cosine", "l2l1"):
+            raise ValueError(f"distance must be cosine or l2l1, got {self.distance!r}")
         for name in ("steps", "learning_rate", "starts", "every"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         for name in ("tries", "alpha_nats", "alpha_norm", "patience"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         check_prior(self.prior)
 
@@ -89,7 +92,7 @@ class Lamp(Attack):
         for step in range(self.steps):
             way.step()
             problem.say(step, self.steps, way.best_loss, way.x.detach())
-            if step % self.every != 1 or step < FIRST * self.steps:
+            if (step - 1) % self.every or step < FIRST * self.steps:
                 continue
             way.place(*reorder.best(way.x.detach(), way.targets.detach(), None, generator))
             now = problem.texts(problem.read(way.x.detach())[0])

@@ -11,7 +11,6 @@ Deviations:  layers count from 0 (the paper: from 1). Its code's pattern for "p"
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from typing_extensions import override
 
@@ -38,8 +37,6 @@ class Partial(Lamp):
 
     layers: tuple[int, ...] = ()  # from 0; (): every layer
     modules: tuple[str, ...] = ()  # of q, k, v, o, f, p; (): whole layers, biases and norms too
-
-    paper_knowledge: ClassVar[tuple[str, ...]] = Lamp.paper_knowledge
 
     def __post_init__(self) -> None:
         super().__post_init__()

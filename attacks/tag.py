@@ -9,6 +9,7 @@ Deviations:  one factor for all layers, as in LAMP's code; ``last`` weighs the l
              0).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class Tag(SingleStart):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("factor", "last"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
     @override

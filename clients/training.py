@@ -16,9 +16,15 @@ from typing_extensions import override
 
 from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
-from fedsim.training import Examples, Gradient, Training, TrainingSettings, mean_gradient
+from fedsim.training import (
+    MOMENTUM,
+    Examples,
+    Gradient,
+    Training,
+    TrainingSettings,
+    mean_gradient,
+)
 
-MOMENTUM = 0.9
 ADAMW_DECAY = 0.01  # torch's default
 LARGE = 20_000_000  # parameters from which more than one thread pays
 

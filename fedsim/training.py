@@ -14,6 +14,7 @@ from fedsim.models import ModelAdapter
 Algorithm = Literal["fedsgd", "fedavg"]
 Optimizer = Literal["sgd", "momentum", "adamw"]
 WireDtype = Literal["float32", "float16"]
+MOMENTUM = 0.9  # of the optimizer of that name
 WORDS: dict[str, tuple[str, ...]] = {
     "algorithm": get_args(Algorithm),
     "optimizer": get_args(Optimizer),

@@ -19,6 +19,15 @@ def adapted(distance: Distance, seen: Observation) -> Distance:
     return Kept(distance=distance) if any(one in ZEROED for one in names) else distance
 
 
+def share_of(seen: Observation) -> float:
+    """Return what undoes the scale of a random mask that is known: the share that it keeps."""
+    share = 1.0
+    for one in seen.knowledge.defense or ():
+        if one.name == "random-mask":
+            share *= float(one.numbers.get("fraction", 1.0))
+    return share
+
+
 def clip_of(seen: Observation) -> float | None:
     """Return the norm that each example's gradient is clipped to, where that is known."""
     for one in seen.knowledge.defense or ():

@@ -62,6 +62,12 @@ class Frame:
             return (each * weights[list(rows)][:, : each.shape[-1]]).sum(dim=2)
         return (negative * targets).sum(dim=(2, 3))  # shares over all places sum to 1
 
+    def part(self, row: int) -> float:
+        """Return the weight of sequence ``row``'s own mean loss in the client's loss."""
+        if self.task != "causal-lm":
+            return 1.0 / len(self.mask)
+        return float(self.mask[row, 1:].sum() / self.mask[:, 1:].sum())
+
     def sequences(self, ids: Tensor, suffix: Tokens) -> tuple[Tokens, ...]:
         """Return ``ids`` (B, T) as texts, each cut at its end, or where it says that it ends."""
         found = []
@@ -81,11 +87,13 @@ def find_frame(seen: Observation, generator: torch.Generator) -> Frame:
             is neither granted nor told.
     """
     model, granted = seen.model, seen.knowledge
-    size = granted.batch_size or seen.update.num_examples
+    size = seen.update.num_examples if granted.batch_size is None else granted.batch_size
+    if size < 1 and granted.batch_size is not None:
+        raise UnsupportedObservation(f"nothing to find: knowledge.batch_size is {size}")
     if size < 1:
         raise UnsupportedObservation(
             "matching needs the batch size: grant knowledge.batch_size where the update does not "
-            f"tell it, got num_examples = {seen.update.num_examples}"
+            f"tell it, got num_examples = {size}"
         )
     lengths, exact = _lengths(seen, size)
     longest = max(lengths)
@@ -139,6 +147,11 @@ def _labels(
     model, granted = seen.model, seen.knowledge.labels
     if model.spec.task != "classification":
         return None
+    if model.spec.num_labels < 2:
+        raise UnsupportedObservation(
+            "matching needs a classifier of two labels or more: of one, transformers' loss is a "
+            f"squared error; got {model!r} with num_labels = {model.spec.num_labels}"
+        )
     if granted is None:
         return read_labels(seen, mask, generator)
     if len(granted) != size:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attacks.matching.observed import gradient_scale
 from fedsim.messages import Observation
 
 TEXTS = 16  # random texts that show what the model says of any text
@@ -28,15 +29,14 @@ def read_labels(seen: Observation, mask: Tensor, generator: torch.Generator) -> 
         seen.update.tensors.get(f"{name}.bias"),
         seen.update.tensors.get(f"{name}.weight"),
     )
-    if bias is None and weight is None:
+    told = [one for one in (bias, weight) if one is not None and one.any()]
+    if not told:
         return None
     states, shares = _random_texts(seen, head, mask, generator)
-    if bias is not None:
-        slope = bias.float().to(shares)
-    else:
-        assert weight is not None
+    slope = gradient_scale(seen) * told[0].float().to(shares)
+    if slope.ndim == 2:  # no bias
         mean = states.mean(dim=0)
-        slope = weight.float().to(mean) @ mean / mean.square().sum()  # (C,)
+        slope = slope @ mean / mean.square().sum()  # (C,)
     size = len(mask)
     counts = (size * (shares - slope)).clamp_min(0.0)
     if size == 1:

@@ -21,7 +21,7 @@ def read_lengths(seen: Observation) -> int:
             "of learned positions to read them from"
         )
     rows = seen.update.tensors[name].float().norm(dim=1)  # (P,)
-    level = float(rows[len(rows) // 2 :].median())  # of rows that no text of this length uses
+    level = float(rows.min())  # of rows that no text uses: zero, or noise alone
     used = (rows > ABOVE * level).nonzero().flatten()
     if not len(used):
         raise UnsupportedObservation(
@@ -29,7 +29,8 @@ def read_lengths(seen: Observation) -> int:
             f"{name!r} stands out from the others"
         )
     around = len(seen.model.prefix) + len(seen.model.suffix)
-    return max(int(used[-1]) + 1, around + 1)
+    unused = seen.model.spec.task == "causal-lm"  # nothing is predicted from a text's last place
+    return max(int(used[-1]) + 1 + unused, around + 1)
 
 
 def _positions(seen: Observation) -> str | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedsim.errors import UnsupportedObservation, unknown
 from fedsim.messages import Observation
-from fedsim.training import TrainingSettings
+from fedsim.training import MOMENTUM, TrainingSettings
 
 SILENT = 1e-6  # of the whole gradient's norm: below it a tensor's entries are rounding
 
@@ -19,21 +19,34 @@ def observed_gradient(seen: Observation, names: Sequence[str]) -> dict[str, Tens
     A tensor that is rounding alone (attention's key bias, which no softmax sees) is left out.
 
     Raises:
-        UnsupportedObservation: a parameter is frozen or missing, or the update is a delta of an
-            optimizer whose steps are no multiples of gradients.
+        UnsupportedObservation: a parameter is frozen or missing, there is none or their norm is
+            beyond float32, or the update is a delta of an optimizer whose steps are no multiples of
+            gradients.
     """
+    if not names:
+        raise UnsupportedObservation("matching needs an update with parameters, got one with none")
     for name in names:
         if name not in seen.update.tensors:
             raise UnsupportedObservation(_missing(seen, name))
-    scale = 1.0 if seen.update.kind == "gradient" else -1.0 / _path_length(seen)
+    scale = gradient_scale(seen)
     device = seen.model.device
     tensors = {name: seen.update.tensors[name].to(device, torch.float32) for name in names}
     whole = torch.stack([one.norm() for one in tensors.values()]).norm()
+    if not whole.isfinite():
+        raise UnsupportedObservation(
+            "matching needs an update whose norm float32 holds, got one with entries of up to "
+            f"{max(float(seen.update.tensors[name].abs().max()) for name in names):.3g}"
+        )
     return {
         name: one * scale
         for name, one in tensors.items()
         if one.norm() > SILENT * whole or not whole
     }
+
+
+def gradient_scale(seen: Observation) -> float:
+    """Return what the update times gives about a gradient: 1, or of a delta a negative number."""
+    return 1.0 if seen.update.kind == "gradient" else -1.0 / _path_length(seen)
 
 
 def _missing(seen: Observation, name: str) -> str:
@@ -44,7 +57,10 @@ def _missing(seen: Observation, name: str) -> str:
 
 
 def _path_length(seen: Observation) -> float:
-    """Return learning rate times local steps: a delta over it is about minus a mean gradient."""
+    """Return learning rate times local steps: a delta over it is about minus a mean gradient.
+
+    With momentum m, step t moves by the gradients of steps 1 to t, weighed by m^(t - 1) to m^0.
+    """
     config = seen.broadcast.config
     if "learning_rate" not in config:
         raise UnsupportedObservation(
@@ -58,4 +74,8 @@ def _path_length(seen: Observation) -> float:
             "got optimizer adamw"
         )
     batches = ceil(max(1, seen.update.num_examples) / training.mini_batch_size)
-    return training.learning_rate * training.local_epochs * batches
+    steps = training.local_epochs * batches
+    if training.optimizer == "momentum":
+        weights = (sum(MOMENTUM**back for back in range(step)) for step in range(1, steps + 1))
+        return training.learning_rate * sum(weights)
+    return training.learning_rate * steps

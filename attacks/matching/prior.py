@@ -1,28 +1,41 @@
 """How likely a text is: any causal language model, with the target's tokenizer or its own."""
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
 
 TOKENS_AT_ONCE = 1024  # whose shares of a vocabulary are held at once
+FILES = {"weights": ("*.safetensors", "*.bin"), "tokenizer": ("tokenizer*", "vocab*")}
 
 
 def check_prior(path: str) -> None:
     """Raise ValueError where ``path`` is neither empty nor a directory with a language model."""
-    if path and not (Path(path) / "config.json").is_file():
-        raise ValueError(
-            "prior must be a directory that holds a causal language model (fedsim train-prior "
-            f"makes one), got {path!r}"
-        )
+    if not path:
+        return
+    folder, wanted = Path(path), "prior must be a directory that holds a causal language model"
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{wanted} (fedsim train-prior makes one), got {path!r}")
+    for what, patterns in FILES.items():
+        if not any(found for one in patterns for found in folder.glob(one)):
+            raise ValueError(f"{wanted}, but {path!r} holds no {what} ({' or '.join(patterns)})")
+    try:
+        kinds = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{wanted}, but the config.json in {path!r} names none") from error
+    if not any(str(one).endswith(("LMHeadModel", "ForCausalLM")) for one in kinds or ()):
+        raise ValueError(f"{wanted}, but {path!r} holds a {kinds}")
 
 
 class Prior:
@@ -44,6 +57,11 @@ class Prior:
         place = {text: row for row, text in enumerate(known)}
         rows = [list(text) if self.same else self._again(text) for text in known]
         size = max(2, max(map(len, rows)))
+        most = getattr(self._model.config, "max_position_embeddings", size)
+        if size > most:
+            raise UnsupportedObservation(
+                f"the prior reads texts of at most {most} of its tokens, got one of {size}"
+            )
         step = max(1, TOKENS_AT_ONCE // size)
         parts = [self._nats(rows[at : at + step], size) for at in range(0, len(rows), step)]
         return torch.cat(parts)[[place[text] for text in texts]]
@@ -69,7 +87,36 @@ class Prior:
 
 @functools.lru_cache(maxsize=2)
 def _load(path: str) -> tuple[Any, Any]:
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        path, local_files_only=True, dtype=torch.float32
-    )
-    return model.eval(), AutoTokenizer.from_pretrained(path, local_files_only=True)
+    """Return the model and the tokenizer in the directory ``path``; none of its code is run."""
+    how: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True, **how
+        )
+        model, told = loaded
+        tokenizer = AutoTokenizer.from_pretrained(path, **how)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnsupportedObservation(f"the prior in {path!r} cannot be read: {line}") from error
+    if told["missing_keys"]:
+        raise UnsupportedObservation(
+            f"the prior in {path!r} lacks weights, first {min(told['missing_keys'])!r}"
+        )
+    if len(tokenizer) > model.config.vocab_size:
+        raise UnsupportedObservation(
+            f"the prior in {path!r} knows {model.config.vocab_size} tokens, but its tokenizer has "
+            f"{len(tokenizer)}"
+        )
+    if _looks_ahead(model.eval()):
+        raise UnsupportedObservation(
+            f"the prior in {path!r} reads a text both ways, so what it says of a text is no "
+            "likelihood"
+        )
+    return model, tokenizer
+
+
+@torch.no_grad()
+def _looks_ahead(model: Any) -> bool:
+    """Return whether a token changes what the model says before it."""
+    one, other = (model(input_ids=torch.tensor([[0, last]])).logits[0, 0] for last in (0, 1))
+    return not torch.allclose(one, other, atol=1e-5)

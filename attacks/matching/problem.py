@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from attacks.matching.adaptive import adapted, clip_of
+from attacks.matching.adaptive import adapted, clip_of, share_of
 from attacks.matching.distances import Distance, Observed
-from attacks.matching.engine import Engine
+from attacks.matching.engine import Engine, Factors
 from attacks.matching.frame import Frame, find_frame
 from attacks.matching.observed import observed_gradient
+from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction, Tokens
 
 logger = logging.getLogger("fedsim.attacks")
@@ -43,6 +44,7 @@ class Problem:
         frame: what is known or assumed of the batch.
         engine: computes dummies' gradients.
         observed: the gradient to match, by parameter; without those that say nothing. In ``dtype``.
+        adapts: whether a defense that is known changes the distance.
         size: the mean norm of a token's embedding.
         notes: for the record.
     """
@@ -58,16 +60,28 @@ class Problem:
         self.frame: Frame = find_frame(seen, generator)
         # sorted: a sum of floats hangs on its order
         chosen = sorted(seen.update.tensors if names is None else names)
-        gradient = observed_gradient(seen, chosen)
-        self.engine = Engine(seen, self.frame, gradient)
-        self.observed = Observed({n: gradient[n].to(dtype) for n in self.engine.names})
-        self.words_observed = gradient.get(self.engine.words_name or "")
-        self.distance = adapted(make(self.observed), seen)
+        share = share_of(seen)
+        gradient = {n: share * one for n, one in observed_gradient(seen, chosen).items()}
         self._clip = clip_of(seen)
+        # an example's gradient is clipped by the norm of all that is sent
+        self.engine = Engine(
+            seen, self.frame, gradient if self._clip is None else sorted(seen.update.tensors)
+        )
+        matched = [n for n in self.engine.names if n in gradient]
+        if not matched:
+            raise UnsupportedObservation(
+                "matching needs the gradient of more than the token embeddings, but all else is "
+                "frozen or missing"
+            )
+        self.observed = Observed({n: gradient[n].to(dtype) for n in matched})
+        self.words_observed = gradient.get(self.engine.words_name or "")
+        oblivious = make(self.observed)
+        self.distance = adapted(oblivious, seen)
+        self.adapts = self._clip is not None or self.distance != oblivious
         self.model = seen.model
         self.size = float(self.engine.words.norm(dim=1).mean())
         self.notes: Notes = {**self.frame.notes, "tensors": len(self.observed)}
-        self.notes["adapts"] = bool(seen.knowledge.defense)
+        self.notes["adapts"] = self.adapts
         self._unit = torch.nn.functional.normalize(self.engine.words, dim=1)
         self._allowed = torch.ones(seen.model.vocabulary, dtype=torch.bool)
         self._allowed[sorted(seen.model.special | unused(seen.model.tokenizer))] = False
@@ -89,15 +103,18 @@ class Problem:
 
     @torch.no_grad()
     def shuffled(self, x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Return ``x`` (1, B, T, D) and ``count`` orders of it, all sentences in the same."""
-        length = x.shape[2]
-        orders = [torch.arange(length)]
-        for _ in range(count):
+        """Return ``x`` (1, B, T, D) and ``count`` orders of it, all sentences in the same.
+
+        A sentence's first and last place stay, and a shorter one is ordered within itself.
+        """
+        length, sizes = x.shape[2], self.frame.mask.sum(dim=1).tolist()
+        orders = torch.arange(length).repeat(count + 1, len(sizes), 1)  # (K, B, T)
+        for number in range(1, count + 1):
             inner = torch.randperm(max(0, length - 2), generator=generator) + 1
-            orders.append(
-                torch.cat([torch.tensor([0]), inner, torch.tensor([length - 1])])[:length]
-            )
-        moved = x[0][:, torch.stack(orders).to(x.device)].transpose(0, 1)  # (K, B, T, D)
+            for row, size in enumerate(sizes):
+                orders[number, row, 1 : max(1, size - 1)] = inner[inner < size - 1]
+        rows = torch.arange(len(sizes))[:, None]
+        moved = x[0][rows.to(x.device), orders.to(x.device)]  # (K, B, T, D)
         return self.pin(moved.contiguous())
 
     @torch.no_grad()
@@ -142,7 +159,7 @@ class Problem:
             shares = self.shares(targets)
             scales = self._scales(x.detach(), shares.detach(), masks)
             factors = self.engine.factors(x, shares, graph=True, masks=masks, scales=scales)
-            return self.distance(factors, self.observed)
+            return self.distance(self._matched(factors), self.observed)
 
     @torch.no_grad()
     def score(
@@ -156,7 +173,7 @@ class Problem:
 
         Args:
             x: (K, B, T, D).
-            targets: as ``first_targets`` gives them.
+            targets: as ``first_targets`` gives them, or (K, B, T) ids of the texts.
             masks: of dropout; None: it is off.
             distance: in place of the problem's own.
         """
@@ -166,20 +183,25 @@ class Problem:
         for start in range(0, len(x), step):
             some = x[start : start + step]
             wanted = targets
-            if targets.is_floating_point():
+            if targets.ndim > 1:
                 wanted = targets[start : start + step] if len(targets) > 1 else targets
                 wanted = wanted.expand(len(some), *wanted.shape[1:])
             shares = self.shares(wanted)
             scales = self._scales(some, shares, masks)
             factors = self.engine.factors(some, shares, masks=masks, scales=scales)
-            parts.append(distance(factors, self.observed))
+            parts.append(distance(self._matched(factors), self.observed))
         return torch.cat(parts)
+
+    def _matched(self, factors: Factors) -> Factors:
+        """Return those of the parameters that are matched."""
+        return {name: one for name, one in factors.items() if name in self.observed}
 
     def _scales(self, x: Tensor, shares: Tensor, masks: Sequence[Tensor] | None) -> Tensor | None:
         """Return what clipping multiplies each dummy's gradient by: (K, B); None: nothing.
 
         The norm is over all parameters that were sent, as the client's is; of the word embeddings
-        as if no token stood twice.
+        as if no token stood twice, and without them where they are the head, too. An example's loss
+        is then the mean over its own tokens, not over the batch's.
         """
         if self._clip is None:
             return None
@@ -187,10 +209,12 @@ class Problem:
         found = []
         for row in range(size):
             some = shares[[row]] if shares.ndim == 1 else shares[:, [row]]
-            ids = places.expand(k, 1, -1) if self.words_observed is not None else None
+            ids = places.expand(k, 1, -1)
             parts = self.engine.factors(x[:, [row]], some, rows=[row], ids=ids, masks=masks)
-            norm = torch.stack([one.square() for one in parts.values()]).sum(dim=0).sqrt() * size
-            found.append((self._clip / norm.clamp_min(1e-12)).clamp_max(1.0))
+            norm = torch.stack([one.square() for one in parts.values()]).sum(dim=0).sqrt()
+            part = self.frame.part(row) or 1.0  # a text of one token has no loss
+            kept = (self._clip * part / norm.clamp_min(1e-12)).clamp_max(1.0)
+            found.append(kept / (part * size))
         return torch.stack(found, dim=1)
 
     # Tokens

@@ -1,5 +1,6 @@
 """One random start, one descent: what DLG and TAG have in common; each adds its distance."""
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class SingleStart(Attack):
 
     def __post_init__(self) -> None:
         for name in ("steps", "learning_rate", "deviation"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
 
     @override

@@ -17,7 +17,8 @@ from attacks.matching.engine import Factors
 from attacks.matching.factors import joined
 from attacks.matching.problem import TOKENS_AT_ONCE, Problem
 
-KEPT = 256  # sequences whose gradients are kept
+KEPT = 2**28  # bytes of sequences' gradients that are kept
+KNOWN = 20_000  # distances that are kept
 RESIDUALS = 4  # kept at a time; each is as large as the model
 
 
@@ -29,6 +30,9 @@ def near(observed: Mapping[str, Tensor], relative: bool) -> L2:
 
 class TokenScores:
     """sum_p w_p ||G - O||_2 of batches of tokens, with the word embeddings' gradient where seen.
+
+    Where the problem adapts to a defense nothing adds up, so there it is the problem's own
+    distance, of whole batches.
 
     Attributes:
         relative: w_p = 1 / ||O_p||, so that no tensor counts for its size; else 1.
@@ -50,6 +54,7 @@ class TokenScores:
             self.observed[name] = problem.words_observed.double()
         self._near = near(self.observed, relative)
         self._parts: dict[tuple[int, ...], Factors] = {}
+        self._held = 0  # bytes of those
         self._residuals: dict[tuple[int, ...], Observed] = {}
         self._known: dict[tuple[int, ...], float] = {}
         self.computed = 0
@@ -57,6 +62,10 @@ class TokenScores:
     @torch.no_grad()
     def whole(self, ids: Tensor) -> Tensor:
         """Return the distances of K batches of tokens (K, B, T): (K,)."""
+        if self._problem.adapts:
+            targets = ids if self._problem.frame.task == "causal-lm" else self._targets
+            self.computed += ids[:, :, 0].numel()
+            return self._problem.score(self._problem.engine.embed(ids), targets, self._masks)
         step = max(1, TOKENS_AT_ONCE // ids[0].numel())
         rows = list(range(ids.shape[1]))
         parts = [self._factors(ids[at : at + step], rows) for at in range(0, len(ids), step)]
@@ -71,14 +80,26 @@ class TokenScores:
         others = tuple(ids[[n for n in range(len(ids)) if n != row]].flatten().tolist())
         keys = [(row, *others, *text) for text in texts.tolist()]
         fresh = [place for place, key in enumerate(keys) if key not in self._known]
-        if fresh:
-            residual = self._residual(ids, row, (row, *others))
-            step = max(1, TOKENS_AT_ONCE // texts.shape[1])
-            for at in range(0, len(fresh), step):
-                some = fresh[at : at + step]
-                found = self._near(self._factors(texts[some][:, None], [row]), residual).tolist()
-                self._known |= {keys[place]: one for place, one in zip(some, found, strict=True)}
-        return torch.tensor([self._known[key] for key in keys])
+        found = self._computed(ids, row, texts[fresh], (row, *others)) if fresh else []
+        answers = self._known | {keys[at]: one for at, one in zip(fresh, found, strict=True)}
+        self._known = answers if len(answers) <= KNOWN else {}
+        return torch.tensor([answers[key] for key in keys])
+
+    def _computed(self, ids: Tensor, row: int, texts: Tensor, key: tuple[int, ...]) -> list[float]:
+        """Return ``replaced``'s distances, none of them known yet."""
+        if self._problem.adapts:
+            batches = ids.repeat(len(texts), 1, 1)
+            batches[:, row] = texts
+            found: list[float] = self.whole(batches).tolist()
+            return found
+        residual = self._residual(ids, row, key)
+        step = max(1, TOKENS_AT_ONCE // texts.shape[1])
+        parts = (texts[at : at + step][:, None] for at in range(0, len(texts), step))
+        return [
+            one
+            for some in parts
+            for one in self._near(self._factors(some, [row]), residual).tolist()
+        ]
 
     def _residual(self, ids: Tensor, row: int, key: tuple[int, ...]) -> Observed:
         """Return the observed gradient less the part of all sequences but ``row``."""
@@ -99,24 +120,33 @@ class TokenScores:
     def _part(self, ids: Tensor, row: int) -> Factors:
         key = (row, *ids[row].tolist())
         if key not in self._parts:
-            if len(self._parts) >= KEPT:
-                self._parts.pop(next(iter(self._parts)))
             self._parts[key] = self._factors(ids[None, [row]], [row])
+            self._held += _bytes(self._parts[key])
+            while self._held > KEPT and len(self._parts) > len(ids):
+                self._held -= _bytes(self._parts.pop(next(iter(self._parts))))
         return self._parts[key]
 
     def _factors(self, ids: Tensor, rows: list[int]) -> Factors:
         """Return the part of ``rows`` in the gradients of K candidates (K, S, T)."""
         engine, targets = self._problem.engine, self._problem.shares(self._targets)
+        self.computed += len(ids) * len(rows)
+        if self._masks is None:  # nothing else hangs on the batch's padding
+            longest = int(self._problem.frame.mask[rows].sum(dim=1).max())
+            ids = ids[:, :, :longest]
         if self._problem.frame.task == "causal-lm":
             targets = ids  # a text is its own label
         elif not targets.is_floating_point():
             targets = targets[rows]
         else:
             targets = targets[:, rows].expand(len(ids), *[-1] * (targets.ndim - 1))
-        self.computed += len(ids) * len(rows)
-        if self._masks is None:  # nothing else hangs on the batch's padding
-            longest = int(self._problem.frame.mask[rows].sum(dim=1).max())
-            ids = ids[:, :, :longest]
+            if self._problem.frame.task == "masked-lm":
+                targets = targets[:, :, : ids.shape[2]]
         x = engine.embed(ids)
         factors = engine.factors(x, targets, rows=rows, ids=ids, masks=self._masks)
         return {name: one.double() for name, one in factors.items()}
+
+
+def _bytes(part: Factors) -> int:
+    """Return how much memory ``part`` takes."""
+    tensors = [one for factor in part.values() for one in vars(factor).values()]
+    return sum(one.nbytes for one in tensors if isinstance(one, Tensor))

@@ -43,6 +43,14 @@ class PriorSettings:
         for name, value in asdict(self).items():
             if value <= 0 and name != "seed":
                 raise BadInput(f"--{name.replace('_', '-')} must be > 0, got {value}")
+        if self.seed < 0:
+            raise BadInput(f"--seed must be >= 0, got {self.seed}")
+
+    @property
+    def heads(self) -> int:
+        """How many heads there are: about 32 numbers each, and the width is a multiple of them."""
+        most = max(1, self.width // 32)
+        return next(one for one in range(most, 0, -1) if self.width % one == 0)
 
 
 def train_prior(
@@ -136,7 +144,7 @@ def _config(tokenizer: PreTrainedTokenizerBase, settings: PriorSettings) -> GPT2
         n_positions=512,
         n_embd=settings.width,
         n_layer=settings.layers,
-        n_head=max(1, settings.width // 32),
+        n_head=settings.heads,
         bos_token_id=around[0] if around else None,
         eos_token_id=ends[0] if ends else None,
         resid_pdrop=0.0,

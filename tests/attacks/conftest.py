@@ -57,11 +57,12 @@ def look() -> Look:
         lengths: tuple[int, ...],
         *,
         granted: tuple[str, ...] = ("labels", "lengths"),
+        labels: tuple[int, ...] | None = None,
         seed: int = 0,
         **training: Any,
     ) -> Seen:
         sequences = tuple(random_texts(model, lengths, seed))
-        labels = tuple(row % model.spec.num_labels for row in range(len(sequences)))
+        labels = labels or tuple(row % model.spec.num_labels for row in range(len(sequences)))
         settings = TrainingSettings(**training)
         parameters = model.initial_parameters()
         tensors, _ = LocalTraining(model, settings)(

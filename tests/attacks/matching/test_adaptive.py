@@ -7,9 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.matching import L2, L2L1, Cosine, Kept, Problem, Signs
+from attacks.matching import L2, L2L1, Cosine, Kept, Problem, Signs, TokenScores
 from attacks.matching.adaptive import adapted
+from clients.training import LocalTraining
+from defenses import DPSGD
+from defenses.base import Here, Memory
 from fedsim.messages import DefenseInForce, Knowledge
+from fedsim.training import Examples, TrainingSettings
 from tests.attacks.conftest import Look, Seen
 from tests.conftest import Adapt
 
@@ -22,8 +26,10 @@ def defended(seen: Seen, name: str, tensors: dict[str, Tensor], **numbers: float
     return replace(seen, observation=replace(observation, update=update, knowledge=knowledge))
 
 
-def at_truth_and_elsewhere(seen: Seen, make: Any) -> tuple[float, float]:
-    problem = Problem(seen.observation, torch.Generator().manual_seed(0), lambda _: make)
+def at_truth_and_elsewhere(
+    seen: Seen, make: Any, names: list[str] | None = None
+) -> tuple[float, float]:
+    problem = Problem(seen.observation, torch.Generator().manual_seed(0), lambda _: make, names)
     labels = torch.tensor(seen.labels)
     truth = problem.score(problem.engine.embed(seen.ids[None]), labels)
     others = problem.score(problem.gaussian(5, torch.Generator().manual_seed(1), 0.03), labels)
@@ -45,7 +51,8 @@ def test_zeroed_entries(adapt: Adapt, look: Look, name: str, make: Any) -> None:
     tensors = {}
     for place, (one, full) in enumerate(seen.observation.update.tensors.items()):
         generator = torch.Generator().manual_seed(place)
-        keep = torch.rand(full.shape, generator=generator) < 0.1
+        keep = (torch.rand(full.shape, generator=generator) < 0.1).float()
+        keep /= 1.0 if name == "topk" else 0.1  # a random mask is scaled, so that it is unbiased
         if name == "topk":
             keep = full.abs() >= full.abs().flatten().quantile(0.9) if full.numel() < 1e6 else keep
         tensors[one] = full * keep
@@ -88,6 +95,72 @@ def test_clipping(adapt: Adapt, look: Look) -> None:
     )
     assert truth < 1e-3 * at_truth_and_elsewhere(plain, L2())[0]
     assert truth < 1e-2 * others
+    part = ["bert.encoder.layer.1.attention.self.query.weight"]  # clipped by the norm of all
+    truth, others = at_truth_and_elsewhere(known, L2(), part)
+    assert truth < 1e-3 * at_truth_and_elsewhere(plain, L2(), part)[0] and truth < 1e-2 * others
+
+
+@pytest.mark.parametrize("clip", [0.5, 1e9])  # one that all reach, one that none does
+@pytest.mark.parametrize("preset", ["gpt2-tiny", "llama-tiny"])
+def test_clipping_of_a_language_models_update_by_the_defense_itself(
+    adapt: Adapt, look: Look, preset: str, clip: float
+) -> None:
+    """There an example's loss is a mean over its own tokens, which differ in number."""
+    model = adapt(preset, task="causal-lm")
+    seen = look(model, (4, 10), granted=("lengths",))
+    training = TrainingSettings()
+    here = Here(
+        round=1, held=2, expected=2, training=training, memory=Memory(),
+        generator=torch.Generator(),
+    )  # fmt: skip
+    local = DPSGD(noise_multiplier=0.0, clip=clip).begin(here).wrap(LocalTraining(model, training))
+    tensors, _ = local(
+        seen.observation.broadcast.parameters,
+        Examples(sequences=seen.sequences, labels=(None, None)),
+        torch.Generator(),
+    )
+    known = defended(seen, "dp-sgd", tensors, clip=clip)
+    problem = Problem(known.observation, torch.Generator(), lambda _: L2())
+    truth = problem.score(problem.engine.embed(seen.ids[None]), seen.ids[None])
+    whole = sum(float(one.square().sum()) for one in problem.observed.values())
+    assert abs(float(truth)) < 5e-3 * whole  # GPT-2's head is its embedding: the norm lacks it
+
+
+@pytest.mark.parametrize("name", ["sign", "topk", "dp-sgd"])
+def test_tokens_are_scored_by_the_adapted_distance_too(adapt: Adapt, look: Look, name: str) -> None:
+    """GRAB's beam search: told of a defense, the truth is best, where parts no longer add up."""
+    seen = look(adapt("bert-tiny"), (8, 6))
+    tensors = dict(seen.observation.update.tensors)
+    if name == "sign":
+        tensors = {one: full.sign() * full.abs().mean() for one, full in tensors.items()}
+    elif name == "topk":
+        tensors = {
+            one: full * (full.abs() >= full.abs().max() / 10) for one, full in tensors.items()
+        }
+    known = defended(seen, name, tensors, clip=1e9)  # clipped to what none reaches
+    problem = Problem(
+        known.observation,
+        torch.Generator(),
+        lambda names: L2L1(l1=dict.fromkeys(names, 0.0), power=1),
+    )
+    scores = TokenScores(problem, torch.tensor(seen.labels))
+    trials = seen.ids[0].repeat(4, 1)
+    trials[1, 3], trials[2, 5], trials[3, 1] = 700, 800, 900
+    found = scores.replaced(seen.ids, 0, trials)
+    assert problem.notes["adapts"] and found[0] < 0.1 * found[1:].min()
+    batches = seen.ids.repeat(4, 1, 1)
+    batches[:, 0] = trials
+    torch.testing.assert_close(found, scores.whole(batches), atol=1e-5, rtol=1e-4)
+    x = problem.engine.embed(batches)
+    wanted = torch.cat([problem.score(one[None], torch.tensor(seen.labels)) for one in x])
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_noise_that_is_known_changes_no_distance(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6,))
+    known = defended(seen, "gaussian", dict(seen.observation.update.tensors), sigma=0.1)
+    problem = Problem(known.observation, torch.Generator(), lambda _: Cosine())
+    assert problem.notes["adapts"] is False
 
 
 def test_without_knowledge_nothing_changes(adapt: Adapt, look: Look) -> None:

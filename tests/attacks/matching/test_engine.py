@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attacks.matching import tokens
 from attacks.matching.distances import L2, Cosine
 from attacks.matching.engine import Engine, Masks
 from attacks.matching.frame import find_frame
@@ -13,6 +14,7 @@ from attacks.matching.problem import Problem
 from attacks.matching.tokens import TokenScores
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
+from fedsim.models import ModelSpec, load_adapter
 from tests.attacks.conftest import Look, Seen
 from tests.conftest import Adapt
 
@@ -105,6 +107,48 @@ def test_a_replaced_sequence_is_scored_as_the_whole_batch_is(adapt: Adapt, look:
     assert scores.computed == before  # nothing is computed twice
 
 
+@pytest.mark.parametrize(
+    ("preset", "task"),
+    [("gpt2-tiny", "causal-lm"), ("llama-tiny", "causal-lm"), ("bert-tiny", "masked-lm")],
+)
+def test_a_replaced_sequence_of_another_task_is_scored_as_the_whole_batch_is(
+    adapt: Adapt, look: Look, preset: str, task: str
+) -> None:
+    """Sequences of several lengths: a shorter one is scored without the padding."""
+    seen = look(adapt(preset, task=task), LENGTHS, granted=("lengths",))
+    problem = Problem(seen.observation, torch.Generator(), lambda _: L2(power=1))
+    scores = TokenScores(problem, problem.first_targets(1))
+    for row in range(len(LENGTHS)):
+        trials = seen.ids[row].repeat(2, 1)
+        trials[1, 2] = 777
+        batches = seen.ids.repeat(2, 1, 1)
+        batches[:, row] = trials
+        found = scores.replaced(seen.ids, row, trials)
+        torch.testing.assert_close(found.double(), scores.whole(batches), atol=1e-4, rtol=1e-4)
+    if task == "causal-lm":  # its targets are its own tokens: at the truth nothing is left
+        assert found[0] < 1e-2 * found[1]
+
+
+def test_what_is_kept_of_sequences_is_bounded(
+    adapt: Adapt, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = look(adapt("bert-tiny"), LENGTHS)
+    problem = Problem(seen.observation, torch.Generator(), lambda _: L2(power=1))
+    monkeypatch.setattr(tokens, "KEPT", 2**22)  # a few sequences' gradients
+    monkeypatch.setattr(tokens, "KNOWN", 10)
+    scores = TokenScores(problem, torch.tensor(seen.labels))
+    for word in range(700, 720):
+        ids = seen.ids.clone()
+        ids[1, 3] = word
+        trials = ids[0].repeat(4, 1)
+        trials[:, 2] = torch.arange(4) + word
+        first = scores.replaced(ids, 0, trials)
+        assert torch.equal(scores.replaced(ids, 0, trials), first)
+        assert scores._held <= 2**22 and len(scores._known) <= 10
+    held = sum(tokens._bytes(one) for one in scores._parts.values())
+    assert held == scores._held > 0
+
+
 @pytest.mark.parametrize("preset", ["bert-tiny", "llama-tiny"])
 def test_candidates_do_not_touch_one_another(adapt: Adapt, look: Look, preset: str) -> None:
     seen = look(adapt(preset), LENGTHS)
@@ -170,14 +214,30 @@ def test_an_engine_is_stale_once_other_weights_are_loaded(adapt: Adapt, look: Lo
         engine.factors(engine.embed(seen.ids[None]), torch.tensor(seen.labels))
 
 
-def test_a_parameter_that_several_modules_share_is_refused(adapt: Adapt, look: Look) -> None:
-    seen = look(adapt("bert-tiny"), (6,))
-    model = seen.observation.model
+def test_a_parameter_of_no_module_or_of_several_is_refused(look: Look) -> None:
+    model = load_adapter(ModelSpec(name="builtin:bert-tiny"))  # its own: it is spoilt below
+    seen = look(model, (6,))
     frame = find_frame(seen.observation, torch.Generator())
-    model.module.extra = model.module.bert.pooler.dense
-    del model.module.extra
     with pytest.raises(UnsupportedObservation, match="belongs to no module"):
         Engine(seen.observation, frame, ["nowhere.weight"])
+    layers = model.module.bert.encoder.layer
+    layers[1].attention.self.query.weight = layers[0].attention.self.query.weight
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    with pytest.raises(UnsupportedObservation, match=f"'{name}'.*belongs to Linear, Linear"):
+        Engine(seen.observation, frame, [name])
+
+
+def test_orders_of_a_start_stay_within_their_sentences(adapt: Adapt, look: Look) -> None:
+    """Each sentence keeps its own vectors at its free places: none becomes padding or [SEP]."""
+    seen = look(adapt("bert-tiny"), (4, 9))
+    problem = Problem(seen.observation, torch.Generator(), lambda _: Cosine())
+    x = problem.gaussian(1, torch.Generator().manual_seed(1))
+    moved = problem.shuffled(x, 30, torch.Generator().manual_seed(2))
+    assert moved.shape == (31, *x.shape[1:]) and torch.equal(moved[0], x[0])
+    for row, free in enumerate(problem.frame.free):
+        own = sorted(x[0, row, free, 0].tolist())
+        assert all(sorted(one[row, free, 0].tolist()) == own for one in moved)
+    assert len({tuple(one[1, :, 0].tolist()) for one in moved}) > 25  # of 7! orders
 
 
 def test_the_observation_comes_back_as_it_was(adapt: Adapt, look: Look) -> None:

@@ -28,12 +28,20 @@ def test_known_places_are_the_special_tokens_and_the_padding(adapt: Adapt, look:
     ]
 
 
-@pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
-@pytest.mark.parametrize("length", [4, 9])
+@pytest.mark.parametrize(
+    ("preset", "task"),
+    [
+        ("bert-tiny", "classification"),
+        ("bert-tiny", "masked-lm"),
+        ("gpt2-tiny", "classification"),
+        ("gpt2-tiny", "causal-lm"),  # whose loss never reads the last place
+    ],
+)
+@pytest.mark.parametrize("length", [4, 9, 250, 255])  # of 256 positions
 def test_one_texts_length_is_read_off_the_positions(
-    adapt: Adapt, look: Look, preset: str, length: int
+    adapt: Adapt, look: Look, preset: str, task: str, length: int
 ) -> None:
-    found = frame(look(adapt(preset), (length,), granted=()).observation)
+    found = frame(look(adapt(preset, task=task), (length,), granted=()).observation)
     assert found.mask.shape == (1, length) and found.exact_lengths
 
 
@@ -84,6 +92,34 @@ def test_one_label_is_read_off_the_last_map(
     assert found.labels.tolist() == [label] and found.notes["labels_inferred"]
 
 
+@pytest.mark.parametrize("label", [0, 1, 2])
+@pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
+def test_one_label_is_read_off_a_delta_too(
+    adapt: Adapt, look: Look, preset: str, label: int
+) -> None:
+    """A delta goes against the gradient: its sign is the other one."""
+    seen = look(adapt(preset, num_labels=3), (9,), labels=(label,), granted=(), algorithm="fedavg")
+    assert frame(seen.observation).labels.tolist() == [label]
+
+
+def test_the_labels_counts_are_read_off_a_delta_too(adapt: Adapt, look: Look) -> None:
+    labels = (0, 0, 0, 2, 2)
+    seen = look(
+        adapt("bert-tiny", num_labels=3), (7,) * 5, labels=labels, granted=("lengths",),
+        algorithm="fedavg", mini_batch_size=5, learning_rate=1e-3,
+    )  # fmt: skip
+    assert frame(seen.observation).labels.tolist() == [*labels]
+
+
+def test_a_head_without_a_gradient_tells_no_label(adapt: Adapt, look: Look) -> None:
+    observation = look(adapt("bert-tiny"), (7,), granted=()).observation
+    tensors = {
+        name: torch.zeros_like(one) if name.startswith("classifier") else one
+        for name, one in observation.update.tensors.items()
+    }
+    assert frame(with_tensors(observation, tensors)).labels is None
+
+
 def test_the_labels_counts_are_read_off_the_last_bias(adapt: Adapt, look: Look) -> None:
     seen = look(adapt("bert-tiny", num_labels=3), (7, 7, 7, 7, 7), granted=("lengths",))
     assert frame(seen.observation).labels.tolist() == [0, 0, 1, 1, 2]  # row % 3, ascending
@@ -127,23 +163,36 @@ def test_what_cannot_be_known_is_asked_for(adapt: Adapt, look: Look) -> None:
     ):
         frame(replace(llama, update=hidden))
     bert = look(adapt("bert-tiny"), (5,), granted=()).observation
+    with pytest.raises(UnsupportedObservation, match=r"nothing to find.*batch_size is 0"):
+        frame(replace(bert, knowledge=Knowledge(batch_size=0, lengths=(), labels=())))
+    one = look(adapt("bert-tiny", num_labels=1), (5,), granted=("lengths",)).observation
+    with pytest.raises(UnsupportedObservation, match=r"two labels or more.*num_labels = 1"):
+        frame(one)
     name = "bert.embeddings.position_embeddings.weight"
     flat = {**bert.update.tensors, name: torch.ones_like(bert.update.tensors[name])}
     with pytest.raises(UnsupportedObservation, match=r"no row of 'bert.embeddings.position_embed"):
         frame(with_tensors(bert, flat))
 
 
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"learning_rate": 1e-3},
+        {"learning_rate": 1e-4, "local_epochs": 5},
+        {"learning_rate": 3e-5, "local_epochs": 5, "optimizer": "momentum"},
+    ],
+)
 def test_a_delta_is_minus_the_learning_rate_and_the_steps_times_a_gradient(
-    adapt: Adapt, look: Look
+    adapt: Adapt, look: Look, training: dict[str, Any]
 ) -> None:
     model = adapt("bert-tiny")
     gradient = look(model, (6, 6)).observation
-    delta = look(model, (6, 6), algorithm="fedavg", learning_rate=1e-3).observation
+    delta = look(model, (6, 6), algorithm="fedavg", **training).observation
     names = sorted(gradient.update.tensors)
     one, other = observed_gradient(gradient, names), observed_gradient(delta, names)
     whole = torch.stack([g.norm() for g in one.values()]).norm()
     rest = torch.stack([(g - other.get(n, torch.zeros_like(g))).norm() for n, g in one.items()])
-    assert rest.norm() < 0.02 * whole  # float32 weights and a step's curvature
+    assert rest.norm() < 0.03 * whole  # float32 weights and a step's curvature
 
 
 def test_a_delta_that_is_no_sum_of_gradients_is_refused(adapt: Adapt, look: Look) -> None:
@@ -153,6 +202,16 @@ def test_a_delta_that_is_no_sum_of_gradients_is_refused(adapt: Adapt, look: Look
     silent = Broadcast(round=1, parameters=seen.broadcast.parameters)
     with pytest.raises(UnsupportedObservation, match=r"does not say learning_rate"):
         observed_gradient(replace(seen, broadcast=silent), list(seen.update.tensors))
+
+
+def test_an_update_that_says_nothing_usable_is_refused(adapt: Adapt, look: Look) -> None:
+    observation = look(adapt("bert-tiny"), (6,)).observation
+    with pytest.raises(UnsupportedObservation, match="got one with none"):
+        observed_gradient(observation, [])
+    name = "classifier.weight"
+    huge = {name: 1e30 * torch.ones_like(observation.update.tensors[name])}
+    with pytest.raises(UnsupportedObservation, match=r"float32 holds.*of up to 1e\+30"):
+        observed_gradient(with_tensors(observation, huge), [name])
 
 
 def test_what_is_only_rounding_is_left_out(adapt: Adapt, look: Look) -> None:
