@@ -301,6 +301,16 @@ def test_one_error_among_nothing_found_is_inconclusive(vault: VaultReader) -> No
     assert verdict(vault, *rows) == ("inconclusive", "The attack could not run: broken.")
 
 
+def test_an_attack_that_gave_up_shows_no_absence(vault: VaultReader) -> None:
+    whole = [row(client, []) for client in BATCHES]
+    assert verdict(vault, *whole, *ALL)[0] == "no-leak"
+    stopped = [row(0, [], diagnostics={"cut": True}), *whole[1:]]
+    found, why = verdict(vault, *stopped, *ALL)
+    assert found == "inconclusive" and "gave up at its own limits" in why
+    leaky = [row(client, batch, diagnostics={"cut": True}) for client, batch in BATCHES.items()]
+    assert verdict(vault, *leaky, *ALL)[0] == "leak"
+
+
 def test_an_error_does_not_hide_a_leak(vault: VaultReader) -> None:
     rows = [row(0, BATCHES[0]), row(1, BATCHES[1]), row(2, [], error="broken"), positive()]
     scores = score(vault, *rows)
