@@ -177,17 +177,20 @@ def test_a_search_that_ended_early_says_so(scene: Scene, sentences: Sentences) -
     assert guess.diagnostics["best_effort"] and guess.diagnostics["cut"]
 
 
-@pytest.mark.parametrize(("limit", "least"), [("EFFORT", 0), ("PATIENCE", -1)])
+@pytest.mark.parametrize(
+    ("limit", "least", "examples"), [("EFFORT", 0, 4), ("PATIENCE", -1, 4), ("ENOUGH", -1, 1)]
+)
 def test_a_search_that_gives_up_says_so(
     scene: Scene,
     sentences: Sentences,
     monkeypatch: pytest.MonkeyPatch,
     limit: str,
     least: int,
+    examples: int,
 ) -> None:
     truth = sentences(scene.model, 4)
     monkeypatch.setattr(f"attacks.encoder.{limit}", least)
-    guess = scene.attack(scene.update(truth))
+    guess = scene.attack(scene.update(truth), examples=examples)
     assert len(guess.sequences) < len(truth) and guess.diagnostics["solves"] <= 5
     assert guess.diagnostics["best_effort"] and guess.diagnostics["cut"]
 
