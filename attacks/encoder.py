@@ -98,9 +98,8 @@ def read_encoder(
         generator=generator,
         notes=notes,
     )
-    ranks = sorted(
-        span.rank for span in (witness.gate.span, *known)
-    )  # one may mistake noise for signal
+    # of three spans one may mistake noise for signal: the one between
+    ranks = sorted(span.rank for span in (witness.gate.span, *known))
     return tuple(search.run(ranks[len(ranks) // 2], tries)), notes
 
 

@@ -38,11 +38,13 @@ class Witness:
             return rows if bool((here < 1.0).all()) else None
         for _ in range(len(rows)):
             places, others = alternatives(rows, pool)
+            if not len(places):  # nothing else could stand there
+                return rows if bool((here < 1.0).all()) else None
             there = self._changed(places, pool.tokens[others])
             if bool((here < 1.0).all() and (there > APART * here[places]).all()):
                 return rows
             closer = there / here[places]
-            if not len(places) or closer.min() >= 1.0:
+            if closer.min() >= 1.0:
                 return None
             rows = others[closer.argmin()]
             here = self._excess(pool.tokens[rows][None])[0]

@@ -80,7 +80,8 @@ def witness(vectors: Tensor, true: Tensor, *, blurred: bool) -> Witness:
 
     def inputs(sentences: Tensor) -> Tensor:
         rows = torch.stack([sentences == one for one in names.tolist()], dim=-1)  # (N, T, 18)
-        here = torch.arange(6).repeat_interleave(3) == torch.arange(6)[:, None]  # (T, 18)
+        places = torch.arange(sentences.shape[1])[:, None]
+        here = torch.arange(6).repeat_interleave(3) == places  # (T, 18)
         return (rows & here).float() @ vectors
 
     return Witness(inputs, Gate(span=span, outside=0.9, length=1.0, factor=16.0))
@@ -122,6 +123,18 @@ def test_alternatives_are_looked_at_a_few_at_a_time(
 def test_what_the_layer_never_saw_is_not_borne_out(vectors: Tensor, pool: Pool) -> None:
     foreign = torch.tensor([0, 3, 8, 9, 14, 15])
     assert witness(vectors, TRUE, blurred=True).settle(foreign, pool, clear=False) is None
+
+
+def test_an_empty_text_has_no_alternatives(vectors: Tensor, pool: Pool) -> None:
+    rows = torch.tensor([0, 4])  # its first token and its last
+    layer = witness(vectors, rows, blurred=True)
+
+    def inputs(sentences: Tensor) -> Tensor:
+        assert len(sentences), "a model cannot run on no sentences"
+        return layer.inputs(sentences)
+
+    found = Witness(inputs, layer.gate).settle(rows, pool, clear=False)
+    assert found is not None and found.tolist() == rows.tolist()
 
 
 def test_where_two_fit_alike_neither_is_borne_out(vectors: Tensor, pool: Pool) -> None:
