@@ -88,8 +88,8 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
 
 def shards(
     train: datasets.Dataset, settings: DataSettings, clients: int, seed: int
-) -> list[datasets.Dataset]:
-    """Divide the train set among ``clients``: item i is client i's, with "text" and "label" only.
+) -> list[list[int]]:
+    """Divide the train set among ``clients``: item i holds the rows that are client i's.
 
     Raises:
         BadInput: the rows cannot be divided so that every client has one.
@@ -112,8 +112,7 @@ def shards(
         raise BadInput(
             f"data.partition {settings.partition!r} leaves client {parts.index([])} without data"
         )
-    columns = [column for column in ("text", "label") if column in train.column_names]
-    return [train.select(np.array(part)).select_columns(columns) for part in parts]
+    return parts
 
 
 def _groups(train: datasets.Dataset, settings: DataSettings) -> np.ndarray[Any, Any]:

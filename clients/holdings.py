@@ -1,7 +1,7 @@
 """What a client of a run holds, and what of it a round trains on."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,13 +69,17 @@ def encode(
     )
 
 
-@functools.lru_cache(maxsize=1)
+FEW = 16  # texts to tokenize at a time where one will do
+SEEDS = 4  # of a sweep, whose texts are kept: all its cells are checked before the first runs
+
+
+@functools.lru_cache(maxsize=SEEDS)
 def cached_corpus(data: DataSettings, seed: int) -> Corpus:
-    """Return this process's one corpus: the cells of a sweep read it once."""
+    """Return the corpus, which the cells of a sweep share."""
     return load_corpus(data, seed)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=SEEDS)
 def cached_shards(
     data: DataSettings, clients: int, seed: int
 ) -> list[tuple[list[str], list[int | None]]]:
@@ -84,13 +88,12 @@ def cached_shards(
     Raises:
         BadInput: the rows cannot be divided so that every client has one.
     """
-    parts = shards(cached_corpus(data, seed).train, data, clients, seed)
+    train = cached_corpus(data, seed).train
+    texts: list[str] = train["text"][:]  # at once; row by row it takes seconds
+    labels = train["label"][:] if "label" in train.column_names else [None] * len(train)
     return [
-        (
-            part["text"][:],  # a list at once; row by row it takes seconds
-            part["label"][:] if "label" in part.column_names else [None] * len(part),
-        )
-        for part in parts
+        ([texts[row] for row in rows], [labels[row] for row in rows])
+        for rows in shards(train, data, clients, seed)
     ]
 
 
@@ -105,16 +108,50 @@ def client_examples(settings: ClientSettings, client: int) -> Examples:
 def cached_examples(
     model: ModelSpec, data: DataSettings, max_length: int, clients: int, seed: int, client: int
 ) -> Examples:
-    """Return all that ``client`` of ``clients`` holds, as token ids.
+    """Return all that ``client`` of ``clients`` holds, as token ids."""
+    texts, labels = cached_shards(data, clients, seed)[client]
+    return encode(cached_adapter(model), texts, labels, max_length)
+
+
+@functools.lru_cache(maxsize=SEEDS)
+def check_examples(
+    model: ModelSpec, data: DataSettings, max_length: int, clients: int, seed: int
+) -> None:
+    """Look for a text that each client can train on, no further than the first one.
 
     Raises:
-        BadInput: that is nothing.
+        BadInput: the rows cannot be divided so that every client has one, or it is too short.
     """
-    texts, labels = cached_shards(data, clients, seed)[client]
-    examples = encode(cached_adapter(model), texts, labels, max_length)
-    if not len(examples):
-        raise BadInput(f"data.name: client {client} holds no text long enough to train on")
-    return examples
+    adapter = cached_adapter(model)
+    for client, (texts, labels) in enumerate(cached_shards(data, clients, seed)):
+        parts = (slice(at, at + FEW) for at in range(0, len(texts), FEW))
+        if not any(len(encode(adapter, texts[s], labels[s], max_length)) for s in parts):
+            raise BadInput(f"data.name: client {client} holds no text long enough to train on")
+
+
+@dataclass(frozen=True)
+class Held(Collection[int]):
+    """How many examples each of the clients can train on; nothing is read until one asks."""
+
+    model: ModelSpec
+    data: DataSettings
+    max_length: int
+    clients: int
+    seed: int
+
+    def __len__(self) -> int:
+        return self.clients
+
+    def __iter__(self) -> Iterator[int]:
+        for client in range(self.clients):
+            yield len(
+                cached_examples(
+                    self.model, self.data, self.max_length, self.clients, self.seed, client
+                )
+            )
+
+    def __contains__(self, count: object) -> bool:
+        return any(one == count for one in self)
 
 
 def round_batch(

@@ -1,7 +1,7 @@
 """The base of every defense: what a client does so that its update tells less."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -38,7 +38,7 @@ class Setting:
     adapter: ModelAdapter
     training: TrainingSettings
     batch_size: int  # examples a round; 0: all that a client holds
-    held: tuple[int, ...]  # examples of each client that it can train on
+    held: Collection[int]  # examples of each client that it can train on, in their order
     clients_per_round: int
     rounds: int
     defenses: tuple["Defense", ...]  # all of them, in order

@@ -3,10 +3,12 @@
 Outsiders register a class under the entry-point group ``fedsim.attacks`` or ``fedsim.defenses``.
 """
 
+import functools
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,7 +26,7 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
             ``base``.
     """
     known = dict(own)
-    for point in entry_points(group=group):
+    for point in _registered(group, tuple(sys.path)):
         try:
             found = point.load()
         except Exception as error:  # anything may go wrong while a stranger's module is imported
@@ -39,6 +41,12 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
             raise BadInput(f"plugin {point.name!r} ({point.value}): that name is taken")
         known[point.name] = found
     return known
+
+
+@functools.lru_cache(maxsize=8)  # it reads a file of every package there is
+def _registered(group: str, path: tuple[str, ...]) -> EntryPoints:
+    """Return what the packages on ``path``, which is sys.path, register under ``group``."""
+    return entry_points(group=group)
 
 
 def make(what: str, name: str, known: Mapping[str, type[P]], parameters: Mapping[str, Any]) -> P:

@@ -10,7 +10,15 @@ import torch
 
 from clients import DataSettings
 from clients.data import Corpus
-from clients.holdings import cached_adapter, cached_corpus, cached_examples, cached_shards, encode
+from clients.holdings import (
+    SEEDS,
+    Held,
+    cached_adapter,
+    cached_corpus,
+    cached_shards,
+    check_examples,
+    encode,
+)
 from defenses import Defense, defense_table
 from defenses.base import Private, Setting
 from fedsim.errors import BadInput
@@ -119,11 +127,13 @@ def prepare(config: Config) -> Experiment:
             )
     adapter.trainable()  # builds the model: what cannot be loaded, frozen or adapted is said now
     _check_engine(config)
+    held = _held(config, adapter.spec)
+    check_examples(held.model, held.data, held.max_length, held.clients, held.seed)
     setting = Setting(
         adapter=adapter,
         training=training,
         batch_size=config.training.batch_size,
-        held=_held(config, adapter.spec) if defenses else (),
+        held=held,
         clients_per_round=config.federation.clients_per_round,
         rounds=config.federation.rounds,
         defenses=tuple(defenses),
@@ -132,7 +142,9 @@ def prepare(config: Config) -> Experiment:
         defense.check(setting)
     _check_strategy(config, defenses)
     defenses = [defense.settle(setting) for defense in defenses]
-    held_out = held_out_examples(adapter, corpus, config.data.max_length)
+    held_out = held_out_examples(
+        adapter.spec, data_settings(config), config.data.max_length, config.seed
+    )
     return Experiment(
         config=config,
         adapter=adapter,
@@ -156,21 +168,18 @@ def configured(
     return cached_adapter(spec), training
 
 
-def _held(config: Config, spec: ModelSpec) -> tuple[int, ...]:
+def _held(config: Config, spec: ModelSpec) -> Held:
     """Return how many examples each client can train on, as it will count them itself."""
     data, clients = data_settings(config), config.federation.clients
-    return tuple(
-        len(cached_examples(spec, data, config.data.max_length, clients, config.seed, client))
-        for client in range(clients)
-    )
+    return Held(spec, data, config.data.max_length, clients, config.seed)
 
 
-@functools.lru_cache(maxsize=1)  # model and corpus are kept likewise: cells of a sweep share them
-def held_out_examples(adapter: ModelAdapter, corpus: Corpus, max_length: int) -> Examples:
+@functools.lru_cache(maxsize=SEEDS)  # cells of a sweep share them
+def held_out_examples(spec: ModelSpec, data: DataSettings, max_length: int, seed: int) -> Examples:
     """Return what the utility is measured on, as token ids."""
-    rows = corpus.held_out
+    rows = cached_corpus(data, seed).held_out
     labels = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
-    return encode(adapter, rows["text"][:], labels, max_length)
+    return encode(cached_adapter(spec), rows["text"][:], labels, max_length)
 
 
 def _check_reach(one: PlannedAttack, config: Config) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clients import ClientSettings, DataSettings
-from clients.holdings import client_examples, encode, round_batch
+from clients.holdings import Held, check_examples, client_examples, encode, round_batch
 from fedsim.errors import BadInput
 from fedsim.models import ModelAdapter, load_adapter
 from tests.clients.rounds import MODEL, ROWS
@@ -49,8 +49,26 @@ def test_a_client_whose_texts_are_all_too_short_is_bad_input(
     (tmp_path / "short.txt").write_text("a\nb\nc\nd\n")
     data = DataSettings(name=str(tmp_path / "short.txt"), evaluate=0)
     short = replace(settings, data=data, model=replace(MODEL, task="causal-lm"))
-    with pytest.raises(BadInput, match="client 1 holds no text long enough to train on"):
-        client_examples(short, 1)
+    with pytest.raises(BadInput, match="client 0 holds no text long enough to train on"):
+        check_examples(short.model, data, 64, 3, 1)
+
+
+def test_a_client_with_one_text_that_is_long_enough_can_train(
+    tmp_path: Path, settings: ClientSettings
+) -> None:
+    (tmp_path / "last.txt").write_text("a\n" * 40 + "ab cd\n")
+    data = DataSettings(name=str(tmp_path / "last.txt"), evaluate=0)
+    model = replace(MODEL, task="causal-lm")
+    check_examples(model, data, 64, 1, 1)
+    held = Held(model, data, 64, 1, 1)
+    assert len(held) == 1 and list(held) == [1] and 1 in held and 41 not in held
+
+
+def test_what_clients_hold_is_counted_only_when_it_is_asked_for() -> None:
+    held = Held(MODEL, DataSettings(name="not there"), 64, 5, 1)
+    assert len(held) == 5
+    with pytest.raises(BadInput, match="not there"):
+        list(held)
 
 
 # A round's batch

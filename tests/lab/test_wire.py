@@ -40,7 +40,9 @@ class Halves(Defense):
 
     def check(self, setting: Setting) -> None:
         if setting.batch_size == 3:
-            raise BadInput(f"halves: {setting.held} {setting.clients_per_round} {setting.rounds}")
+            raise BadInput(
+                f"halves: {tuple(setting.held)} {setting.clients_per_round} {setting.rounds}"
+            )
 
     def begin(self, here: Here) -> Defense:
         return replace(self, rounds=here.memory.values.get("rounds", 0) + 1)
