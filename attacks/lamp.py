@@ -21,7 +21,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from attacks.base import Attack
-from attacks.matching import L2L1, Cosine, Descent, Prior, Problem, Reorder, check_prior
+from attacks.matching import L2L1, Cosine, Descent, Prior, Problem, Reorder, check_prior, least
 from fedsim.messages import Observation, Reconstruction, Tokens
 
 FIRST = 0.1  # of the steps: rearrangements begin after them
@@ -107,6 +107,6 @@ class Lamp(Attack):
         """Return the best of ``starts`` random starts, in the best of as many orders."""
         targets = problem.first_targets(1)
         x = problem.gaussian(self.starts, generator)
-        best = x[problem.score(x, targets).argmin()][None]
+        best = x[least(problem, x, targets)[0]][None]
         x = problem.shuffled(best, self.starts, generator)
-        return problem.rescale(x[problem.score(x, targets).argmin()][None])
+        return problem.rescale(x[least(problem, x, targets)[0]][None])

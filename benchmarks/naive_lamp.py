@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks import Lamp
 from attacks.matching import Cosine, Problem, TokenScores
-from attacks.matching.reorder import ends, moves
+from attacks.matching.reorder import ends, moved
 from fedsim.messages import Observation, Tokens
 
 TIMED = 20
@@ -59,9 +59,17 @@ class NaiveLamp:
             if loss < least:
                 best, least = x.detach().clone(), loss
             if step % settings.every == 1 and step >= 0.1 * settings.steps:
-                orders = moves(x.shape[1], *ends(problem, 0), settings.tries, generator)
-                x.data.copy_(self._least(x.detach()[:, orders].transpose(0, 1)))
+                x.data.copy_(self._least(self._rearranged(x.detach(), settings.tries)))
         return problem.texts(problem.read(best)), times
+
+    def _rearranged(self, x: Tensor, count: int) -> Tensor:
+        """Return ``x`` (1, T, D) and ``count`` rearrangements of it, as drawn: (1 + count, ...)."""
+        first, last = ends(self._problem, 0)
+        orders = [list(range(x.shape[1]))]
+        for number in range(count):
+            order = moved(range(first, last), number, self._generator)
+            orders.append([*range(first), *order, *range(last, x.shape[1])])
+        return x[0][torch.tensor(orders)][:, None]
 
     def _step(self, x: Tensor, optimizer: torch.optim.Optimizer, weight: float) -> float:
         optimizer.zero_grad()

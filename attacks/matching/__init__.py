@@ -8,6 +8,7 @@ from attacks.matching.distances import L2, L2L1, Cosine, Kept, Signs
 from attacks.matching.layers import depths, layer_of
 from attacks.matching.prior import Prior, check_prior
 from attacks.matching.problem import Problem
+from attacks.matching.ranking import least
 from attacks.matching.reorder import Reorder
 from attacks.matching.single import SingleStart
 from attacks.matching.tokens import TokenScores, near
@@ -27,5 +28,6 @@ __all__ = [
     "check_prior",
     "depths",
     "layer_of",
+    "least",
     "near",
 ]

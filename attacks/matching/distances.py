@@ -4,7 +4,7 @@ Every distance sums or averages over parameter tensors. L2 and cosine need inner
 alone; L1, signs and masks need a gradient's entries.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from attacks.matching.factors import Factor, Outer, Plain
+from attacks.matching.factors import Factor, Outer, Plain, alike, stacked
 
 
 class Observed(dict[str, Tensor]):
@@ -21,6 +21,7 @@ class Observed(dict[str, Tensor]):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__(tensors)
         self._squares: dict[str, Tensor] = {}
+        self._stacks: dict[tuple[str, ...], Tensor] = {}
 
     def squares(self, names: Iterable[str]) -> Tensor:
         """Return the squared norms of the tensors ``names``: (P,)."""
@@ -28,6 +29,14 @@ class Observed(dict[str, Tensor]):
             if name not in self._squares:
                 self._squares[name] = self[name].square().sum()
         return torch.stack([self._squares[name] for name in names])
+
+    def stack(self, names: tuple[str, ...]) -> Tensor:
+        """Return the tensors ``names``, of one shape, as one; of one name the tensor itself."""
+        if len(names) == 1:
+            return self[names[0]]
+        if names not in self._stacks:
+            self._stacks[names] = torch.stack([self[name] for name in names])
+        return self._stacks[names]
 
 
 Distance = Callable[[Mapping[str, Factor], Observed], Tensor]
@@ -164,12 +173,27 @@ def _weights(given: Mapping[str, float], names: Iterable[str], like: Tensor) -> 
 
 def _products(factors: Mapping[str, Factor], observed: Observed) -> tuple[Tensor, Tensor]:
     """Return ||G_p||^2 and <G_p, O_p> of K candidates, in the observed gradient's dtype: (K, P)."""
-    squares, inners = [], []
-    for name, factor in factors.items():
-        one = factor.double() if observed[name].dtype == torch.float64 else factor
-        squares.append(one.square())
-        inners.append(one.inner(observed[name]))
-    return torch.stack(squares, dim=1), torch.stack(inners, dim=1)
+    squares: dict[str, Tensor] = {}
+    inners: dict[str, Tensor] = {}
+    for names in _groups(factors):
+        one = stacked([factors[name] for name in names])
+        target = observed.stack(names)
+        one = one.double() if target.dtype == torch.float64 else one
+        shape = (len(names), -1)
+        squares |= zip(names, one.square().view(shape), strict=True)
+        inners |= zip(names, one.inner(target).view(shape), strict=True)
+    return tuple(torch.stack([of[name] for name in factors], dim=1) for of in (squares, inners))  # type: ignore[return-value]
+
+
+def _groups(factors: Mapping[str, Factor]) -> list[tuple[str, ...]]:
+    """Return the parameters in groups that are taken together: of one candidate those alike.
+
+    A step of a descent is a thousand small operations; of many candidates each is large enough.
+    """
+    groups: dict[Hashable, list[str]] = {}
+    for name, one in factors.items():
+        groups.setdefault(alike(name, one) if one.count == 1 else name, []).append(name)
+    return [tuple(names) for names in groups.values()]
 
 
 def entries(factor: Factor, places: Tensor, shape: torch.Size) -> Tensor:

@@ -8,7 +8,7 @@ Source: Goodfellow, "Efficient Per-Example Gradient Computations", arXiv:1510.01
         maps); the inner product is the same algebra.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,8 +20,16 @@ from typing_extensions import override
 class Factor(Protocol):
     """One parameter's gradient for each of K candidates."""
 
+    @property
+    def count(self) -> int:
+        """K."""
+        ...
+
     def inner(self, observed: Tensor) -> Tensor:
-        """Return the inner product with ``observed`` (the parameter's shape): (K,)."""
+        """Return the inner product with ``observed``: (K,).
+
+        It has the parameter's shape, or is (K, *shape): one for each candidate.
+        """
         ...
 
     def square(self) -> Tensor:
@@ -45,9 +53,14 @@ class Outer(Factor):
     errors: Tensor  # (K, N, O) dL/d(its output)
     flipped: bool
 
+    @property
+    @override
+    def count(self) -> int:
+        return len(self.inputs)
+
     @override
     def inner(self, observed: Tensor) -> Tensor:
-        weight = observed.T if self.flipped else observed  # (O, I)
+        weight = observed.mT if self.flipped else observed  # (O, I)
         return ((self.errors @ weight) * self.inputs).sum(dim=(1, 2))
 
     @override
@@ -71,6 +84,11 @@ class Rows(Factor):
 
     ids: Tensor  # (K, N) int64
     errors: Tensor  # (K, N, D)
+
+    @property
+    @override
+    def count(self) -> int:
+        return len(self.ids)
 
     @override
     def inner(self, observed: Tensor) -> Tensor:
@@ -98,6 +116,11 @@ class Plain(Factor):
 
     value: Tensor  # (K, *shape)
 
+    @property
+    @override
+    def count(self) -> int:
+        return len(self.value)
+
     @override
     def inner(self, observed: Tensor) -> Tensor:
         return (self.value * observed).flatten(1).sum(dim=1)
@@ -113,6 +136,25 @@ class Plain(Factor):
     @override
     def double(self) -> "Plain":
         return Plain(self.value.double())
+
+
+def alike(name: str, factor: Factor) -> Hashable:
+    """Return what parameters' factors have in common that :func:`stacked` takes together."""
+    if isinstance(factor, Outer):
+        return factor.inputs.shape, factor.errors.shape, factor.flipped
+    return factor.value.shape if type(factor) is Plain else name
+
+
+def stacked(factors: Sequence[Factor]) -> Factor:
+    """Return factors that are alike as one: each is a candidate of its own."""
+    first = factors[0]
+    if len(factors) == 1:
+        return first
+    if isinstance(first, Plain):
+        return Plain(torch.cat([one.value for one in factors if isinstance(one, Plain)]))
+    outer = [one for one in factors if isinstance(one, Outer)]
+    inputs, errors = (torch.cat([getattr(o, n) for o in outer]) for n in ("inputs", "errors"))
+    return Outer(inputs, errors, outer[0].flipped)
 
 
 def joined(factors: Sequence[Factor]) -> Factor:

@@ -8,37 +8,44 @@ from torch import Tensor
 
 from attacks.matching.prior import Prior
 from attacks.matching.problem import Problem
+from attacks.matching.ranking import least
 
 MOVES = 4  # kinds of rearrangement
 
 
 def moves(length: int, first: int, last: int, count: int, generator: torch.Generator) -> Tensor:
-    """Return ``count`` orders of ``length`` places and the order as it is, none twice: (K, T).
+    """Return at most ``count`` orders of ``length`` places, and the order as it is first: (K, T).
 
-    Places before ``first`` and from ``last`` on stay. In rotation: two places swapped, one place
-    moved, a span moved, a beginning moved to the end.
+    None is there twice. Places before ``first`` and from ``last`` on stay.
+    """
+    found = {tuple(range(length)): None}
+    for number in range(count if last - first > 1 else 0):
+        order = moved(range(first, last), number, generator)
+        found[(*range(first), *order, *range(last, length))] = None
+    return torch.tensor(list(found))
+
+
+def moved(places: Sequence[int], number: int, generator: torch.Generator) -> list[int]:
+    """Return ``places`` rearranged; the kinds take turns by ``number``.
+
+    Two places swapped, one place moved, a span moved, a beginning moved to the end.
 
     Source: LAMP (arXiv:2202.08827), sec. 4.2.
     """
-    places = list(range(first, last))
-    found = {tuple(range(length)): None}
-    for number in range(count if len(places) > 1 else 0):
-        order = list(places)
-        kind, n = number % MOVES, len(order)
-        one, two = (torch.randint(n, (2,), generator=generator)).tolist()
-        low, high = sorted((one, two))
-        if kind == 0:
-            order[one], order[two] = order[two], order[one]
-        elif kind == 1:
-            order.insert(two, order.pop(one))
-        elif kind == 2:
-            span, rest = order[low : high + 1], order[:low] + order[high + 1 :]
-            at = int(torch.randint(len(rest) + 1, (1,), generator=generator))
-            order = rest[:at] + span + rest[at:]
-        else:
-            order = order[one + 1 :] + order[: one + 1]
-        found[(*range(first), *order, *range(last, length))] = None
-    return torch.tensor(list(found))
+    order, kind = list(places), number % MOVES
+    one, two = torch.randint(len(order), (2,), generator=generator).tolist()
+    low, high = sorted((one, two))
+    if kind == 0:
+        order[one], order[two] = order[two], order[one]
+    elif kind == 1:
+        order.insert(two, order.pop(one))
+    elif kind == 2:
+        span, rest = order[low : high + 1], order[:low] + order[high + 1 :]
+        at = int(torch.randint(len(rest) + 1, (1,), generator=generator))
+        order = rest[:at] + span + rest[at:]
+    else:
+        order = order[one + 1 :] + order[: one + 1]
+    return order
 
 
 def ends(problem: Problem, row: int) -> tuple[int, int]:
@@ -96,10 +103,9 @@ class Reorder:
             return 0
         moved = _ordered(x, row, orders[worth])
         wanted = _ordered(targets, row, orders[worth]) if places else targets
-        sums = self.problem.score(moved, wanted, masks) + nats[worth]
+        place, sum_ = least(self.problem, moved, wanted, masks, nats[worth])
         self.scored += len(worth)
-        least = int(sums.argmin())
-        return int(worth[least]) if float(sums[least]) < now else 0
+        return int(worth[place]) if sum_ < now else 0
 
     def _nats(self, x: Tensor, row: int, orders: Tensor) -> Tensor:
         """Return the prior's part of each order's score: (K,)."""

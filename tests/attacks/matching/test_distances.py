@@ -4,7 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.matching.distances import L2, L2L1, Cosine, Kept, Observed, Signs, entries
+from attacks.matching.distances import (
+    L2,
+    L2L1,
+    Cosine,
+    Distance,
+    Kept,
+    Observed,
+    Signs,
+    entries,
+)
 from attacks.matching.factors import Factor, Outer, Plain, Rows, joined
 
 K, N = 3, 5
@@ -70,6 +79,31 @@ def test_joined_factors_are_the_sum(factors: dict[str, Factor]) -> None:
         ]
         wanted = sum(whole(factor, k) for k in range(K))
         torch.testing.assert_close(joined(alone).dense(torch.Size(SHAPES[name]))[0], wanted)
+
+
+@pytest.mark.parametrize("distance", [Cosine(), L2(), L2(power=1, weights={"linear": 3.0})])
+def test_parameters_of_one_shape_taken_together_are_as_each_alone(distance: Distance) -> None:
+    torch.manual_seed(3)
+    d = {"dtype": torch.float64}
+    shapes = {"linear": (11, 7), "flipped": (7, 11), "bias": (9,), "rows": (6, 3)}
+    factors: dict[str, Factor] = {}
+    for place in range(3):
+        inputs, errors = torch.randn(2, N, 7, **d), torch.randn(2, N, 11, **d)
+        factors[f"linear{place}"] = Outer(inputs[:1], errors[:1], False)
+        factors[f"flipped{place}"] = Outer(inputs[1:], errors[1:], True)
+        factors[f"bias{place}"] = Plain(torch.randn(1, 9, **d))
+        factors[f"rows{place}"] = Rows(torch.randint(6, (1, N)), torch.randn(1, N, 3, **d))
+    factors["linear"] = Outer(torch.randn(1, 2, 7, **d), torch.randn(1, 2, 11, **d), False)
+    observed = Observed({n: torch.randn(shapes[n.rstrip("012")], **d) for n in factors})
+    # two candidates are never taken together
+    apart = {
+        n: type(one)(**{k: _twice(v) for k, v in vars(one).items()}) for n, one in factors.items()
+    }
+    torch.testing.assert_close(distance(factors, observed).expand(2), distance(apart, observed))
+
+
+def _twice(value: object) -> object:
+    return torch.cat([value, value]) if isinstance(value, Tensor) else value
 
 
 def test_few_entries_of_a_large_map_are_gathered_not_formed() -> None:

@@ -1,0 +1,61 @@
+"""The best of many candidates, most of them sorted out in bfloat16."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from attacks.matching import L2, Cosine, Problem, least, ranking
+from attacks.matching.distances import Distance
+from tests.attacks.conftest import Look, Seen
+from tests.conftest import Adapt
+
+COUNT = 120
+
+
+@pytest.fixture
+def seen(adapt: Adapt, look: Look) -> Seen:
+    return look(adapt("bert-tiny"), (8,))
+
+
+def problem_of(seen: Seen, distance: Distance) -> Problem:
+    return Problem(seen.observation, torch.Generator().manual_seed(1), lambda _: distance)
+
+
+def orders(seen: Seen, problem: Problem) -> Tensor:
+    """Return random orders of the true text, the text itself in place 77."""
+    true = problem.engine.embed(seen.ids)[None]
+    x = problem.shuffled(true, COUNT - 1, torch.Generator().manual_seed(2))
+    x[[0, 77]] = x[[77, 0]]
+    return x
+
+
+def test_the_best_is_found_through_bfloat16(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "has_bfloat16", lambda _: True)
+    problem = problem_of(seen, Cosine())
+    x, targets = orders(seen, problem), torch.tensor(seen.labels)
+    place, distance = least(problem, x, targets)
+    assert place == 77
+    assert distance == pytest.approx(float(problem.score(x, targets)[77]), abs=1e-6)  # in float32
+    each = torch.tensor(seen.labels).expand(COUNT, 1, 1)  # as many targets as candidates
+    assert least(problem, x, torch.nn.functional.one_hot(each[..., 0]).float() * 9)[0] == 77
+
+
+def test_what_else_counts_is_added(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "has_bfloat16", lambda _: True)
+    problem = problem_of(seen, Cosine())
+    x, targets = orders(seen, problem), torch.tensor(seen.labels)
+    more = torch.ones(COUNT)
+    more[5] = -2.0
+    place, total = least(problem, x, targets, more=more)
+    assert place == 5
+    assert total == pytest.approx(float(problem.score(x, targets)[5]) - 2.0, abs=1e-6)
+
+
+def test_differences_of_large_numbers_stay_in_float32(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "has_bfloat16", lambda _: True)
+    problem = problem_of(seen, L2())
+    x, targets = orders(seen, problem), torch.tensor(seen.labels)
+    monkeypatch.setattr(torch, "autocast", None)
+    assert least(problem, x, targets)[0] == int(problem.score(x, targets).argmin()) == 77
