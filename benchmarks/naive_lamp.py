@@ -14,11 +14,9 @@ from attacks.matching import Cosine, Problem, TokenScores
 from attacks.matching.reorder import ends, moved
 from fedsim.messages import Observation, Tokens
 
-TIMED = 20
-
 
 class NaiveLamp:
-    """The plain loop, or what one step and one candidate of it take."""
+    """The plain loop."""
 
     def __init__(self, seen: Observation, generator: torch.Generator) -> None:
         self._problem = Problem(seen, generator, lambda _: Cosine())
@@ -79,18 +77,6 @@ class NaiveLamp:
         optimizer.step()
         self._problem.pin(x.data[None])
         return loss.item()
-
-    def seconds(self) -> tuple[float, float]:
-        """Return what one step and one candidate take, in processor seconds."""
-        x = self._problem.gaussian(1, self._generator)[0].requires_grad_()
-        optimizer = torch.optim.Adam([x], lr=0.01)
-        started = time.process_time()
-        for _ in range(TIMED):
-            self._step(x, optimizer, 1.0)
-        middle = time.process_time()
-        for _ in range(TIMED):
-            self._distance(x).item()
-        return (middle - started) / TIMED, (time.process_time() - middle) / TIMED
 
 
 def naive_distance(seen: Observation, ids: Tensor, problem: Problem, scores: TokenScores) -> float:
