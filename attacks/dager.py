@@ -33,13 +33,15 @@ from attacks.endings import read_endings
 from attacks.inputs import input_span, shows
 from attacks.prefixes import BlockCheck, Check, MiddleCheck
 from attacks.search import Search
-from attacks.span import Gate, Span, open_gate
+from attacks.span import SHARE, Gate, Span, open_gate
 from attacks.tokens import TokenSets
 from attacks.witness import Witness
 from fedsim.messages import Observation, Reconstruction, Tokens
 from fedsim.models import Opening, Trunk
 
 SAMPLE = 512  # random tokens that show how far from a span is far
+LOOSE = 0.7  # of an unrelated vector's distance: a decoder's first threshold where noise drowns the
+# weak tokens of a gradient; the search looks closer
 FACTORS = (100.0, 16.0)  # thresholds over the expected distance; the search sorts out a surplus
 
 
@@ -139,7 +141,8 @@ def open_gates(
     opening = model.opening(seen.broadcast.parameters)
     random = torch.randint(model.vocabulary, (SAMPLE,), generator=generator)
     start = torch.zeros_like(random)
-    gate = open_gate(entry, opening.inputs(random, start), FACTORS[0])
+    share = LOOSE if model.causal and not entry.drifting else SHARE
+    gate = open_gate(entry, opening.inputs(random, start), FACTORS[0], share)
     tokens = TokenSets(opening, gate, generator)
     trunk = None if middle else model.trunks(seen.broadcast.parameters, 1)[0]
     if trunk is None:

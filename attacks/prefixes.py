@@ -31,6 +31,7 @@ class Check(ABC):
     """Holds a search's prefixes and says which tokens can follow them."""
 
     vague: bool  # one threshold for all, and a wide one: see Gate
+    drifting: bool  # see Span
 
     @abstractmethod
     def begin(self, start: Tokens) -> None:
@@ -73,6 +74,7 @@ class MiddleCheck(Check):
         self._opening = opening
         self._gate = gate
         self.vague = gate.vague
+        self.drifting = gate.span.drifting
         norm, width = opening.middle, len(opening.output_bias)
         view = sketch(gate.span, generator, 2 * SKETCH if gate.vague else SKETCH)
         self._kept = view.directions.shape[1]
@@ -190,6 +192,7 @@ class BlockCheck(Check):
         self._trunk = trunk
         self._gate = gate
         self.vague = gate.span.blurred
+        self.drifting = gate.span.drifting
         self._past: DynamicCache | None = None
         self._tokens = torch.empty(0, dtype=torch.int64)
         self._position = 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks.base import Notes
 from attacks.prefixes import Check
-from attacks.span import SURE
+from attacks.span import STILL, SURE
 from attacks.tokens import TokenSets
 from fedsim.messages import Tokens
 
@@ -19,7 +19,8 @@ logger = logging.getLogger("fedsim.attacks")
 
 IN_FULL = 20  # what computing a pair in full costs, in pairs that the sketch discards
 APART = 2.0  # how much farther than the true continuations of a prefix all others are
-OFF = 10.0  # how much farther than usual a continuation may be that a gap tells
+OFF = 10.0  # how much farther than most a continuation may be, where inputs drift
+STILL_OFF = 6.0  # and than half of them, where they do not
 
 
 @dataclass(kw_only=True)
@@ -83,10 +84,17 @@ class Search:
         """Return which pairs pass: (K,), bool."""
         if not self.check.vague:
             return excess < 1.0
-        usual = float(self._passed.quantile(0.9)) if len(self._passed) else 1.0
-        inside = stand_out(rows, excess, usual)
+        drifting = self.check.drifting
+        inside = stand_out(rows, excess, self._reach(excess), SURE if drifting else STILL)
         self._passed = torch.cat([self._passed, excess[inside]])
         return inside
+
+    def _reach(self, excess: Tensor) -> float:
+        """Return how far a continuation may be, by those that were found so far."""
+        if self.check.drifting:
+            return OFF * float(self._passed.quantile(0.9)) if len(self._passed) else OFF
+        known = self._passed if len(self._passed) else excess.sort().values[:1]
+        return STILL_OFF * float(known.median()) if len(known) else STILL_OFF
 
     def _pairs(self, prefixes: list[Tokens], candidates: Tensor) -> Tensor:
         """Return which (prefix, token) pairs to check: (N, C), bool.
@@ -101,7 +109,7 @@ class Search:
         return pairs
 
 
-def stand_out(rows: Tensor, excess: Tensor, usual: float) -> Tensor:
+def stand_out(rows: Tensor, excess: Tensor, reach: float, sure: float) -> Tensor:
     """Return which pairs are inside a span that is blurred: (K,), bool.
 
     Where noise is not known, a prefix's continuations are told by the widest gap above them.
@@ -109,14 +117,15 @@ def stand_out(rows: Tensor, excess: Tensor, usual: float) -> Tensor:
     Args:
         rows: (K,) the prefix of each pair, ascending.
         excess: (K,) distances over a threshold that only unrelated vectors are far above.
-        usual: what most continuations that were found so far stayed below.
+        reach: what no continuation is beyond.
+        sure: what no other stays below, or hardly any.
     """
-    inside = excess < min(OFF * usual, SURE)
+    inside = excess < min(reach, sure)
     for row in sorted(set(rows.tolist())):
         places = (rows == row).nonzero().flatten()
         values, order = excess[places].sort()
         gaps = torch.cat([values[1:], values.new_ones(1)]).clamp_max(1.0) / values
         widest = int(gaps.argmax())
-        if gaps[widest] >= APART and values[widest] < min(OFF * usual, 1.0):
+        if gaps[widest] >= APART and values[widest] < min(reach, 1.0):
             inside[places[order[: widest + 1]]] = True
     return inside

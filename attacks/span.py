@@ -9,8 +9,12 @@ from torch import Tensor
 RESOLUTION = 1e-4  # distances below it are never told apart: float32 hidden states differ by 1e-6
 SHARE = 0.4  # of an unrelated vector's distance: the threshold where noise is not known. Of 40
 # dimensions left, one in a million unrelated vectors comes as close as 0.5 (chi-square).
-SURE = 0.1  # of that threshold: measured 0.03 at most for true tokens at learning rates up to
-# 1e-3, 0.7 at least for others
+SURE = 0.1  # of that threshold where inputs drift: measured 0.03 at most for true tokens at
+# learning rates up to 1e-3, 0.7 at least for others
+STILL = (
+    0.4  # and where they do not, as under int8: 0.44 at most for nine true tokens of ten, 0.5 at
+)
+# least for nine of ten prefixes' closest others
 SKETCH = 32  # directions of the coarse filter; relative std of its distances: sqrt(2 / 32) = 25 %
 
 
@@ -25,6 +29,7 @@ class Span:
         rank: the number of independent inputs; 0: nothing stands out of the noise.
         blurred: no gap parts signal from noise: there may be more inputs than the rank, so the
             span is wider than that, and what noise does to an input is not known.
+        drifting: what blurs it is that the inputs moved from step to step.
         floor: the level of noise, of the strongest direction.
         saturated: inputs fill all dimensions but those kept for noise: there may be more.
         map: (D', D): what vectors pass before they are compared; None: nothing.
@@ -35,6 +40,7 @@ class Span:
     noise: Tensor
     rank: int
     blurred: bool
+    drifting: bool = False
     floor: float = 0.0
     saturated: bool = False
     map: Tensor | None = None
@@ -77,6 +83,7 @@ def join(spans: Sequence[Span], maps: Sequence[Tensor]) -> Span:
         noise=torch.cat([one.noise for one in spans]),
         rank=max(one.rank for one in spans),
         blurred=any(one.blurred for one in spans),
+        drifting=any(one.drifting for one in spans),
         floor=max(one.floor for one in spans),
         saturated=any(one.saturated for one in spans),
         map=torch.cat(scaled, dim=1),
@@ -97,17 +104,19 @@ class Gate:
         outside: the distance of vectors that are not inside, the median of random tokens'.
         length: the norm of such a vector, as the span sees it: the median.
         factor: how many times the expected distance still counts as inside.
+        share: of ``outside``: the threshold where noise is not known.
     """
 
     span: Span
     outside: float
     length: float
     factor: float
+    share: float = SHARE
 
     @property
     def vague(self) -> bool:
         """Whether noise is not known, or too strong to tell a weak input from an unrelated one."""
-        return self.span.blurred or self._noise > SHARE * self.outside
+        return self.span.blurred or self._noise > self.share * self.outside
 
     @property
     def _noise(self) -> float:
@@ -116,12 +125,12 @@ class Gate:
     @property
     def widest(self) -> float:
         """The largest threshold that any vector can have."""
-        return SHARE * self.outside if self.vague else max(self._noise, RESOLUTION)
+        return self.share * self.outside if self.vague else max(self._noise, RESOLUTION)
 
     def excess(self, vectors: Tensor) -> Tensor:
         """Return each of ``vectors``' (..., D) distance over its threshold: below 1 is inside."""
         if self.span.blurred:
-            return self.span.distance(vectors) / (SHARE * self.outside)
+            return self.span.distance(vectors) / (self.share * self.outside)
         threshold = (self.factor * self.span.expected(vectors)).clamp_min(RESOLUTION)
         return self.span.distance(vectors) / threshold
 
@@ -130,13 +139,14 @@ class Gate:
         return self.excess(vectors) < 1.0
 
 
-def open_gate(span: Span, unrelated: Tensor, factor: float) -> Gate:
+def open_gate(span: Span, unrelated: Tensor, factor: float, share: float = SHARE) -> Gate:
     """Return a gate to ``span``; most of the hidden states ``unrelated`` (N, D) are not inside."""
     return Gate(
         span=span,
         outside=span.distance(unrelated).median().item(),
         length=length(span.seen(unrelated)).median().item(),
         factor=factor,
+        share=share,
     )
 
 

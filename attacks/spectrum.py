@@ -15,6 +15,9 @@ from attacks.span import Span
 
 SPARE = 20  # dimensions assumed free of signal (DAGER's rank cap, fig. 3); an eighth of few
 EDGE = 10.0  # noise reaches up to this many times its level at SPARE; measured: 3 to 8
+BULK = (
+    1.5  # noise alike in all directions reaches so many times that level (Marchenko, Pastur: 1.6)
+)
 GAP = 2.5  # noise falls smoothly: neighbouring singular values differ by far less than this factor
 ROUNDING = 1 / 256  # machine epsilons, of the largest singular value: the least level of noise
 AGAIN = 2.0  # a random range is off by noise as well: true inputs are twice as far; measured: 2.5
@@ -45,17 +48,20 @@ def find_span(gradients: Sequence[Tensor], *, drifting: bool = False, wide: bool
     levels = noise_levels(gradients)
     if not any(levels):
         none = torch.zeros(0, device=gradients[0].device)
-        return _span(torch.eye(width).to(none), none, none.sum(), width, 0, False)
+        return _span(torch.eye(width).to(none), none, none.sum(), width, 0)
     scaled = [g.double() / level for g, level in zip(gradients, levels, strict=True) if level]
     stack = torch.cat(scaled, dim=1)  # (D, K)
     square = torch.linalg.qr(stack.T, mode="r").R if stack.shape[1] > width else stack.T
     left, values, _ = torch.linalg.svd(square.T, full_matrices=width > stack.shape[1])
-    rank, blurred = _rank(values, values[_quiet(values)].clamp_min(1.0))  # 1: the unit of levels
+    level = values[_quiet(values)].clamp_min(1.0)  # 1: the unit of levels
+    rank, blurred = _rank(values, level, drifting)
     vague = blurred or (drifting and wide)
     kept = min(_wide(width, rank) if vague else rank, width - 1)
+    if blurred and not drifting:  # what noise fills alike tells nothing
+        kept = min(kept, max(rank, int((values > BULK * level).sum())))
     rest = values[kept:].square()
     spread = rest.mean().sqrt() if len(rest) else rest.sum()
-    return _span(left, values[:kept], spread, stack.shape[1], rank, blurred or drifting)
+    return _span(left, values[:kept], spread, stack.shape[1], rank, blurred, drifting)
 
 
 def _wide(width: int, rank: int) -> int:
@@ -123,7 +129,7 @@ def _few(blocks: Sequence[Tensor], size: int, floor: float) -> Span | None:
         return None
     left, _ = torch.linalg.qr(basis @ left[:, :rank], mode="complete")
     spread = ((total + values[rank:].square().sum()) / (width - rank)).sqrt()
-    return _span(left, values[:rank], AGAIN * spread, columns, rank, False)
+    return _span(left, values[:rank], AGAIN * spread, columns, rank)
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:
@@ -146,7 +152,13 @@ def _even(outside: Tensor) -> bool:
 
 
 def _span(
-    left: Tensor, values: Tensor, spread: Tensor, columns: int, rank: int, blurred: bool
+    left: Tensor,
+    values: Tensor,
+    spread: Tensor,
+    columns: int,
+    rank: int,
+    blurred: bool = False,
+    drifting: bool = False,
 ) -> Span:
     """Return the span of the first of the left singular vectors ``left`` (D, D).
 
@@ -156,7 +168,8 @@ def _span(
         spread: the root mean square of the others.
         columns: K.
         rank: how many directions are inputs', as far as one can tell.
-        blurred: see ``Span``.
+        blurred: no gap shows the rank.
+        drifting: see ``Span``.
     """
     width, kept = len(left), len(values)
     seen = (width - kept) / columns  # the share of noise that turns a direction out of the span
@@ -165,20 +178,24 @@ def _span(
         complement=left[:, kept:].float(),
         noise=(spread * seen**0.5 / values).float(),
         rank=rank,
-        blurred=blurred,
+        blurred=blurred or drifting,
+        drifting=drifting,
         floor=(spread / values[0]).item() if kept else 0.0,
         saturated=rank >= width - min(SPARE, width // 8),
     )
 
 
-def _rank(values: Tensor, level: Tensor) -> tuple[int, bool]:
+def _rank(values: Tensor, level: Tensor, drifting: bool = False) -> tuple[int, bool]:
     """Return how many of the singular ``values`` are signal, and whether no gap shows it.
 
     Signal ends at the last gap near the noise, or without one at noise's usual reach. A direction
-    too many costs little, since the span stays far smaller than D; one too few loses a token.
+    too many costs little, since the span stays far smaller than D; one too few loses a token: so
+    above what noise usually reaches twice a gap must be wide, unless inputs drift.
     """
     ratios = values[:-1] / values[1:].clamp_min(level / EDGE)
     near = (values[:-1] > GAP * level) & (values[1:] <= EDGE**2 * level)
+    if not drifting:
+        near &= (values[1:] <= 2 * EDGE * level) | (ratios >= EDGE)
     gaps = (near & (ratios >= GAP)).nonzero().flatten()
     if len(gaps):
         return int(gaps[-1]) + 1, False
