@@ -24,6 +24,8 @@ AGAIN = 2.0  # a random range is off by noise as well: true inputs are twice as 
 LARGE = 512  # dimensions from which a part of them is tried first
 PARTS = (5, 3, 2)  # which part: a fifth of them, then a third, then half
 PROBES = 32  # random mixtures that tell what a range leaves out
+LEVELS = 256  # values of an integer of eight bits
+STEPPED = 4096  # entries that tell whether a gradient has so few
 EVEN = 3.0  # of mixtures of noise, the largest singular value over the least; measured: 1.9 to 2.9
 # (where inputs are left out: 3.1 and more)
 
@@ -190,12 +192,13 @@ def _rank(values: Tensor, level: Tensor, drifting: bool = False) -> tuple[int, b
 
     Signal ends at the last gap near the noise, or without one at noise's usual reach. A direction
     too many costs little, since the span stays far smaller than D; one too few loses a token: so
-    above what noise usually reaches twice a gap must be wide, unless inputs drift.
+    where noise is flat a gap far above it is none, unless inputs drift or it is huge.
     """
     ratios = values[:-1] / values[1:].clamp_min(level / EDGE)
-    near = (values[:-1] > GAP * level) & (values[1:] <= EDGE**2 * level)
-    if not drifting:
-        near &= (values[1:] <= 2 * EDGE * level) | (ratios >= EDGE)
+    rise = values[_quiet(values, 3)] / level
+    reach = EDGE if drifting else min(EDGE, max(2.0, float(rise.square())))
+    far = (values[1:] > EDGE * reach * level) & (ratios < EDGE**3)
+    near = (values[:-1] > GAP * level) & (values[1:] <= EDGE**2 * level) & ~far
     gaps = (near & (ratios >= GAP)).nonzero().flatten()
     if len(gaps):
         return int(gaps[-1]) + 1, False
@@ -207,7 +210,7 @@ def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
 
     It is the singular value beyond which ``SPARE`` dimensions are left, or what rounding
     leaves at the least. A gradient narrower than D may have no such dimension; its level is taken
-    in proportion to its size, as rounding's is.
+    in proportion to its size, as rounding's is. One of few values was rounded to their steps.
     """
     spectra = [torch.linalg.svdvals(gradient.double()) for gradient in gradients]
     wide = [gradient.shape[1] >= gradient.shape[0] for gradient in gradients]
@@ -222,11 +225,29 @@ def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
         max(
             values[_quiet(values)].item() if is_wide else share * values[0].item(),
             least * values[0].item(),
+            steps_level(one),
         )
-        for values, is_wide in zip(spectra, wide, strict=True)
+        for one, values, is_wide in zip(gradients, spectra, wide, strict=True)
     ]
 
 
-def _quiet(values: Tensor) -> int:
-    """Return the index of a singular value that signal does not reach."""
-    return len(values) - 1 - min(SPARE, len(values) // 8)
+def steps_level(gradient: Tensor) -> float:
+    """Return the level of noise in a gradient (D, K) that was rounded to few evenly spaced values.
+
+    Where most entries became zero there are dimensions without noise, which would tell of none at
+    all. An error spread evenly over a step has its standard deviation, step / sqrt(12).
+    """
+    some = gradient.flatten()[:: max(1, gradient.numel() // STEPPED)]
+    if len(some.unique()) > LEVELS:
+        return 0.0
+    magnitudes = gradient.abs().unique()
+    if not 1 < len(magnitudes) <= LEVELS:
+        return 0.0
+    noise = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0)).to(gradient)
+    values = torch.linalg.svdvals(noise.double())
+    return (magnitudes.diff().min() / 12**0.5 * values[_quiet(values)]).item()
+
+
+def _quiet(values: Tensor, times: int = 1) -> int:
+    """Return the index of a singular value that signal does not reach, ``times`` so far up."""
+    return len(values) - 1 - times * min(SPARE, len(values) // 8)
