@@ -97,6 +97,7 @@ LEAKAGE = {  # one round of FedSGD, attacked by DAGER
         *MINILM, *ROUND, "training.batch_size=2", "federation.clients=3",
         "federation.clients_per_round=3",
     ],
+    "MiniLM trained, batch 4, sst2": [*MINILM, *ROUND, "training.batch_size=4"],
 }  # fmt: skip
 WIDE = {  # at its real width, where casts are to be judged; five clients
     f"gpt2 124M random, batch {batch}, sst2": [
