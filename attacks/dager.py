@@ -40,6 +40,7 @@ from fedsim.messages import Observation, Reconstruction, Tokens
 from fedsim.models import Opening, Trunk
 
 SAMPLE = 512  # random tokens that show how far from a span is far
+CROWD = 2  # prefixes kept for each example where noise lets false ones through
 LOOSE = 0.7  # of an unrelated vector's distance: a decoder's first threshold where noise drowns the
 # weak tokens of a gradient; the search looks closer
 FACTORS = (100.0, 16.0)  # thresholds over the expected distance; the search sorts out a surplus
@@ -77,7 +78,10 @@ class Dager(Attack):
         self, seen: Observation, gates: "Gates", notes: Notes, generator: torch.Generator
     ) -> tuple[Tokens, ...]:
         check = gates.check(generator)
-        limits = {"max_prefixes": self.max_prefixes, "max_pairs": self.max_pairs}
+        most = self.max_prefixes
+        if check.vague and not check.drifting:  # no more sentences than examples go on at a time
+            most = min(most, CROWD * seen.update.num_examples)
+        limits = {"max_prefixes": most, "max_pairs": self.max_pairs}
         search = Search(tokens=gates.tokens, check=check, notes=notes, **limits)
         found = tuple(search.run(seen.model.prefix, seen.model.positions))
         return finished(seen, found, check, notes)

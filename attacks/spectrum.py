@@ -238,14 +238,14 @@ def steps_level(gradient: Tensor) -> float:
     all. An error spread evenly over a step has its standard deviation, step / sqrt(12).
     """
     some = gradient.flatten()[:: max(1, gradient.numel() // STEPPED)]
-    if len(some.unique()) > LEVELS:
+    if len(torch.unique(some)) > LEVELS:
         return 0.0
-    magnitudes = gradient.abs().unique()
+    magnitudes: Tensor = torch.unique(gradient.abs())
     if not 1 < len(magnitudes) <= LEVELS:
         return 0.0
     noise = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0)).to(gradient)
     values = torch.linalg.svdvals(noise.double())
-    return (magnitudes.diff().min() / 12**0.5 * values[_quiet(values)]).item()
+    return float(magnitudes.diff().min() / 12**0.5 * values[_quiet(values)])
 
 
 def _quiet(values: Tensor, times: int = 1) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from defenses.quantize import Quantize, WireNumber
 from tests.attacks.scene import PRESETS, Local, Scene, exact
 from tests.conftest import Adapt, Gradient, Observe, Sentences
 
@@ -151,3 +152,30 @@ def test_a_delta_of_one_step_is_read_to_its_ends_and_counts(
     guess = scene.attack(update, kind="delta")
     assert sorted(guess.sequences) == sorted(truth)
     assert guess.diagnostics["counted"] and not guess.diagnostics["best_effort"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "dtype", "least"),
+    [
+        *((preset, dtype, 12) for preset in PRESETS for dtype in ("float16", "bfloat16")),
+        ("llama-tiny", "int8", 6),  # of the tiny GPT-2's weak tokens int8 leaves too little
+    ],
+)
+def test_rounding_leaves_most_sentences_readable(
+    adapt: Adapt,
+    gradient: Gradient,
+    observe: Observe,
+    sentences: Sentences,
+    preset: str,
+    dtype: WireNumber,
+    least: int,
+) -> None:
+    scene, read = Scene(adapt(preset), gradient, observe), 0
+    for skip in (0, 100, 200):
+        truth = sentences(scene.model, 4, skip=skip)
+        clean = scene.update(truth)
+        sent = Quantize(dtype=dtype).protect(clean, torch.Generator())
+        guess = scene.attack(sent)
+        read += exact(guess, truth)
+        assert len(guess.sequences) < 60
+    assert read >= least

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from attacks.span import Span, open_gate, sketch
-from attacks.spectrum import find_span
+from attacks.spectrum import find_span, noise_levels
+from defenses.quantize import to_levels
 
 D = 97  # width; not round, and SPARE takes an eighth of it
 K = 150  # columns of a gradient
@@ -245,3 +246,30 @@ def test_gradients_come_back_as_they_were() -> None:
     kept = [one.clone() for one in parts]
     find_span(parts)
     assert all(torch.equal(one, other) for one, other in zip(parts, kept, strict=True))
+
+
+def weak_to_strong(count: int, weakest: float) -> tuple[Tensor, Tensor]:
+    """Return ``count`` inputs (n, D) and a gradient (D, 3 D), each of less weight than the last."""
+    inputs, errors = drawn(count, count, D), drawn(1000 + count, count, 3 * D)
+    strength = torch.logspace(0, torch.tensor(weakest).log10().item(), count, dtype=torch.float64)
+    return inputs, inputs.T @ (strength[:, None] * errors)
+
+
+def test_where_weak_inputs_drown_in_steps_what_noise_fills_is_not_kept() -> None:
+    inputs, gradient = weak_to_strong(30, 1e-4)
+    span = find_span([to_levels(gradient, 127, None).float()])
+    assert span.blurred and not span.drifting
+    assert 10 <= span.rank < 30 < span.basis.shape[1] < 60  # nearly all would be 73
+    away = span.distance(drawn(5, 200, D).float())
+    assert span.distance(inputs[:12].float()).max() < 0.5 * away.min()
+
+
+def test_the_noise_of_steps_is_known_where_most_entries_became_zero() -> None:
+    _, gradient = made(5)
+    gradient[:, 20:] *= 1e-4  # all zeros once rounded: dimensions without any noise
+    rounded = to_levels(gradient, 127, None)
+    assert (rounded == 0).all(dim=0).sum() >= K - 20
+    (level,) = noise_levels([rounded.float()])
+    noise = torch.linalg.svdvals(rounded - gradient)
+    assert 0.1 * noise[0] < level < 3.0 * noise[0]
+    assert noise_levels([gradient.float()])[0] < 1e-3 * level  # not rounded
