@@ -5,6 +5,7 @@ Outsiders register a class under the entry-point group ``fedsim.attacks`` or ``f
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -26,7 +27,7 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
             ``base``.
     """
     known = dict(own)
-    for point in _registered(group, tuple(sys.path)):
+    for point in _registered(group, tuple((one, _changed(one)) for one in sys.path)):
         try:
             found = point.load()
         except Exception as error:  # anything may go wrong while a stranger's module is imported
@@ -44,9 +45,17 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
 
 
 @functools.lru_cache(maxsize=8)  # it reads a file of every package there is
-def _registered(group: str, path: tuple[str, ...]) -> EntryPoints:
-    """Return what the packages on ``path``, which is sys.path, register under ``group``."""
+def _registered(group: str, path: tuple[tuple[str, int], ...]) -> EntryPoints:
+    """Return what packages register under ``group``; ``path`` is sys.path, and when it changed."""
     return entry_points(group=group)
+
+
+def _changed(folder: str) -> int:
+    """Return when something was last installed in ``folder``, in ns; 0: there is no such thing."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def make(what: str, name: str, known: Mapping[str, type[P]], parameters: Mapping[str, Any]) -> P:

@@ -135,6 +135,12 @@ def test_an_outsiders_plugin_appears_beside_our_own(install: Install) -> None:
     assert table("fedsim.nothing", Base, KNOWN) == KNOWN
 
 
+def test_what_is_installed_after_a_first_look_is_found(install: Install) -> None:
+    assert table("fedsim.tests", Base, KNOWN) == KNOWN
+    install("later = outsider_g:Theirs", THEIRS)
+    assert sorted(table("fedsim.tests", Base, KNOWN)) == ["later", "needy", "sieve"]
+
+
 def test_a_name_that_is_taken_is_refused(install: Install) -> None:
     install("sieve = outsider_b:Theirs", THEIRS)
     with pytest.raises(BadInput, match=r"plugin 'sieve' \(outsider_b:Theirs\): that name is taken"):
