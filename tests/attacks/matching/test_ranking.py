@@ -36,8 +36,16 @@ def test_the_best_is_found_through_bfloat16(seen: Seen, monkeypatch: pytest.Monk
     place, distance = least(problem, x, targets)
     assert place == 77
     assert distance == pytest.approx(float(problem.score(x, targets)[77]), abs=1e-6)  # in float32
-    each = torch.tensor(seen.labels).expand(COUNT, 1, 1)  # as many targets as candidates
-    assert least(problem, x, torch.nn.functional.one_hot(each[..., 0]).float() * 9)[0] == 77
+
+
+def test_targets_of_each_candidate_go_with_it(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranking, "has_bfloat16", lambda _: True)
+    problem = problem_of(seen, Cosine())
+    x = problem.engine.embed(seen.ids)[None].repeat(COUNT, 1, 1, 1)  # all alike but for the label
+    shares = torch.nn.functional.one_hot(torch.tensor(seen.labels), 2).float()  # (B, 2)
+    targets = -9 * shares.repeat(COUNT, 1, 1)
+    targets[77] = 9 * shares
+    assert least(problem, x, targets)[0] == 77
 
 
 def test_what_else_counts_is_added(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
