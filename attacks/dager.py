@@ -79,8 +79,9 @@ class Dager(Attack):
     ) -> tuple[Tokens, ...]:
         check = gates.check(generator)
         most = self.max_prefixes
-        if check.vague and not check.drifting:  # no more sentences than examples go on at a time
-            most = min(most, CROWD * seen.update.num_examples)
+        told = seen.update.num_examples  # 0: the client does not say
+        if told and check.vague and not check.drifting:  # no more sentences than examples go on
+            most = min(most, CROWD * told)
         limits = {"max_prefixes": most, "max_pairs": self.max_pairs}
         search = Search(tokens=gates.tokens, check=check, notes=notes, **limits)
         found = tuple(search.run(seen.model.prefix, seen.model.positions))

@@ -15,9 +15,8 @@ from attacks.span import Span
 
 SPARE = 20  # dimensions assumed free of signal (DAGER's rank cap, fig. 3); an eighth of few
 EDGE = 10.0  # noise reaches up to this many times its level at SPARE; measured: 3 to 8
-BULK = (
-    1.5  # noise alike in all directions reaches so many times that level (Marchenko, Pastur: 1.6)
-)
+BULK = 1.5  # times that level: weaker directions are dropped where no gap shows the rank. Of noise
+# alike in all directions half to three quarters are stronger (K = 3 D), the strongest 2.5 to 3.3
 GAP = 2.5  # noise falls smoothly: neighbouring singular values differ by far less than this factor
 ROUNDING = 1 / 256  # machine epsilons, of the largest singular value: the least level of noise
 AGAIN = 2.0  # a random range is off by noise as well: true inputs are twice as far; measured: 2.5

@@ -179,3 +179,14 @@ def test_rounding_leaves_most_sentences_readable(
         read += exact(guess, truth)
         assert len(guess.sequences) < 60
     assert read >= least
+
+
+def test_an_update_that_does_not_say_how_many_examples_it_is_of_is_read(
+    adapt: Adapt, gradient: Gradient, observe: Observe, sentences: Sentences
+) -> None:
+    scene = Scene(adapt("gpt2-tiny"), gradient, observe)
+    truth = sentences(scene.model, 4, skip=300)
+    sent = Quantize(dtype="bfloat16").protect(scene.update(truth), torch.Generator())
+    scene.examples = 0
+    guess = scene.attack(sent)
+    assert guess.diagnostics["blurred_1"] and exact(guess, truth) >= 3
