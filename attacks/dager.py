@@ -40,7 +40,8 @@ from fedsim.messages import Observation, Reconstruction, Tokens
 from fedsim.models import Opening, Trunk
 
 SAMPLE = 512  # random tokens that show how far from a span is far
-CROWD = 2  # prefixes kept for each example where noise lets false ones through
+CROWD = 2  # prefixes kept for each example that the client states, of a gradient whose noise lets
+# false ones through; where it states too few, some are lost (``cut``)
 LOOSE = 0.7  # of an unrelated vector's distance: a decoder's first threshold where noise drowns the
 # weak tokens of a gradient; the search looks closer
 FACTORS = (100.0, 16.0)  # thresholds over the expected distance; the search sorts out a surplus
@@ -50,7 +51,7 @@ FACTORS = (100.0, 16.0)  # thresholds over the expected distance; the search sor
 class Dager(Attack):
     """Keep the tokens in the span of block 0's inputs, then the prefixes in that of its MLP's."""
 
-    max_prefixes: int = 1024  # prefixes kept per position, closest first; > 0
+    max_prefixes: int = 1024  # kept per position, closest first, fewer under rounding: CROWD; > 0
     max_pairs: int = 5_000_000  # (prefix, token) pairs before the search is cut short; > 0
     max_searches: int = 200  # searches for one more sentence of an encoder's batch; > 0
 
@@ -81,7 +82,7 @@ class Dager(Attack):
         most = self.max_prefixes
         told = seen.update.num_examples  # 0: the client does not say
         if told and check.vague and not check.drifting:  # no more sentences than examples go on
-            most = min(most, CROWD * told)
+            most = min(most, CROWD * max(told, 2))
         limits = {"max_prefixes": most, "max_pairs": self.max_pairs}
         search = Search(tokens=gates.tokens, check=check, notes=notes, **limits)
         found = tuple(search.run(seen.model.prefix, seen.model.positions))

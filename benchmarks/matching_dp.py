@@ -22,7 +22,7 @@ from defenses import DPSGD
 from defenses.per_example import owners
 from fedsim.training import Examples, TrainingSettings, mean_gradient
 
-UPDATES = 2
+UPDATES = 5
 CLIP = 1.0
 SIGMAS = (0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5)
 

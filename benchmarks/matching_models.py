@@ -15,10 +15,10 @@ from attacks import Attack, Lamp, Tag
 
 # how its weights came about, how it is built, steps, sentences
 MODELS: dict[str, tuple[str, Callable[[], Victim], int, int]] = {
-    "stories260K": ("trained", lambda: stories(task="causal-lm"), 300, 3),
-    "stories260K, classification": ("trained, random head", stories, 300, 3),
-    "bert-base": ("random", bert_base, 100, 1),
-    "gpt2": ("random", gpt2, 100, 1),
+    "stories260K": ("trained", lambda: stories(task="causal-lm"), 300, 5),
+    "stories260K, classification": ("trained, random head", stories, 300, 5),
+    "bert-base": ("random", bert_base, 100, 5),
+    "gpt2": ("random", gpt2, 100, 5),
 }
 
 

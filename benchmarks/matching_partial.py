@@ -16,7 +16,7 @@ from matplotlib import pyplot
 
 from attacks import Lamp, Partial
 
-UPDATES = 2
+UPDATES = 5
 MIXED = (0, 2, 4)  # layers in which p is also mixed with o
 COLUMNS: dict[str, tuple[str, ...]] = {
     **{name: (name,) for name in "qkvofp"},

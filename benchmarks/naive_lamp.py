@@ -64,7 +64,7 @@ class NaiveLamp:
         """Return ``x`` (1, T, D) and ``count`` rearrangements of it, as drawn: (1 + count, ...)."""
         first, last = ends(self._problem, 0)
         orders = [list(range(x.shape[1]))]
-        for number in range(count):
+        for number in range(count if last - first > 1 else 0):
             order = moved(range(first, last), number, self._generator)
             orders.append([*range(first), *order, *range(last, x.shape[1])])
         return x[0][torch.tensor(orders)][:, None]

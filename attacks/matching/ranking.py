@@ -23,7 +23,7 @@ def least(
     masks: Sequence[Tensor] | None = None,
     more: Tensor | None = None,
 ) -> tuple[int, float]:
-    """Return the place of the candidate of the least distance, and that distance.
+    """Return the place of the candidate of the least distance plus ``more``, and that sum.
 
     Args:
         problem: whose distance it is; cosines alone are compared in bfloat16, since others are

@@ -101,9 +101,9 @@ class Reorder:
         worth = worth[worth != 0]
         if not len(worth):
             return 0
-        moved = _ordered(x, row, orders[worth])
+        tried = _ordered(x, row, orders[worth])
         wanted = _ordered(targets, row, orders[worth]) if places else targets
-        place, sum_ = least(self.problem, moved, wanted, masks, nats[worth])
+        place, sum_ = least(self.problem, tried, wanted, masks, nats[worth])
         self.scored += len(worth)
         return int(worth[place]) if sum_ < now else 0
 
