@@ -45,6 +45,7 @@ def attacks(data: str, practical: bool, prior: str) -> dict[str, Attack]:
         "dlg": Dlg(steps=300),
         "grab": Grab(**GRAB),
         "2,500 steps of tag": Tag(),  # the papers'
+        "2,500 steps of dlg": Dlg(),
     }
     # the prior is of SST-2's text, and SST-2 was made from Rotten Tomatoes
     return found | ({"lamp+prior": Lamp(prior=prior)} if prior and data == "cola" else {})
