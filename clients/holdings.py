@@ -113,6 +113,17 @@ def cached_examples(
     return encode(cached_adapter(model), texts, labels, max_length)
 
 
+@functools.lru_cache(maxsize=SEEDS)  # of more clients than there are texts kept for
+def cached_counts(
+    model: ModelSpec, data: DataSettings, max_length: int, clients: int, seed: int
+) -> tuple[int, ...]:
+    """Return how many examples each client holds."""
+    return tuple(
+        len(cached_examples(model, data, max_length, clients, seed, client))
+        for client in range(clients)
+    )
+
+
 @functools.lru_cache(maxsize=SEEDS)
 def check_examples(
     model: ModelSpec, data: DataSettings, max_length: int, clients: int, seed: int
@@ -143,12 +154,7 @@ class Held(Collection[int]):
         return self.clients
 
     def __iter__(self) -> Iterator[int]:
-        for client in range(self.clients):
-            yield len(
-                cached_examples(
-                    self.model, self.data, self.max_length, self.clients, self.seed, client
-                )
-            )
+        return iter(cached_counts(self.model, self.data, self.max_length, self.clients, self.seed))
 
     def __contains__(self, count: object) -> bool:
         return any(one == count for one in self)

@@ -33,11 +33,16 @@ STRATEGIES: dict[str, type[strategy.FedAvg]] = {
 }
 
 
-def make_strategy(name: str, options: Mapping[str, Any]) -> strategy.FedAvg:
+def make_strategy(
+    name: str, options: Mapping[str, Any], clients: int | None = None
+) -> strategy.FedAvg:
     """Return Flower's strategy called ``name``, made to take every client it is shown.
 
+    Args:
+        clients: that take part in a round, where it is to be checked that they are enough.
+
     Raises:
-        BadInput: an unknown name, or options that it does not take.
+        BadInput: an unknown name, options that it does not take, or too few clients for it.
     """
     if name not in STRATEGIES:
         raise BadInput(f"federation.strategy: {unknown('strategy', name, STRATEGIES)}")
@@ -54,9 +59,17 @@ def make_strategy(name: str, options: Mapping[str, Any]) -> strategy.FedAvg:
                 f"federation.strategy_options: {name}: {key} must be a number, got {value!r}"
             )
     try:
-        return STRATEGIES[name](**{**everyone, **options})
+        made = STRATEGIES[name](**{**everyone, **options})
     except (TypeError, ValueError) as error:
         raise BadInput(f"federation.strategy_options: {name}: {error}") from error
+    if clients is not None and isinstance(made, strategy.Bulyan):
+        needed = 4 * made.num_malicious_nodes + 3  # below it Flower's leaves the weights alone
+        if clients < needed:
+            raise BadInput(
+                f"federation.clients_per_round: bulyan with num_malicious_nodes = "
+                f"{made.num_malicious_nodes} needs at least {needed}, got {clients}"
+            )
+    return made
 
 
 class Wrapper(Strategy):

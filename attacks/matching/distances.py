@@ -182,7 +182,8 @@ def _products(factors: Mapping[str, Factor], observed: Observed) -> tuple[Tensor
         shape = (len(names), -1)
         squares |= zip(names, one.square().view(shape), strict=True)
         inners |= zip(names, one.inner(target).view(shape), strict=True)
-    return tuple(torch.stack([of[name] for name in factors], dim=1) for of in (squares, inners))  # type: ignore[return-value]
+    in_order = [torch.stack([of[name] for name in factors], dim=1) for of in (squares, inners)]
+    return in_order[0], in_order[1]
 
 
 def _groups(factors: Mapping[str, Factor]) -> list[tuple[str, ...]]:

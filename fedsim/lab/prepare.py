@@ -94,7 +94,8 @@ def prepare(config: Config) -> Experiment:
     defenses = [
         make("defense", one.name, defense_table(), one.parameters) for one in config.defense
     ]
-    make_strategy(config.federation.strategy, config.federation.strategy_options)
+    federation = config.federation
+    make_strategy(federation.strategy, federation.strategy_options, federation.clients_per_round)
     configured(config, defenses, 2)  # before the data: its errors are the likeliest
     corpus = cached_corpus(data_settings(config), config.seed)
     cached_shards(data_settings(config), config.federation.clients, config.seed)  # each has a row
@@ -239,9 +240,12 @@ def device(name: str) -> torch.device:
     """Return the device called ``name``; ``auto`` is a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise BadInput(f"device: {name!r} is not here; allowed: auto, cpu")
-    return torch.device(name)
+    found = torch.device(name)
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == "cuda" and (found.index or 0) >= here:
+        allowed = ", ".join(["auto", "cpu", *(f"cuda:{at}" for at in range(here))])
+        raise BadInput(f"device: {name!r} is not here; allowed: {allowed}")
+    return found
 
 
 def server_settings(experiment: Experiment) -> ServerSettings:
