@@ -21,12 +21,11 @@ class Attack(ABC):
     families: ClassVar[tuple[str, ...]]  # the model families it fits
     paper_knowledge: ClassVar[tuple[str, ...]] = ()  # what its paper grants it, see Knowledge
 
-    @classmethod
-    def check(cls, model: ModelAdapter) -> None:
+    def check(self, model: ModelAdapter) -> None:
         """Raise BadInput, before anything long starts, when the attack does not fit ``model``."""
-        if model.family not in cls.families:
+        if model.family not in self.families:
             raise BadInput(
-                f"attack {cls.__name__.lower()} fits {' and '.join(cls.families)} models, "
+                f"attack {type(self).__name__.lower()} fits {' and '.join(self.families)} models, "
                 f"but {model.spec.name!r} is a {model.family} model"
             )
 

@@ -9,14 +9,14 @@ Deviations:  layers count from 0 (the paper: from 1). Its code's pattern for "p"
              measured. GPT-2 holds q, k and v in one matrix, so they go together there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from typing_extensions import override
 
 from attacks.lamp import Lamp
 from attacks.matching import layer_of
-from fedsim.errors import UnsupportedObservation
+from fedsim.errors import BadInput, UnsupportedObservation
 from fedsim.messages import Observation
 from fedsim.models import ModelAdapter, Place
 
@@ -48,29 +48,43 @@ class Partial(Lamp):
                 raise ValueError(f"layers count from 0, got {layer}")
 
     @override
+    def check(self, model: ModelAdapter) -> None:
+        super().check(model)
+        sent = model.trainable()
+        try:
+            missing = [name for name in self._chosen(model, sent) if name not in sent]
+        except UnsupportedObservation as reason:
+            raise BadInput(f"attack partial: {reason}") from reason
+        if missing:
+            raise BadInput(f"attack partial: {missing[0]!r} is frozen, so no update holds it")
+
+    @override
     def _names(self, seen: Observation) -> Sequence[str]:
-        model = seen.model
+        return self._chosen(seen.model, seen.update.tensors)
+
+    def _chosen(self, model: ModelAdapter, sent: Collection[str]) -> list[str]:
+        """Return what is asked for of an update that holds the parameters ``sent``."""
         layers = self.layers or tuple(range(model.layers))
         beyond = [one for one in layers if one >= model.layers]
         if beyond:
             raise UnsupportedObservation(
-                f"layers must be in [0, {model.layers}) for {model!r}, got {beyond[0]}"
+                f"layers must be in [0, {model.layers}) for {model.spec.name!r}, got {beyond[0]}"
             )
-        if not self.modules:
-            found = [name for name in seen.update.tensors if layer_of(model, name) in layers]
-            if not found:
-                raise UnsupportedObservation(
-                    f"the update holds nothing of the layers {', '.join(map(str, layers))}: "
-                    "they are frozen"
-                )
-            return found
-        return [one for layer in layers for one in self._module_names(seen, layer)]
+        if self.modules:
+            return [one for layer in layers for one in self._module_names(model, sent, layer)]
+        found = [name for name in sent if layer_of(model, name) in layers]
+        if not found:
+            raise UnsupportedObservation(
+                f"the update holds nothing of the layers {', '.join(map(str, layers))}: "
+                "they are frozen"
+            )
+        return found
 
-    def _module_names(self, seen: Observation, layer: int) -> list[str]:
+    def _module_names(self, model: ModelAdapter, sent: Collection[str], layer: int) -> list[str]:
         found: dict[str, None] = {}
         for module in self.modules:
-            for weight, adapters in _weights(seen.model, layer, module, self.modules):
-                both = adapters if all(one in seen.update.tensors for one in adapters) else ()
+            for weight, adapters in _weights(model, layer, module, self.modules):
+                both = adapters if all(one in sent for one in adapters) else ()
                 found |= dict.fromkeys(both or (weight,))  # a missing one is named by the engine
         return list(found)
 
@@ -85,7 +99,7 @@ def _weights(
         weights = weights[which : which + 1]
     if which is not None and weights[0].fused > 1 and not {"q", "k", "v"} <= set(asked):
         raise UnsupportedObservation(
-            f"{model!r} holds q, k and v in one matrix, {weights[0].name!r}: "
+            f"{model.spec.name!r} holds q, k and v in one matrix, {weights[0].name!r}: "
             f"modules must name all three or none, got {', '.join(asked)}"
         )
     return [(one.name, one.adapters) for one in weights]

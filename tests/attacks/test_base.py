@@ -92,7 +92,7 @@ def test_gradients_are_on_again_after_an_attack(run: Any) -> None:
 
 
 def test_an_attack_checks_the_family_before_anything_starts(adapt: Adapt) -> None:
-    Fixed.check(adapt("gpt2-tiny"))
+    Fixed().check(adapt("gpt2-tiny"))
     wanted = r"attack fixed fits gpt2 models, but 'builtin:llama-tiny' is a llama model"
     with pytest.raises(BadInput, match=wanted):
-        Fixed.check(adapt("llama-tiny"))
+        Fixed().check(adapt("llama-tiny"))

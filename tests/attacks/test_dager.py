@@ -419,7 +419,7 @@ def test_limits_are_positive(name: str, value: int) -> None:
 
 def test_every_family_is_taken_before_anything_starts(adapt: Adapt) -> None:
     for preset in (*PRESETS, "bert-tiny"):
-        Dager.check(adapt(preset))
+        Dager().check(adapt(preset))
 
 
 @pytest.mark.parametrize(

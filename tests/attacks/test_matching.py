@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attacks import Attack, Dlg, Grab, Lamp, Partial, Tag
-from fedsim.errors import UnsupportedObservation
+from fedsim.errors import BadInput, UnsupportedObservation
 from fedsim.messages import Reconstruction
 from fedsim.models import ModelSpec, load_adapter
 from tests.attacks.conftest import Look, Seen
@@ -164,6 +164,25 @@ def test_partial_refuses_what_is_not_there(adapt: Adapt, look: Look) -> None:
         UnsupportedObservation, match=r"layer.1.intermediate.dense.weight.*is frozen"
     ):
         run(Partial(layers=(1,), modules=("f",)), seen)
+
+
+@pytest.mark.parametrize(
+    ("preset", "asked", "message"),
+    [
+        ("bert-tiny", {"layers": (7,)}, r"attack partial: layers must be in \[0, 4\).*got 7"),
+        ("bert-tiny", {"layers": (1,)}, "attack partial: .*nothing of the layers 1: they are froz"),
+        ("bert-tiny", {"layers": (1,), "modules": ("f",)}, r"layer.1.inter.*weight' is frozen"),
+        ("gpt2-tiny", {"modules": ("q",)}, "attack partial: .*holds q, k and v in one matrix"),
+        ("bert-tiny", {"modules": ("f",)}, r"layer.1.inter.*weight' is frozen"),
+    ],
+)
+def test_what_partial_cannot_match_is_said_before_a_run(
+    adapt: Adapt, preset: str, asked: dict[str, Any], message: str
+) -> None:
+    model = adapt(preset, freeze=("layers.1",))
+    Partial(layers=(0, 2)).check(model)
+    with pytest.raises(BadInput, match=message):
+        Partial(**asked).check(model)
 
 
 @pytest.mark.parametrize(
