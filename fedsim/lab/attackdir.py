@@ -39,7 +39,7 @@ class AttackDirectory(RunDirectory):
         if not (self.run.root / "summary.json").exists():
             raise BadInput(
                 f"{str(self.root)!r} holds an attack on the run in {str(self.run.root)!r}, which "
-                "is not there any more: what it read cannot be held against the truth"
+                "is no finished run any more: what it read cannot be held against the truth"
             )
 
     @override
@@ -56,8 +56,20 @@ class AttackDirectory(RunDirectory):
 
 
 def open_run(root: Path) -> RunDirectory:
-    """Return the run, or the attack on a run's captures, that ``root`` holds."""
-    return AttackDirectory(root) if (root / RECORD).exists() else RunDirectory(root)
+    """Return the run, or the attack on a run's captures, that ``root`` holds.
+
+    Raises:
+        BadInput: it holds an attack on the captures of a run that was not finished then.
+    """
+    if (root / RECORD).exists():
+        return AttackDirectory(root)
+    run = RunDirectory(root)
+    if (root / "summary.json").exists() and not (root / "config.toml").exists():
+        raise BadInput(
+            f"{str(root)!r} holds an attack on captures of no finished run, which has no settings "
+            "to report; finish the run (fedsim run --out RUN --resume), then give the attack again"
+        )
+    return run
 
 
 def note_attack(out: Path, run: Path, config: Config) -> None:

@@ -100,11 +100,25 @@ def test_an_attack_whose_run_is_gone_has_no_report(run: RunDirectory, tmp_path: 
     shutil.copytree(run.root, copy.root)
     go(replay(copy.root, out=tmp_path / "out"))
     shutil.rmtree(copy.root)
-    with pytest.raises(BadInput, match=r"an attack on the run in .*, which is not there any more"):
+    with pytest.raises(BadInput, match=r"an attack on the run in .*, which is no finished run"):
         write_report(tmp_path / "out", redact=False)
     write_json(tmp_path / "out" / "attack.json", {"schema": 1})
     with pytest.raises(BadInput, match=r"attack\.json: wanted a table with config; give"):
         write_report(tmp_path / "out", redact=False)
+
+
+def test_an_attack_on_a_run_that_was_not_finished_says_what_to_do(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.root, copy)
+    (copy / "summary.json").unlink()
+    go(replay(copy, out=tmp_path / "out"))
+    wanted = r"captures of no finished run.*finish the run \(fedsim run --out RUN --resume\)"
+    with pytest.raises(BadInput, match=wanted):
+        write_report(tmp_path / "out", redact=False)
+    with pytest.raises(BadInput, match=wanted):
+        compare([run.root, tmp_path / "out"])
 
 
 def test_what_an_attack_on_another_run_left_is_not_mixed_in(
@@ -116,7 +130,9 @@ def test_what_an_attack_on_another_run_left_is_not_mixed_in(
     shutil.copytree(run.root, other.root)
     (other.root / "summary.json").unlink()  # of a run that is not finished there is no report
     go(replay(other.root, "rounds=[1]", out=out))
-    with pytest.raises(BadInput, match="holds no run"):  # least of all with the first one's truth
+    with pytest.raises(
+        BadInput, match="of no finished run"
+    ):  # least of all with the first one's truth
         write_report(out, redact=False)
 
 
