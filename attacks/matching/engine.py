@@ -97,6 +97,11 @@ class Engine:
     def _input(self) -> Any:
         return self._module.get_input_embeddings().weight
 
+    def heads(self) -> list[Tensor]:
+        """Return the weights that make logits over the vocabulary; of classification none."""
+        head: Any = self._module.get_output_embeddings()
+        return [] if head is None else [head.weight.detach()]
+
     def embed(self, ids: Tensor) -> Tensor:
         """Return the embeddings of token ids (...): (..., D)."""
         return self.words[ids]

@@ -61,7 +61,7 @@ class Outer(Factor):
     @override
     def inner(self, observed: Tensor) -> Tensor:
         weight = observed.mT if self.flipped else observed  # (O, I)
-        return ((self.errors @ weight) * self.inputs).sum(dim=(1, 2))
+        return (torch.matmul(self.errors, weight) * self.inputs).sum(dim=(1, 2))
 
     @override
     def square(self) -> Tensor:

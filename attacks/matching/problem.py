@@ -1,5 +1,6 @@
 """A matching problem: an observed gradient, dummies to fit to it, how to read tokens off them."""
 
+import contextlib
 import functools
 import logging
 import re
@@ -11,9 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from attacks.matching.adaptive import adapted, clip_of, share_of
-from attacks.matching.distances import Distance, Observed
+from attacks.matching.distances import Cosine, Distance, Observed
 from attacks.matching.engine import Engine, Factors
 from attacks.matching.frame import Frame, find_frame
+from attacks.matching.halves import Halves, has_bfloat16
 from attacks.matching.observed import observed_gradient
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction, Tokens
@@ -86,7 +88,19 @@ class Problem:
         self._allowed = torch.ones(seen.model.vocabulary, dtype=torch.bool)
         self._allowed[sorted(seen.model.special | unused(seen.model.tokenizer))] = False
         self._allowed[len(seen.model.tokenizer) :] = False
+        self._rounded = self._rounding()
         self._said = 0.0
+
+    def _rounding(self) -> contextlib.AbstractContextManager[object]:
+        """Return how a descent computes: in float32, or its large products in bfloat16.
+
+        Other distances than cosines are differences of large numbers, and a vocabulary's logits
+        decide among many tokens: neither is rounded. On a GPU small products gain nothing.
+        """
+        device = self.engine.words.device
+        if device.type != "cpu" or not has_bfloat16(device) or type(self.distance) is not Cosine:
+            return contextlib.nullcontext()
+        return Halves(whole=[self.engine.words, *self.engine.heads()])
 
     @property
     def silent(self) -> bool:
@@ -155,7 +169,7 @@ class Problem:
 
     def loss(self, x: Tensor, targets: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         """Return the distances of K dummies, to differentiate: (K,)."""
-        with torch.enable_grad():
+        with torch.enable_grad(), self._rounded:
             shares = self.shares(targets)
             scales = self._scales(x.detach(), shares.detach(), masks)
             factors = self.engine.factors(x, shares, graph=True, masks=masks, scales=scales)

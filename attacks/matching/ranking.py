@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from attacks.matching.distances import Cosine
+from attacks.matching.halves import has_bfloat16
 from attacks.matching.problem import Problem
 
 FINALISTS = 16  # measured again; of 200 to 500 the best was the first of them
@@ -44,10 +45,3 @@ def least(
     sums = problem.score(x, targets, masks) + rest[places]
     best = int(sums.argmin())
     return int(places[best]), float(sums[best])
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Return whether ``device`` multiplies matrices of bfloat16 faster than of float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
