@@ -12,6 +12,7 @@ from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Tokens
 
 FREE = -1  # a place whose token is sought
+MOST = 2**14  # tokens of a batch: more would run for days, and a client may state any number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,11 @@ def find_frame(seen: Observation, generator: torch.Generator) -> Frame:
         )
     lengths, exact = _lengths(seen, size)
     longest = max(lengths)
+    if size * longest > MOST:
+        raise UnsupportedObservation(
+            f"matching takes batches of at most {MOST} tokens, got {size} examples of up to "
+            f"{longest}; grant knowledge.batch_size where the client states too many"
+        )
     tokens = torch.full((size, longest), FREE)
     mask = torch.zeros(size, longest, dtype=torch.bool)
     for row, length in enumerate(lengths):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks.matching.observed import gradient_scale
+from attacks.matching.observed import gradient_of
 from fedsim.messages import Observation
 
 TEXTS = 16  # random texts that show what the model says of any text
@@ -25,15 +25,15 @@ def read_labels(seen: Observation, mask: Tensor, generator: torch.Generator) -> 
     returned unless all labels are equal.
     """
     name, head = _head(seen)
-    bias, weight = (
-        seen.update.tensors.get(f"{name}.bias"),
-        seen.update.tensors.get(f"{name}.weight"),
-    )
-    told = [one for one in (bias, weight) if one is not None and one.any()]
+    told = [
+        one
+        for one in (f"{name}.bias", f"{name}.weight")
+        if one in seen.update.tensors and seen.update.tensors[one].any()
+    ]
     if not told:
         return None
     states, shares = _random_texts(seen, head, mask, generator)
-    slope = gradient_scale(seen) * told[0].float().to(shares)
+    slope = gradient_of(seen, told[0])
     if slope.ndim == 2:  # no bias
         mean = states.mean(dim=0)
         slope = slope @ mean / mean.square().sum()  # (C,)

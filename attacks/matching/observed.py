@@ -28,31 +28,39 @@ def observed_gradient(seen: Observation, names: Sequence[str]) -> dict[str, Tens
     for name in names:
         if name not in seen.update.tensors:
             raise UnsupportedObservation(_missing(seen, name))
-    scale = gradient_scale(seen)
-    device = seen.model.device
-    tensors = {name: seen.update.tensors[name].to(device, torch.float32) for name in names}
+    tensors = {name: gradient_of(seen, name) for name in names}
     whole = torch.stack([one.norm() for one in tensors.values()]).norm()
     if not whole.isfinite():
         raise UnsupportedObservation(
             "matching needs an update whose norm float32 holds, got one with entries of up to "
             f"{max(float(seen.update.tensors[name].abs().max()) for name in names):.3g}"
         )
-    return {
-        name: one * scale
-        for name, one in tensors.items()
-        if one.norm() > SILENT * whole or not whole
-    }
+    return {name: one for name, one in tensors.items() if one.norm() > SILENT * whole or not whole}
 
 
-def gradient_scale(seen: Observation) -> float:
-    """Return what the update times gives about a gradient: 1, or of a delta a negative number."""
-    return 1.0 if seen.update.kind == "gradient" else -1.0 / _path_length(seen)
+def gradient_of(seen: Observation, name: str) -> Tensor:
+    """Return about the gradient of the parameter ``name``, float32 on the model's device.
+
+    A delta over minus its path is the mean of the steps' gradients and of the weights that decay
+    added to them, which were about those sent. Zeros stay: a defense may have left them out.
+    """
+    sent = seen.update.tensors[name].to(seen.model.device, torch.float32)
+    if seen.update.kind == "gradient":
+        return sent
+    gradient = sent / -_path_length(seen)
+    decay = TrainingSettings.from_config(seen.broadcast.config).weight_decay
+    if not decay:
+        return gradient
+    weight = seen.broadcast.parameters[name].to(gradient)
+    return gradient - decay * weight * (sent != 0)
 
 
 def _missing(seen: Observation, name: str) -> str:
     slots = dict(seen.model.module.named_parameters())
     if name not in slots:
         return unknown("parameter", name, slots)
+    if name in seen.broadcast.parameters:
+        return f"the attack needs the gradient of {name!r}, which trains, but the update lacks it"
     return f"the attack needs the gradient of {name!r}, but it is frozen: the update lacks it"
 
 
@@ -73,9 +81,10 @@ def _path_length(seen: Observation) -> float:
             "matching needs a delta that is a sum of gradients (optimizer sgd or momentum), "
             "got optimizer adamw"
         )
-    batches = ceil(max(1, seen.update.num_examples) / training.mini_batch_size)
-    steps = training.local_epochs * batches
-    if training.optimizer == "momentum":
-        weights = (sum(MOMENTUM**back for back in range(step)) for step in range(1, steps + 1))
-        return training.learning_rate * sum(weights)
+    granted = seen.knowledge.batch_size
+    size = seen.update.num_examples if granted is None else granted
+    steps = training.local_epochs * ceil(max(1, size) / training.mini_batch_size)
+    if training.optimizer == "momentum":  # sum over t <= steps of (1 - m^t) / (1 - m)
+        rest = 1 - MOMENTUM
+        return training.learning_rate * (steps - MOMENTUM * (1 - MOMENTUM**steps) / rest) / rest
     return training.learning_rate * steps

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attacks.matching.frame import FREE, find_frame
-from attacks.matching.observed import observed_gradient
+from attacks.matching.observed import gradient_of, observed_gradient
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from tests.attacks.conftest import Look
@@ -180,6 +180,8 @@ def test_what_cannot_be_known_is_asked_for(adapt: Adapt, look: Look) -> None:
         {"learning_rate": 1e-3},
         {"learning_rate": 1e-4, "local_epochs": 5},
         {"learning_rate": 3e-5, "local_epochs": 5, "optimizer": "momentum"},
+        {"learning_rate": 1e-3, "weight_decay": 0.1},
+        {"learning_rate": 1e-4, "local_epochs": 3, "optimizer": "momentum", "weight_decay": 0.01},
     ],
 )
 def test_a_delta_is_minus_the_learning_rate_and_the_steps_times_a_gradient(
@@ -193,6 +195,44 @@ def test_a_delta_is_minus_the_learning_rate_and_the_steps_times_a_gradient(
     whole = torch.stack([g.norm() for g in one.values()]).norm()
     rest = torch.stack([(g - other.get(n, torch.zeros_like(g))).norm() for n, g in one.items()])
     assert rest.norm() < 0.03 * whole  # float32 weights and a step's curvature
+
+
+@pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 7), ("momentum", 7)])
+def test_a_path_is_that_of_the_batch_size_that_is_granted(
+    adapt: Adapt, look: Look, optimizer: str, steps: int
+) -> None:
+    seen = look(
+        adapt("bert-tiny"),
+        (6,),
+        algorithm="fedavg",
+        optimizer=optimizer,
+        learning_rate=0.5,
+        mini_batch_size=8,
+    ).observation
+    lying = replace(seen.update, num_examples=10**9)
+    granted = replace(seen.knowledge, batch_size=8 * steps - 3)
+    name = "classifier.weight"
+    found = gradient_of(replace(seen, update=lying, knowledge=granted), name)
+    m = 0.9 if optimizer == "momentum" else 0.0
+    way = sum(0.5 * m**back for step in range(1, steps + 1) for back in range(step))
+    torch.testing.assert_close(found, seen.update.tensors[name] / -way)
+
+
+def test_entries_that_a_defense_left_out_stay_out(adapt: Adapt, look: Look) -> None:
+    seen = look(
+        adapt("bert-tiny"), (6,), algorithm="fedavg", weight_decay=0.1, learning_rate=0.1
+    ).observation
+    name = "classifier.weight"
+    sent = {**seen.update.tensors, name: seen.update.tensors[name].clone()}
+    sent[name][0] = 0.0
+    assert not gradient_of(with_tensors(seen, sent), name)[0].any()
+
+
+def test_a_client_that_states_millions_of_examples_is_refused(adapt: Adapt, look: Look) -> None:
+    seen = look(adapt("bert-tiny"), (6,), granted=()).observation
+    lying = replace(seen, update=replace(seen.update, num_examples=10**7))
+    with pytest.raises(UnsupportedObservation, match=r"at most 16384 tokens, got 10000000 exampl"):
+        frame(lying)
 
 
 def test_a_delta_that_is_no_sum_of_gradients_is_refused(adapt: Adapt, look: Look) -> None:
@@ -227,5 +267,10 @@ def test_a_missing_or_frozen_parameter_is_named(adapt: Adapt, look: Look) -> Non
     name = "bert.encoder.layer.1.attention.self.query.weight"
     with pytest.raises(UnsupportedObservation, match=f"gradient of '{name}', but it is frozen"):
         observed_gradient(observation, [name])
+    lacking = {k: v for k, v in observation.update.tensors.items() if k != "classifier.bias"}
+    with pytest.raises(
+        UnsupportedObservation, match=r"'classifier.bias', which trains, but the upd"
+    ):
+        observed_gradient(with_tensors(observation, lacking), ["classifier.bias"])
     with pytest.raises(UnsupportedObservation, match=r"unknown parameter 'bert.pooler'"):
         observed_gradient(observation, ["bert.pooler"])
