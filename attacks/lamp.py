@@ -22,7 +22,9 @@ from typing_extensions import override
 
 from attacks.base import Attack
 from attacks.matching import L2L1, Cosine, Descent, Prior, Problem, Reorder, check_prior, least
+from fedsim.errors import BadInput, UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction, Tokens
+from fedsim.models import ModelAdapter
 
 FIRST = 0.1  # of the steps: rearrangements begin after them
 
@@ -55,6 +57,15 @@ class Lamp(Attack):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
         check_prior(self.prior)
+
+    @override
+    def check(self, model: ModelAdapter) -> None:
+        super().check(model)
+        try:
+            if self.prior:
+                Prior(self.prior, model)
+        except UnsupportedObservation as reason:
+            raise BadInput(f"attack {type(self).__name__.lower()}: {reason}") from reason
 
     @override
     def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:

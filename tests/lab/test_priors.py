@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
 
-from attacks import Lamp
+from attacks import Lamp, Partial
 from attacks.matching import Prior
 from fedsim.errors import BadInput, RunFailed, UnsupportedObservation
 from fedsim.lab import priors
@@ -144,6 +144,17 @@ def test_a_prior_that_cannot_be_read_or_is_none_is_refused(
     model.tokenizer.save_pretrained(tmp_path / "few")
     with pytest.raises(UnsupportedObservation, match=r"knows 100 tokens.*has 2048"):
         Prior(str(tmp_path / "few"), model)
+
+
+@pytest.mark.parametrize("file", ["model", "tokenizer.json"])
+def test_a_prior_that_cannot_be_read_is_said_before_a_run(
+    adapt: Adapt, folder: Path, tmp_path: Path, file: str
+) -> None:
+    model = adapt("bert-tiny")
+    Lamp(prior=str(folder)).check(model)
+    cut = broken(folder, tmp_path / "cut", **{file: b"{"})
+    with pytest.raises(BadInput, match=r"attack partial: the prior in .* cannot be read: "):
+        Partial(prior=cut).check(model)
 
 
 def test_a_text_beyond_the_priors_positions_is_refused(adapt: Adapt, folder: Path) -> None:
