@@ -143,7 +143,7 @@ class Grab(Attack):
         before, changed = problem.read(way.x.detach()), 0
         for step in range(self.steps):
             way.step()
-            problem.say(step, self.steps, way.best_loss, way.x.detach())
+            problem.say(step, self.steps, way.best_loss, way.best)
             if step % READ:
                 continue
             now = problem.read(way.x.detach())

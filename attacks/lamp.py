@@ -102,7 +102,7 @@ class Lamp(Attack):
         still, before = 0, tuple[Tokens, ...]()
         for step in range(self.steps):
             way.step()
-            problem.say(step, self.steps, way.best_loss, way.x.detach())
+            problem.say(step, self.steps, way.best_loss, way.best)
             if (step - 1) % self.every or step < FIRST * self.steps:
                 continue
             way.place(*reorder.best(way.x.detach(), way.targets.detach(), None, generator))

@@ -19,6 +19,11 @@ from fedsim.models import ModelAdapter
 TOKENS_AT_ONCE = 1024  # whose shares of a vocabulary are held at once
 FILES = {"weights": ("*.safetensors", "*.bin"), "tokenizer": ("tokenizer*", "vocab*")}
 
+_UNREADABLE = (  # what the loaders raise on a broken file
+    AttributeError, ImportError, LookupError, OSError, RuntimeError, SafetensorError, TypeError,
+    ValueError,
+)  # fmt: skip
+
 
 def check_prior(path: str) -> None:
     """Raise ValueError where ``path`` is neither empty nor a directory with a language model."""
@@ -95,7 +100,7 @@ def _load(path: str) -> tuple[Any, Any]:
         )
         model, told = loaded
         tokenizer = AutoTokenizer.from_pretrained(path, **how)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnsupportedObservation(f"the prior in {path!r} cannot be read: {line}") from error
     if told["missing_keys"]:
