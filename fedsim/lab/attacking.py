@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
 from attacks import Attack, attack_table
@@ -130,6 +130,7 @@ class Runner:
     note: Callable[[Mapping[str, Any]], None]  # takes a line of reconstructions.jsonl
     display: Display
     defenses: tuple[DefenseInForce, ...] | None = None  # those in force, where that is known
+    told: set[str] = field(default_factory=set)  # why attacks could not run, said once each
 
     def attack_round(self, seen: Sequence[tuple[Clients, Broadcast, Update]]) -> None:
         """Attack the updates of one round: (whose, what was sent, what came back) each."""
@@ -192,6 +193,10 @@ class Runner:
             error = str(reason)
         except Exception as fault:  # a plugin's; training goes on, and the score says inconclusive
             error = f"{one.name} raised {type(fault).__name__}: {fault}"
+        if error and error not in self.told:
+            self.told.add(error)
+            first = error.splitlines()[0]
+            self.display.say(f"round {round_}: {one.name} could not run on {what}: {first}")
         self.note(
             {
                 "attack": one.name,

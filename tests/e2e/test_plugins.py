@@ -135,6 +135,8 @@ def test_an_attack_that_finds_nothing_anywhere_proves_nothing(fedsim: Fedsim) ->
     done = fedsim("attack", "run", "--attack", "crash")
     assert done.returncode == 3  # what could not run proves nothing either
     assert "a slip of its author" in done.stdout
+    said = [one for one in done.stderr.splitlines() if "crash could not run on" in one]
+    assert len(said) == 1 and said[0].startswith("round 1: ")  # at once, and once
 
 
 def test_a_plugins_parameters_are_checked_like_our_own(fedsim: Fedsim, tmp_path: Path) -> None:
