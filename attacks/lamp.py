@@ -8,7 +8,8 @@ Recovers:    most tokens of one short sentence, in order for the most part; less
 Deviations:  padding is hidden by the mask, as the client hides it; a rearrangement stays within its
              own sentence; none is tried twice, nor one that its nats alone rule out; the descent
              ends when no token has changed for ``patience`` rounds. Without ``prior`` the score has
-             no nats, and the record says so.
+             no nats, and the record says so; with one they count relative to the distance, or a
+             weak prior overrules a gradient that is all but matched.
 """
 
 import math
@@ -40,6 +41,7 @@ class Lamp(Attack):
     tries: int = 200  # rearrangements of a sentence each time; >= 0
     every: int = 75  # steps between them; > 0
     alpha_nats: float = 0.2  # weight of the prior's nats a token; >= 0
+    relative_nats: bool = True  # they count times the distance; False: as they are, the paper's way
     alpha_norm: float = 1.0  # weight of the squared error of the mean norm; >= 0
     prior: str = ""  # a directory with a causal language model; "": none
     patience: int = 4  # rounds without a changed token before it ends; 0: never
@@ -98,7 +100,8 @@ class Lamp(Attack):
             decay=0.89,
             penalty=lambda x: self.alpha_norm * (x.norm(dim=-1).mean() - problem.size) ** 2,
         )
-        reorder = Reorder(problem=problem, tries=self.tries, weight=self.alpha_nats, prior=prior)
+        reorder = Reorder(problem=problem, tries=self.tries, weight=self.alpha_nats, prior=prior,
+                          relative=self.relative_nats)  # fmt: skip
         still, before = 0, tuple[Tokens, ...]()
         for step in range(self.steps):
             way.step()

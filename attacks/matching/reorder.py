@@ -62,6 +62,7 @@ class Reorder:
     tries: int
     weight: float  # of the mean nats a token
     prior: Prior | None
+    relative: bool  # to the distance: what the gradient tells for sure, no prior overrules
     scored: int = 0  # candidates whose gradient was computed
 
     @torch.no_grad()
@@ -96,7 +97,9 @@ class Reorder:
         one costs in all cannot be better, and its gradient need not be computed.
         """
         places = targets.is_floating_point() and targets.ndim == x.ndim
-        now = float(self.problem.score(x, targets, masks)[0]) + float(nats[0])
+        distance = float(self.problem.score(x, targets, masks)[0])
+        nats = self.weight * (max(0.0, distance) if self.relative else 1.0) * nats
+        now = distance + float(nats[0])
         worth = (nats < now).nonzero().flatten()
         worth = worth[worth != 0]
         if not len(worth):
@@ -108,7 +111,7 @@ class Reorder:
         return int(worth[place]) if sum_ < now else 0
 
     def _nats(self, x: Tensor, row: int, orders: Tensor) -> Tensor:
-        """Return the prior's part of each order's score: (K,)."""
+        """Return what the prior says of the batch in each order, in mean nats a token: (K,)."""
         if self.prior is None or not self.weight:
             return x.new_zeros(len(orders))
         ids = self.problem.read(x)[0]  # (B, T)
@@ -117,7 +120,7 @@ class Reorder:
         others = [ids[other][mask[other]] for other in range(len(ids)) if other != row]
         nats = self.prior.nats([tuple(one.tolist()) for one in (*rows, *others)]).to(x)
         total = nats[: len(rows)] + nats[len(rows) :].sum()
-        return self.weight * total / (mask.sum() - len(mask)).clamp_min(1)
+        return total / (mask.sum() - len(mask)).clamp_min(1)
 
 
 def _ordered(x: Tensor, row: int, orders: Tensor) -> Tensor:
