@@ -24,6 +24,10 @@ Tokens = tuple[int, ...]
 DefenseName = Literal["dp-sgd", "gaussian", "quantize", "random-mask", "sign", "topk"]
 
 
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _numbers_only(what: str, values: Mapping[str, object]) -> None:
     for name, value in values.items():
         if not isinstance(value, (bool, int, float)):
@@ -90,12 +94,14 @@ class Knowledge:
 
     def __post_init__(self) -> None:
         for name in ("labels", "lengths"):
-            values = getattr(self, name) or ()
-            _numbers_only(f"knowledge.{name}", {str(i): value for i, value in enumerate(values)})
+            wrong = [one for one in getattr(self, name) or () if not _is_int(one)]
+            if wrong:
+                got = wrong[0] if isinstance(wrong[0], bool | float) else type(wrong[0]).__name__
+                raise MalformedMessage(f"knowledge.{name} must be ints, got {got}")
         for one in self.defense or ():
             if not isinstance(one, DefenseInForce):
                 raise MalformedMessage(f"knowledge.defense must be defenses in force, got {one!r}")
-        if not isinstance(self.batch_size, int | None):
+        if self.batch_size is not None and not _is_int(self.batch_size):
             raise MalformedMessage(f"knowledge.batch_size must be int, got {self.batch_size!r}")
 
     @classmethod

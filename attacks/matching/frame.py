@@ -131,8 +131,8 @@ def find_frame(seen: Observation, generator: torch.Generator) -> Frame:
 def _lengths(seen: Observation, size: int) -> tuple[tuple[int, ...], bool]:
     model, granted = seen.model, seen.knowledge.lengths
     if granted is None:
-        longest = read_lengths(seen)
-        return (longest,) * size, size == 1
+        longest, plain = read_lengths(seen)
+        return (longest,) * size, plain and size == 1
     around = len(model.prefix) + len(model.suffix)
     shortest = max(1, around)
     wrong = [one for one in granted if not shortest <= one <= model.positions]

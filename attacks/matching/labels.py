@@ -1,21 +1,25 @@
 """Infer a classifier's labels from the gradient of its last map.
 
-With cross-entropy, mean over B: dL/db = mean(p) - c / B for the counts c of the labels, and
-dL/dW = sum (p - y) h^T / B. Where all hidden states h share a direction, so do the rows of dL/dW.
+With cross-entropy, the mean over B texts of p - y is mean(p) - c / B for the counts c of the
+labels. Of one text, only its label's entry is negative, at any scale; of several the counts are
+believed where they come out whole, at the scale that the protocol gives a gradient.
 
 Source: Zhao et al., "iDLG", arXiv:2001.02610 (one label: the negative entry); the counts follow
         from the same formula with mean(p) taken from random texts.
 """
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attacks.matching.observed import gradient_of
-from fedsim.messages import Observation
+from attacks.matching.slopes import Slope, find_slope, tensor_of
+from fedsim.messages import Observation, Tokens
 
-TEXTS = 16  # random texts that show what the model says of any text
+TEXTS = 32  # random texts that show what the model says of any text
+NEAR = 0.25  # how far a count may be from a whole number
+DOUBT = 0.25  # the count's standard deviation at most: three of them before a count is off by one
+BATCHES = 32  # of random texts, that show the norm of the head's gradient
+SCALES = 1.3  # how far from theirs the update's norm may be
+RESCALE = {"dp-sgd", "gaussian", "sign"}  # defenses that change a gradient's scale
 
 
 def read_labels(seen: Observation, mask: Tensor, generator: torch.Generator) -> Tensor | None:
@@ -24,62 +28,87 @@ def read_labels(seen: Observation, mask: Tensor, generator: torch.Generator) -> 
     Which text has which label is not told; it matters only where lengths differ, and then None is
     returned unless all labels are equal.
     """
-    name, head = _head(seen)
-    told = [
-        one
-        for one in (f"{name}.bias", f"{name}.weight")
-        if one in seen.update.tensors and seen.update.tensors[one].any()
-    ]
-    if not told:
+    texts = _random_texts(seen, mask, generator)
+    name, states, logits = seen.model.decisions(seen.broadcast.parameters, texts)
+    slope = find_slope(seen, states, len(mask))
+    if slope is None:
         return None
-    states, shares = _random_texts(seen, head, mask, generator)
-    slope = gradient_of(seen, told[0])
-    if slope.ndim == 2:  # no bias
-        mean = states.mean(dim=0)
-        slope = slope @ mean / mean.square().sum()  # (C,)
-    size = len(mask)
-    counts = (size * (shares - slope)).clamp_min(0.0)
-    if size == 1:
-        counts = torch.zeros_like(slope).index_fill(0, slope.argmin(), 1.0)
-    whole = counts.floor()
-    rest = (counts - whole).argsort(descending=True)
-    for place in rest[: size - int(whole.sum())].tolist():
-        whole[place] += 1
-    labels = torch.arange(len(whole), device=whole.device).repeat_interleave(whole.long())[:size]
-    uneven = len(set(mask.sum(dim=1).tolist())) > 1
-    return None if len(labels) < size or (uneven and len(set(labels.tolist())) > 1) else labels
+    if len(mask) == 1:
+        label = slope.label()
+        return None if label is None else torch.tensor([label])
+    shares, states = logits.cpu().double().softmax(dim=-1), states.cpu().double()
+    counts = _counts(slope, shares, len(mask))
+    weight = tensor_of(seen, name)
+    if counts is None or weight is None or _rescaled(seen, weight):
+        return None
+    labels = torch.arange(len(counts)).repeat_interleave(counts)  # (B,)
+    uneven = len(set(mask.sum(dim=1).tolist())) > 1 and counts.max() < len(mask)
+    if uneven or not _likely(weight, labels, shares, states):
+        return None
+    return labels
 
 
-def _head(seen: Observation) -> tuple[str, nn.Linear]:
-    """Return the name and module of the last map: to as many outputs as there are labels."""
-    found = [
-        (name, part)
-        for name, part in seen.model.module.named_modules()
-        if isinstance(part, nn.Linear)
-        and f"{name}.weight" in dict(seen.broadcast.parameters)
-        and part.out_features == seen.model.spec.num_labels
-    ] or [
-        (name, part)
-        for name, part in seen.model.module.named_modules()
-        if isinstance(part, nn.Linear) and part.out_features == seen.model.spec.num_labels
-    ]
-    return found[-1]
+def _counts(slope: Slope, shares: Tensor, size: int) -> Tensor | None:
+    """Return how many of ``size`` texts have each label (C,), where all counts are clear.
+
+    Args:
+        slope: the mean of p - y over the texts.
+        shares: (N, C) p of random texts.
+        size: B.
+    """
+    mean = shares.mean(dim=0)
+    counts = size * (mean - slope.values)
+    whole = counts.round()
+    near = bool(((counts - whole).abs() <= NEAR).all())  # false of a NaN
+    if not near or whole.min() < 0 or whole.sum() != size:
+        return None
+    chances = shares.var(dim=0) * (size + size**2 / len(shares))
+    squares = whole * (1 - mean).square() + (size - whole) * mean.square()  # sum of (p - y)^2
+    doubt = chances + (size * slope.noise) ** 2 + squares * slope.spread**2
+    return whole.long() if doubt.max() <= DOUBT**2 else None
+
+
+def _rescaled(seen: Observation, weight: Tensor) -> bool:
+    """Return whether a defense changed the scale, told of or seen in the head's gradient (C, D).
+
+    Its columns sum to zero, so an entry that alone was zeroed is known. Top-k and rounding zero
+    small ones; a mask any, and scales the others. Signs are all of one size.
+    """
+    told = {one.name for one in seen.knowledge.defense or ()}
+    sizes = weight[weight != 0].abs()
+    alone = weight[:, (weight == 0).sum(dim=0) == 1].sum(dim=0).abs()
+    masked = bool((alone > sizes.median()).any()) and "random-mask" not in told
+    return bool(told & RESCALE) or masked or bool(sizes.min() == sizes.max())
+
+
+def _likely(weight: Tensor, labels: Tensor, shares: Tensor, states: Tensor) -> bool:
+    """Return whether texts with ``labels`` can have a gradient of the head's norm.
+
+    Args:
+        weight: (C, D) the gradient of the head; entries that were zeroed do not count.
+        labels: (B,)
+        shares: (N, C) p of random texts.
+        states: (N, D) what the head reads of them.
+    """
+    wrong = torch.eye(shares.shape[1], dtype=shares.dtype)[labels]  # (B, C)
+    rows = (torch.arange(BATCHES)[:, None] + 7 * torch.arange(len(labels))) % len(states)  # (K, B)
+    parts = [(shares[some] - wrong).T @ states[some] / len(labels) for some in rows]  # (C, D) each
+    norms = torch.stack([one.norm() for one in parts])
+    norm = weight.norm() / (weight != 0).double().mean().sqrt()
+    return bool(norms.min() / SCALES <= norm <= SCALES * norms.max())
 
 
 def _random_texts(
-    seen: Observation, head: nn.Linear, mask: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return what the head reads of random texts (N, D), and the mean of its shares (C,)."""
+    seen: Observation, mask: Tensor, generator: torch.Generator
+) -> tuple[Tokens, ...]:
+    """Return texts of random tokens, as long as the batch's and with the same special tokens."""
     model = seen.model
-    module: Any = model.load(seen.broadcast.parameters)
-    module.eval()
-    length = int(mask.sum(dim=1).max())
-    ids = torch.randint(model.vocabulary, (TEXTS, length), generator=generator).to(model.device)
-    caught: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda part, given: caught.append(given[0]))
-    try:
-        words = module.get_input_embeddings().weight.detach()
-        logits = model.logits(words[ids], torch.ones_like(ids, dtype=torch.bool))
-    finally:
-        hook.remove()
-    return caught[0], logits.softmax(dim=-1).mean(dim=0)
+    known = range(min(model.vocabulary, len(model.tokenizer)))
+    words = torch.tensor([one for one in known if one not in model.special])
+    lengths, around = mask.sum(dim=1).tolist(), len(model.prefix) + len(model.suffix)
+    texts = []
+    for number in range(TEXTS):
+        size = max(0, lengths[number % len(lengths)] - around)
+        drawn = words[torch.randint(len(words), (size,), generator=generator)].tolist()
+        texts.append((*model.prefix, *drawn, *model.suffix) or tuple(words[:1].tolist()))
+    return tuple(texts)

@@ -96,9 +96,8 @@ class ModelAdapter(Batches):
             The name, the states (N, D) that the head reads, and the logits (N, K).
         """
         whole = self._whole(parameters)
-        head = self._end(whole)[1]
-        head = getattr(head, "modules_to_save", {"default": head})["default"]  # peft's wrapper
-        names = {one: name for name, one in self.module.named_modules()}
+        name = self.ending()[1]
+        head = self.module.get_submodule(name)
         states, logits = [], []
         hook = head.register_forward_pre_hook(
             lambda _, given: states.append(given[0].flatten(0, -2)[-1])
@@ -108,7 +107,21 @@ class ModelAdapter(Batches):
                 logits.append(whole(input_ids=torch.tensor([tokens], device=self.device)).logits[0])
         finally:
             hook.remove()
-        return f"{names[head]}.weight", torch.stack(states), torch.stack(logits)
+        return f"{name}.weight", torch.stack(states), torch.stack(logits)
+
+    def ending(self) -> tuple[str | None, str]:
+        """Return the names of the last norm, if all that follows it is the head, and of the head.
+
+        Raises:
+            ValueError: an encoder's masked-token head, which is no one map.
+        """
+        whole: Any = self.module
+        norm, head = self._end(whole.get_base_model() if self.spec.lora_rank else whole)
+        if head is None:
+            raise ValueError(f"{self!r} has no head of one map")
+        head = getattr(head, "modules_to_save", {"default": head})["default"]  # peft's wrapper
+        names = {one: name for name, one in self.module.named_modules()}
+        return None if norm is None else names[norm], names[head]
 
     def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
         """Return the last norm, if all that follows it is the head, and the head."""

@@ -75,8 +75,23 @@ def test_sequences_are_not_one_text() -> None:
 @pytest.mark.parametrize("name", ["labels", "lengths"])
 @pytest.mark.parametrize("values", [SECRET, (1, SECRET), ("urgent",), (1, None)])
 def test_labels_and_lengths_carry_no_text(name: str, values: Any) -> None:
-    with pytest.raises(MalformedMessage, match=rf"knowledge.{name} '\d+' must be a number, got "):
+    with pytest.raises(MalformedMessage, match=rf"knowledge.{name} must be ints, got (str|None)"):
         Knowledge(**{name: values})
+
+
+@pytest.mark.parametrize("name", ["labels", "lengths"])
+@pytest.mark.parametrize("values", [(8.0, 6.0), (1, True), (0.5, 1), (False,)])
+def test_labels_and_lengths_are_whole_numbers(name: str, values: Any) -> None:
+    wrong = next(one for one in values if type(one) is not int)
+    with pytest.raises(MalformedMessage, match=rf"knowledge.{name} must be ints, got {wrong}$"):
+        Knowledge(**{name: values})
+    assert Knowledge(**{name: (0, 3)}).granted() == {name: True}
+
+
+@pytest.mark.parametrize("value", [True, 2.0])
+def test_a_batch_size_is_a_whole_number(value: Any) -> None:
+    with pytest.raises(MalformedMessage, match=rf"knowledge.batch_size must be int, got {value}$"):
+        Knowledge(batch_size=value)
 
 
 @pytest.mark.parametrize("value", [SECRET, [SECRET], {"text": SECRET}])
