@@ -84,6 +84,8 @@ def _rescaled(seen: Observation, weight: Tensor) -> bool:
 def _likely(weight: Tensor, labels: Tensor, shares: Tensor, states: Tensor) -> bool:
     """Return whether texts with ``labels`` can have a gradient of the head's norm.
 
+    A model's own texts may have other states than random ones: that shows beside the states' mean.
+
     Args:
         weight: (C, D) the gradient of the head; entries that were zeroed do not count.
         labels: (B,)
@@ -91,11 +93,17 @@ def _likely(weight: Tensor, labels: Tensor, shares: Tensor, states: Tensor) -> b
         states: (N, D) what the head reads of them.
     """
     wrong = torch.eye(shares.shape[1], dtype=shares.dtype)[labels]  # (B, C)
-    rows = (torch.arange(BATCHES)[:, None] + 7 * torch.arange(len(labels))) % len(states)
-    slopes = (shares[rows] - wrong) / len(labels)  # (K, B, C)
-    norms = torch.einsum("kbc,kbd->kcd", slopes, states[rows]).flatten(1).norm(dim=1)  # (K,)
-    norm = weight.norm() / (weight != 0).double().mean().sqrt()
-    return bool(norms.min() / SCALES <= norm <= SCALES * norms.max())
+    rows = (torch.arange(BATCHES)[:, None] + 7 * torch.arange(len(labels))) % len(states)  # (K, B)
+    parts = [(shares[some] - wrong).T @ states[some] / len(labels) for some in rows]  # (C, D) each
+    mean = torch.nn.functional.normalize(states.mean(dim=0), dim=0)  # (D,)
+    kept = (weight != 0).double().mean().sqrt()
+    turns = [torch.zeros_like(mean), mean]  # the whole, and what is not along the mean
+    for turn in turns if kept == 1 else turns[:1]:
+        norms = torch.stack([(one - (one @ turn)[:, None] * turn).norm() for one in parts])
+        norm = (weight - (weight @ turn)[:, None] * turn).norm() / kept
+        if not norms.min() / SCALES <= norm <= SCALES * norms.max():
+            return False
+    return True
 
 
 def _random_texts(
@@ -103,8 +111,8 @@ def _random_texts(
 ) -> tuple[Tokens, ...]:
     """Return texts of random tokens, as long as the batch's and with the same special tokens."""
     model = seen.model
-    plain = [one for one in range(min(model.vocabulary, len(model.tokenizer)))]
-    words = torch.tensor([one for one in plain if one not in model.special])
+    known = range(min(model.vocabulary, len(model.tokenizer)))
+    words = torch.tensor([one for one in known if one not in model.special])
     lengths, around = mask.sum(dim=1).tolist(), len(model.prefix) + len(model.suffix)
     texts = []
     for number in range(TEXTS):
