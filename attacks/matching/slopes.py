@@ -65,7 +65,9 @@ def find_slope(seen: Observation, states: Tensor, size: int) -> Slope | None:
         found = _by_norm(bias, _sent(seen, f"{head}.weight"))
     if found is None and weight is not None and size == 1:
         found = _of_one(weight)
-    return _by_states(weight, states) if found is None else found
+    if found is None and weight is not None:
+        found = _by_states(weight, states.cpu().double(), _sent(seen, f"{head}.weight"), size)
+    return found
 
 
 def _sent(seen: Observation, name: str) -> Tensor:
@@ -120,16 +122,23 @@ def _of_one(weight: Tensor) -> Slope | None:
     return Slope(values=vector, noise=max(float(rest), float(vector.sum().abs())))
 
 
-def _by_states(weight: Tensor | None, states: Tensor) -> Slope | None:
-    """Return the slope that the head's weight (C, D) tells along the states' mean."""
-    if weight is None or not weight.all():
+def _by_states(weight: Tensor, states: Tensor, sent: Tensor, size: int) -> Slope | None:
+    """Return the slope that the head's weight tells along what states (N, D) have in common.
+
+    That is their mean, less what the head (C, D) that was sent reads of it: there texts differ by
+    label. Of one text, its state is a row's but for sign and size: it must be as near to it as
+    those are, or that says nothing of it (a trained model's states of its own texts).
+    """
+    if not weight.all():
         return None  # entries were zeroed
-    states = states.cpu().double()
-    mean = states.mean(dim=0)
-    along = mean / mean.square().sum()
-    noise = float(weight.sum(dim=0).square().mean().sqrt()) / len(weight) ** 0.5
-    return Slope(
-        values=weight @ along,
-        noise=noise * float(along.norm()),
-        spread=float((states @ along).std()),
-    )
+    basis = torch.linalg.svd(sent - sent.mean(dim=0), full_matrices=False).Vh[: len(sent) - 1]
+    common = states.mean(dim=0)
+    common = common - basis.T @ (basis @ common)
+    shares = states @ common / common.square().sum()  # (N,), about 1
+    near = torch.nn.functional.cosine_similarity(states, common[None], dim=1)
+    found = torch.nn.functional.cosine_similarity(weight, common[None], dim=1).abs()
+    if size == 1 and not (found >= near.mean() - SURE * near.std()).all():
+        return None
+    noise = float(weight.sum(dim=0).square().mean().sqrt() / common.norm()) / len(weight) ** 0.5
+    values = weight @ common / common.square().sum()
+    return Slope(values=values, noise=noise, spread=float(shares.std()))
