@@ -84,8 +84,6 @@ def _rescaled(seen: Observation, weight: Tensor) -> bool:
 def _likely(weight: Tensor, labels: Tensor, shares: Tensor, states: Tensor) -> bool:
     """Return whether texts with ``labels`` can have a gradient of the head's norm.
 
-    A model's own texts may have other states than random ones: that shows beside the states' mean.
-
     Args:
         weight: (C, D) the gradient of the head; entries that were zeroed do not count.
         labels: (B,)
@@ -95,15 +93,9 @@ def _likely(weight: Tensor, labels: Tensor, shares: Tensor, states: Tensor) -> b
     wrong = torch.eye(shares.shape[1], dtype=shares.dtype)[labels]  # (B, C)
     rows = (torch.arange(BATCHES)[:, None] + 7 * torch.arange(len(labels))) % len(states)  # (K, B)
     parts = [(shares[some] - wrong).T @ states[some] / len(labels) for some in rows]  # (C, D) each
-    mean = torch.nn.functional.normalize(states.mean(dim=0), dim=0)  # (D,)
-    kept = (weight != 0).double().mean().sqrt()
-    turns = [torch.zeros_like(mean), mean]  # the whole, and what is not along the mean
-    for turn in turns if kept == 1 else turns[:1]:
-        norms = torch.stack([(one - (one @ turn)[:, None] * turn).norm() for one in parts])
-        norm = (weight - (weight @ turn)[:, None] * turn).norm() / kept
-        if not norms.min() / SCALES <= norm <= SCALES * norms.max():
-            return False
-    return True
+    norms = torch.stack([one.norm() for one in parts])
+    norm = weight.norm() / (weight != 0).double().mean().sqrt()
+    return bool(norms.min() / SCALES <= norm <= SCALES * norms.max())
 
 
 def _random_texts(

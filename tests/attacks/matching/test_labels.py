@@ -188,3 +188,34 @@ def test_weight_decay_hides_neither_labels_nor_lengths(
     )
     assert labels(seen) == [0, 1]
     assert frame(seen.observation).mask.shape == (2, 8)
+
+
+def test_the_share_that_a_known_mask_keeps_is_in_the_slope(adapt: Adapt, look: Look) -> None:
+    """GPT-2's last norm has 192 biases, each masked or doubled: solved, they give the slope."""
+    seen = look(adapt("gpt2-tiny"), (9, 9), labels=(1, 1), granted=("lengths",)).observation
+    generator = torch.Generator().manual_seed(0)
+    masked = RandomMask(fraction=0.5).protect(seen.update.tensors, generator)
+    told = (DefenseInForce(name="random-mask", numbers={"fraction": 0.5}),)
+    known = replace(
+        seen,
+        update=replace(seen.update, tensors=masked),
+        knowledge=replace(seen.knowledge, defense=told),
+    )
+    states = torch.ones(2, 192)
+    plain, found = find_slope(seen, states, 2), find_slope(known, states, 2)
+    assert plain is not None and found is not None
+    torch.testing.assert_close(found.values, plain.values, atol=1e-4, rtol=0)
+
+
+def test_a_state_of_the_other_class_flips_no_label() -> None:
+    """Random texts all look like class 0, this one like class 1: h points the other way."""
+    from attacks.matching.slopes import _by_states
+
+    generator = torch.Generator().manual_seed(0)
+    sent = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]).double()  # reads the first place only
+    around = 0.01 * torch.randn(32, 4, generator=generator).double()
+    states = torch.tensor([3.0, 1.0, 0, 0]) + around
+    other = torch.tensor([-3.0, 1.0, 0.05, 0.05]).double()
+    weight = torch.tensor([0.4, -0.4]).double()[:, None] * other  # p - y of label 1
+    slope = _by_states(weight, states, sent, 1)
+    assert slope is not None and slope.label() == 1
