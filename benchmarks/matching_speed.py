@@ -6,6 +6,7 @@ gradient matrices, create_graph in every evaluation, every rearrangement that is
 shared.
 """
 
+import functools
 import time
 from statistics import fmean
 from typing import Any
@@ -23,8 +24,8 @@ from fedsim.training import Examples
 
 UPDATES = 3
 STEPS = 2000  # LAMP's own
-SUBSTITUTIONS = 96  # tokens tried at one place of a batch of GRAB_SIZE
-GRAB_SIZE = 8
+SUBSTITUTIONS = 96  # tokens tried at one place of a batch
+GRAB_SIZES = (8, 16)
 
 
 def main() -> None:
@@ -61,8 +62,8 @@ def main() -> None:
             "early_stop_rouge1": early["samples"][0]["rouge1"],
         }
 
-    def grab(index: int) -> dict[str, Any]:
-        examples, seen = seen_of(index, GRAB_SIZE)
+    def grab(size: int, index: int) -> dict[str, Any]:
+        examples, seen = seen_of(index, size)
         problem = Problem(seen, stream(index, "attack"), lambda _: L2(power=1))
         ids = problem.frame.tokens.clone()
         for row, tokens in enumerate(examples.sequences):
@@ -92,7 +93,9 @@ def main() -> None:
                 "cache_ratio": round(uncached / cached, 1)}  # fmt: skip
 
     cells.fill("lamp, B=1", {"layers": options.layers}, UPDATES, lamp)
-    cells.fill(f"grab substitution, B={GRAB_SIZE}", {"layers": options.layers}, 3, grab)
+    for size in GRAB_SIZES:
+        measure = functools.partial(grab, size)
+        cells.fill(f"grab substitution, B={size}", {"layers": options.layers}, UPDATES, measure)
 
 
 if __name__ == "__main__":
