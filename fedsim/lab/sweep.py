@@ -14,6 +14,7 @@ from fedsim.lab.cells import RECORD, ended, run_cell
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display
 from fedsim.lab.grid import Cell
+from fedsim.lab.interrupts import remembered
 from fedsim.lab.prepare import prepare
 from fedsim.lab.sweepdir import Ledger, SweepDirectory
 from fedsim.lab.sweepshow import SweepDisplay
@@ -70,9 +71,11 @@ def run_cells(
         InProcess(directory, quick, display) if jobs == 1 else OnRay(directory, quick, jobs)
     )
     try:
-        for cell, record in _drive(queue, pool, jobs, ledger, display):
-            ledger.note(cell.name, record)
-            display.ended(cell, record)
+        with remembered() as raise_lost:
+            for cell, record in _drive(queue, pool, jobs, ledger, display):
+                ledger.note(cell.name, record)
+                display.ended(cell, record)
+                raise_lost()
     finally:
         pool.close()
         for name, row in ledger.rows.items():

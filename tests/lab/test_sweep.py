@@ -1,6 +1,8 @@
+import contextlib
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +360,21 @@ def test_a_directory_that_cannot_be_written(
     with pytest.raises(RunFailed, match=r"could not write .*lock: Read-only file system"):
         with SweepDirectory(tmp_path).locked():
             pass
+
+
+def test_an_interrupt_that_got_lost_ends_the_sweep_after_the_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, handler = [], signal.getsignal(signal.SIGINT)
+
+    def lost(root: Path, *_: Any, **__: Any) -> dict[str, Any]:
+        ran.append(root.name)
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
+            signal.raise_signal(signal.SIGINT)
+        return {"status": "failed", "error": "interrupted"}
+
+    monkeypatch.setattr("fedsim.lab.sweep.run_cell", lost)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(tmp_path / "sweep", planned("seed=1,2,3"))
+    assert len(ran) == 1
+    assert signal.getsignal(signal.SIGINT) is handler
