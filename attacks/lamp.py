@@ -2,7 +2,8 @@
 
 Source:      Balunović, Dimitrov, Jovanović, Vechev, "LAMP: Extracting Text from Gradients with
              Language Model Priors", NeurIPS 2022, arXiv:2202.08827, algorithm 1; settings from its
-             code, variant cos (``distance`` = "l2l1" with alphas 60 and 25: the other variant).
+             code, variant cos (``distance`` = "l2l1" with alphas 60 and 25, and with a prior
+             ``relative_nats`` = False: the other variant).
 Assumes:     as DLG; a prior for the order of words.
 Recovers:    most tokens of one short sentence, in order for the most part; less of larger batches.
 Deviations:  padding is hidden by the mask, as the client hides it; a rearrangement stays within its

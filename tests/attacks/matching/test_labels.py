@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from attacks.matching.frame import Frame, find_frame
-from attacks.matching.slopes import Slope, find_slope
+from attacks.matching.labels import _random_texts
+from attacks.matching.slopes import Slope, _by_states, find_slope
 from defenses import RandomMask, Sign
 from fedsim.messages import Broadcast, DefenseInForce, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
@@ -159,8 +160,6 @@ def test_an_adapter_is_not_taken_for_a_frozen_head_of_its_size(adapt: Adapt, pre
 
 
 def test_random_texts_are_like_the_batchs(adapt: Adapt, look: Look) -> None:
-    from attacks.matching.labels import _random_texts
-
     model = adapt("bert-tiny")
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     seen = look(model, (5, 3)).observation
@@ -209,8 +208,6 @@ def test_the_share_that_a_known_mask_keeps_is_in_the_slope(adapt: Adapt, look: L
 
 def test_a_state_of_the_other_class_flips_no_label() -> None:
     """Random texts all look like class 0, this one like class 1: h points the other way."""
-    from attacks.matching.slopes import _by_states
-
     generator = torch.Generator().manual_seed(0)
     sent = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]).double()  # reads the first place only
     around = 0.01 * torch.randn(32, 4, generator=generator).double()
