@@ -1,7 +1,7 @@
 """Attacks: one paper a file. They need torch and transformers; neither Flower nor the truth."""
 
 from attacks.base import Attack
-from attacks.dager import Dager
+from attacks.dager.attack import Dager
 from attacks.dlg import Dlg
 from attacks.grab import Grab
 from attacks.lamp import Lamp

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from dager_files import Cell
 from dager_victims import Victim, observation, plain, prefixes
 
-from attacks.dager import Dager
+from attacks.dager.attack import Dager
 from fedsim.errors import UnsupportedObservation
-from fedsim.lab.intervals import cluster_interval
-from fedsim.lab.metrics import Pair, match, sample_metrics
+from fedsim.lab.scoring.intervals import cluster_interval
+from fedsim.lab.scoring.metrics import Pair, match, sample_metrics
 from fedsim.messages import Tokens, Update
 from fedsim.models import ModelAdapter
 from fedsim.rng import stream

@@ -74,9 +74,9 @@ class Results:
 def code() -> str:
     """Return a fingerprint of the attack's code as the run found it, comments aside.
 
-    It covers ``attacks.dager`` and all of ``attacks`` and ``fedsim.models`` that it imports.
+    It covers ``attacks.dager.attack`` and all of ``attacks`` and ``fedsim.models`` that it imports.
     """
-    seen, queue = dict[str, str](), ["attacks.dager"]
+    seen, queue = dict[str, str](), ["attacks.dager.attack"]
     while queue:
         module = queue.pop()
         found = importlib.util.find_spec(module)

@@ -25,7 +25,7 @@ from dager_victims import Pool, Victim, gpt2, gradient, observation, pool, prefi
 from naive_dager import NaiveDager, Progress
 from transformers import GPT2Config
 
-from attacks.dager import Dager
+from attacks.dager.attack import Dager
 from fedsim.messages import Tokens
 from fedsim.models import ModelSpec
 from fedsim.rng import stream

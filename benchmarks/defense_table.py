@@ -31,10 +31,10 @@ from clients.data import load_corpus
 from fedsim.errors import BadInput, FedsimError
 from fedsim.files import write_json, write_lines
 from fedsim.lab.config import QUICK_START, apply, check, read_toml
-from fedsim.lab.display import Display
-from fedsim.lab.experiment import run_experiment
-from fedsim.lab.prepare import prepare
-from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.run.experiment import run_experiment
+from fedsim.lab.run.prepare import prepare
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.terminal.run import Display
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"

@@ -32,9 +32,9 @@ from defenses import Defense
 from defenses.base import Here, Memory
 from fedsim.errors import UnsupportedObservation
 from fedsim.files import write_json
-from fedsim.lab.attacking import in_force
-from fedsim.lab.intervals import cluster_interval
-from fedsim.lab.metrics import paper_rouge
+from fedsim.lab.run.attacking import in_force
+from fedsim.lab.scoring.intervals import cluster_interval
+from fedsim.lab.scoring.metrics import paper_rouge
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelSpec
 from fedsim.rng import global_stream, stream

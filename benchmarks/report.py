@@ -19,9 +19,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fedsim.lab.report import write_report
-from fedsim.lab.rundir import RunDirectory
-from fedsim.lab.samples import adapter_of
-from fedsim.lab.scoring import Scorer
+from fedsim.lab.scoring.scorer import Scorer
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.samples import adapter_of
 from fedsim.vault.reader import VaultReader
 from tests.lab.synthetic import synthetic_run
 

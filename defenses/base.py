@@ -169,7 +169,7 @@ class Private(Defense):
 
     @abstractmethod
     def nats(self) -> float:
-        """Return what a step tells at most about one unit, in nats; see ``fedsim.lab.bounds``."""
+        """Return what a step tells at most about one unit, in nats."""
 
     @abstractmethod
     def epsilon_at(self, memories: Sequence[Memory], distance: float) -> float:

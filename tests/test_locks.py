@@ -80,15 +80,23 @@ def test_imports_the_sources_as_they_are_keep_every_contract(copy: Path) -> None
 @pytest.mark.parametrize(
     ("file", "line", "chain"),
     [
-        ("attacks/dager.py", "import clients.corpus", "attacks.dager -> clients.corpus"),
-        ("attacks/span.py", "from fedsim.vault import reader", "attacks.span -> fedsim.vault"),
+        (
+            "attacks/dager/attack.py",
+            "import clients.corpus",
+            "attacks.dager.attack -> clients.corpus",
+        ),
+        (
+            "attacks/dager/span.py",
+            "from fedsim.vault import reader",
+            "attacks.dager.span -> fedsim.vault",
+        ),
         ("attacks/base.py", "from fedsim.lab import scoring", "attacks.base -> fedsim.lab"),
         ("attacks/cheat.py", "import defenses.none", "attacks.cheat -> defenses.none"),
         ("server/tap.py", "import fedsim.vault.reader", "server.tap -> fedsim.vault.reader"),
         ("fedsim/models/base.py", "import fedsim.vault.reader", "fedsim.vault.reader"),
         ("fedsim/captures.py", "import clients.data", "fedsim.captures -> clients.data"),
         ("clients/app.py", "import fedsim.vault.reader", "clients.app -> fedsim.vault.reader"),
-        ("attacks/span.py", "import fedsim.wire", "attacks.span -> fedsim.wire"),
+        ("attacks/dager/span.py", "import fedsim.wire", "attacks.dager.span -> fedsim.wire"),
     ],
 )
 def test_imports_one_line_towards_the_truth_breaks_a_contract(
@@ -433,7 +441,7 @@ def search(folder: Path) -> tuple[int, int]:
 
 
 def test_mount_a_copied_captures_folder_leads_to_no_vault(tmp_path: Path) -> None:
-    from fedsim.lab.replay import prepare_replay
+    from fedsim.lab.run.replay import prepare_replay
 
     run, alone = tmp_path / "run", tmp_path / "elsewhere" / "captures"
     spec = {"name": "builtin:gpt2-tiny"}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.matching.labels import read_labels
-from attacks.matching.lengths import read_lengths
+from attacks.reads.labels import read_labels
+from attacks.reads.lengths import read_lengths
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Tokens
 

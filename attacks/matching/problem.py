@@ -16,7 +16,7 @@ from attacks.matching.distances import Cosine, Distance, Observed
 from attacks.matching.engine import Engine, Factors
 from attacks.matching.frame import Frame, find_frame
 from attacks.matching.halves import Halves, has_bfloat16
-from attacks.matching.observed import observed_gradient
+from attacks.reads.gradient import observed_gradient
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction, Tokens
 

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    from fedsim.lab.display import printable
+    from fedsim.lab.terminal.run import printable
 
     print(f"fedsim: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     return code

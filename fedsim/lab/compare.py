@@ -11,15 +11,15 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.errors import BadInput, MalformedMessage
-from fedsim.lab.attackdir import open_run
-from fedsim.lab.intervals import (
+from fedsim.lab.run.trackers import flat
+from fedsim.lab.scoring.intervals import (
     PERCENT,
     difference_interval,
     metric_interval,
     paired_interval,
 )
-from fedsim.lab.samples import read_summary, sample_rows
-from fedsim.lab.trackers import flat
+from fedsim.lab.store.attack import open_run
+from fedsim.lab.store.samples import read_summary, sample_rows
 from fedsim.rng import derive
 
 Row = Mapping[str, Any]

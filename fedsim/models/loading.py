@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 from fedsim.errors import BadInput
 from fedsim.models.base import ModelAdapter
-from fedsim.models.bert import BertAdapter
-from fedsim.models.gpt2 import GPT2Adapter
-from fedsim.models.llama import LlamaAdapter
+from fedsim.models.families.bert import BertAdapter
+from fedsim.models.families.gpt2 import GPT2Adapter
+from fedsim.models.families.llama import LlamaAdapter
 from fedsim.models.presets import preset, preset_tokenizer
 from fedsim.models.spec import ModelSpec
 

@@ -11,8 +11,8 @@ from transformers import BertConfig, GPT2Config
 from clients import ClientSettings, DataSettings
 from fedsim.flower import set_identity
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
-from fedsim.models.bert import BertAdapter
-from fedsim.models.gpt2 import GPT2Adapter
+from fedsim.models.families.bert import BertAdapter
+from fedsim.models.families.gpt2 import GPT2Adapter
 from fedsim.models.presets import VOCABULARY, preset_tokenizer
 from tests.clients.rounds import MODEL, ROWS
 

@@ -8,9 +8,9 @@ from typing import Any
 from clients.corpus import clinic
 from fedsim.files import write_json, write_lines
 from fedsim.lab.config import check
-from fedsim.lab.rundir import RunDirectory
-from fedsim.lab.samples import adapter_of
-from fedsim.lab.scoring import Scorer
+from fedsim.lab.scoring.scorer import Scorer
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.samples import adapter_of
 from fedsim.vault.reader import VaultReader
 
 

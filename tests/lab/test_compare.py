@@ -7,11 +7,11 @@ import pytest
 
 from fedsim.errors import BadInput
 from fedsim.lab.compare import compare
-from fedsim.lab.compareshow import print_comparison
-from fedsim.lab.rundir import RunDirectory
-from fedsim.lab.samples import sample_rows
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.samples import sample_rows
+from fedsim.lab.terminal.compare import print_comparison
 from tests.lab.conftest import experiment
-from tests.lab.test_experiment import go
+from tests.lab.run.test_experiment import go
 
 SECTIONS: dict[str, Any] = {
     "federation": {"clients": 3, "clients_per_round": 3, "rounds": 1},

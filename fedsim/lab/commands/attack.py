@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 
 def _attack(options: argparse.Namespace) -> int:
     with importing():
-        from fedsim.lab.replay import prepare_replay, run_replay
+        from fedsim.lab.run.replay import prepare_replay, run_replay
 
         quiet()
 

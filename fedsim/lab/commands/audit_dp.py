@@ -34,10 +34,10 @@ def add(commands: Any) -> None:
 
 def _audit(options: argparse.Namespace) -> int:
     with importing():
-        from fedsim.lab.auditing import audited, run_audit
+        from fedsim.lab.canaries.audit import audited, run_audit
         from fedsim.lab.config import load_config
-        from fedsim.lab.prepare import absolute, prepare
-        from fedsim.lab.rundir import RunDirectory
+        from fedsim.lab.run.prepare import absolute, prepare
+        from fedsim.lab.store.run import RunDirectory
 
         quiet()
     words = list(options.words)

@@ -75,7 +75,7 @@ def quiet() -> None:
 
 def display_for(options: argparse.Namespace) -> Any:
     """Return the display that an attack's log lines go to as well."""
-    from fedsim.lab.display import Display
+    from fedsim.lab.terminal.run import Display
 
     display = Display(quiet=options.json)
     listen(display)
@@ -84,7 +84,7 @@ def display_for(options: argparse.Namespace) -> Any:
 
 def listen(display: Any) -> None:
     """Have ``display`` show what attacks log as progress."""
-    from fedsim.lab.display import StepHandler
+    from fedsim.lab.terminal.run import StepHandler
 
     logger = logging.getLogger("fedsim.attacks")
     logger.setLevel(logging.INFO)
@@ -97,7 +97,7 @@ def show(options: argparse.Namespace, summary: dict[str, Any], scores: Any, adap
     if options.json:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
-        from fedsim.lab.display import SideBySide, print_summary
+        from fedsim.lab.terminal.run import SideBySide, print_summary
 
         with contextlib.suppress(BrokenPipeError, SystemExit):  # rich ends when the reader leaves
             print_summary(summary, scores, SideBySide(adapter))

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 def _compare(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.lab.compare import compare
-        from fedsim.lab.compareshow import print_comparison
+        from fedsim.lab.terminal.compare import print_comparison
 
         quiet()
 

@@ -29,8 +29,8 @@ def _gate(options: argparse.Namespace) -> int:
     quiet()
     from fedsim.files import write_text
     from fedsim.lab import gate
-    from fedsim.lab.display import printable
-    from fedsim.lab.results import read_cells
+    from fedsim.lab.store.summary import read_cells
+    from fedsim.lab.terminal.run import printable
 
     cells = read_cells(options.directory)
     found = [cell.summary for cell in cells if cell.summary is not None]

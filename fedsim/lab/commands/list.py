@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from fedsim.lab.catalogue import catalogue, print_catalogue
+    from fedsim.lab.terminal.catalogue import catalogue, print_catalogue
 
     found = catalogue(options.kind)
     if options.json:

@@ -39,9 +39,9 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.lab.config import load_config
-        from fedsim.lab.experiment import run_experiment
-        from fedsim.lab.prepare import absolute, prepare
-        from fedsim.lab.rundir import RunDirectory
+        from fedsim.lab.run.experiment import run_experiment
+        from fedsim.lab.run.prepare import absolute, prepare
+        from fedsim.lab.store.run import RunDirectory
 
         quiet()
     words = list(options.words)

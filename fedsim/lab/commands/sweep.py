@@ -20,8 +20,8 @@ from fedsim.lab.commands.base import (
 )
 
 if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
-    from fedsim.lab.grid import Plan
-    from fedsim.lab.sweepdir import SweepDirectory
+    from fedsim.lab.sweep.directory import SweepDirectory
+    from fedsim.lab.sweep.grid import Plan
 
 EXAMPLES = """examples:
   fedsim sweep experiment.toml training.local_epochs=1,5,10 training.learning_rate=1e-4,1e-3
@@ -50,10 +50,10 @@ def add(commands: Any) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     with importing():
-        from fedsim.lab.sweep import check_cells, run_cells
-        from fedsim.lab.sweepdir import Ledger, SweepDirectory
-        from fedsim.lab.sweepshow import SweepDisplay
-        from fedsim.lab.table import write_table
+        from fedsim.lab.sweep.directory import Ledger, SweepDirectory
+        from fedsim.lab.sweep.runner import check_cells, run_cells
+        from fedsim.lab.sweep.show import SweepDisplay
+        from fedsim.lab.sweep.table import write_table
 
         quiet()
     plan = _plan(options)
@@ -85,9 +85,9 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> "Plan":
     from fedsim.lab.config import QUICK_START, read_toml
-    from fedsim.lab.grid import make_plan
-    from fedsim.lab.recipes import recipe_of
-    from fedsim.lab.sweepdir import SweepDirectory
+    from fedsim.lab.config.recipes import recipe_of
+    from fedsim.lab.sweep.directory import SweepDirectory
+    from fedsim.lab.sweep.grid import make_plan
 
     if options.resume:
         if options.out is None or options.words or options.quick:
@@ -102,7 +102,7 @@ def _plan(options: argparse.Namespace) -> "Plan":
 
 def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: dict[str, Any]) -> int:
     """Print how the sweep ended; return its exit code."""
-    from fedsim.lab.sweepshow import overview, print_sweep
+    from fedsim.lab.sweep.show import overview, print_sweep
 
     found = overview(directory, sweep)
     if options.json:

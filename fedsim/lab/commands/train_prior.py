@@ -33,8 +33,8 @@ def add(commands: Any) -> None:
 def _train(options: argparse.Namespace) -> int:
     quiet()
     from clients.data import DataSettings, load_corpus
-    from fedsim.lab.display import Display
-    from fedsim.lab.priors import EVERY, HELD_OUT, PriorSettings, save_prior, train_prior
+    from fedsim.lab.run.priors import EVERY, HELD_OUT, PriorSettings, save_prior, train_prior
+    from fedsim.lab.terminal.run import Display
     from fedsim.models import ModelSpec, load_adapter
 
     names = ("width", "layers", "epochs", "seed")

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
-from fedsim.lab.display import printable
 from fedsim.lab.gate.judge import Check, overall
+from fedsim.lab.terminal.run import printable
 
 WORDS = {
     "pass": "The gate is passed.",

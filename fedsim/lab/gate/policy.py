@@ -14,8 +14,8 @@ from typing import Any, cast
 from attacks import attack_table
 from fedsim.errors import BadInput, unknown
 from fedsim.lab.config import read_toml
-from fedsim.lab.utility import METRICS
-from fedsim.lab.verdict import Verdict
+from fedsim.lab.run.utility import METRICS
+from fedsim.lab.scoring.verdict import Verdict
 
 SECTIONS = ("leakage", "utility", "guarantee", "verdict")
 FRACTIONS = (

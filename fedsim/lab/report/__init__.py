@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from fedsim.errors import BadInput, MalformedMessage
-from fedsim.lab.attackdir import open_run
 from fedsim.lab.report.render import write_page
 from fedsim.lab.report.run_page import run_page
 from fedsim.lab.report.sweep_page import sweep_page
-from fedsim.lab.results import is_sweep
+from fedsim.lab.store.attack import open_run
+from fedsim.lab.store.summary import is_sweep
 
 __all__ = ["write_report"]
 

@@ -5,15 +5,15 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.files import read_lines
-from fedsim.lab.cells import SAMPLES
-from fedsim.lab.marks import marked
 from fedsim.lab.report.page import Sample, Section, Table
-from fedsim.lab.report.private import Recall, Update, recalls
+from fedsim.lab.report.personal_data import Recall, Update, recalls
 from fedsim.lab.report.words import CONTROLS, PRIVATE
-from fedsim.lab.results import Entry
-from fedsim.lab.rundir import RunDirectory
-from fedsim.lab.samples import adapter_of, sample_rows, whose
-from fedsim.lab.verdict import VERDICT_METRIC
+from fedsim.lab.scoring.verdict import VERDICT_METRIC
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.samples import adapter_of, sample_rows, whose
+from fedsim.lab.store.summary import Entry
+from fedsim.lab.sweep.cells import SAMPLES
+from fedsim.lab.terminal.marks import marked
 
 SHOWN = 1000  # samples with their texts on the page
 CHARACTERS = 1_200_000  # of all texts together: the page must open on a telephone

@@ -11,9 +11,9 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from fedsim.files import write_text
-from fedsim.lab.marks import Piece
-from fedsim.lab.report.canvas import Plot, file_name
-from fedsim.lab.verdict import Verdict
+from fedsim.lab.report.plots.canvas import Plot, file_name
+from fedsim.lab.scoring.verdict import Verdict
+from fedsim.lab.terminal.marks import Piece
 
 JOINERS = "\u200c\u200d"  # invisible, but words of Persian or Hindi need them
 

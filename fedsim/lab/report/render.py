@@ -6,9 +6,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedsim.files import write_text
-from fedsim.lab.report.canvas import NARROW, WIDE
 from fedsim.lab.report.page import Page, readable
-from fedsim.lab.report.theme import DARK, LIGHT, STEPS, variables
+from fedsim.lab.report.plots.canvas import NARROW, WIDE
+from fedsim.lab.report.plots.theme import DARK, LIGHT, STEPS, variables
 
 HERE = Path(__file__).parent / "templates"
 OPEN = 12  # samples that are seen without a click, and printed

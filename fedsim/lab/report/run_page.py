@@ -6,18 +6,18 @@ from statistics import fmean
 from fedsim.lab.report import evidence, words
 from fedsim.lab.report.evidence import Row
 from fedsim.lab.report.page import Figure, Page, Section, Table
+from fedsim.lab.report.plots.timeline import timeline
 from fedsim.lab.report.tail import (
     cost_section,
     guarantee_section,
     manifest_section,
     utility_section,
 )
-from fedsim.lab.report.timeline import timeline
 from fedsim.lab.report.words import percent
-from fedsim.lab.results import Entry, Summary, read_results
-from fedsim.lab.rundir import RunDirectory
-from fedsim.lab.samples import whose
-from fedsim.lab.verdict import VERDICT_METRIC
+from fedsim.lab.scoring.verdict import VERDICT_METRIC
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.samples import whose
+from fedsim.lab.store.summary import Entry, Summary, read_results
 
 FOLD = 24  # rows of a table that stand open
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from fedsim.lab.grid import short_names
-from fedsim.lab.intervals import Interval, cluster_interval
 from fedsim.lab.report import words
 from fedsim.lab.report.evidence import Row
-from fedsim.lab.report.trade import Point
-from fedsim.lab.results import Cell
-from fedsim.lab.verdict import VERDICT_METRIC
+from fedsim.lab.report.plots.trade import Point
+from fedsim.lab.scoring.intervals import Interval, cluster_interval
+from fedsim.lab.scoring.verdict import VERDICT_METRIC
+from fedsim.lab.store.summary import Cell
+from fedsim.lab.sweep.grid import short_names
 
 SHARES = ("accuracy", "f1")  # utilities in [0, 1]
 

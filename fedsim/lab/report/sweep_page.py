@@ -9,7 +9,6 @@ import tomli_w
 
 from fedsim.errors import BadInput
 from fedsim.lab.config import check
-from fedsim.lab.grid import label, short_names
 from fedsim.lab.report import evidence, words
 from fedsim.lab.report.evidence import Row
 from fedsim.lab.report.page import Figure, Page, Sample, Section, Table
@@ -22,9 +21,10 @@ from fedsim.lab.report.sweep_parts import (
 )
 from fedsim.lab.report.tail import manifest_facts
 from fedsim.lab.report.words import percent
-from fedsim.lab.results import read_cells, read_sweep
-from fedsim.lab.rundir import RunDirectory
-from fedsim.lab.sweepdir import SweepDirectory
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.summary import read_cells, read_sweep
+from fedsim.lab.sweep.directory import SweepDirectory
+from fedsim.lab.sweep.grid import label, short_names
 
 TEXTS = 60  # of all cells together
 

@@ -6,15 +6,15 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.lab.config import Config
-from fedsim.lab.grid import column, label, short_names
-from fedsim.lab.recipes import Recipe
-from fedsim.lab.report.canvas import Plot
-from fedsim.lab.report.grids import heat_maps
+from fedsim.lab.config.recipes import Recipe
 from fedsim.lab.report.page import Section, Table
+from fedsim.lab.report.plots.canvas import Plot
+from fedsim.lab.report.plots.grids import heat_maps
+from fedsim.lab.report.plots.trade import frontier
 from fedsim.lab.report.settings import Ran, Setting, over_updates
-from fedsim.lab.report.trade import frontier
-from fedsim.lab.results import Cell, Sweep
-from fedsim.lab.verdict import VERDICT_METRIC
+from fedsim.lab.scoring.verdict import VERDICT_METRIC
+from fedsim.lab.store.summary import Cell, Sweep
+from fedsim.lab.sweep.grid import column, label, short_names
 
 READER = "read by"  # beside a single swept key; no key is called so
 

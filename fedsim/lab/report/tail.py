@@ -8,10 +8,10 @@ import tomli_w
 from fedsim.errors import MalformedMessage
 from fedsim.files import read_json
 from fedsim.lab.report.page import Section
-from fedsim.lab.report.timeline import utility_plot
+from fedsim.lab.report.plots.timeline import utility_plot
 from fedsim.lab.report.words import percent
-from fedsim.lab.results import Summary
-from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.summary import Summary
 
 NOT_TRAINED = "These are attacks on what a run captured: the run's own report says what it learned."
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedsim.lab.config import Config
-from fedsim.lab.results import Summary
-from fedsim.lab.verdict import Verdict
+from fedsim.lab.scoring.verdict import Verdict
+from fedsim.lab.store.summary import Summary
 
 WORST: Sequence[Verdict] = ("leak", "inconclusive", "no-leak")
 GRANTED = {

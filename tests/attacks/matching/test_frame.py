@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from attacks.matching.frame import FREE, find_frame
-from attacks.matching.observed import gradient_of, observed_gradient
+from attacks.reads.gradient import gradient_of, observed_gradient
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from tests.attacks.conftest import Look

@@ -18,7 +18,7 @@ from fedsim.lab.gate import (
     judge,
     overall,
 )
-from fedsim.lab.results import Summary
+from fedsim.lab.store.summary import Summary
 
 ENTRY: dict[str, Any] = {
     "attack": "dager", "round": 1, "client": 0, "samples": 2, "seconds": 0.5, "verdict": "no-leak",

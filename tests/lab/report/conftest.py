@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.lab.report import write_report
-from fedsim.lab.rundir import RunDirectory
+from fedsim.lab.store.run import RunDirectory
 from tests.lab.synthetic import synthetic_run
 
 EVIL = (

@@ -14,8 +14,8 @@ from fedsim.files import read_json, write_json, write_text
 from fedsim.lab.cli import main
 from fedsim.lab.report import write_report
 from fedsim.lab.report.page import Table
-from fedsim.lab.rundir import RunDirectory
-from fedsim.lab.samples import sample_rows
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.samples import sample_rows
 from tests.lab.conftest import experiment
 from tests.lab.report.conftest import EVIL
 from tests.lab.synthetic import synthetic_run

@@ -13,13 +13,13 @@ from scipy.stats import ttest_1samp
 from fedsim.errors import BadInput
 from fedsim.files import read_json, write_json
 from fedsim.lab.cli import main
-from fedsim.lab.intervals import Interval
 from fedsim.lab.report import write_report
-from fedsim.lab.report.canvas import NARROW, WIDE
-from fedsim.lab.report.grids import heat_maps
+from fedsim.lab.report.plots.canvas import NARROW, WIDE
+from fedsim.lab.report.plots.grids import heat_maps
+from fedsim.lab.report.plots.theme import LIGHT
+from fedsim.lab.report.plots.trade import Point, _lanes, _unbeaten, frontier
 from fedsim.lab.report.settings import over_seeds
-from fedsim.lab.report.theme import LIGHT
-from fedsim.lab.report.trade import Point, _lanes, _unbeaten, frontier
+from fedsim.lab.scoring.intervals import Interval
 from tests.lab.synthetic import synthetic_run
 
 

@@ -1,0 +1,137 @@
+"""How often each sentence was in a classifier's batch, by what came back to it from the loss.
+
+Of m examples with the same text, the sum over them of dL/dlogits is (m p - c) / B, where p are the
+label probabilities of the text and c counts its examples by label: m p - c + c is whole.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.dager.inputs import weight_decay
+from fedsim.messages import Observation, Tokens
+
+NEAR = 5e-3  # how far a count may be from a whole number; float16's rounding leaves 1e-3
+MOST = 1024  # examples in an update up to which they are counted
+REPEATS = 4  # examples with one label, up to which a text may have them where all texts repeat
+ROUNDING = 1e-6  # of a gradient's square, at most: what float32 leaves unexplained
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """The sequences of a batch, as a later weight's gradient tells them.
+
+    Attributes:
+        sequences: with repetitions where ``counted``.
+        explained: the share of the gradient's square that they explain, in [0, 1].
+        clear: they explain it but for rounding, so that none is missing.
+        counted: whether the multiplicities are determined.
+    """
+
+    sequences: tuple[Tokens, ...]
+    explained: float
+    clear: bool
+    counted: bool
+
+
+def enough(gradient: Tensor) -> float:
+    """Return the share of a gradient's square that is all of it, but for its dtype's rounding."""
+    return 1 - max(ROUNDING, 30 * torch.finfo(gradient.dtype).eps ** 2)
+
+
+def whole_counts(chances: Tensor, amounts: Tensor, examples: int) -> list[int] | None:
+    """Return how many of the ``examples`` each text stands for, or None where that is unclear.
+
+    Args:
+        chances: (N, K) label probabilities of each text.
+        amounts: (N, K) dL/dlogits, summed over the examples of each text; perhaps scaled.
+        examples: how many the client says it has.
+    """
+    if not len(chances) <= examples <= MOST or not examples:
+        return None
+    chances, amounts = chances.cpu(), amounts.cpu()
+    alone = _shares(chances, amounts)
+    tries = [alone, [1 / examples], *([one / k for one in alone] for k in range(2, REPEATS + 1))]
+    for shares in tries:
+        fits = {fit for share in shares for fit in _fit(chances, amounts / share, examples)}
+        if fits:
+            return (list(fits.pop()) or None) if len(fits) == 1 else None
+    return None
+
+
+def _fit(chances: Tensor, amounts: Tensor, examples: int) -> list[tuple[int, ...]]:
+    """Return the counts that add up to ``examples``, if any do; () where several do."""
+    pairs = zip(chances, amounts, strict=True)
+    fit = _adding_up([_times(chance, amount, examples) for chance, amount in pairs], examples)
+    return [] if fit is None else [fit]
+
+
+def _shares(chances: Tensor, amounts: Tensor) -> list[float]:
+    """Return what one example's share of the loss would be if a text had one example alone."""
+    found = []
+    for chance, amount in zip(chances, amounts, strict=True):
+        label = int(amount.argmin())  # dL/dlogits is p - y: negative at y alone
+        share = float(amount[label] / (chance[label] - 1))
+        if share > 0:
+            found.append(share)
+    return found
+
+
+def _times(chances: Tensor, amounts: Tensor, examples: int) -> list[int]:
+    """Return how many examples a text may have: each label's m p - g must be a whole number."""
+    times = torch.arange(1, examples + 1)  # (M,)
+    counts = times[:, None] * chances - amounts  # (M, K)
+    near = (counts - counts.round()).abs().amax(dim=1) < NEAR
+    return times[near & (counts.amin(dim=1) > -NEAR)].tolist()
+
+
+def _adding_up(possible: Sequence[Sequence[int]], total: int) -> tuple[int, ...] | None:
+    """Return the choice of one of each of ``possible`` whose sum is ``total``; () for several."""
+    ways = [torch.zeros(total + 1, dtype=torch.int64)]  # to reach each sum so far; 2 is many
+    ways[0][0] = 1
+    for some in possible:
+        more = torch.zeros_like(ways[0])
+        for times in some:
+            more[times:] += ways[-1][: total + 1 - times]
+        ways.append(more.clamp_max(2))
+    if ways[-1][total] != 1:
+        return () if ways[-1][total] else None
+    chosen: list[int] = []
+    for before, some in zip(reversed(ways[:-1]), reversed(possible), strict=True):
+        left = total - sum(chosen)
+        chosen.append(next(one for one in some if one <= left and before[left - one]))
+    return tuple(reversed(chosen))
+
+
+def counted(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
+    """Return the sentences as often as they were there, by the gradient of a classifier's head.
+
+    The head's gradient is the sum over the sentences of dL/dlogits times what the head reads of
+    each, which is known once the sentences are. None where the update shows no such head.
+    """
+    if seen.model.spec.task != "classification" or not found:
+        return None
+    name, states, logits = seen.model.decisions(seen.broadcast.parameters, found)
+    update = seen.update.tensors.get(name)
+    if update is None:
+        return None
+    sent = seen.broadcast.parameters[name].double()
+    gradient = update.double() - weight_decay(seen) * sent  # (K, D)
+    gradient = -gradient if seen.update.kind == "delta" else gradient
+    states, size = states.double().cpu(), gradient.square().sum()  # (N, D)
+    if len(found) > states.shape[1] or not size:
+        return Counted(sequences=tuple(found), explained=0.0, clear=False, counted=False)
+    amounts: Tensor = torch.linalg.lstsq(states.T, gradient.T).solution  # (N, K)
+    explained = float(1 - (gradient - (states.T @ amounts).T).square().sum() / size)
+    clear = explained >= enough(update)
+    chances = logits.double().cpu().softmax(dim=1)
+    counts = whole_counts(chances, amounts, seen.update.num_examples) if clear else None
+    times = [1] * len(found) if counts is None else counts
+    return Counted(
+        sequences=tuple(one for one, some in zip(found, times, strict=True) for _ in range(some)),
+        explained=explained,
+        clear=clear,
+        counted=counts is not None,
+    )

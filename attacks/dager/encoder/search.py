@@ -1,0 +1,295 @@
+"""Read the sentences of an encoder's batch out of what its attention saw.
+
+Source:      the setting of DAGER (arXiv:2405.15586v2, section 5.2: encoders); the search is ours.
+Assumes:     the update of block 0's attention output map or MLP input map, nearly free of noise;
+             fewer tokens in the batch than the width; a tokenizer that ends texts with a token.
+Recovers:    every distinct sentence, exactly, with its length.
+Deviations:  the paper draws combinations of tokens at random and tests each. Here one query's
+             attention over the unknown sentence gives equations in weights of all candidates
+             (attention.py), solved by Gauss-Newton steps under w >= 0: that few of many
+             tokens are in a sentence makes the solution unique. [CLS], a query in all of them, may
+             give a mixture: then a token of it is the next query, until a sentence is alone.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.base import Notes
+from attacks.dager.encoder.attention import Pool, make_pool
+from attacks.dager.encoder.nonnegative import nonnegative
+from attacks.dager.encoder.witness import Witness
+from attacks.dager.inputs import input_span, shows
+from attacks.dager.span import Span
+from fedsim.errors import UnsupportedObservation
+from fedsim.messages import Observation, Tokens
+from fedsim.models import Opening
+from fedsim.models.spec import Place
+
+logger = logging.getLogger("fedsim.attacks")
+
+LOOK = 8  # empty positions in a row after which no sentence is thought to go on
+CANDIDATES = 20_000  # (token, position) pairs at most: 0.5 GB
+STEPS = 12  # Gauss-Newton steps; from a true query 5 to 9 were enough
+SETTLED = 0.02  # a change of the weights below it is none
+DEPTH = 4  # queries tried on the way to one sentence
+MISFIT = 0.15  # of what it was at first: a false query keeps more, a mixture of sentences 0.02
+PATIENCE = 60  # solves in a row that give no sentence; where noise allows any, 10 were the most
+ENOUGH = 8  # such solves once there are as many sentences as the client says it had examples
+EFFORT = 300_000  # candidates times solves at most; sixteen sentences took 180,000
+CLEAR = 0.8  # the least weight of a token that stands alone at its place; of true ones 0.9 up
+SHORTEST = 2  # tokens of a sentence, with its specials
+
+
+def read_encoder(
+    seen: Observation,
+    opening: Opening,
+    at: Callable[[int], Tensor],
+    near: Callable[[Tensor, Tensor], Tensor],
+    witness: Witness,
+    generator: torch.Generator,
+    tries: int,
+) -> tuple[tuple[Tokens, ...], Notes]:
+    """Return the sentences found, specials included, and numbers about the search.
+
+    Args:
+        seen: the observation.
+        opening: block 0 at the broadcast weights.
+        at: the token ids (K,) that can stand at a position.
+        near: how far from the span of block 0's inputs (token, position) pairs (N,), (N,) are.
+        witness: a later layer.
+        generator: breaks ties.
+        tries: searches for one more sentence, at most.
+
+    Raises:
+        UnsupportedObservation: the update lacks what the search needs.
+    """
+    model = seen.model
+    if not model.prefix or not model.suffix:
+        raise UnsupportedObservation(
+            f"an encoder's texts must begin and end with special tokens, but {model!r} adds none"
+        )
+    contexts, middles = _span(seen, "context"), _span(seen, "middle")
+    known = [span for span in (contexts, middles) if span is not None]
+    if not known:
+        wanted = (*model.projections(0, "context"), *model.projections(0, "middle"))
+        names = [one.name for one in wanted]
+        raise UnsupportedObservation(
+            f"an encoder's sentences need the update of at least one of {', '.join(names)}; "
+            "the update has none of them"
+        )
+    sets = token_sets(at, model.positions)
+    notes: Notes = {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True}
+    full = all(span.saturated for span in known)
+    notes["cut"] = full or notes["candidates"] > CANDIDATES
+    if notes["cut"] or len(sets) < SHORTEST or model.prefix[0] not in sets[0]:
+        return (), notes
+    sets[0] = torch.tensor(model.prefix[:1])
+    pool = make_pool(opening, sets, model.suffix[-1], contexts, middles, generator)
+    surest = near(pool.tokens, pool.positions).cpu().argsort()
+    search = Search(
+        pool=pool,
+        surest=surest,
+        witness=witness,
+        examples=seen.update.num_examples,
+        generator=generator,
+        notes=notes,
+    )
+    # of three spans one may mistake noise for signal: the one between
+    ranks = sorted(span.rank for span in (witness.gate.span, *known))
+    return tuple(search.run(ranks[len(ranks) // 2], tries)), notes
+
+
+def _span(seen: Observation, place: Place) -> Span | None:
+    """Return the span of what block 0's weights read at ``place``, if the update shows one."""
+    span = input_span(seen, 0, place) if shows(seen, 0, place) else None
+    return span if span is not None and span.rank else None
+
+
+def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
+    """Return the tokens of each position up to the last that has any before ``LOOK`` have none."""
+    sets: list[Tensor] = []
+    empty = total = 0
+    for position in range(positions):
+        sets.append(at(position))
+        empty = 0 if len(sets[-1]) else empty + 1
+        total += len(sets[-1])
+        if empty == LOOK or total > CANDIDATES:
+            break
+    return sets[: len(sets) - empty]
+
+
+@dataclass(kw_only=True)
+class Search:
+    """Finds sentence after sentence in a pool of candidates.
+
+    Attributes:
+        pool: the candidates.
+        surest: (N,) int64: candidates, those that block 0's span holds closest first.
+        witness: a later layer, which bears sentences out.
+        examples: how many the client says it had.
+        generator: breaks ties.
+        notes: counts the solves; says whether the whole batch was found, or the search given up.
+    """
+
+    pool: Pool
+    surest: Tensor
+    witness: Witness
+    examples: int
+    generator: torch.Generator
+    notes: Notes
+
+    def __post_init__(self) -> None:
+        self._occupancy = self.pool.occupancy().to(self.pool.keys.device)
+        self._tried = torch.zeros(len(self.pool.tokens), dtype=torch.bool)  # as a first query
+        self._found: dict[Tokens, Tensor] = {}  # a sentence, and its candidates (T,)
+
+    def run(self, total: int, tries: int) -> list[Tokens]:
+        """Return the sentences found until ``total`` tokens are explained, or ``tries`` made."""
+        last = 0  # the solves after which the last sentence was found
+        for turn in range(tries):
+            left = self._left(total)
+            if left < SHORTEST or self.notes["solves"] * len(self.pool.tokens) > EFFORT:
+                break
+            before = len(self._found)
+            self._next(left, by_mixture=turn % 2 == 0)
+            if len(self._found) > before:
+                last = int(self.notes["solves"])
+            patience = PATIENCE if len(self._found) < self.examples else ENOUGH
+            if self.notes["solves"] - last > patience:
+                break
+            logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
+        self.notes["cut"] = self._left(total) >= SHORTEST
+        self.notes["best_effort"] = self.notes["cut"] or self.witness.gate.span.blurred
+        return list(self._found)
+
+    def _left(self, total: int) -> int:
+        """Return how many of ``total`` tokens are not explained."""
+        return total - sum(map(len, self._found))
+
+    def _next(self, left: int, *, by_mixture: bool) -> None:
+        """Look for one more sentence, where ``left`` tokens are not explained.
+
+        A token of it as the query all but always gives it. To find one: if one sentence is left,
+        it ends at ``left``; else [CLS], a query in all of them, sees a mixture of such tokens;
+        where noise hides that, the pairs closest to block 0's span are the true ones.
+        """
+        everything = torch.ones(len(self.pool.tokens), dtype=torch.bool)
+        fixed, token = [0], self._end(left)
+        if token is None and not by_mixture:
+            token = self._surest()
+        if token is None:
+            weights, _ = self._solve(fixed, self._others())
+            token = None if self._check(weights) else self._likely(weights, fixed)
+        while token is not None and len(fixed) <= DEPTH:
+            fixed.append(token)
+            self._tried[token] = True
+            weights, misfit = self._solve(fixed, everything)
+            done = self._check(weights) or misfit > MISFIT
+            token = None if done else self._likely(weights, fixed)
+
+    def _end(self, length: int) -> int | None:
+        """Return the candidate that ends a sentence of ``length``, unless it was tried."""
+        ends = self.pool.ends & (self.pool.positions == length - 1) & ~self._tried
+        return int(ends.nonzero()) if ends.any() else None
+
+    def _surest(self) -> int | None:
+        """Return the untried candidate closest to block 0's span, of no sentence that was found."""
+        free = ~self._tried & (self.pool.positions > 0)
+        for rows in self._found.values():
+            free[rows] = False
+        left = self.surest[free[self.surest]]
+        return int(left[0]) if len(left) else None
+
+    def _others(self) -> Tensor:
+        """Return candidates (N,) without half, drawn, of those of each sentence that was found.
+
+        Without only one of them, the others and a false token nearly do what the sentence did.
+        """
+        allowed = torch.ones(len(self.pool.tokens), dtype=torch.bool)
+        for rows in self._found.values():
+            allowed[rows[torch.rand(len(rows), generator=self.generator) < 0.5]] = False
+        allowed[0] = True
+        return allowed
+
+    def _draw(self, weights: Tensor) -> int:
+        return int(torch.multinomial(weights, 1, generator=self.generator))
+
+    def _likely(self, weights: Tensor, fixed: list[int]) -> int | None:
+        """Draw an untried candidate by its weight, of no found sentence if there is any."""
+        chances = weights.clamp(max=1.0) * ((weights > SETTLED) & ~self._tried)
+        for row in fixed:
+            chances[self.pool.positions == self.pool.positions[row]] = 0
+        fresh = chances.clone()
+        for rows in self._found.values():
+            fresh[rows] = 0
+        chances = fresh if fresh.any() else chances
+        return self._draw(chances**4) if chances.any() else None
+
+    def _solve(self, fixed: list[int], allowed: Tensor) -> tuple[Tensor, float]:
+        """Return weights (N,) at which the last of ``fixed`` sees what it may, and the misfit left.
+
+        Args:
+            fixed: candidates of weight 1; queries are among them.
+            allowed: (N,) which candidates may have weight at all.
+        """
+        free, weights = self._start(fixed, allowed)
+        support = torch.empty(0, dtype=torch.int64)
+        self.notes["solves"] += 1
+        before = self.pool.linearise(fixed[-1], weights)[0].norm()
+        for _ in range(STEPS):
+            rest, slopes = self.pool.linearise(fixed[-1], weights)
+            columns = torch.cat([slopes, self._occupancy.T], dim=1)  # (N, K + P)
+            target = torch.cat([-rest, rest.new_ones(len(self._occupancy))])
+            target -= columns[fixed].sum(dim=0)
+            values, support = nonnegative(columns[free], target, support)
+            values = values.cpu()
+            settled = bool(((values - weights[free]).abs() < SETTLED).all())
+            weights[free] = values
+            if settled:
+                break
+        after = self.pool.linearise(fixed[-1], weights)[0].norm()
+        return weights, (after / before.clamp_min(1e-12)).item()
+
+    def _start(self, fixed: list[int], allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which candidates are free (N,), and weights (N,) that know of nothing else."""
+        positions, ends = self.pool.positions, self.pool.ends
+        free = allowed.clone()
+        for row in fixed:
+            free &= positions != positions[row]
+            free &= (
+                (positions < positions[row])
+                if ends[row]
+                else ~(ends & (positions < positions[row]))
+            )
+        weights = free.float()
+        totals = torch.zeros(len(self._occupancy)).index_add(0, positions, weights)
+        weights = weights / totals[positions].clamp_min(1e-6)
+        weights[fixed] = 1.0
+        return free, weights
+
+    def _check(self, weights: Tensor) -> bool:
+        """Keep the sentence that ``weights`` (N,) amount to, if a later layer bears it out."""
+        rows = []
+        for place in range(len(self._occupancy)):
+            here = (self.pool.positions == place).nonzero().flatten()
+            if not len(here):
+                return False
+            rows.append(int(here[weights[here].argmax()]))
+            if self.pool.ends[rows[-1]]:
+                break
+        else:
+            return False
+        whole = torch.tensor(rows)
+        clear = bool((weights[rows] > CLEAR).all())
+        chosen = self.witness.settle(whole, self.pool, clear=clear)
+        if chosen is None:
+            return False
+        sentence = tuple(self.pool.tokens[chosen].tolist())
+        new = sentence not in self._found
+        if new:
+            self._found[sentence] = chosen
+        return new

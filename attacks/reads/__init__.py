@@ -1,0 +1,1 @@
+"""What any update tells by itself: its gradient, weight decay, labels, lengths."""

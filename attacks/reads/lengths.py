@@ -1,0 +1,109 @@
+"""Read the longest length off the gradient of learned positions: unused rows are zero."""
+
+import math
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from attacks.reads.gradient import gradient_of
+from fedsim.errors import UnsupportedObservation
+from fedsim.messages import Observation
+from fedsim.training import TrainingSettings
+
+SURE = 4.0  # standard deviations of a noise row's norm: of 1,000 rows, one in 30 updates is beyond
+WHOLE = 0.75  # of a used row's entries that are not zero; dropout zeroes some of GPT-2's
+HOLES = 0.05  # of all entries beside the embeddings that may be zero; dropout zeroes 2 %
+ULP = 2.0**-23  # of a float32 weight: what a step rounds away is half of it at most
+HIDING = {"dp-sgd", "gaussian", "quantize", "random-mask", "sign", "topk"}  # fill or zero rows
+
+
+def read_lengths(seen: Observation) -> tuple[int, bool]:
+    """Return the longest sequence's length in tokens, and whether it is plain from the update.
+
+    It is not where noise, signs or rounding may have filled or zeroed rows: then the length is that
+    of the last row that stands out, and the text may be longer.
+
+    Raises:
+        UnsupportedObservation: the update has no gradient of learned positions, or noise hides it.
+    """
+    name = _positions(seen)
+    if name is None or name not in seen.update.tensors:
+        raise UnsupportedObservation(
+            "matching needs the lengths: grant knowledge.lengths, as the update shows no gradient "
+            "of learned positions to read them from"
+        )
+    gradient = _rows(seen, name)  # (P, D)
+    used = (gradient.norm(dim=1) > _level(gradient)).nonzero().flatten()
+    if not len(used):
+        raise UnsupportedObservation(
+            "matching needs the lengths: grant knowledge.lengths, as no row of "
+            f"{name!r} stands out from the others"
+        )
+    last = int(used[-1])
+    told = {one.name for one in seen.knowledge.defense or ()}
+    plain = _plain(gradient, last) and _dense(seen) and not told & HIDING
+    around = len(seen.model.prefix) + len(seen.model.suffix)
+    unused = seen.model.spec.task == "causal-lm"  # nothing is predicted from a text's last place
+    longest = max(last + 1 + unused, around + 1)
+    return min(longest, seen.model.positions), plain
+
+
+def _rows(seen: Observation, name: str) -> Tensor:
+    """Return the gradient of the learned positions; rows that weight decay alone moved are zero."""
+    gradient = gradient_of(seen, name).double()
+    training = TrainingSettings.from_config(seen.broadcast.config)
+    if seen.update.kind == "gradient" or not training.weight_decay:
+        return gradient
+    rounding = ULP * seen.broadcast.parameters[name].to(gradient).norm(dim=1, keepdim=True)
+    moved = gradient.norm(dim=1, keepdim=True) > rounding / training.learning_rate
+    return torch.where(moved, gradient, 0.0)
+
+
+def _level(gradient: Tensor) -> float:
+    """Return what a row's norm is above where a text uses it: zero, or the most that noise makes.
+
+    The norm of D normal numbers strays by about 1 / sqrt(2 D) of itself; the least of all rows is
+    as far below as the largest is above.
+    """
+    stray = min(0.5, SURE / math.sqrt(2 * gradient.shape[1]))
+    least = float(gradient.norm(dim=1).min())
+    return least * (1 + stray) / (1 - stray)
+
+
+def _plain(gradient: Tensor, last: int) -> bool:
+    """Return whether rows up to ``last`` are all used and the others, if any, are exactly zero.
+
+    Noise leaves no row at zero; a mask leaves holes in the rows that it spares.
+    Where no row is left over, noise on all is told from a text that fills all by nothing.
+    """
+    there = (gradient[: last + 1] != 0).double().mean(dim=1)  # (T,)
+    rest = gradient[last + 1 :]
+    return len(rest) > 0 and not rest.any() and bool(torch.all(there >= WHOLE))
+
+
+def _dense(seen: Observation) -> bool:
+    """Return whether hardly an entry is zero where no token chooses the row.
+
+    Top-k and rounding leave holes there before they empty a whole row that was used.
+    """
+    patterns = seen.model.groups["embeddings"]
+    rest = [
+        one
+        for name, one in seen.update.tensors.items()
+        if not any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+    entries = sum(one.numel() for one in rest)
+    zeros = entries - sum(int(one.count_nonzero()) for one in rest)
+    return zeros < HOLES * entries
+
+
+def _positions(seen: Observation) -> str | None:
+    """Return the name of the learned positions' weight, if the model has them."""
+    if not seen.model.positional:
+        return None
+    for name, module in seen.model.module.named_modules():
+        size = (seen.model.positions, seen.model.width)
+        if isinstance(module, nn.Embedding) and tuple(module.weight.shape) == size:
+            return f"{name}.weight"
+    return None

@@ -1,0 +1,1 @@
+"""Canaries: what a privacy guarantee claims against what can be proved."""

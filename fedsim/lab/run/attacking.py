@@ -1,0 +1,219 @@
+"""Runs attacks on what the tap saw, live or from captures, and notes what they guessed."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args
+
+from attacks import Attack, attack_table
+from clients.training import best_threads, threads
+from defenses import Defense
+from fedsim.errors import BadInput, UnsupportedObservation, unknown
+from fedsim.lab.config import AttackSection
+from fedsim.lab.run.controls import own_sequences, own_update
+from fedsim.lab.terminal.run import Display
+from fedsim.messages import (
+    Broadcast,
+    DefenseInForce,
+    DefenseName,
+    Knowledge,
+    Observation,
+    Tokens,
+    Update,
+)
+from fedsim.models import ModelAdapter
+from fedsim.plugins import make
+from fedsim.rng import stream
+from fedsim.vault.reader import Truth, VaultReader
+
+Clients = tuple[int, ...]
+"""Whose update it is: one client, or those whose sum it is under secure aggregation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedAttack:
+    """One attack of a config: what to run, where, with which knowledge."""
+
+    name: str
+    attack: Attack
+    rounds: tuple[int, ...]  # () every one
+    clients: tuple[int, ...]  # () every one
+    knowledge: tuple[str, ...]  # names of Knowledge's fields
+
+    def wants(self, round_: int, clients: Clients) -> bool:
+        """Return whether the update of ``clients`` (their sum, if several) is to be attacked."""
+        return (not self.rounds or round_ in self.rounds) and (
+            not self.clients or not set(clients).isdisjoint(self.clients)
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The attack's hyper-parameters, for the record."""
+        return {one.name: getattr(self.attack, one.name) for one in fields(self.attack)}
+
+
+def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
+    """Return the attacks of a config, each checked.
+
+    Raises:
+        BadInput: an unknown attack, parameter or kind of knowledge, or a value out of range.
+    """
+    known = attack_table()
+    planned: list[PlannedAttack] = []
+    for section in sections:
+        attack = make("attack", section.name, known, section.parameters)
+        again = sum(one.attack.__class__ is attack.__class__ for one in planned)
+        label = f"{section.name}-{again + 1}" if again else section.name  # one name, one score
+        granted = section.knowledge
+        if granted == "paper":
+            names = attack.paper_knowledge
+        else:
+            assert isinstance(granted, dict)
+            for name in granted:
+                if name not in Knowledge.names():
+                    raise BadInput(unknown("attack.knowledge", name, Knowledge.names()))
+            names = tuple(sorted(name for name, given in granted.items() if given))
+        planned.append(
+            PlannedAttack(
+                name=label,
+                attack=attack,
+                rounds=tuple(section.rounds),
+                clients=tuple(section.clients),
+                knowledge=names,
+            )
+        )
+    return planned
+
+
+def in_force(names: Sequence[str], defenses: Sequence[Defense]) -> tuple[DefenseInForce, ...]:
+    """Return what an attack may be told of ``defenses``, called ``names`` in the config."""
+    told = []
+    for name, defense in zip(names, defenses, strict=True):
+        if name in get_args(DefenseName):
+            settings = {one.name: getattr(defense, one.name) for one in fields(defense)}
+            numbers = {k: v for k, v in settings.items() if isinstance(v, (int, float))}
+            told.append(DefenseInForce(name=name, numbers=numbers))  # type: ignore[arg-type]
+    return tuple(told)
+
+
+def grant(
+    names: Sequence[str], truth: Truth | None, defenses: tuple[DefenseInForce, ...] | None = None
+) -> Knowledge:
+    """Return the knowledge called ``names``, from the truth: the only way it reaches an attack.
+
+    ``defenses`` are those in force, None where that is not known either.
+    """
+    if not names:
+        return Knowledge()
+    if truth is None:
+        raise BadInput(f"attack.knowledge: {', '.join(names)} cannot be granted: no truth is known")
+    if "defense" in names and defenses is None:
+        raise BadInput("attack.knowledge: defense cannot be granted: no config tells it")
+    facts = {
+        "defense": defenses,
+        "labels": tuple(label for label in truth.labels if label is not None),
+        "lengths": tuple(map(len, truth.sequences)),
+        "batch_size": len(truth.sequences),
+    }
+    return Knowledge(**{name: facts[name] for name in names})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Runs the planned attacks on one client's update after the other."""
+
+    planned: Sequence[PlannedAttack]
+    adapter: ModelAdapter
+    seed: int
+    vault: VaultReader | None
+    controls: bool
+    note: Callable[[Mapping[str, Any]], None]  # takes a line of reconstructions.jsonl
+    display: Display
+    defenses: tuple[DefenseInForce, ...] | None = None  # those in force, where that is known
+    told: set[str] = field(default_factory=set)  # why attacks could not run, said once each
+
+    def attack_round(self, seen: Sequence[tuple[Clients, Broadcast, Update]]) -> None:
+        """Attack the updates of one round: (whose, what was sent, what came back) each."""
+        for one in self.planned:
+            wanted = [row for row in seen if one.wants(row[1].round, row[0])]
+            for clients, broadcast, update in wanted:
+                self._attack(one, clients, broadcast, update)
+                if self.controls:
+                    self._positive(one, clients, broadcast)
+
+    def _attack(
+        self, one: PlannedAttack, clients: Clients, broadcast: Broadcast, update: Update
+    ) -> None:
+        truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
+        seen = Observation(
+            model=self.adapter,
+            broadcast=broadcast,
+            update=update,
+            knowledge=grant(one.knowledge, truth, self.defenses),
+        )
+        self._reconstruct(one, seen, clients, role="attack")
+
+    def _positive(self, one: PlannedAttack, clients: Clients, broadcast: Broadcast) -> None:
+        truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
+        lengths = [len(tokens) for tokens in truth.sequences] if truth else []
+        shape = lengths or [12, 16]  # none is known, or every Poisson batch was empty
+        own = own_sequences(self.adapter, shape)
+        update = own_update(self.adapter, broadcast, own, self.seed)
+        as_truth = Truth(sequences=own, labels=tuple(i % 2 for i in range(len(own))))
+        seen = Observation(
+            model=self.adapter,
+            broadcast=broadcast,
+            update=update,
+            knowledge=grant(one.knowledge, as_truth, ()),  # its update is undefended
+        )
+        self._reconstruct(one, seen, clients, role="positive", truth=own)
+
+    def _reconstruct(
+        self,
+        one: PlannedAttack,
+        seen: Observation,
+        clients: Clients,
+        *,
+        role: str,
+        truth: Sequence[Tokens] = (),
+    ) -> None:
+        round_, client = seen.broadcast.round, clients[0]
+        whose = f"client {client}" if len(clients) == 1 else f"the sum of {len(clients)} clients"
+        what = "positive control" if role == "positive" else whose
+        self.display.step(f"round {round_}: {one.name} on {what}")
+        generator = stream(self.seed, "attack", one.name, role, round_, client)
+        started, error = time.perf_counter(), None
+        sequences: tuple[Tokens, ...] = ()
+        diagnostics: Mapping[str, Any] = {}
+        try:
+            with threads(best_threads(seen.broadcast.parameters)):
+                guess = one.attack.reconstruct(seen, generator)
+            sequences, diagnostics = guess.sequences, guess.diagnostics
+        except UnsupportedObservation as reason:
+            error = str(reason)
+        except Exception as fault:  # a plugin's; training goes on, and the score says inconclusive
+            error = f"{one.name} raised {type(fault).__name__}: {fault}"
+        if error and error not in self.told:
+            self.told.add(error)
+            first = error.splitlines()[0]
+            self.display.say(f"round {round_}: {one.name} could not run on {what}: {first}")
+        self.note(
+            {
+                "attack": one.name,
+                "role": role,
+                "round": round_,
+                "client": client,
+                **({"clients": list(clients)} if len(clients) > 1 else {}),
+                "settings": one.settings,
+                "knowledge": seen.knowledge.granted(),
+                "seconds": round(time.perf_counter() - started, 3),
+                "sequences": [list(tokens) for tokens in sequences],
+                "texts": [
+                    self.adapter.tokenizer.decode(list(tokens), skip_special_tokens=True)
+                    for tokens in sequences
+                ],
+                "diagnostics": dict(diagnostics),
+                "error": error,
+                **({"truth": [list(tokens) for tokens in truth]} if truth else {}),
+            }
+        )

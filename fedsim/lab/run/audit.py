@@ -1,0 +1,83 @@
+"""What the clients measured of their own updates: the wire audit, bytes, seconds, the guarantee."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+from clients.memory import ClientMemory
+from fedsim.errors import RunFailed
+from fedsim.lab.run.prepare import Experiment
+from fedsim.lab.store.run import RunDirectory
+from fedsim.vault.reader import VaultReader
+from server import Exchange
+
+
+def stop_where_a_defense_failed(run: RunDirectory, exchanges: Sequence[Exchange]) -> None:
+    """Raise RunFailed when a client's audit caught a defense: no run goes on without it.
+
+    Other failures are the federation's affair (``federation.on_failure``). Some have no client's
+    name: of those nothing was measured either.
+    """
+    for one in exchanges:
+        if one.error and one.client is not None:
+            found = VaultReader(run.vault).measured(one.round, one.client) or {}
+            if "failed" in found:
+                raise RunFailed(f"round {one.round}, client {one.client}: {found['failed']}")
+
+
+def wire(experiment: Experiment, run: RunDirectory) -> dict[str, Any]:
+    """Return what an update took, on average, and what each defense did to it, in order."""
+    rows = _measured(run)
+    if not rows:
+        return {}
+    names = [one.name for one in experiment.config.defense]
+    defenses = [
+        {"defense": name, **_spread([row["defenses"][place] for row in rows])}
+        for place, name in enumerate(names)
+    ]
+    return {
+        "updates": len(rows),
+        "bytes_up": round(fmean(row["bytes"] for row in rows)),
+        "bits_per_entry": round(fmean(row["bits_per_entry"] for row in rows), 4),
+        "seconds": round(fmean(row["seconds"] for row in rows), 4),
+        "defenses": defenses,
+    }
+
+
+def _measured(run: RunDirectory) -> list[dict[str, Any]]:
+    """Return the measures of every update of the rounds that are done."""
+    vault = VaultReader(run.vault)
+    found = [
+        vault.measured(row["round"], client)
+        for row in run.rows("rounds.jsonl")
+        for client in row.get("clients", [])
+    ]
+    return [one for one in found if one is not None and "failed" not in one]
+
+
+def _spread(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return each figure's mean, least and largest over the updates that have it."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    values = {name: [row[name] for row in rows if name in row] for name in names}
+    return {
+        name: {"mean": fmean(some), "min": min(some), "max": max(some)}
+        for name, some in values.items()
+    }
+
+
+def guarantee(experiment: Experiment, run: RunDirectory) -> dict[str, Any] | None:
+    """Return the guarantee over the rounds that are done: the worst client's, or None.
+
+    Of several the one of the least epsilon: each is true beside the others.
+    """
+    defenses, memory = experiment.defenses, ClientMemory(run.vault.parent / "memory")
+    rounds = run.rows("rounds.jsonl")
+    answered = [client for row in rounds for client in row.get("clients", [])]
+    failed = [one["client"] for row in rounds for one in row.get("failures", [])]  # an answer, too
+    took_part = sorted({client for client in answered + failed if client is not None})
+    after = max((row["round"] for row in rounds), default=0) + 1
+    kept = [memory.before(client, after, len(defenses)) for client in took_part]
+    said = [one.spent([m[place] for m in kept]) for place, one in enumerate(defenses)]
+    found = [one for one in said if one is not None]
+    return asdict(min(found, key=lambda one: one.epsilon)) if found else None

@@ -1,0 +1,243 @@
+"""The main job: federated rounds, a curious server, attacks, scores."""
+
+import functools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clients import ClientSettings, build_client_app
+from clients.training import best_threads
+from fedsim.errors import RunFailed
+from fedsim.files import write_json, write_lines
+from fedsim.lab.engines import ENGINES, Resources
+from fedsim.lab.run.attacking import Clients, Runner, in_force
+from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
+from fedsim.lab.run.bounds import bounded
+from fedsim.lab.run.prepare import Experiment, server_settings
+from fedsim.lab.run.trackers import track
+from fedsim.lab.run.utility import METRICS, course, utility, utility_before
+from fedsim.lab.scoring.scorer import Scored, Scorer
+from fedsim.lab.store.run import RunDirectory, checksum
+from fedsim.lab.terminal.run import Display
+from fedsim.messages import Broadcast, Update
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.vault.reader import VaultReader
+from fedsim.wire import read_broadcast, read_update
+from server import Capture, Exchange, Progress, build_server_app
+from server.tap import last_line
+
+
+def whose(exchange: Exchange) -> Clients:
+    """Return the client whose update was received, or those whose sum it is."""
+    if exchange.cohort:
+        return exchange.cohort
+    assert exchange.client is not None  # the lab's grid knows every node's client
+    return (exchange.client,)
+
+
+@dataclass(kw_only=True)
+class Recorder:
+    """What the lab does while rounds run: notes, attacks, measures, saves."""
+
+    experiment: Experiment
+    run: RunDirectory
+    runner: Runner
+    display: Display
+    round: dict[str, Any] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+    checksum: str = ""
+
+    def watch(self, exchanges: Sequence[Exchange]) -> None:
+        """Note who answered, then attack what they sent (a tap's hook).
+
+        Raises:
+            RunFailed: nobody answered; a run without updates would look like a safe one.
+        """
+        stop_where_a_defense_failed(self.run, exchanges)
+        answered = [one for one in exchanges if one.received is not None]
+        if not answered:
+            reason = last_line(exchanges[0].error or "no reason given")
+            raise RunFailed(f"round {exchanges[0].round}: no client answered: {reason}")
+        self.round = {
+            "clients": [client for one in answered for client in whose(one)],
+            "failures": [
+                {"client": one.client, "error": one.error} for one in exchanges if one.error
+            ],
+        }
+        seen: list[tuple[Clients, Broadcast, Update]] = []
+        for one in answered:
+            assert one.received is not None
+            wanted = any(a.wants(one.round, whose(one)) for a in self.experiment.planned)
+            if wanted:
+                sent = seen[0][1] if seen else read_broadcast(one.sent, one.round)
+                seen.append((whose(one), sent, read_update(one.received, sent)))
+        self.runner.attack_round(seen)
+
+    def after_round(self, progress: Progress) -> None:
+        """Measure the utility, note the round, save a checkpoint."""
+        self.display.step(f"round {progress.round}: evaluating")
+        held_out = self.experiment.held_out
+        done = {row["round"] for row in self.run.rows("rounds.jsonl")}
+        if not all(bool(one.isfinite().all()) for one in progress.parameters.values()):
+            raise RunFailed(
+                f"round {progress.round}: the weights are not finite, training diverged; lower "
+                "training.learning_rate"
+            )
+        self.checksum = checksum(progress.parameters)
+        if progress.round in done:  # where a resumed run begins
+            return
+        measured = self._measured(progress) if len(held_out) else None
+        name = METRICS[self.experiment.adapter.spec.task]
+        row = {
+            "round": progress.round,
+            "utility": None if measured is None else measured[name],
+            "measures": measured,
+            "checksum": self.checksum,
+            "seconds": round(time.perf_counter() - self.started, 3),
+            **self.round,
+        }
+        self.run.append("rounds.jsonl", row)
+        if progress.round:  # what a run starts from comes from its seed
+            self.run.save(progress)  # last: a round without one is run again, and noted again
+        self.started, self.round = time.perf_counter(), {}
+        shown = "" if measured is None else f", {name} {measured[name]:.3f}"
+        for one in row.get("failures", []):
+            reason = last_line(one["error"])
+            self.display.say(f"round {progress.round}: client {one['client']} failed: {reason}")
+        if progress.round:
+            rounds = self.experiment.config.federation.rounds
+            self.display.say(f"round {progress.round}/{rounds} done{shown}")
+
+    def _measured(self, progress: Progress) -> dict[str, float]:
+        adapter, held_out = self.experiment.adapter, self.experiment.held_out
+        if progress.round:
+            return utility(adapter, progress.parameters, held_out)
+        return utility_before(adapter, progress.parameters, held_out, self.checksum)
+
+
+def run_experiment(
+    experiment: Experiment, run: RunDirectory, display: Display, *, quick: bool = False
+) -> tuple[dict[str, Any], list[Scored]]:
+    """Run what is left of ``experiment`` in ``run``; return its summary and the scores.
+
+    Args:
+        experiment: what to run.
+        run: a directory that holds the config, and perhaps rounds that are done.
+        display: shows progress.
+        quick: skip the controls; every verdict is then ``inconclusive``.
+    """
+    config, adapter = experiment.config, experiment.adapter
+    start = run.latest()
+    if start is None:
+        display.step("building the model")
+        start = Progress(round=0, parameters=adapter.initial_parameters())
+        run.forget_after(-1)
+    else:
+        run.forget_after(start.round)
+    write_lines(run.vault / "pool.jsonl", [{"tokens": list(one)} for one in experiment.pool])
+    runner = attack_runner(experiment, run, display, quick=quick)
+    recorder = Recorder(experiment=experiment, run=run, runner=runner, display=display)
+    if start.round < config.federation.rounds:
+        _run_rounds(experiment, run, start, recorder)
+    return summarize(experiment, run, quick=quick)
+
+
+def attack_runner(
+    experiment: Experiment, run: RunDirectory, display: Display, *, quick: bool
+) -> Runner:
+    """Return what runs the experiment's attacks and notes their guesses in ``run``."""
+    adapter = experiment.adapter
+    return Runner(
+        planned=experiment.planned,
+        adapter=attackers_adapter(adapter.spec).to(adapter.device),
+        seed=experiment.config.seed,
+        vault=VaultReader(run.vault),
+        controls=not quick,
+        note=lambda row: run.append("reconstructions.jsonl", row),
+        display=display,
+        defenses=in_force([one.name for one in experiment.config.defense], experiment.defenses),
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def attackers_adapter(spec: ModelSpec) -> ModelAdapter:
+    """Return this process's one workspace of the attacks, which no client shares."""
+    return load_adapter(spec)
+
+
+def _run_rounds(
+    experiment: Experiment, run: RunDirectory, start: Progress, recorder: Recorder
+) -> None:
+    config, adapter = experiment.config, experiment.adapter
+    federation = config.federation
+    hooks = [Capture(run.captures, model=adapter.spec.as_dict())] if federation.capture else []
+    server = build_server_app(
+        server_settings(experiment),
+        start,
+        [*hooks, recorder.watch],
+        recorder.after_round,
+    )
+    settings = ClientSettings(
+        model=adapter.spec,
+        data=experiment.data,
+        max_length=config.data.max_length,
+        clients=federation.clients,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        vault=run.vault.absolute(),
+        defenses=tuple(experiment.defenses),
+        threads=best_threads(start.parameters),
+        device=str(adapter.device),
+    )
+    resources = Resources(cpus=federation.cpus_per_client, gpus=federation.gpus_per_client)
+    ENGINES[federation.engine](server, build_client_app(settings), federation.clients, resources)
+    done = [row["round"] for row in run.rows("rounds.jsonl")]
+    if max(done, default=0) < federation.rounds:  # Flower may return as if all were well
+        raise RunFailed(f"the engine stopped after round {max(done, default=0)}")
+
+
+def summarize(
+    experiment: Experiment, run: RunDirectory, *, quick: bool
+) -> tuple[dict[str, Any], list[Scored]]:
+    """Score what is noted in ``run``, write its summary.json and return both."""
+    config, adapter = experiment.config, experiment.adapter
+    scorer = Scorer(
+        adapter=adapter,
+        vault=VaultReader(run.vault),
+        pool=experiment.pool,
+        controls=not quick,
+        seed=config.seed,
+    )
+    started = time.perf_counter()
+    scores = scorer.score(run.rows("reconstructions.jsonl"))
+    leakage, verdicts = scorer.leakage(scores)
+    scoring = time.perf_counter() - started
+    rounds = run.rows("rounds.jsonl")
+    summary: dict[str, Any] = {
+        "schema": 1,
+        "name": config.name,
+        "seed": config.seed,
+        "engine": config.federation.engine,
+        "rounds": config.federation.rounds,
+        "seconds": round(sum(row["seconds"] for row in rounds), 3),
+        "scoring": {"seconds": round(scoring, 3)},
+        "utility": course(adapter.spec.task, rounds),
+        "guarantee": guarantee(experiment, run),
+        "wire": wire(experiment, run),
+        "attacks": bounded([scorer.entry(one) for one in scores], scores, experiment, run),
+        "leakage": leakage,
+        "verdicts": verdicts,
+        "failures": [
+            {"round": row["round"], "client": one["client"], "error": last_line(one["error"])}
+            for row in rounds
+            for one in row.get("failures", [])
+        ],
+        "checksum": rounds[-1]["checksum"],
+        "notes": scorer.notes(scores),
+    }
+    write_json(run.root / "summary.json", summary)
+    if failed := track(run, summary, config.tracker):
+        summary["notes"] += failed
+        write_json(run.root / "summary.json", summary)
+    return summary, scores

@@ -1,0 +1,226 @@
+"""Attacks captures: those of a run, or of any Flower project that was tapped."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from defenses import defense_table
+from fedsim.captures import (
+    Captured,
+    CapturePath,
+    captured_clients,
+    find_captures,
+    read_capture,
+)
+from fedsim.errors import BadInput, MalformedMessage, unknown
+from fedsim.files import append_line, read_lines, write_json
+from fedsim.lab.config import (
+    AttackSection,
+    Config,
+    ModelSection,
+    apply,
+    check,
+    checked,
+    read_toml,
+)
+from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
+from fedsim.lab.scoring.scorer import Scored, Scorer
+from fedsim.lab.store.attack import RECORD, note_attack
+from fedsim.lab.store.summary import read_results
+from fedsim.lab.terminal.run import Display
+from fedsim.messages import DefenseInForce, Tokens
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.plugins import make
+from fedsim.vault.reader import VaultReader
+
+OPTIONS = ("rounds", "clients", "knowledge", "model", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Captures and what is to be run on them, checked."""
+
+    found: Sequence[CapturePath]
+    adapter: ModelAdapter
+    planned: PlannedAttack
+    vault: VaultReader | None
+    pool: Sequence[Tokens]
+    seed: int
+    out: Path
+    defenses: tuple[DefenseInForce, ...] | None  # in force in the run; None: nothing tells
+    run: Path  # whose captures these are
+    config: Config | None  # the run's, with this attack alone; None: it is no finished run
+
+
+def prepare_replay(
+    captures: Path, attack: str, overrides: Sequence[str], out: Path | None
+) -> Replay:
+    """Check what ``fedsim attack`` was asked for.
+
+    Args:
+        captures: a captures directory, or a run that holds one.
+        attack: the attack's name.
+        overrides: the attack's parameters as ``key=value``; also ``rounds``, ``clients``,
+            ``knowledge``, ``seed`` and ``model.<key>``, which replaces what the captures say.
+        out: where the results go; default: ``attack-<name>-<hash of its settings>`` in the run.
+
+    Raises:
+        BadInput: no captures, no model, or an attack that does not fit.
+    """
+    tree: dict[str, Any] = {}
+    for override in overrides:
+        apply(tree, override)
+    seed, model = tree.pop("seed", None), tree.pop("model", {})
+    if "name" in tree:
+        raise BadInput(f"name: the attack is named by --attack, got also name={tree['name']!r}")
+    if seed is not None and (not isinstance(seed, int) or seed < 0):
+        raise BadInput(f"seed: wanted an integer, 0 or more, got {seed!r}")
+    section = checked(AttackSection, {"name": attack, **tree})
+    planned = plan([section])[0]
+    every = find_captures(captures)
+    found = [one for one in every if planned.wants(one.round, captured_clients(one))]
+    if not found:
+        raise BadInput(
+            f"captures: {str(captures)!r} holds none of the rounds and clients asked for"
+        )
+    run = found[0].directory.parents[1].parent  # <run>/captures/round=R/client=C
+    first = read_capture(found[0])
+    adapter = load_adapter(_spec(first, model))
+    planned.attack.check(adapter)
+    try:
+        adapter.load(first.broadcast.parameters)
+    except MalformedMessage as error:
+        raise BadInput(f"model.name: the captures are of another model: {error}") from error
+    config = read_toml(run / "config.toml") if (run / "config.toml").exists() else None
+    if seed is None:  # that of the run, so that a replay guesses as the run did
+        seed = (config or {}).get("seed", 1)
+    vault = VaultReader(run / "vault") if (run / "vault").is_dir() else None
+    pool = [tuple(row["tokens"]) for row in read_lines(run / "vault" / "pool.jsonl")]
+    if out is not None:
+        _check_out(out)
+    text = json.dumps(
+        [planned.settings, planned.knowledge, seed, model], sort_keys=True, default=str
+    )
+    name = f"attack-{attack}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return Replay(
+        found=found,
+        adapter=adapter,
+        planned=planned,
+        vault=vault,
+        pool=pool,
+        seed=seed,
+        out=out or run / name,
+        defenses=None if config is None else _defenses(config),
+        run=run,
+        config=_as_run(run, section, seed, model),
+    )
+
+
+def _check_out(out: Path) -> None:
+    """Raise BadInput where results would replace others than those of an attack."""
+    others = [name for name in ("config.toml", "sweep.json") if (out / name).exists()]
+    if others or (out.exists() and not out.is_dir()):
+        raise BadInput(f"--out: {str(out)!r} is a run, a sweep or a file; choose another directory")
+
+
+def _as_run(
+    run: Path, section: AttackSection, seed: int, model: Mapping[str, Any]
+) -> Config | None:
+    """Return the config with which this attack would have been part of ``run``, if that ended."""
+    if not ((run / "config.toml").exists() and (run / "summary.json").exists()):
+        return None
+    tree = read_toml(run / "config.toml")
+    known = {key: value for key, value in model.items() if key in ModelSection.model_fields}
+    return check({**tree, "seed": seed, "model": {**tree["model"], **known},
+                  "attack": [section.model_dump()]})  # fmt: skip
+
+
+def _defenses(config: dict[str, Any]) -> tuple[DefenseInForce, ...]:
+    """Return the defenses in force in a run, from its resolved config."""
+    tables = [dict(one) for one in config.get("defense", [])]
+    names = [one.pop("name") for one in tables]
+    known = defense_table()
+    made = [make("defense", n, known, one) for n, one in zip(names, tables, strict=True)]
+    return in_force(names, made)
+
+
+def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
+    """Return the model: what the captures say of it, and what the command line says instead."""
+    if not isinstance(overrides, dict):
+        raise BadInput(f"model: wanted model.<key>=value, got {overrides!r}")
+    known = set(ModelSection.model_fields) | {"num_labels", "seed"}
+    for key in overrides:
+        if key not in known:
+            raise BadInput(unknown("key", f"model.{key}", [f"model.{one}" for one in known]))
+    fields = {**first.model, **overrides}
+    if "name" not in fields:
+        raise BadInput(
+            "model.name: the captures do not say which model this is; add model.name=<hub id or "
+            "directory>, and model.tokenizer and model.task where they differ from the defaults"
+        )
+    try:
+        checked(ModelSection, {k: v for k, v in fields.items() if k in ModelSection.model_fields})
+    except BadInput as error:
+        raise BadInput(f"model.{error}") from error
+    heads = [
+        t
+        for n, t in first.broadcast.parameters.items()
+        if n in ("score.weight", "classifier.weight")
+    ]
+    if heads and "num_labels" not in fields:
+        fields["num_labels"] = heads[0].shape[0]
+    lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+    return ModelSpec(**{**fields, **lists})
+
+
+def run_replay(
+    replay: Replay, display: Display, *, quick: bool = False
+) -> tuple[dict[str, Any], list[Scored]]:
+    """Attack every capture asked for; return the summary, also a file in ``out``, and scores."""
+    path = replay.out / "reconstructions.jsonl"
+    for old in (path, replay.out / "summary.json", replay.out / RECORD):  # maybe of another run
+        old.unlink(missing_ok=True)
+    runner = Runner(
+        planned=[replay.planned],
+        adapter=replay.adapter,
+        seed=replay.seed,
+        vault=replay.vault,
+        controls=not quick,
+        note=lambda row: append_line(path, row),
+        display=display,
+        defenses=replay.defenses,
+    )
+    for round_ in sorted({one.round for one in replay.found}):
+        captured = (read_capture(one) for one in replay.found if one.round == round_)
+        runner.attack_round([(one.clients, one.broadcast, one.update) for one in captured])
+    scorer = Scorer(
+        adapter=replay.adapter,
+        vault=replay.vault,
+        pool=replay.pool,
+        controls=not quick,
+        seed=replay.seed,
+    )
+    scores = scorer.score(list(read_lines(path)))
+    leakage, verdicts = scorer.leakage(scores)
+    summary: dict[str, Any] = {
+        "schema": 1,
+        "name": replay.out.name,
+        "seed": replay.seed,
+        "guarantee": _guarantee(replay),
+        "attacks": [scorer.entry(one) for one in scores],
+        "leakage": leakage,
+        "verdicts": verdicts,
+        "notes": scorer.notes(scores),
+    }
+    write_json(replay.out / "summary.json", summary)
+    if replay.config is not None:
+        note_attack(replay.out, replay.run, replay.config)
+    return summary, scores
+
+
+def _guarantee(replay: Replay) -> dict[str, Any] | None:
+    """Return what the run's defenses promise: no attack of ours changes that."""
+    return None if replay.config is None else read_results(replay.run).guarantee

@@ -1,0 +1,160 @@
+"""Trackers: a finished run's curves, for those who look at many. The local files stay the truth.
+
+``tracker = "tensorboard"`` (or a list) in the config. Each writes into ``trackers/<name>/`` of the
+run, offline and without an account, anew whenever the run is scored: a resumed run is one curve.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+from fedsim.errors import BadInput, unknown
+from fedsim.lab.store.run import RunDirectory
+
+Point = tuple[str, int, float]  # what, round, value
+Facts = Mapping[str, str]  # the config, flat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracker:
+    """One tracker: the package it needs, and how it writes a run into a directory."""
+
+    package: str
+    write: Callable[[Path, str, Facts, Sequence[Point]], None]
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Check that every tracker is known and installed.
+
+    Raises:
+        BadInput: one is not; the line names the extra to install.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise BadInput(unknown("tracker", name, TRACKERS))
+        package = TRACKERS[name].package
+        if find_spec(package) is None:
+            raise BadInput(
+                f"tracker: {name!r} needs the package {package!r}, which is not installed; "
+                f"in a checkout of fedsim: pip install '.[{name}]'"
+            )
+
+
+def track(run: RunDirectory, summary: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Write the run's curves to each tracker, in place of what was written before.
+
+    Returns:
+        a line for each tracker that failed: the run's own files are whole without it.
+    """
+    failed = []
+    points = list(curves(run.rows("rounds.jsonl"), summary))
+    facts = dict(flat(run.config().as_toml()))
+    for name in names:
+        root = (run.root / "trackers" / name).absolute()
+        try:
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir(parents=True)
+            TRACKERS[name].write(root, str(summary["name"]), facts, points)
+        except Exception as error:  # a library's: what was trained and attacked is not lost for it
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            failed.append(f"the tracker {name!r} could not run: {why}")
+    return failed
+
+
+def curves(rounds: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Iterator[Point]:
+    """Yield utility and seconds of each round, and each attack's means over its updates in it."""
+    metric = (summary["utility"] or {}).get("metric", "utility")
+    for row in rounds:
+        if row["utility"] is not None:
+            yield f"utility/{metric}", row["round"], row["utility"]
+        yield "seconds", row["round"], row["seconds"]
+    groups: dict[tuple[str, int], list[Mapping[str, float]]] = {}
+    for entry in summary["attacks"]:
+        weighted = [entry["metrics"]] * entry["samples"]  # a mean over samples, not over updates
+        groups.setdefault((entry["attack"], entry["round"]), []).extend(weighted)
+    for (attack, round_), found in groups.items():
+        for name in found[0] if found else ():
+            yield f"leakage/{attack}/{name}", round_, fmean(one[name] for one in found)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the config's keys, dotted, and their values as text."""
+    for key, value in tree.items():
+        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+            value = {str(place): one for place, one in enumerate(value)}
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
+
+
+def _tensorboard(root: Path, name: str, facts: Facts, points: Sequence[Point]) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(root)) as writer:
+        text = "\n".join(f"    {key} = {value}" for key, value in facts.items())
+        writer.add_text("config", text)
+        for what, round_, value in points:
+            writer.add_scalar(what, value, round_)
+
+
+def _wandb(root: Path, name: str, facts: Facts, points: Sequence[Point]) -> None:
+    import wandb
+
+    settings = wandb.Settings(silent=True, console="off", disable_git=True, save_code=False)
+    with environment(WANDB_ERROR_REPORTING="false"):
+        run = wandb.init(
+            project="fedsim",
+            name=name,
+            dir=root,
+            mode="offline",
+            config=dict(facts),
+            settings=settings,
+        )
+        for round_ in sorted({point[1] for point in points}):
+            run.log({w: value for w, at, value in points if at == round_}, step=round_)
+        run.finish()
+
+
+def _mlflow(root: Path, name: str, facts: Facts, points: Sequence[Point]) -> None:
+    from mlflow.entities import Metric, Param
+    from mlflow.tracking import MlflowClient
+
+    with environment(MLFLOW_ALLOW_FILE_STORE="true", MLFLOW_DISABLE_TELEMETRY="true"):
+        (root / ".trash").mkdir()  # its store remembers to have made one before
+        client = MlflowClient(tracking_uri=root.as_uri())
+        run = client.create_run(client.create_experiment("fedsim"), run_name=name)
+        client.log_batch(
+            run.info.run_id,
+            metrics=[Metric(what, value, 0, round_) for what, round_, value in points],
+            params=[Param(key, value) for key, value in facts.items()],
+        )
+        client.set_terminated(run.info.run_id)
+
+
+@contextlib.contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set variables that a library reads, inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+TRACKERS: Final[Mapping[str, Tracker]] = {
+    "mlflow": Tracker(package="mlflow", write=_mlflow),
+    "tensorboard": Tracker(package="tensorboard", write=_tensorboard),
+    "wandb": Tracker(package="wandb", write=_wandb),
+}

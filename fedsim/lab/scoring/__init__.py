@@ -1,0 +1,5 @@
+"""Scores: what was read against the truth, beside its controls, with a verdict."""
+
+from fedsim.lab.scoring.scorer import Scored, Scorer, means
+
+__all__ = ["Scored", "Scorer", "means"]

@@ -1,0 +1,1 @@
+"""What a run and an attack leave on disk: every path and every schema."""

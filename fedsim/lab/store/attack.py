@@ -1,0 +1,79 @@
+"""What ``fedsim attack`` leaves: guesses and scores of its own, over a run that was finished."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from fedsim.errors import BadInput, MalformedMessage
+from fedsim.files import read_json, write_json
+from fedsim.lab.config import Config, check
+from fedsim.lab.store.run import RunDirectory, manifest
+
+RECORD = "attack.json"
+
+
+@dataclass(frozen=True)
+class AttackDirectory(RunDirectory):
+    """Its own reconstructions and summary; captures and truth are those of the run attacked."""
+
+    @property
+    def run(self) -> RunDirectory:
+        """The run that was attacked."""
+        return RunDirectory(self.root / self._record("run", str))
+
+    @property
+    @override
+    def captures(self) -> Path:
+        return self.run.captures
+
+    @property
+    @override
+    def vault(self) -> Path:
+        return self.run.vault
+
+    @override
+    def check(self) -> None:
+        if not (self.run.root / "summary.json").exists():
+            raise BadInput(
+                f"{str(self.root)!r} holds an attack on the run in {str(self.run.root)!r}, which "
+                "is no finished run any more: what it read cannot be held against the truth"
+            )
+
+    @override
+    def config(self) -> Config:
+        """Return the run's config, with this attack in place of its own."""
+        return check(self._record("config", dict))
+
+    def _record(self, key: str, kind: type) -> Any:
+        path = self.root / RECORD
+        found = read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get(key), kind):
+            raise MalformedMessage(f"{path}: wanted a table with {key}; give the attack again")
+        return found[key]
+
+
+def open_run(root: Path) -> RunDirectory:
+    """Return the run, or the attack on a run's captures, that ``root`` holds.
+
+    Raises:
+        BadInput: it holds an attack on the captures of a run that was not finished then.
+    """
+    if (root / RECORD).exists():
+        return AttackDirectory(root)
+    run = RunDirectory(root)
+    if (root / "summary.json").exists() and not (root / "config.toml").exists():
+        raise BadInput(
+            f"{str(root)!r} holds an attack on captures of no finished run, which has no settings "
+            "to report; finish the run (fedsim run --out RUN --resume), then give the attack again"
+        )
+    return run
+
+
+def note_attack(out: Path, run: Path, config: Config) -> None:
+    """Note in ``out`` which run was attacked, and with which config that would be a run."""
+    where = os.path.relpath(run.resolve(), out.resolve())
+    write_json(out / "manifest.json", manifest(config))
+    write_json(out / RECORD, {"schema": 1, "run": where, "config": config.as_toml()})

@@ -1,0 +1,194 @@
+"""What a person sees: progress while it works, then the table and the texts side by side."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, ClassVar
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+from rich.table import Table
+from rich.text import Text
+
+from fedsim.lab.scoring.scorer import Scored
+from fedsim.lab.store.samples import whose
+from fedsim.lab.terminal.marks import marked
+from fedsim.messages import Tokens
+from fedsim.models import ModelAdapter
+
+SHOWN = 8  # pairs of texts; all of them are in reconstructions.jsonl
+PAUSE = 10.0  # seconds between lines of progress where no terminal can redraw one
+NOTHING = [{"bag_f1": 0.0}]
+STYLES = {"leak": "bold red", "no-leak": "bold green", "inconclusive": "bold yellow"}
+
+
+class Display:
+    """Progress on stderr, so that stdout stays for results."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._status: Status | None = None
+        self._last = 0.0
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self._status = self.console.status("starting")
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def say(self, line: str) -> None:
+        """Print a line that stays."""
+        self.console.print(escape(printable(line)), soft_wrap=True)
+
+    def step(self, line: str) -> None:
+        """Show what is being done now: redrawn in place, or now and then a line in a log file."""
+        if self._status is not None:
+            self._status.update(escape(printable(line)))
+        elif time.monotonic() - self._last > PAUSE:
+            self._last = time.monotonic()
+            self.console.print(escape(printable(line)))
+
+
+class StepHandler(logging.Handler):
+    """Shows what the attacks log as progress."""
+
+    def __init__(self, display: Display) -> None:
+        super().__init__(logging.INFO)
+        self._display = display
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show the record's message."""
+        self._display.step(record.getMessage())
+
+
+def print_table(summary: Mapping[str, Any]) -> None:
+    """Print one row for each attacked update, and each attack's verdict with its reason."""
+    console = Console(file=sys.stdout, highlight=False)
+    columns = ["round", "client", "attack", "n", "exact", "tokens", "R-1", "chance", "s"]
+    if bounded := any("bound" in one for one in summary["attacks"]):
+        columns.insert(5, "limit")  # of exact: the reconstruction bound
+    table = Table(*columns, title="What the server could read", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
+    for one in summary["attacks"]:
+        found, chance = one["metrics"], one["controls"].get("no_gradient", {})
+        exact = found.get("exact_match_but_last", found.get("exact_match"))
+        accuracy = found.get("token_accuracy_but_last", found.get("token_accuracy"))
+        most = [_number(one.get("bound", {}).get("exact_match"), 2)] if bounded else []
+        table.add_row(
+            str(one["round"]),
+            str(one["client"]) if "clients" not in one else f"sum of {len(one['clients'])}",
+            one["attack"],
+            str(one["samples"] or "?"),
+            _number(exact, 2),
+            *most,
+            _number(accuracy, 2),
+            _number(found.get("rouge1"), 1),
+            _number(chance.get("rouge1"), 1),
+            f"{one['seconds']:.1f}",
+            Text(one["verdict"], style=STYLES[one["verdict"]]),
+        )
+    console.print(table)
+    for note in summary["notes"]:
+        console.print(escape(f"Note: {note}"))
+    for name, verdict in summary["verdicts"].items():
+        word = verdict["verdict"]
+        console.print(
+            f"[{STYLES[word]}]{escape(name)}: {word}[/]. {escape(verdict['reason'])}",
+            soft_wrap=True,
+        )
+
+
+def print_summary(
+    summary: Mapping[str, Any], scores: Sequence[Scored], texts: "SideBySide"
+) -> None:
+    """Print the texts side by side, the worst first, then the table and the verdicts."""
+    ranked = sorted(scores, key=lambda one: -fmean(s["bag_f1"] for s in one.samples or NOTHING))
+    pairs = [(pair.truth, pair.guess) for one in ranked for pair in one.pairs]
+    if pairs:
+        texts.print(pairs)
+    for one in scores:
+        if not one.pairs:
+            texts.print_guesses(one.row)
+    if summary["attacks"]:
+        print_table(summary)
+    utility = summary.get("utility")
+    if utility:
+        print_utility(utility)
+    if summary.get("wire"):
+        print_wire(summary["wire"])
+
+
+def print_wire(wire: Mapping[str, Any]) -> None:
+    """Print what an update takes, in bytes as its encoding would be and in the client's time."""
+    line = (
+        f"An update: {wire['bytes_up'] / 1e6:.3g} MB up ({wire['bits_per_entry']:.3g} bits an "
+        f"entry), {wire['seconds']:.2f} s of the client"
+    )
+    Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
+
+
+def print_utility(utility: Mapping[str, Any]) -> None:
+    """Print each metric of the global model, before the first round and after the last."""
+    measured = {utility["metric"]: utility, **utility.get("others", {})}
+    parts = [f"{name} {one['before']:.3f} -> {one['after']:.3f}" for name, one in measured.items()]
+    line = f"Utility, before the first round -> after the last: {', '.join(parts)}"
+    Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+class SideBySide:
+    """Prints true and reconstructed texts, what was read marked in both."""
+
+    HEADERS: ClassVar = ("", "what the client had", "what the server read")
+
+    def __init__(self, adapter: ModelAdapter) -> None:
+        self._tokenizer = adapter.tokenizer
+
+    def print(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> None:
+        """Print ``pairs`` of (truth, guess)."""
+        table = Table(show_lines=True)
+        for header in self.HEADERS:
+            table.add_column(header, overflow="fold")
+        for truth, guess in pairs[:SHOWN]:
+            left, right = self._marked(truth, guess)
+            mark = Text("=", "green") if truth == guess else Text("~" if guess else "-", "red")
+            table.add_row(mark, left, right)
+        console = Console(file=sys.stdout, highlight=False)
+        console.print(table)
+        if len(pairs) > SHOWN:
+            console.print(f"... and {len(pairs) - SHOWN} more in reconstructions.jsonl")
+
+    def print_guesses(self, row: Mapping[str, Any]) -> None:
+        """Print what was read of an update whose truth nobody here knows."""
+        console = Console(file=sys.stdout, highlight=False)
+        title = f"Round {row['round']}, client {whose(row)}: what the server read (truth unknown)"
+        console.print(Text(title, "bold"))
+        for text in row["texts"][:SHOWN] or ["nothing"]:
+            console.print(f"  {escape(printable(text))}", soft_wrap=True)
+
+    def _marked(self, truth: Tokens, guess: Tokens) -> tuple[Text, Text]:
+        """Return both texts: equal tokens green, others underlined or struck out in red."""
+        left, right = Text(), Text()
+        ours, theirs = marked(self._tokenizer, truth, guess)
+        for one in ours:
+            left.append(printable(one.text), style="green" if one.matched else "underline")
+        for one in theirs:
+            right.append(printable(one.text), style="green" if one.matched else "red strike")
+        return left, right
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with control characters shown, so that it cannot drive the terminal."""
+    return "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in text)

@@ -1,0 +1,92 @@
+"""A length is said to be exact only where nothing may have filled or emptied a row."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from attacks.matching.frame import Frame, find_frame
+from attacks.reads.lengths import read_lengths
+from defenses import Quantize, RandomMask, TopK
+from fedsim.messages import DefenseInForce, Knowledge, Parameters
+from tests.attacks.conftest import Look, Seen
+from tests.conftest import Adapt
+
+
+def frame(seen: Seen, tensors: Parameters, **knowledge: Any) -> Frame:
+    observation = seen.observation
+    changed = replace(
+        observation,
+        update=replace(observation.update, tensors=tensors),
+        knowledge=Knowledge(labels=(0,), **knowledge),
+    )
+    return find_frame(changed, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
+@pytest.mark.parametrize("dropout", [False, True])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_an_undefended_length_is_exact(
+    adapt: Adapt, look: Look, preset: str, dropout: bool, scale: float
+) -> None:
+    seen = look(adapt(preset), (8,), granted=(), dropout=dropout)
+    tensors = {name: scale * one for name, one in seen.observation.update.tensors.items()}
+    found = frame(seen, tensors)
+    assert found.mask.shape == (1, 8) and found.exact_lengths
+
+
+@pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
+@pytest.mark.parametrize(
+    "defense",
+    [
+        TopK(fraction=0.3), TopK(fraction=0.01), TopK(fraction=0.001),
+        RandomMask(fraction=0.9), RandomMask(fraction=0.01),
+        Quantize(dtype="int8"), Quantize(dtype="int4"),
+    ],
+)  # fmt: skip
+def test_what_may_have_emptied_rows_leaves_the_length_open(
+    adapt: Adapt, look: Look, preset: str, defense: Any
+) -> None:
+    seen = look(adapt(preset), (8,), granted=())
+    tensors = seen.observation.update.tensors
+    found = frame(seen, defense.protect(tensors, torch.Generator().manual_seed(0)))
+    assert not found.exact_lengths and not found.notes["lengths_exact"]
+    assert found.mask.shape[1] <= 8
+    if preset == "bert-tiny":  # no [SEP] is set where it may not be
+        assert found.free[:, 1:].all()
+
+
+@pytest.mark.parametrize("deviation", [1e-6, 1e-4, 0.01])
+def test_noise_leaves_the_length_open(adapt: Adapt, look: Look, deviation: float) -> None:
+    seen = look(adapt("bert-tiny"), (8,), granted=())
+    generator = torch.Generator().manual_seed(0)
+    noisy = {
+        name: one + deviation * torch.randn(one.shape, generator=generator)
+        for name, one in seen.observation.update.tensors.items()
+    }
+    found = frame(seen, noisy)
+    assert not found.exact_lengths and found.mask.shape[1] <= 8
+
+
+@pytest.mark.parametrize("name", ["topk", "random-mask", "quantize", "gaussian", "dp-sgd", "sign"])
+def test_a_defense_that_is_known_to_hide_rows_is_believed(
+    adapt: Adapt, look: Look, name: Any
+) -> None:
+    seen = look(adapt("bert-tiny"), (8,), granted=())
+    tensors = seen.observation.update.tensors
+    assert not frame(seen, tensors, defense=(DefenseInForce(name=name),)).exact_lengths
+    assert frame(seen, tensors, defense=()).exact_lengths
+
+
+def test_the_highest_of_many_rows_of_noise_is_no_token(adapt: Adapt, look: Look) -> None:
+    """256 rows of 192 normal numbers: the level is above the largest norm of theirs."""
+    seen = look(adapt("bert-tiny"), (8,), granted=())
+    name = "bert.embeddings.position_embeddings.weight"
+    for seed in range(20):
+        rows = torch.randn(256, 192, generator=torch.Generator().manual_seed(seed))
+        rows[:8] *= 2.0
+        update = replace(
+            seen.observation.update, tensors={**seen.observation.update.tensors, name: rows}
+        )
+        assert read_lengths(replace(seen.observation, update=update)) == (8, False)

@@ -1,0 +1,247 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markupsafe import escape
+
+from fedsim.captures import place, write_capture
+from fedsim.errors import BadInput
+from fedsim.files import write_json
+from fedsim.lab.compare import compare
+from fedsim.lab.report import write_report
+from fedsim.lab.report.tail import NOT_TRAINED
+from fedsim.lab.run.experiment import run_experiment
+from fedsim.lab.run.prepare import prepare
+from fedsim.lab.run.replay import Replay, prepare_replay, run_replay
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.samples import sample_rows
+from fedsim.lab.terminal.run import Display
+from fedsim.messages import Broadcast, Update
+from tests.lab.conftest import experiment, preset
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A finished run of two rounds with a seed of its own."""
+    from fedsim.flower import set_identity
+
+    set_identity()
+    made = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
+    config = experiment(
+        seed=5,  # type: ignore[arg-type]
+        federation={"rounds": 2, "clients": 2, "clients_per_round": 2},
+        attack=[{"name": "dager"}],  # type: ignore[arg-type]
+    )
+    made.create(config)
+    run_experiment(prepare(config), made, Display(quiet=True))
+    return made
+
+
+def replay(captures: Path, *words: str, out: Path | None = None) -> Replay:
+    return prepare_replay(captures, "dager", words, out)
+
+
+def go(made: Replay) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    summary, _ = run_replay(made, Display(quiet=True))
+    lines = (made.out / "reconstructions.jsonl").read_text().splitlines()
+    return summary, [json.loads(line) for line in lines]
+
+
+def test_a_replay_guesses_what_the_live_run_did(run: RunDirectory, tmp_path: Path) -> None:
+    summary, rows = go(replay(run.root, out=tmp_path / "out"))
+    live = run.rows("reconstructions.jsonl")
+    kept = ("attack", "role", "round", "client", "sequences", "texts", "diagnostics", "error")
+    assert [[row[k] for k in kept] for row in rows] == [[row[k] for k in kept] for row in live]
+    told = json.loads((run.root / "summary.json").read_text())
+    assert summary["leakage"] == told["leakage"]
+    assert summary["verdicts"] == told["verdicts"]
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_an_attack_on_a_run_has_a_report_and_can_be_compared(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    go(replay(run.root, "rounds=[2]", out=out))
+    page = write_report(out, redact=False).read_text()
+    told = [row for row in sample_rows(run) if row["round"] == 2]
+    assert told and all(escape(row["truth"]) in page for row in told)
+    mine, live = (
+        list(csv.DictReader((one / "report/samples.csv").read_text().splitlines()))
+        for one in (out, write_report(run.root, redact=False).parent)
+    )
+    times = {"seconds"}
+    assert [{k: v for k, v in row.items() if k not in times} for row in mine] == [
+        {k: v for k, v in row.items() if k not in times} for row in live if row["round"] == "2"
+    ]
+    assert escape(NOT_TRAINED) in page and "All rounds" not in page
+    found = compare([run.root, out])
+    (against,) = found["runs"]
+    assert against["leakage"]["dager"]["updates"] == 2  # of round 2 alone, paired
+    assert against["leakage"]["dager"]["metrics"]["bag_f1"]["difference"]["mean"] == 0.0
+    assert against["utility"] is None
+
+
+def test_an_attack_keeps_the_runs_guarantee(run: RunDirectory, tmp_path: Path) -> None:
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.root, copy.root)
+    summary = json.loads((copy.root / "summary.json").read_text())
+    told = {"epsilon": 3.0, "delta": 1e-5, "unit": "client"}
+    write_json(copy.root / "summary.json", {**summary, "guarantee": told})
+    summary, _ = go(replay(copy.root))
+    assert summary["guarantee"] == told
+
+
+def test_an_attack_whose_run_is_gone_has_no_report(run: RunDirectory, tmp_path: Path) -> None:
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.root, copy.root)
+    go(replay(copy.root, out=tmp_path / "out"))
+    shutil.rmtree(copy.root)
+    with pytest.raises(BadInput, match=r"an attack on the run in .*, which is no finished run"):
+        write_report(tmp_path / "out", redact=False)
+    write_json(tmp_path / "out" / "attack.json", {"schema": 1})
+    with pytest.raises(BadInput, match=r"attack\.json: wanted a table with config; give"):
+        write_report(tmp_path / "out", redact=False)
+
+
+def test_an_attack_on_a_run_that_was_not_finished_says_what_to_do(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run.root, copy)
+    (copy / "summary.json").unlink()
+    go(replay(copy, out=tmp_path / "out"))
+    wanted = r"captures of no finished run.*finish the run \(fedsim run --out RUN --resume\)"
+    with pytest.raises(BadInput, match=wanted):
+        write_report(tmp_path / "out", redact=False)
+    with pytest.raises(BadInput, match=wanted):
+        compare([run.root, tmp_path / "out"])
+
+
+def test_what_an_attack_on_another_run_left_is_not_mixed_in(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    out, other = tmp_path / "out", RunDirectory(tmp_path / "other")
+    go(replay(run.root, "rounds=[1]", out=out))
+    assert (out / "attack.json").exists()
+    shutil.copytree(run.root, other.root)
+    (other.root / "summary.json").unlink()  # of a run that is not finished there is no report
+    go(replay(other.root, "rounds=[1]", out=out))
+    with pytest.raises(
+        BadInput, match="of no finished run"
+    ):  # least of all with the first one's truth
+        write_report(out, redact=False)
+
+
+def test_an_attack_that_was_cut_short_leaves_no_results_of_the_one_before(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    go(replay(run.root, "rounds=[1]", out=out))
+    again = replay(run.root, "rounds=[2]", out=out)
+    monkeypatch.setattr("fedsim.lab.run.replay.read_capture", lambda where: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run_replay(again, Display(quiet=True))
+    with pytest.raises(BadInput, match="holds neither a run nor a sweep"):
+        write_report(out, redact=False)
+
+
+def test_a_replay_draws_by_the_seed_of_the_run(run: RunDirectory) -> None:
+    assert replay(run.root).seed == 5
+    assert replay(run.root, "seed=9").seed == 9
+
+
+def test_the_captures_of_a_run_are_found_from_either_place(run: RunDirectory) -> None:
+    for root in (run.root, run.captures):
+        made = replay(root)
+        assert [(one.round, one.client) for one in made.found] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+        assert made.vault is not None and made.pool
+        assert made.out.parent == run.root
+
+
+def test_rounds_and_clients_can_be_chosen(run: RunDirectory, tmp_path: Path) -> None:
+    summary, _ = go(replay(run.root, "rounds=[2]", "clients=[1]", out=tmp_path / "out"))
+    assert [(one["round"], one["client"]) for one in summary["attacks"]] == [(2, 1)]
+
+
+def test_results_of_other_settings_lie_elsewhere(run: RunDirectory) -> None:
+    places = [replay(run.root, *words).out for words in ((), ("max_pairs=7",), ("seed=2",))]
+    assert len(set(places)) == 3
+    assert replay(run.root).out == places[0]
+
+
+def test_a_replay_replaces_the_one_before(run: RunDirectory, tmp_path: Path) -> None:
+    first = go(replay(run.root, "rounds=[1]", out=tmp_path / "out"))[1]
+    again = go(replay(run.root, "rounds=[1]", out=tmp_path / "out"))[1]
+    assert [row["sequences"] for row in again] == [row["sequences"] for row in first]
+
+
+def test_captures_from_elsewhere_have_no_truth(run: RunDirectory, tmp_path: Path) -> None:
+    shutil.copytree(run.captures / "round=1", tmp_path / "seen" / "round=1")
+    made = replay(tmp_path / "seen", out=tmp_path / "out")
+    assert made.vault is None
+    summary, rows = go(made)
+    assert all(one["sequences"] for one in rows)  # they are read all the same
+    assert summary["leakage"] == {"dager": {}}
+    assert summary["verdicts"]["dager"]["verdict"] == "inconclusive"
+    assert {one["samples"] for one in summary["attacks"]} == {0}
+
+
+def test_the_number_of_labels_is_read_off_the_head(tmp_path: Path) -> None:
+    # Captures of a stock project name no model: what the head's rows say must do.
+    weights = preset().initial_parameters()
+    weights["score.weight"] = weights["score.weight"][:1].repeat(7, 1)
+    sent = Broadcast(round=1, parameters=weights)
+    update = Update(tensors=weights, kind="gradient", num_examples=1)
+    write_capture(place(tmp_path, 1, 0), 0, sent, update, {})
+    assert replay(tmp_path, "model.name=builtin:gpt2-tiny").adapter.spec.num_labels == 7
+    with pytest.raises(BadInput, match=r"model\.name: the captures do not say which model"):
+        replay(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("rounds=1", "rounds"),
+        ("rounds=[0]", "rounds"),
+        ("clients=all", "clients"),
+        ("knowledge=everything", "knowledge"),
+        ("knowledge={label=true}", "did you mean 'labels'"),
+        ("rounds=[7]", "none of the rounds and clients"),
+        ("seed=one", "seed: wanted an integer.*got 'one'"),
+        ("seed=-1", "seed: wanted an integer.*got -1"),
+        ("max_pair=1", "did you mean 'max_pairs'"),
+        ("max_pairs=0", "max_pairs must be > 0, got 0"),
+        ("max_pairs=many", "max_pairs"),
+        ("model=gpt2", "model: wanted"),
+        ("model.nam=gpt2", "did you mean 'model.name'"),
+        ("model.name=3", "model.name"),
+        ("model.freeze=3", "model.freeze"),
+        ("model.lora_rank=two", "model.lora_rank"),
+        ("model.task=chat", "model.task"),
+        ("model.name=builtin:llama-tiny", "transformer.h.0"),  # not the model of the captures
+    ],
+)
+def test_bad_input(run: RunDirectory, tmp_path: Path, word: str, line: str) -> None:
+    with pytest.raises(BadInput, match=line) as caught:
+        replay(run.root, word, out=tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_never_replace_a_run(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    write_json(tmp_path / "sweep" / "sweep.json", {})
+    for out in (run.root, tmp_path / "file", tmp_path / "sweep"):
+        with pytest.raises(BadInput, match="choose another directory"):
+            replay(run.root, out=out)
+
+
+def test_no_captures_no_replay(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not a directory"):
+        replay(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match="holds no capture"):
+        replay(tmp_path)
