@@ -11,15 +11,15 @@ import functools
 from typing import Any
 
 import torch
-from dager_victims import Victim
-from matching_common import begin, measured, minilm, prior_note, texts
+from common.victims import Victim, minilm, texts
+from matching.shared import begin, measured, prior_note
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 
 from attacks import Lamp
 from clients.training import LocalTraining
 from defenses import DPSGD
-from defenses.per_example import owners
+from defenses.ghost import owners
 from fedsim.training import Examples, TrainingSettings, mean_gradient
 
 UPDATES = 5
@@ -53,7 +53,7 @@ def read_early(who: Victim, examples: Examples, sigma: float) -> dict[str, float
         return {**found, "after": away(module, raw)}
     finally:
         watched.to_standard_module()
-        module.eval()
+        module.train(False)
         module.zero_grad(set_to_none=True)
 
 
