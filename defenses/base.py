@@ -9,9 +9,9 @@ import torch
 
 from defenses.encoding import Encoding
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.training import Training, TrainingSettings
+from fedsim.types import Parameters
 
 Steps = tuple[tuple[int, ...], ...]
 """Which of a client's examples each local step trains on, as places in all that it holds."""

@@ -28,9 +28,9 @@ from defenses.accounting import ACCOUNTANTS, Entry, add, noise_for
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, Steps
 from defenses.dp_record import Claim, Record
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
-from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, Gradient, Training, TrainingSettings
+from fedsim.types import Parameters
 
 if TYPE_CHECKING:  # opacus takes a second to import, and most runs need none of it
     from defenses.per_example import Clip

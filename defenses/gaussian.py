@@ -21,7 +21,7 @@ from defenses.accounting import LEAST, gaussian
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, norm
 from defenses.encoding import Encoding, plain
 from fedsim.errors import BadInput, DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 TOLERANCE = 0.02  # of the noise on the wire
 

@@ -19,7 +19,7 @@ from typing_extensions import override
 from defenses.base import Defense
 from defenses.encoding import Encoding
 from fedsim.errors import ClientFailure, DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 WireNumber = Literal["float16", "bfloat16", "int8", "int4"]
 Rounding = Literal["nearest", "stochastic"]

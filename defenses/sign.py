@@ -17,7 +17,7 @@ from typing_extensions import override
 from defenses.base import Defense
 from defenses.encoding import Encoding
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 SCALE_BITS = 32
 

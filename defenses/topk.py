@@ -19,7 +19,7 @@ from typing_extensions import override
 from defenses.base import Defense, Here, Memory
 from defenses.encoding import Encoding, index_bits
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 Scope = Literal["update", "tensor"]
 

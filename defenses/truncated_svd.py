@@ -18,7 +18,7 @@ from typing_extensions import override
 from defenses.base import Defense, norm
 from defenses.encoding import Encoding, plain
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 SLACK = 1e-2  # for the rounding of float16 wires; of float32 it is 1e-6
 

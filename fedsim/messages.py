@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 from torch import Tensor
 
 from fedsim.errors import MalformedMessage
+from fedsim.types import Parameters, Scalar, Tokens
 
-if TYPE_CHECKING:
-    from fedsim.models.base import ModelAdapter
+if TYPE_CHECKING:  # transformers takes seconds to import, and a tap on a Flower grid needs none
+    from fedsim.models import ModelAdapter
 
-Parameters = Mapping[str, Tensor]
-"""Tensors by parameter name, as ``named_parameters`` calls them."""
-
-Scalar = bool | int | float | str
 UpdateKind = Literal["gradient", "delta"]
-Tokens = tuple[int, ...]
 DefenseName = Literal["dp-sgd", "gaussian", "quantize", "random-mask", "sign", "topk"]
 
 

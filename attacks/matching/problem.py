@@ -18,7 +18,8 @@ from attacks.matching.frame import Frame, find_frame
 from attacks.matching.halves import Halves, has_bfloat16
 from attacks.reads.gradient import observed_gradient
 from fedsim.errors import UnsupportedObservation
-from fedsim.messages import Observation, Reconstruction, Tokens
+from fedsim.messages import Observation, Reconstruction
+from fedsim.types import Tokens
 
 logger = logging.getLogger("fedsim.attacks")
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from attacks.reads.slopes import Slope, find_slope, tensor_of
-from fedsim.messages import Observation, Tokens
+from fedsim.messages import Observation
+from fedsim.types import Tokens
 
 TEXTS = 32  # random texts that show what the model says of any text
 NEAR = 0.25  # how far a count may be from a whole number

@@ -12,18 +12,11 @@ from fedsim.errors import BadInput, UnsupportedObservation, unknown
 from fedsim.lab.config import AttackSection
 from fedsim.lab.run.controls import own_sequences, own_update
 from fedsim.lab.terminal.run import Display
-from fedsim.messages import (
-    Broadcast,
-    DefenseInForce,
-    DefenseName,
-    Knowledge,
-    Observation,
-    Tokens,
-    Update,
-)
+from fedsim.messages import Broadcast, DefenseInForce, DefenseName, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
 from fedsim.plugins import make
 from fedsim.rng import stream
+from fedsim.types import Tokens
 from fedsim.vault.reader import Truth, VaultReader
 
 Clients = tuple[int, ...]

@@ -31,9 +31,10 @@ from fedsim.lab.scoring.scorer import Scored, Scorer
 from fedsim.lab.store.attack import RECORD, note_attack
 from fedsim.lab.store.summary import read_results
 from fedsim.lab.terminal.run import Display
-from fedsim.messages import DefenseInForce, Tokens
+from fedsim.messages import DefenseInForce
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.plugins import make
+from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
 
 OPTIONS = ("rounds", "clients", "knowledge", "model", "seed")

@@ -9,7 +9,8 @@ import torch
 from attacks.matching.frame import Frame, find_frame
 from attacks.reads.lengths import read_lengths
 from defenses import Quantize, RandomMask, TopK
-from fedsim.messages import DefenseInForce, Knowledge, Parameters
+from fedsim.messages import DefenseInForce, Knowledge
+from fedsim.types import Parameters
 from tests.attacks.conftest import Look, Seen
 from tests.conftest import Adapt
 
