@@ -11,8 +11,8 @@ from defenses import Defense
 from fedsim.effects import Effect
 from fedsim.errors import BadInput, UnsupportedObservation, unknown
 from fedsim.lab.config import AttackSection
+from fedsim.lab.display import Display
 from fedsim.lab.run.controls import own_sequences, own_update
-from fedsim.lab.terminal.run import Display
 from fedsim.messages import (
     Broadcast,
     Knowledge,

@@ -27,11 +27,11 @@ from fedsim.lab.config import (
     checked,
     read_toml,
 )
+from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
 from fedsim.lab.scoring.scorer import Scored, Scorer
 from fedsim.lab.store.attack import RECORD, note_attack
 from fedsim.lab.store.summary import read_results
-from fedsim.lab.terminal.run import Display
 from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.plugins import make
