@@ -10,12 +10,12 @@ import pytest
 from defenses import Defense, Freeze, NoDefense, TopK
 from fedsim.effects import Noises, Signs, Zeroes
 from fedsim.errors import BadInput
+from fedsim.lab.display import Silent
 from fedsim.lab.run.attacking import grant, in_force
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.replay import prepare_replay, run_replay
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.terminal.run import Display
 from fedsim.messages import Knowledge
 from fedsim.vault.reader import Truth
 from tests.lab.conftest import experiment
@@ -108,8 +108,7 @@ def test_an_attack_adapts_to_an_outsiders_defense_that_it_is_told_of(tmp_path: P
     )
     run = RunDirectory(tmp_path / "run")
     run.create(config)
-    display = Display(quiet=True)
-    summary, _ = run_experiment(prepare(config), run, display, quick=True)
+    summary, _ = run_experiment(prepare(config), run, Silent(), quick=True)
     adapts = {row["attack"]: row["diagnostics"]["adapts"] for row in reconstructions(run.root)}
     assert adapts == {"dlg": True, "dlg-2": False}
     knowledge = {entry["attack"]: entry["knowledge"] for entry in summary["attacks"]}
@@ -117,7 +116,7 @@ def test_an_attack_adapts_to_an_outsiders_defense_that_it_is_told_of(tmp_path: P
 
     asked = ["steps=1", "knowledge.defense=true", "knowledge.lengths=true"]
     replay = prepare_replay(run.root, "tag", asked, tmp_path / "again")
-    run_replay(replay, display, quick=True)
+    run_replay(replay, Silent(), quick=True)
     assert all(row["diagnostics"]["adapts"] for row in reconstructions(tmp_path / "again"))
 
 
