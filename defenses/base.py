@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from defenses.encoding import Encoding
+from fedsim.effects import Effect
 from fedsim.errors import DefenseFailed
 from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.training import Training, TrainingSettings
@@ -84,6 +85,10 @@ class Defense:
     ) -> tuple[ModelSpec, TrainingSettings]:
         """Return the public settings to run with in place of these: a training choice."""
         return model, training
+
+    def effects(self) -> tuple[Effect, ...]:
+        """Return what this does to an update, in order: all that an attack may be told of it."""
+        return ()
 
     def check(self, setting: Setting) -> None:
         """Raise BadInput where this defense cannot do what it says in ``setting``."""
