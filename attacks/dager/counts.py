@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from attacks.dager.inputs import weight_decay
-from fedsim.messages import Observation, Tokens
+from fedsim.messages import Observation
+from fedsim.types import Tokens
 
 NEAR = 5e-3  # how far a count may be from a whole number; float16's rounding leaves 1e-3
 MOST = 1024  # examples in an update up to which they are counted

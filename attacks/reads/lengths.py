@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from attacks.reads.effects import rows_are_open
 from attacks.reads.gradient import gradient_of
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
@@ -15,7 +16,6 @@ SURE = 4.0  # standard deviations of a noise row's norm: of 1,000 rows, one in 3
 WHOLE = 0.75  # of a used row's entries that are not zero; dropout zeroes some of GPT-2's
 HOLES = 0.05  # of all entries beside the embeddings that may be zero; dropout zeroes 2 %
 ULP = 2.0**-23  # of a float32 weight: what a step rounds away is half of it at most
-HIDING = {"dp-sgd", "gaussian", "quantize", "random-mask", "sign", "topk"}  # fill or zero rows
 
 
 def read_lengths(seen: Observation) -> tuple[int, bool]:
@@ -41,8 +41,7 @@ def read_lengths(seen: Observation) -> tuple[int, bool]:
             f"{name!r} stands out from the others"
         )
     last = int(used[-1])
-    told = {one.name for one in seen.knowledge.defense or ()}
-    plain = _plain(gradient, last) and _dense(seen) and not told & HIDING
+    plain = _plain(gradient, last) and _dense(seen) and not rows_are_open(seen)
     around = len(seen.model.prefix) + len(seen.model.suffix)
     unused = seen.model.spec.task == "causal-lm"  # nothing is predicted from a text's last place
     longest = max(last + 1 + unused, around + 1)

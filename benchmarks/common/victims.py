@@ -14,10 +14,11 @@ from transformers import BertConfig, LlamaConfig
 
 from clients.data import DataSettings, load_corpus
 from clients.training import LocalTraining
-from fedsim.messages import Broadcast, Observation, Parameters, Tokens, Update
+from fedsim.messages import Broadcast, Observation, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
+from fedsim.types import Parameters, Tokens
 
 MINILM = DATA / "models" / "all-MiniLM-L6-v2-fp16"
 SHORT = 3  # tokens below which a text, special ones included, has nothing to order
