@@ -80,7 +80,7 @@ def main() -> None:
     cells.fill("before the step, any sigma", told, UPDATES, early)
     for sigma in SIGMAS:
         defense = DPSGD(noise_multiplier=sigma, clip=CLIP)
-        wire = functools.partial(measured, who, pool, attack, defense=("dp-sgd", defense))
+        wire = functools.partial(measured, who, pool, attack, defense=defense)
         cells.fill(f"sigma={sigma:g}, on the wire", {**told, "sigma": sigma}, UPDATES, wire)
 
 

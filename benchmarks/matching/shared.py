@@ -86,19 +86,17 @@ def measured(
     *,
     size: int = 1,
     dropout: bool = False,
-    defense: tuple[str, Defense] | None = None,
+    defense: Defense | None = None,
 ) -> Cell:
     """Attack batch ``index`` of the sentences, and score others in its place: the control.
 
-    Args:
-        defense: its name and itself; the attack is told of it.
+    The attack is told of the defense.
     """
     examples, others = sentences.draw(size, 1, index), sentences.draw(size, 2, index)
     told: dict[str, Any] = {}
     if defense is not None:
-        told["defense"] = in_force([defense[0]], [defense[1]])
-    protection = None if defense is None else defense[1]
-    update = update_of(who, examples, seed=index, dropout=dropout, defense=protection)
+        told["defense"] = in_force([defense])
+    update = update_of(who, examples, seed=index, dropout=dropout, defense=defense)
     seen = observation(who, examples, update, dropout=dropout, **told)
     found = attacked(who, seen, examples, attack, index)
     return {**found, "unrelated": unrelated(who, examples, others)}
