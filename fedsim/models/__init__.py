@@ -3,6 +3,7 @@
 from fedsim.models.base import ModelAdapter
 from fedsim.models.closing import Closing
 from fedsim.models.loading import BUILTIN, FAMILIES, load_adapter
+from fedsim.models.memory import adapter_of
 from fedsim.models.opening import Norm, Opening
 from fedsim.models.presets import PRESETS
 from fedsim.models.spec import ModelSpec, Place, Projection, Task
@@ -21,6 +22,7 @@ __all__ = [
     "Projection",
     "Task",
     "Trunk",
+    "adapter_of",
     "load_adapter",
     "select",
 ]
