@@ -75,9 +75,9 @@ def quiet() -> None:
 
 def display_for(options: argparse.Namespace) -> Any:
     """Return the display that an attack's log lines go to as well."""
-    from fedsim.lab.terminal.run import Display
+    from fedsim.lab.terminal.run import Terminal
 
-    display = Display(quiet=options.json)
+    display = Terminal(quiet=options.json)
     listen(display)
     return display
 

@@ -34,7 +34,7 @@ def _train(options: argparse.Namespace) -> int:
     quiet()
     from clients.data import DataSettings, load_corpus
     from fedsim.lab.run.priors import EVERY, HELD_OUT, PriorSettings, save_prior, train_prior
-    from fedsim.lab.terminal.run import Display
+    from fedsim.lab.terminal.run import Terminal
     from fedsim.models import ModelSpec, load_adapter
 
     names = ("width", "layers", "epochs", "seed")
@@ -49,7 +49,7 @@ def _train(options: argparse.Namespace) -> int:
     held_out = texts[::EVERY][:HELD_OUT]
     kept = set(held_out)
     texts = [text for text in texts if text not in kept]
-    with Display() as display:
+    with Terminal() as display:
         display.say(f"{len(texts)} texts of {options.data}")
         model, figures = train_prior(tokenizer, texts, held_out, settings, display.step)
         save_prior(

@@ -11,13 +11,12 @@ import torch
 from fedsim.errors import BadInput
 from fedsim.files import write_json
 from fedsim.lab.config import Config
+from fedsim.lab.display import Display, Silent, SweepDisplay
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.sweep.cells import RECORD, ended, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import Cell
 from fedsim.lab.sweep.interrupts import remembered
-from fedsim.lab.sweep.show import SweepDisplay
-from fedsim.lab.terminal.run import Display
 
 Job = tuple[Cell, Path | None]  # a cell, and the finished one whose captures it attacks
 
@@ -74,7 +73,7 @@ def run_cells(
         with remembered() as raise_lost:
             for cell, record in _drive(queue, pool, jobs, ledger, display):
                 ledger.note(cell.name, record)
-                display.ended(cell, record)
+                display.ended(cell.name, record)
                 raise_lost()
     finally:
         pool.close()
@@ -91,7 +90,7 @@ def _drive(
     while queue.left or running:
         while running < jobs and (job := queue.take()):
             ledger.note(job[0].name, {"status": "running", "error": None})
-            display.began(job[0])
+            display.began(job[0].name)
             pool.start(*job)
             running += 1
         cell, record = pool.wait()
@@ -220,4 +219,4 @@ def _task(root: str, tree: dict[str, Any], source: str | None, quick: bool) -> d
     quiet()
     config: Config = check(tree)
     there = None if source is None else Path(source)
-    return run_cell(Path(root), config, there, quick=quick, display=Display(quiet=True))
+    return run_cell(Path(root), config, there, quick=quick, display=Silent())
