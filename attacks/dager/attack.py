@@ -36,8 +36,9 @@ from attacks.dager.prefixes import BlockCheck, Check, MiddleCheck
 from attacks.dager.search import Search
 from attacks.dager.span import SHARE, Gate, Span, open_gate
 from attacks.dager.tokens import TokenSets
-from fedsim.messages import Observation, Reconstruction, Tokens
+from fedsim.messages import Observation, Reconstruction
 from fedsim.models import Opening, Trunk
+from fedsim.types import Tokens
 
 SAMPLE = 512  # random tokens that show how far from a span is far
 CROWD = 2  # prefixes kept for each example that the client states, of a gradient whose noise lets

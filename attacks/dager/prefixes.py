@@ -16,8 +16,8 @@ from transformers import DynamicCache
 from typing_extensions import override
 
 from attacks.dager.span import SKETCH, Gate, sketch
-from fedsim.messages import Tokens
 from fedsim.models import Opening, Trunk, select
+from fedsim.types import Tokens
 
 WEIGHTS = 8_000_000  # attention weights held at a time
 PAIRS = 1024  # pairs run through block 0 at a time

@@ -13,7 +13,7 @@ from attacks.base import Notes
 from attacks.dager.prefixes import Check
 from attacks.dager.span import STILL, SURE
 from attacks.dager.tokens import TokenSets
-from fedsim.messages import Tokens
+from fedsim.types import Tokens
 
 logger = logging.getLogger("fedsim.attacks")
 

@@ -156,7 +156,7 @@ def attack_runner(
         controls=not quick,
         note=lambda row: run.append("reconstructions.jsonl", row),
         display=display,
-        defenses=in_force([one.name for one in experiment.config.defense], experiment.defenses),
+        defenses=in_force(experiment.defenses),
     )
 
 

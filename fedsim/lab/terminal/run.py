@@ -18,8 +18,8 @@ from fedsim.lab.display import Display
 from fedsim.lab.scoring.scorer import Scored
 from fedsim.lab.store.samples import whose
 from fedsim.lab.terminal.marks import marked
-from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
+from fedsim.types import Tokens
 
 SHOWN = 8  # pairs of texts; all of them are in reconstructions.jsonl
 PAUSE = 10.0  # seconds between lines of progress where no terminal can redraw one

@@ -20,9 +20,9 @@ from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
-from fedsim.messages import Parameters
 from fedsim.models import ModelSpec
 from fedsim.training import TrainingSettings
+from fedsim.types import Parameters
 from tests.lab.conftest import experiment
 
 

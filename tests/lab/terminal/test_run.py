@@ -6,7 +6,7 @@ import pytest
 from fedsim.lab.scoring.metrics import Pair
 from fedsim.lab.scoring.scorer import Scored
 from fedsim.lab.terminal.run import SHOWN, SideBySide, Terminal, print_summary, printable
-from fedsim.messages import Tokens
+from fedsim.types import Tokens
 from tests.lab.conftest import preset
 from tests.lab.scoring.test_scorer import row
 
