@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.dager.inputs import weight_decay
+from attacks.reads import label_counts, shown_decay
 from fedsim.messages import Observation
 from fedsim.types import Tokens
 
@@ -83,9 +83,8 @@ def _shares(chances: Tensor, amounts: Tensor) -> list[float]:
 def _times(chances: Tensor, amounts: Tensor, examples: int) -> list[int]:
     """Return how many examples a text may have: each label's m p - g must be a whole number."""
     times = torch.arange(1, examples + 1)  # (M,)
-    counts = times[:, None] * chances - amounts  # (M, K)
-    near = (counts - counts.round()).abs().amax(dim=1) < NEAR
-    return times[near & (counts.amin(dim=1) > -NEAR)].tolist()
+    _, whole = label_counts(chances, amounts, times[:, None], NEAR)
+    return times[whole].tolist()
 
 
 def _adding_up(possible: Sequence[Sequence[int]], total: int) -> tuple[int, ...] | None:
@@ -119,7 +118,7 @@ def counted(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
     if update is None:
         return None
     sent = seen.broadcast.parameters[name].double()
-    gradient = update.double() - weight_decay(seen) * sent  # (K, D)
+    gradient = update.double() - shown_decay(seen) * sent  # (K, D)
     gradient = -gradient if seen.update.kind == "delta" else gradient
     states, size = states.double().cpu(), gradient.square().sum()  # (N, D)
     if len(found) > states.shape[1] or not size:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from attacks.dager.counts import Counted, enough, whole_counts
-from attacks.dager.inputs import weight_blocks, weight_decay
+from attacks.dager.inputs import weight_blocks
+from attacks.reads import shown_decay
 from fedsim.messages import Observation
 from fedsim.models import Closing
 from fedsim.types import Tokens
@@ -35,7 +36,7 @@ def read_endings(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
     """Return the sequences whose prefixes are those of ``found``, or None where nothing tells."""
     model = seen.model
     (inner,) = model.projections(model.layers - 1, "inner")
-    blocks = weight_blocks(seen, inner, weight_decay(seen))
+    blocks = weight_blocks(seen, inner, shown_decay(seen))
     if not blocks or not found:
         return None
     closing = model.closing(seen.broadcast.parameters, found)
