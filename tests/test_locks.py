@@ -64,7 +64,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 def lint(root: Path) -> tuple[bool, str]:
-    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache", "--no-logo"]
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo"]
     done = subprocess.run(
         command, cwd=root, capture_output=True, text=True, timeout=120, check=False
     )
@@ -202,6 +202,10 @@ def zero_arrays(exchanges: Sequence[Exchange]) -> None:
                     raw[...] = 0
 
 
+def settings(content: RecordDict) -> list[Any]:
+    return [*content.metric_records.values(), *content.config_records.values()]
+
+
 def replace_data(exchanges: Sequence[Exchange]) -> None:
     """Replace what an array holds, down to its bytes and its shape."""
     for content in contents(exchanges):
@@ -223,7 +227,7 @@ def replace_arrays(exchanges: Sequence[Exchange]) -> None:
 def rewrite_metrics(exchanges: Sequence[Exchange]) -> None:
     """Change every metric and every setting."""
     for content in contents(exchanges):
-        for record in [*content.metric_records.values(), *content.config_records.values()]:
+        for record in settings(content):
             for key in list(record):
                 record[key] = 0
             record.clear()
@@ -232,7 +236,7 @@ def rewrite_metrics(exchanges: Sequence[Exchange]) -> None:
 def reach_into_lists(exchanges: Sequence[Exchange]) -> None:
     """Change metrics and settings that are lists, from within."""
     for content in contents(exchanges):
-        for record in [*content.metric_records.values(), *content.config_records.values()]:
+        for record in settings(content):
             for value in record.values():
                 if isinstance(value, list):
                     value.clear()
