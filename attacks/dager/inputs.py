@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from attacks.dager import thresholds
 from attacks.dager.span import Span, join
 from attacks.dager.spectrum import find_span
 from fedsim.errors import UnsupportedObservation
@@ -13,7 +14,6 @@ from fedsim.messages import Observation
 from fedsim.models import Place, Projection
 
 ROWS = 8  # embedding rows that must shrink alike before decay is believed
-WHOLE = 0.9  # of the largest rank: a span with less has lost inputs; q has none at position 0
 SAMPLE = 2048  # embedding rows looked at, evenly spread
 ALIKE = 0.05  # how far such a row may be from its own multiple; rounding is 1e-3 of weak decay
 
@@ -100,7 +100,7 @@ def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
             spans.append(find_span(blocks, **ways(seen)))
             maps.append(weight.T.to(seen.model.device))
     most = max((span.rank for span in spans), default=0)
-    whole = [row for row, span in enumerate(spans) if span.rank >= WHOLE * most]
+    whole = [row for row, span in enumerate(spans) if span.rank >= thresholds.WHOLE_RANK * most]
     return join([spans[row] for row in whole], [maps[row] for row in whole]) if spans else None
 
 
