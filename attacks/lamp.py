@@ -25,8 +25,9 @@ from typing_extensions import override
 from attacks.base import Attack
 from attacks.matching import L2L1, Cosine, Descent, Prior, Problem, Reorder, check_prior, least
 from fedsim.errors import BadInput, UnsupportedObservation
-from fedsim.messages import Observation, Reconstruction, Tokens
+from fedsim.messages import Observation, Reconstruction
 from fedsim.models import ModelAdapter
+from fedsim.types import Tokens
 
 FIRST = 0.1  # of the steps: rearrangements begin after them
 

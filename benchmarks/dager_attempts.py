@@ -16,10 +16,11 @@ from attacks.dager.attack import Dager
 from fedsim.errors import UnsupportedObservation
 from fedsim.lab.scoring.intervals import cluster_interval
 from fedsim.lab.scoring.metrics import Pair, match, sample_metrics
-from fedsim.messages import Tokens, Update
+from fedsim.messages import Update
 from fedsim.models import ModelAdapter
 from fedsim.rng import stream
 from fedsim.training import Examples
+from fedsim.types import Tokens
 
 SPARE = 20  # a batch with D - SPARE distinct prefixes or more is beyond the method (DAGER, fig. 3)
 RATES = ("exact_match", "exact_match_but_last")

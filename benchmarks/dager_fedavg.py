@@ -22,10 +22,11 @@ from dager_victims import Victim, gpt2, pool, victim, with_head
 from torch import Tensor, nn
 
 from clients.training import LocalTraining, make_optimizer
-from fedsim.messages import Parameters, Update
+from fedsim.messages import Update
 from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
+from fedsim.types import Parameters
 
 SIZE = 16
 QUIET = 21  # the singular value that leaves so many below it shows the noise

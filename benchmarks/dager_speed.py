@@ -26,10 +26,10 @@ from naive_dager import NaiveDager, Progress
 from transformers import GPT2Config
 
 from attacks.dager.attack import Dager
-from fedsim.messages import Tokens
 from fedsim.models import ModelSpec
 from fedsim.rng import stream
 from fedsim.training import Examples
+from fedsim.types import Tokens
 
 VOCABULARIES = (8_000, 16_000, 32_000, 50_257)
 LENGTHS = (8, 16, 24, 32, 48, 64)  # at B = 4

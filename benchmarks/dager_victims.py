@@ -10,10 +10,11 @@ from transformers import LlamaConfig
 
 from clients.data import DataSettings, load_corpus
 from clients.training import LocalTraining
-from fedsim.messages import Broadcast, Observation, Parameters, Tokens, Update
+from fedsim.messages import Broadcast, Observation, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
+from fedsim.types import Parameters, Tokens
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 DATASETS = ("cola", "sst2", "rotten_tomatoes")

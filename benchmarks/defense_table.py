@@ -31,10 +31,10 @@ from clients.data import load_corpus
 from fedsim.errors import BadInput, FedsimError
 from fedsim.files import write_json, write_lines
 from fedsim.lab.config import QUICK_START, apply, check, read_toml
+from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.terminal.run import Display
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"
@@ -188,7 +188,7 @@ def measure(defense: Any, words: Sequence[str]) -> dict[str, Any]:
         experiment = prepare(check(tree))
         run = RunDirectory(Path(work) / "run")
         run.create(experiment.config)
-        summary, _ = run_experiment(experiment, run, Display(quiet=True))
+        summary, _ = run_experiment(experiment, run, Silent())
     attacks = summary["attacks"]
     name = tree["attack"][0]["name"] if tree["attack"] else ""
     return {

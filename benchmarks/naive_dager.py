@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedsim.messages import Observation, Tokens
+from fedsim.messages import Observation
 from fedsim.models import Trunk
+from fedsim.types import Tokens
 
 SPARE = 20  # the rank is at most D - SPARE (fig. 3)
 CHUNK = 1000  # candidates run through block 0 at a time

@@ -12,7 +12,8 @@ from torch import Tensor
 from attacks import Lamp
 from attacks.matching import Cosine, Problem, TokenScores
 from attacks.matching.reorder import ends, moved
-from fedsim.messages import Observation, Tokens
+from fedsim.messages import Observation
+from fedsim.types import Tokens
 
 
 class NaiveLamp:

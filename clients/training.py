@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
 from fedsim.training import (
     MOMENTUM,
@@ -24,6 +23,7 @@ from fedsim.training import (
     TrainingSettings,
     mean_gradient,
 )
+from fedsim.types import Parameters
 
 ADAMW_DECAY = 0.01  # torch's default
 LARGE = 20_000_000  # parameters from which more than one thread pays

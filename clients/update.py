@@ -14,9 +14,10 @@ from defenses import Defense
 from defenses.base import Here, Private, norm
 from defenses.encoding import plain
 from fedsim.errors import ClientFailure, DefenseFailed
-from fedsim.messages import Broadcast, Parameters, Update
+from fedsim.messages import Broadcast, Update
 from fedsim.rng import global_stream, stream
 from fedsim.training import Training, TrainingSettings
+from fedsim.types import Parameters
 from fedsim.vault.writer import VaultWriter
 
 

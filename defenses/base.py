@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 
 from defenses.encoding import Encoding
+from fedsim.effects import Effect
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.training import Training, TrainingSettings
+from fedsim.types import Parameters
 
 Steps = tuple[tuple[int, ...], ...]
 """Which of a client's examples each local step trains on, as places in all that it holds."""
@@ -84,6 +85,10 @@ class Defense:
     ) -> tuple[ModelSpec, TrainingSettings]:
         """Return the public settings to run with in place of these: a training choice."""
         return model, training
+
+    def effects(self) -> tuple[Effect, ...]:
+        """Return what this does to an update, in order: all that an attack may be told of it."""
+        return ()
 
     def check(self, setting: Setting) -> None:
         """Raise BadInput where this defense cannot do what it says in ``setting``."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from defenses.base import norm
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
 from fedsim.training import TrainingSettings
+from fedsim.types import Parameters
 
 if TYPE_CHECKING:  # opacus takes a second to import, and most runs need none of it
     from defenses.per_example import Noisy

@@ -27,10 +27,11 @@ from typing_extensions import override
 from defenses.accounting import ACCOUNTANTS, Entry, add, noise_for
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, Steps
 from defenses.dp_record import Claim, Record
+from fedsim.effects import Clips, Effect, Noises
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
-from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, Gradient, Training, TrainingSettings
+from fedsim.types import Parameters
 
 if TYPE_CHECKING:  # opacus takes a second to import, and most runs need none of it
     from defenses.per_example import Clip
@@ -70,6 +71,10 @@ class DPSGD(Private):
                 f"sampling must be poisson, got {self.sampling!r}: of batches drawn otherwise, "
                 "such as fixed ones, the accountant's amplification is not true"
             )
+
+    @override
+    def effects(self) -> tuple[Effect, ...]:
+        return Clips(norm=self.clip, each=True), Noises(multiplier=self.noise_multiplier)
 
     @override
     def check(self, setting: Setting) -> None:

@@ -7,7 +7,7 @@ what an encoding of them would take is counted here, and reported beside the lea
 import math
 from dataclasses import dataclass, replace
 
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,9 @@ from typing_extensions import override
 from defenses.accounting import LEAST, gaussian
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, norm
 from defenses.encoding import Encoding, plain
+from fedsim.effects import Clips, Effect, Noises
 from fedsim.errors import BadInput, DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 TOLERANCE = 0.02  # of the noise on the wire
 
@@ -43,6 +44,10 @@ class Gaussian(Private):
             raise ValueError(f"clip must be > 0, got {self.clip}")
         if not 0.0 < self.delta < 1.0:
             raise ValueError(f"delta must be in (0, 1), got {self.delta}")
+
+    @override
+    def effects(self) -> tuple[Effect, ...]:
+        return Clips(norm=self.clip), Noises(multiplier=self.noise_multiplier)
 
     @override
     def check(self, setting: Setting) -> None:

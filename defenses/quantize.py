@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from defenses.base import Defense
 from defenses.encoding import Encoding
+from fedsim.effects import Effect, Rounds
 from fedsim.errors import ClientFailure, DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 WireNumber = Literal["float16", "bfloat16", "int8", "int4"]
 Rounding = Literal["nearest", "stochastic"]
@@ -41,6 +42,10 @@ class Quantize(Defense):
             if getattr(self, name) not in get_args(kind):
                 allowed = ", ".join(get_args(kind))
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+
+    @override
+    def effects(self) -> tuple[Effect, ...]:
+        return (Rounds(bits=BITS[self.dtype]),)
 
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:

@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from defenses.base import Defense
 from defenses.encoding import Encoding
+from fedsim.effects import Effect, Rescales, Zeroes
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 SEED_BITS = 64
 
@@ -30,6 +31,10 @@ class RandomMask(Defense):
     def __post_init__(self) -> None:
         if not 0.0 < self.fraction <= 1.0:
             raise ValueError(f"fraction must be in (0, 1], got {self.fraction}")
+
+    @override
+    def effects(self) -> tuple[Effect, ...]:
+        return Zeroes(kept=self.fraction), Rescales(divisor=self.fraction)
 
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:

@@ -16,8 +16,9 @@ from typing_extensions import override
 
 from defenses.base import Defense
 from defenses.encoding import Encoding
+from fedsim.effects import Effect, Signs
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 SCALE_BITS = 32
 
@@ -25,6 +26,10 @@ SCALE_BITS = 32
 @dataclass(frozen=True, kw_only=True)
 class Sign(Defense):
     """Send each tensor as its signs times its mean magnitude."""
+
+    @override
+    def effects(self) -> tuple[Effect, ...]:
+        return (Signs(),)
 
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:

@@ -18,8 +18,9 @@ from typing_extensions import override
 
 from defenses.base import Defense, Here, Memory
 from defenses.encoding import Encoding, index_bits
+from fedsim.effects import Effect, Zeroes
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 Scope = Literal["update", "tensor"]
 
@@ -40,6 +41,10 @@ class TopK(Defense):
             raise ValueError(f"fraction must be in (0, 1], got {self.fraction}")
         if self.per not in get_args(Scope):
             raise ValueError(f"per must be {' or '.join(get_args(Scope))}, got {self.per!r}")
+
+    @override
+    def effects(self) -> tuple[Effect, ...]:
+        return (Zeroes(kept=self.fraction),)
 
     @override
     def begin(self, here: Here) -> Defense:

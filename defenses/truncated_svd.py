@@ -17,8 +17,9 @@ from typing_extensions import override
 
 from defenses.base import Defense, norm
 from defenses.encoding import Encoding, plain
+from fedsim.effects import Effect, Truncates
 from fedsim.errors import DefenseFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 SLACK = 1e-2  # for the rounding of float16 wires; of float32 it is 1e-6
 
@@ -35,6 +36,10 @@ class TruncatedSVD(Defense):
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank must be > 0, got {self.rank}")
+
+    @override
+    def effects(self) -> tuple[Effect, ...]:
+        return (Truncates(rank=self.rank),)
 
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:

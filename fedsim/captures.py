@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 from fedsim.errors import BadInput, MalformedMessage
 from fedsim.files import make_directory, read_json, write_json, write_tensors
-from fedsim.messages import Broadcast, Parameters, Update
+from fedsim.messages import Broadcast, Update
+from fedsim.types import Parameters
 
 SCHEMA = 1
 PLACE = re.compile(r"round=(\d+)/client=(\d+)$")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from fedsim.errors import MalformedMessage, RunFailed
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
+from fedsim.effects import Effect
 from fedsim.errors import MalformedMessage
+from fedsim.types import Parameters, Scalar, Tokens
 
-if TYPE_CHECKING:
-    from fedsim.models.base import ModelAdapter
+if TYPE_CHECKING:  # transformers takes seconds to import, and a tap on a Flower grid needs none
+    from fedsim.models import ModelAdapter
 
-Parameters = Mapping[str, Tensor]
-"""Tensors by parameter name, as ``named_parameters`` calls them."""
-
-Scalar = bool | int | float | str
 UpdateKind = Literal["gradient", "delta"]
-Tokens = tuple[int, ...]
-DefenseName = Literal["dp-sgd", "gaussian", "quantize", "random-mask", "sign", "topk"]
 
 
 def _is_int(value: object) -> bool:
@@ -70,27 +66,13 @@ class Update:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefenseInForce:
-    """A defense that an attack is told of: its name, and its settings that are numbers."""
-
-    name: DefenseName
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.name not in get_args(DefenseName):
-            allowed = ", ".join(get_args(DefenseName))
-            raise MalformedMessage(f"defense must be one of {allowed}, got {self.name!r}")
-        _numbers_only("defense's", self.numbers)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Knowledge:
     """What an attack is granted beyond the protocol; nothing by default, all of it reported."""
 
     labels: tuple[int, ...] | None = None  # one per example, in the client's order
     lengths: tuple[int, ...] | None = None  # tokens per example, special tokens included
     batch_size: int | None = None  # where the protocol does not tell it (secure aggregation)
-    defense: tuple[DefenseInForce, ...] | None = None  # those in force, in order; (): none is
+    defense: tuple[Effect, ...] | None = None  # of those in force, in order; (): there are none
 
     def __post_init__(self) -> None:
         for name in ("labels", "lengths"):
@@ -99,8 +81,8 @@ class Knowledge:
                 got = wrong[0] if isinstance(wrong[0], bool | float) else type(wrong[0]).__name__
                 raise MalformedMessage(f"knowledge.{name} must be ints, got {got}")
         for one in self.defense or ():
-            if not isinstance(one, DefenseInForce):
-                raise MalformedMessage(f"knowledge.defense must be defenses in force, got {one!r}")
+            if type(one) not in get_args(Effect):
+                raise MalformedMessage(f"knowledge.defense must be effects, got {one!r}")
         if self.batch_size is not None and not _is_int(self.batch_size):
             raise MalformedMessage(f"knowledge.batch_size must be int, got {self.batch_size!r}")
 

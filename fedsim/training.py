@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.errors import MalformedMessage
-from fedsim.messages import Parameters, Scalar, Tokens
 from fedsim.models import ModelAdapter
+from fedsim.types import Parameters, Scalar, Tokens
 
 Algorithm = Literal["fedsgd", "fedavg"]
 Optimizer = Literal["sgd", "momentum", "adamw"]

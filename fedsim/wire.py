@@ -15,7 +15,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedsim.errors import MalformedMessage
-from fedsim.messages import Broadcast, Parameters, Scalar, Update, UpdateKind
+from fedsim.messages import Broadcast, Update, UpdateKind
+from fedsim.types import Parameters, Scalar
 
 ARRAYS = "arrays"  # the key under which Flower's strategies look for the arrays, both ways
 CONFIG = "config"

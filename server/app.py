@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedsim.messages import Parameters, Scalar
+from fedsim.types import Parameters, Scalar
 from fedsim.wire import to_arrays, to_tensors, train_config
 from server.grids import GridProxy, PartitionedGrid
 from server.secagg import SecureSum

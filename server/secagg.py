@@ -17,7 +17,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedsim.errors import ClientFailure
-from fedsim.messages import Parameters, Update
+from fedsim.messages import Update
+from fedsim.types import Parameters
 from fedsim.wire import read_own_update, sum_content
 from server.grids import GridProxy
 from server.tap import last_line

@@ -7,16 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.messages import (
-    Broadcast,
-    Knowledge,
-    Observation,
-    Parameters,
-    Tokens,
-    Update,
-    UpdateKind,
-)
+from fedsim.messages import Broadcast, Knowledge, Observation, Update, UpdateKind
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.types import Parameters, Tokens
 
 SHARED = Path(__file__).parents[2] / "shared"
 

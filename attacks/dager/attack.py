@@ -42,7 +42,8 @@ from attacks.dager.encoder.search import read_encoder
 from attacks.dager.endings import with_endings
 from attacks.dager.gates import Gates, find_spans, open_gates
 from attacks.dager.search import PrefixSearch
-from fedsim.messages import Observation, Reconstruction, Tokens
+from fedsim.messages import Observation, Reconstruction
+from fedsim.types import Tokens
 
 logger = logging.getLogger("fedsim.attacks")
 

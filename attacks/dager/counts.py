@@ -12,8 +12,9 @@ from torch import Tensor
 
 from attacks.base import Notes
 from attacks.dager import thresholds
-from attacks.dager.inputs import weight_decay
-from fedsim.messages import Observation, Tokens
+from attacks.reads import label_counts, shown_decay
+from fedsim.messages import Observation
+from fedsim.types import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +82,8 @@ def _shares(chances: Tensor, amounts: Tensor) -> list[float]:
 def _times(chances: Tensor, amounts: Tensor, examples: int) -> list[int]:
     """Return how many examples a text may have: each label's m p - g must be a whole number."""
     times = torch.arange(1, examples + 1)  # (M,)
-    counts = times[:, None] * chances - amounts  # (M, K)
-    near = (counts - counts.round()).abs().amax(dim=1) < thresholds.NEAR_WHOLE
-    return times[near & (counts.amin(dim=1) > -thresholds.NEAR_WHOLE)].tolist()
+    _, whole = label_counts(chances, amounts, times[:, None], thresholds.NEAR_WHOLE)
+    return times[whole].tolist()
 
 
 def _adding_up(possible: Sequence[Sequence[int]], total: int) -> tuple[int, ...] | None:
@@ -130,7 +130,7 @@ def counted(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
     if update is None:
         return None
     sent = seen.broadcast.parameters[name].double()
-    gradient = update.double() - weight_decay(seen) * sent  # (K, D)
+    gradient = update.double() - shown_decay(seen) * sent  # (K, D)
     gradient = -gradient if seen.update.kind == "delta" else gradient
     states, size = states.double().cpu(), gradient.square().sum()  # (N, D)
     if len(found) > states.shape[1] or not size:

@@ -10,7 +10,7 @@ Source: ours; the algebra is that of a linear layer and a norm.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,9 +18,11 @@ from torch import Tensor
 from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.dager.counts import Counted, enough, whole_counts
-from attacks.dager.inputs import weight_blocks, weight_decay
-from fedsim.messages import Observation, Tokens
+from attacks.dager.inputs import weight_blocks
+from attacks.reads import shown_decay
+from fedsim.messages import Observation
 from fedsim.models import Closing
+from fedsim.types import Tokens
 
 
 def with_endings(
@@ -49,7 +51,7 @@ def read_endings(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
     """Return the sequences whose prefixes are those of ``found``, or None where nothing tells."""
     model = seen.model
     (inner,) = model.projections(model.layers - 1, "inner")
-    blocks = weight_blocks(seen, inner, weight_decay(seen))
+    blocks = weight_blocks(seen, inner, shown_decay(seen))
     if not blocks or not found:
         return None
     closing = model.closing(seen.broadcast.parameters, found)
@@ -60,11 +62,10 @@ def read_endings(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
     for row, (tokens, stop) in enumerate(places):
         rows.setdefault(tokens[:stop], row)
     kept = torch.tensor(list(rows.values()), device=model.device)
-    closing = Closing(
+    closing = replace(
+        closing,
         activations=closing.activations[kept].double(),
         states=closing.states[kept].double(),
-        norm=closing.norm,
-        head=closing.head,
     )
     gradient = blocks[0].double() * (-1 if seen.update.kind == "delta" else 1)
     back, explained = coming_back(closing.activations, gradient)

@@ -17,8 +17,8 @@ from typing_extensions import override
 
 from attacks.dager import thresholds
 from attacks.dager.span import Gate, sketch
-from fedsim.messages import Tokens
 from fedsim.models import Opening, Trunk, select
+from fedsim.types import Tokens
 
 
 class PrefixCheck(ABC):

@@ -13,7 +13,7 @@ from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.dager.gates import Gates
 from attacks.dager.prefixes import PrefixCheck
-from fedsim.messages import Tokens
+from fedsim.types import Tokens
 
 
 @dataclass(kw_only=True)

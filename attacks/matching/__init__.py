@@ -4,7 +4,7 @@
 """
 
 from attacks.matching.descent import Descent
-from attacks.matching.distances import L2, L2L1, Cosine, Kept, Signs
+from attacks.matching.distances import L2, L2L1, Cosine, Kept, WrongSigns
 from attacks.matching.layers import depths, layer_of
 from attacks.matching.prior import Prior, check_prior
 from attacks.matching.problem import Problem
@@ -22,9 +22,9 @@ __all__ = [
     "Prior",
     "Problem",
     "Reorder",
-    "Signs",
     "SingleStart",
     "TokenScores",
+    "WrongSigns",
     "check_prior",
     "depths",
     "layer_of",

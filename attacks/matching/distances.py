@@ -104,7 +104,7 @@ class Cosine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signs:
+class WrongSigns:
     """Where signs alone were sent: sum_i max(0, -g_i sign(o_i))^2, of g at unit norm per tensor.
 
     Source: Wu et al., "Learning to Invert", arXiv:2210.10880v1, App. A.1; there a vanishing
@@ -129,7 +129,7 @@ class Signs:
 class Kept:
     """Another distance on the coordinates that were sent, where the others were set to zero.
 
-    Source: as ``Signs``, for pruning.
+    Source: as ``WrongSigns``, for pruning.
     """
 
     distance: Distance

@@ -74,7 +74,7 @@ class Engine:
         module: Any = seen.model.load(seen.broadcast.parameters)
         module.eval()
         self._module = module
-        self._loads = seen.model.loads
+        self._lease = seen.model.lease()
         self.words: Tensor = module.get_input_embeddings().weight.detach()
         holders = _holders(module)
         by_name = dict(module.named_parameters())
@@ -129,8 +129,7 @@ class Engine:
             masks: one for each dropout, as ``Masks`` keeps them; None: dropout is off.
             scales: (K, S) what each sequence's part is multiplied by; None: 1.
         """
-        if self._loads != self.model.loads:
-            raise RuntimeError("other weights were loaded into the model since this engine began")
+        self._lease.check(self)
         k, s, t, _ = x.shape
         chosen = list(range(len(self.frame.mask)) if rows is None else rows)
         seen = self.frame.mask[chosen][:, :t]  # (S, T); padding may have been cut off

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.reads.labels import read_labels
-from attacks.reads.lengths import read_lengths
+from attacks.reads import read_labels, read_lengths
 from fedsim.errors import UnsupportedObservation
-from fedsim.messages import Observation, Tokens
+from fedsim.messages import Observation
+from fedsim.types import Tokens
 
 FREE = -1  # a place whose token is sought
 MOST = 2**14  # tokens of a batch: more would run for days, and a client may state any number

@@ -13,8 +13,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fedsim.errors import UnsupportedObservation
-from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
+from fedsim.types import Tokens
 
 TOKENS_AT_ONCE = 1024  # whose shares of a vocabulary are held at once
 FILES = {"weights": ("*.safetensors", "*.bin"), "tokenizer": ("tokenizer*", "vocab*")}

@@ -11,15 +11,18 @@ Source: Zhao et al., "iDLG", arXiv:2001.02610 (one label: the negative entry); t
 import torch
 from torch import Tensor
 
+from attacks.reads.counts import label_counts
+from attacks.reads.effects import scale_is_open, told
 from attacks.reads.slopes import Slope, find_slope, tensor_of
-from fedsim.messages import Observation, Tokens
+from fedsim.effects import Rescales
+from fedsim.messages import Observation
+from fedsim.types import Tokens
 
 TEXTS = 32  # random texts that show what the model says of any text
 NEAR = 0.25  # how far a count may be from a whole number
 DOUBT = 0.25  # the count's standard deviation at most: three of them before a count is off by one
 BATCHES = 32  # of random texts, that show the norm of the head's gradient
 SCALES = 1.3  # how far from theirs the update's norm may be
-RESCALE = {"dp-sgd", "gaussian", "sign"}  # defenses that change a gradient's scale
 
 
 def read_labels(seen: Observation, mask: Tensor, generator: torch.Generator) -> Tensor | None:
@@ -57,15 +60,13 @@ def _counts(slope: Slope, shares: Tensor, size: int) -> Tensor | None:
         size: B.
     """
     mean = shares.mean(dim=0)
-    counts = size * (mean - slope.values)
-    whole = counts.round()
-    near = bool(((counts - whole).abs() <= NEAR).all())  # false of a NaN
-    if not near or whole.min() < 0 or whole.sum() != size:
+    counts, clear = label_counts(mean, size * slope.values, size, NEAR)
+    if not clear or counts.sum() != size:
         return None
     chances = shares.var(dim=0) * (size + size**2 / len(shares))
-    squares = whole * (1 - mean).square() + (size - whole) * mean.square()  # sum of (p - y)^2
+    squares = counts * (1 - mean).square() + (size - counts) * mean.square()  # sum of (p - y)^2
     doubt = chances + (size * slope.noise) ** 2 + squares * slope.spread**2
-    return whole.long() if doubt.max() <= DOUBT**2 else None
+    return counts.long() if doubt.max() <= DOUBT**2 else None
 
 
 def _rescaled(seen: Observation, weight: Tensor) -> bool:
@@ -74,11 +75,10 @@ def _rescaled(seen: Observation, weight: Tensor) -> bool:
     Its columns sum to zero, so an entry that alone was zeroed is known. Top-k and rounding zero
     small ones; a mask any, and scales the others. Signs are all of one size.
     """
-    told = {one.name for one in seen.knowledge.defense or ()}
     sizes = weight[weight != 0].abs()
     alone = weight[:, (weight == 0).sum(dim=0) == 1].sum(dim=0).abs()
-    masked = bool((alone > sizes.median()).any()) and "random-mask" not in told
-    return bool(told & RESCALE) or masked or bool(sizes.min() == sizes.max())
+    masked = bool((alone > sizes.median()).any()) and not told(seen, Rescales)
+    return scale_is_open(seen) or masked or bool(sizes.min() == sizes.max())
 
 
 def _likely(weight: Tensor, labels: Tensor, shares: Tensor, states: Tensor) -> bool:

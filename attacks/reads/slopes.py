@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.matching.adaptive import share_of
+from attacks.reads.effects import share_of
 from attacks.reads.gradient import gradient_of
 from fedsim.messages import Observation
 

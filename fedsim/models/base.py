@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedsim.messages import Parameters, Tokens
 from fedsim.models.batches import Batches
 from fedsim.models.closing import Closing
-from fedsim.models.opening import Norm, Opening
+from fedsim.models.norms import Norm
+from fedsim.models.opening import Opening
 from fedsim.models.spec import Place, Projection
 from fedsim.models.trunk import Trunk
+from fedsim.types import Parameters, Tokens
 
 
 class ModelAdapter(Batches):
@@ -51,7 +52,7 @@ class ModelAdapter(Batches):
 
         It shares the workspace, so it holds until other weights are loaded.
         """
-        return self._open(self._body(parameters))
+        return replace(self._open(self._body(parameters)), lease=self.lease())
 
     @torch.no_grad()
     def closing(self, parameters: Parameters, sequences: Sequence[Tokens]) -> Closing | None:
@@ -84,6 +85,7 @@ class ModelAdapter(Batches):
             states=torch.cat(states),
             norm=Norm.of(norm),
             head=head.weight.detach(),
+            lease=self.lease(),
         )
 
     @torch.no_grad()

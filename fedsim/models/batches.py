@@ -6,8 +6,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from fedsim.messages import Tokens
 from fedsim.models.workspace import Workspace
+from fedsim.types import Tokens
 
 IGNORED = -100  # the label that transformers' losses leave out
 MASKED_SHARE = 0.15  # Devlin et al., NAACL 2019, sec. 3.1: 15 % of the tokens; 80/10/10 of those

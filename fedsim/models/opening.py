@@ -11,55 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fedsim.models.norms import Norm
+from fedsim.models.workspace import Lease, Leased
+
 Heads = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Norm:
-    """LayerNorm (``centred``) or RMSNorm over the last axis."""
-
-    weight: Tensor  # (D,)
-    bias: Tensor  # (D,); zeros for an RMSNorm
-    eps: float
-    centred: bool
-
-    @classmethod
-    def of(cls, module: nn.Module) -> "Norm":
-        """Return the norm that ``module`` computes."""
-        weight: Tensor = module.weight.detach()  # type: ignore[operator]
-        if isinstance(module, nn.LayerNorm):
-            bias = module.bias.detach()
-            return cls(weight=weight, bias=bias, eps=module.eps, centred=True)
-        eps = float(module.variance_epsilon)  # type: ignore[arg-type]
-        return cls(weight=weight, bias=torch.zeros_like(weight), eps=eps, centred=False)
-
-    def centre(self, vectors: Tensor) -> Tensor:
-        """Return ``vectors`` (..., D) less their own means, for a LayerNorm."""
-        return vectors - vectors.mean(dim=-1, keepdim=True) if self.centred else vectors
-
-    def __call__(self, vectors: Tensor) -> Tensor:
-        """Return the norm of ``vectors`` (..., D)."""
-        centred = self.centre(vectors)
-        scale = (centred.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()
-        return centred * scale * self.weight + self.bias
-
-    def pull(self, states: Tensor, gradients: Tensor) -> Tensor:
-        """Return dL/dx for dL/dy ``gradients`` (N, K, D) of y = norm(x) at x = ``states`` (N, D).
-
-        Source: Ba et al., "Layer Normalization", arXiv:1607.06450; the Jacobian is symmetric but
-        for the weight, scale (C - n n^T / D) with n the norm's output before its weight and bias.
-        """
-        centred = self.centre(states)
-        scale = (centred.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt()  # (N, 1)
-        normed = (centred * scale)[:, None]  # (N, 1, D)
-        weighed = self.centre(gradients * self.weight)
-        along = (weighed * normed).mean(dim=-1, keepdim=True)
-        return (weighed - along * normed) * scale[:, None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opening:
+class Opening(Leased):
     """The embeddings and block 0 up to its MLP, at one set of weights.
+
+    It shares the workspace: once other weights are loaded, reading a field raises RuntimeError.
 
     Attributes:
         words: (V, D) the token embeddings.
@@ -71,6 +33,7 @@ class Opening:
         output: (H * E, D), output_bias (D,): from the heads' contexts to the residual stream.
         middle: the norm between attention and MLP.
         normed: the residual stream is the norm's output (BERT), not its input.
+        lease: of the weights it shares.
     """
 
     words: Tensor
@@ -82,6 +45,7 @@ class Opening:
     output_bias: Tensor
     middle: Norm
     normed: bool
+    lease: Lease | None = None
 
     def embedding(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return what enters the model for ``tokens`` (N,) at ``positions`` (N,): (N, D)."""

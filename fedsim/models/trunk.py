@@ -1,15 +1,14 @@
 """The first blocks of a model: what an attack runs candidate tokens and prefixes through."""
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-if TYPE_CHECKING:
-    from fedsim.models.base import ModelAdapter
+from fedsim.models.workspace import Workspace
 
 
 class Trunk:
@@ -18,10 +17,10 @@ class Trunk:
     That is f0(token, position) of DAGER for ``depth`` 0 and f1(prefix) for ``depth`` 1.
     """
 
-    def __init__(self, adapter: "ModelAdapter", module: nn.Module) -> None:
-        self._adapter = adapter
+    def __init__(self, workspace: Workspace, module: nn.Module) -> None:
+        self._workspace = workspace
         self._module = module
-        self._loaded = adapter.loads
+        self._lease = workspace.lease()
 
     @torch.no_grad()
     def inputs(
@@ -35,16 +34,15 @@ class Trunk:
             past: keys and values of the N prefixes, which this call extends in place.
 
         Returns:
-            (N, T, D) float32 on the adapter's device, and ``past`` with the new tokens added (None
-            for encoders).
+            (N, T, D) float32 on the workspace's device, and ``past`` with the new tokens added
+            (None for encoders).
         """
-        if self._loaded != self._adapter.loads:
-            raise RuntimeError("other weights were loaded into the model since this trunk was made")
-        device = self._adapter.device
+        self._lease.check(self)
+        device = self._workspace.device
         tokens = tokens.to(device)
         positions = torch.arange(first, first + tokens.shape[1], device=device)
         extra: dict[str, Any] = {}
-        if self._adapter.causal:
+        if self._workspace.causal:
             extra = {"past_key_values": past or DynamicCache(), "use_cache": True}
         seen = tokens.shape[1] + (past.get_seq_length() if past is not None else 0)
         output = self._module(

@@ -3,6 +3,7 @@
 import copy
 from abc import ABC
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Self, cast
 
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput, MalformedMessage, unknown
-from fedsim.messages import Parameters, Tokens
 from fedsim.models.lora import add_lora
 from fedsim.models.spec import ModelSpec
 from fedsim.rng import global_stream
+from fedsim.types import Parameters, Tokens
 
 
 class Workspace(ABC):
@@ -36,6 +37,7 @@ class Workspace(ABC):
         config: PreTrainedConfig,
         tokenizer: PreTrainedTokenizerBase,
         options: Mapping[str, Any] | None = None,  # of transformers' loaders
+        origin: PreTrainedModel | None = None,  # a model in memory, in place of one that is loaded
     ) -> None:
         if spec.task not in self.classes:
             raise BadInput(
@@ -46,8 +48,9 @@ class Workspace(ABC):
         self.config = config
         self.tokenizer = tokenizer
         self.options = dict(options or {})
+        self.origin = origin
         self.device = torch.device("cpu")
-        self.loads = 0  # how often weights were loaded: a trunk made before is stale
+        self.loads = 0  # how often other weights were loaded
         self._module: PreTrainedModel | None = None
 
     def __repr__(self) -> str:
@@ -117,7 +120,12 @@ class Workspace(ABC):
         return self._module
 
     def build(self) -> PreTrainedModel:
-        """Return a fresh module: pretrained or random weights, LoRA and freezing as in the spec."""
+        """Return a fresh module: pretrained or random weights, LoRA and freezing as in the spec.
+
+        Of an origin it is a copy, computing as all modules here do.
+        """
+        if self.origin is not None:
+            return self._copied(self.origin)
         with global_stream(self.spec.seed, "model"):
             module = self._fresh()
             if self.spec.lora_rank:
@@ -125,6 +133,13 @@ class Workspace(ABC):
                 module = add_lora(module, self.spec.lora_rank, targets, self.spec.task)
         self._freeze(module)
         return cast(PreTrainedModel, cast(nn.Module, module).to(self.device).eval())
+
+    def _copied(self, origin: PreTrainedModel) -> PreTrainedModel:
+        module = copy.deepcopy(origin)
+        whole = module.get_base_model() if self.spec.lora_rank else module  # type: ignore[operator]
+        whole.set_attn_implementation("eager")  # the one that can be differentiated twice
+        whole.config.pad_token_id = self.pad
+        return cast(PreTrainedModel, cast(nn.Module, module).float().to(self.device).eval())
 
     def _fresh(self) -> PreTrainedModel:
         kind = self.classes[self.spec.task]
@@ -165,6 +180,10 @@ class Workspace(ABC):
         """Return the names of the parameters that train, so travel."""
         return [name for name, one in self.module.named_parameters() if one.requires_grad]
 
+    def lease(self) -> "Lease":
+        """Return what tells, later, that the weights of now are gone."""
+        return Lease(self, self.loads)
+
     def initial_parameters(self) -> dict[str, Tensor]:
         """Return the weights of round 1 that train, from a fresh module."""
         self._module, self.loads = self.build(), self.loads + 1
@@ -192,7 +211,36 @@ class Workspace(ABC):
         missing = [name for name in self.trainable() if name not in parameters]
         if missing:
             raise MalformedMessage(f"{len(missing)} parameters are missing, first {missing[0]!r}")
-        self.loads += 1
+        other = False
         for name, tensor in parameters.items():
+            other = other or not torch.equal(slots[name], tensor.to(slots[name]))
             slots[name].copy_(tensor)
+        self.loads += other
         return self.module
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Weights in a workspace, until others are loaded."""
+
+    workspace: Workspace
+    loads: int  # the workspace's own, when it began
+
+    def check(self, holder: object) -> None:
+        """Raise RuntimeError where ``holder`` outlived the weights that it was made of."""
+        if self.loads != self.workspace.loads:
+            raise RuntimeError(
+                "other weights were loaded into the model since this "
+                f"{type(holder).__name__.lower()} was made"
+            )
+
+
+class Leased:
+    """What shares a workspace's weights: once others were loaded, reading a field raises."""
+
+    lease: Lease | None  # None: it shares none
+
+    def __getattribute__(self, name: str) -> Any:
+        if name != "lease" and not name.startswith("_") and self.lease is not None:
+            self.lease.check(self)
+        return object.__getattribute__(self, name)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedsim.errors import MalformedMessage
 from fedsim.files import read_json, read_lines
-from fedsim.messages import Tokens
+from fedsim.types import Tokens
 from fedsim.vault import audit_path
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.files import write_json, write_lines
-from fedsim.messages import Tokens
+from fedsim.types import Tokens
 from fedsim.vault import audit_path
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from clients.training import LocalTraining
-from fedsim.messages import Broadcast, Knowledge, Observation, Tokens, Update
+from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings
+from fedsim.types import Tokens
 from tests.attacks.scene import Local, Scene
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from attacks import Dager
-from fedsim.messages import Reconstruction, Tokens
+from fedsim.messages import Reconstruction
 from fedsim.models import ModelAdapter
+from fedsim.types import Tokens
 from tests.conftest import Gradient, Observe
 
 PRESETS = ["gpt2-tiny", "llama-tiny"]

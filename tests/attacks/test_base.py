@@ -8,7 +8,8 @@ import torch
 
 from attacks import Attack
 from fedsim.errors import BadInput, UnsupportedObservation
-from fedsim.messages import Observation, Reconstruction, Tokens
+from fedsim.messages import Observation, Reconstruction
+from fedsim.types import Tokens
 from tests.conftest import Adapt, Observe
 
 

@@ -16,8 +16,9 @@ import torch
 
 from attacks import ATTACKS, Attack
 from fedsim.captures import find_captures, place, read_capture, write_capture
-from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Tokens, Update
+from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.types import Tokens
 from tests.conftest import Adapt, Gradient, Sentences
 
 NAMES = sorted(ATTACKS)

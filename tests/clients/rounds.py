@@ -9,9 +9,10 @@ import torch
 
 from clients import ClientSettings
 from defenses import Defense
-from fedsim.messages import Broadcast, Parameters
+from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec
 from fedsim.training import Examples, Training, TrainingSettings
+from fedsim.types import Parameters
 
 WORDS = "amber basil cedar dune ember flint grove heath iris jade".split()
 ROWS = [(f"{one} and {two} row {i}", i % 2) for i, one in enumerate(WORDS) for two in WORDS]

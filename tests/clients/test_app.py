@@ -14,8 +14,8 @@ from clients import ClientSettings, build_client_app
 from clients.update import client_update
 from defenses import DPSGD
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed, MalformedMessage
-from fedsim.messages import Parameters
 from fedsim.training import Examples
+from fedsim.types import Parameters
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_partition, read_update, to_arrays
 from tests.clients.rounds import broadcast, instead

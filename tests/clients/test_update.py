@@ -13,10 +13,10 @@ from clients.holdings import round_batch
 from clients.training import LocalTraining
 from clients.update import client_update
 from fedsim.errors import ClientFailure
-from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
 from fedsim.rng import stream
 from fedsim.training import Examples, Training, TrainingSettings
+from fedsim.types import Parameters
 from fedsim.vault.reader import VaultReader
 from tests.clients.rounds import Spy, Times, broadcast, instead, noted
 

@@ -15,8 +15,8 @@ from defenses import DPSGD, Defense, TopK
 from defenses.base import Here, Memory, Steps
 from defenses.encoding import Encoding
 from fedsim.errors import DefenseFailed, MalformedMessage
-from fedsim.messages import Parameters
 from fedsim.training import Examples, Training
+from fedsim.types import Parameters
 from fedsim.vault.reader import VaultReader
 from tests.clients.rounds import Spy, Times, broadcast, noted
 

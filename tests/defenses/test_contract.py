@@ -12,7 +12,8 @@ from torch import Tensor
 from clients import ClientSettings, DataSettings
 from clients.training import LocalTraining
 from clients.update import client_update
-from defenses import DEFENSES, Defense, Guarantee, NoDefense, Quantize, TopK
+from defenses import DEFENSES, DPSGD, Defense, Guarantee, NoDefense, Quantize, TopK
+from fedsim.effects import Clips, Noises, Rescales, Rounds, Signs, Truncates, Zeroes
 from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
@@ -66,6 +67,43 @@ def test_the_update_comes_back_as_it_was(defense: Defense) -> None:
         if not any(one is other for other in raw.values()):
             one.zero_()
     assert equal(raw, update())
+
+
+def test_what_it_declares_is_true_of_what_it_sends(defense: Defense) -> None:
+    """And whoever changes an update declares something: an attack can be told of nothing else."""
+    generator = torch.Generator().manual_seed(0)
+    raw = {
+        "weight": torch.randn(60, 50, generator=generator),
+        "bias": torch.randn(40, generator=generator),
+    }
+    sent = defense.protect(raw, seeded())
+    effects = defense.effects()
+    inside = isinstance(defense, DPSGD)  # it changes the training
+    assert bool(effects) == (inside or not equal(dict(sent), raw))
+    pairs = [] if inside else [(raw[name], sent[name]) for name in raw]
+    entries = sum(one.numel() for one in raw.values())
+    for effect in effects:
+        match effect:
+            case Zeroes(kept=float(kept)):
+                left = sum(int(one.count_nonzero()) for _, one in pairs)
+                assert left == pytest.approx(kept * entries, abs=4 * (kept * entries) ** 0.5)
+            case Rescales(divisor=float(divisor)):
+                for one, other in pairs:
+                    there = other != 0
+                    torch.testing.assert_close(other[there] * divisor, one[there])
+            case Signs():
+                for one, other in pairs:
+                    assert len(other.abs().unique()) == 1 and (one * other >= 0).all()
+            case Rounds(bits=int(bits)):
+                assert all(len(other.unique()) <= 2**bits for _, other in pairs)
+            case Truncates(rank=int(rank)):
+                assert torch.linalg.matrix_rank(sent["weight"]) == rank
+            case Noises(multiplier=float()):
+                assert all((one != other).all() for one, other in pairs)
+            case Clips(norm=float(norm)):
+                assert norm > 0  # noise hides it; test_gaussian and test_dp_sgd measure it
+            case _:
+                raise AssertionError(f"{effect!r} does not say what it does")
 
 
 def test_protection_draws_from_the_generator_alone(defense: Defense) -> None:

@@ -9,11 +9,10 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from fedsim.effects import Effect, Signs, Zeroes
 from fedsim.errors import MalformedMessage
 from fedsim.messages import (
     Broadcast,
-    DefenseInForce,
-    DefenseName,
     Knowledge,
     Observation,
     Reconstruction,
@@ -21,7 +20,8 @@ from fedsim.messages import (
 )
 
 SECRET: Any = "The patient is Ada Lovelace."
-MESSAGES = (Broadcast, Update, DefenseInForce, Knowledge, Observation, Reconstruction)
+EFFECTS = typing.get_args(Effect)
+MESSAGES = (Broadcast, Update, *EFFECTS, Knowledge, Observation, Reconstruction)
 
 
 def update(**changes: Any) -> Update:
@@ -139,20 +139,30 @@ def test_no_field_of_what_a_client_sends_or_an_attack_gives_is_of_a_text_type() 
     # by hand: the server's own training config names an optimizer; kinds are of a few words
     assert wordy == {
         "Broadcast.config": {str},
-        "DefenseInForce.name": {DefenseName},
         "Update.kind": {Literal["gradient", "delta"]},
     }
 
 
-def test_a_defense_in_force_is_a_known_word_and_numbers() -> None:
-    assert DefenseInForce(name="topk", numbers={"fraction": 0.1}).numbers == {"fraction": 0.1}
-    with pytest.raises(MalformedMessage, match=r"dp-sgd, .*topk, got 'the text is'"):
-        DefenseInForce(name="the text is")  # type: ignore[arg-type]
-    with pytest.raises(MalformedMessage, match="'note' must be a number"):
-        DefenseInForce(name="sign", numbers={"note": SECRET})  # type: ignore[dict-item]
-    with pytest.raises(MalformedMessage, match="must be defenses in force"):
-        Knowledge(defense=(SECRET,))  # type: ignore[arg-type]
+@pytest.mark.parametrize("kind", EFFECTS)
+def test_an_effect_is_numbers(kind: Any) -> None:
+    for field in fields(kind):
+        assert getattr(kind(**{field.name: 1}), field.name) == 1
+        wanted = f"effect {kind.__name__}: {field.name} must be a number, got str"
+        with pytest.raises(MalformedMessage, match=wanted):
+            kind(**{field.name: SECRET})
+
+
+def test_a_defense_that_is_known_is_effects() -> None:
+    class Told(Zeroes):
+        """Says more than the vocabulary has."""
+
+        note = SECRET
+
+    for other in (SECRET, Told()):
+        with pytest.raises(MalformedMessage, match=r"knowledge.defense must be effects, got "):
+            Knowledge(defense=(other,))
     assert Knowledge(defense=()).granted() == {"defense": True}
+    assert Knowledge(defense=(Zeroes(), Signs())).granted() == {"defense": True}
 
 
 def test_knowledge_is_nothing_by_default_and_says_what_was_granted() -> None:

@@ -27,8 +27,9 @@ from attacks.dager.gates import Gates
 from attacks.dager.inputs import input_span, shows
 from attacks.dager.span import Span
 from fedsim.errors import UnsupportedObservation
-from fedsim.messages import Observation, Tokens
+from fedsim.messages import Observation
 from fedsim.models.spec import Place
+from fedsim.types import Tokens
 
 logger = logging.getLogger("fedsim.attacks")
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from defenses import Defense
-from fedsim.messages import Parameters, Tokens
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.types import Parameters, Tokens
 
 SCALE = 1e4  # of a canary's gradient; what is to be clipped must be larger than the bound
 NAME = "canary.weight"

@@ -16,7 +16,6 @@ from fedsim.lab.commands.base import (
     is_path,
     listen,
     new_command,
-    quiet,
 )
 
 if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
@@ -52,14 +51,12 @@ def _sweep(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.lab.sweep.directory import Ledger, SweepDirectory
         from fedsim.lab.sweep.runner import check_cells, run_cells
-        from fedsim.lab.sweep.show import SweepDisplay
         from fedsim.lab.sweep.table import write_table
-
-        quiet()
+        from fedsim.lab.terminal.sweep import SweepTerminal
     plan = _plan(options)
     directory = SweepDirectory(options.out) if options.out else SweepDirectory.default(plan)
     directory.claim(plan)
-    display = SweepDisplay(quiet=options.json, total=len(plan.cells))
+    display = SweepTerminal(quiet=options.json, total=len(plan.cells))
     listen(display)
     with display:
         display.step("checking every cell")
@@ -102,7 +99,8 @@ def _plan(options: argparse.Namespace) -> "Plan":
 
 def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: dict[str, Any]) -> int:
     """Print how the sweep ended; return its exit code."""
-    from fedsim.lab.sweep.show import overview, print_sweep
+    from fedsim.lab.sweep.overview import overview
+    from fedsim.lab.terminal.sweep import print_sweep
 
     found = overview(directory, sweep)
     if options.json:

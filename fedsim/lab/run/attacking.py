@@ -8,22 +8,16 @@ from typing import Any, get_args
 from attacks import Attack, attack_table
 from clients.training import best_threads, threads
 from defenses import Defense
+from fedsim.effects import Effect
 from fedsim.errors import BadInput, UnsupportedObservation, unknown
 from fedsim.lab.config import AttackSection
+from fedsim.lab.display import Display
 from fedsim.lab.run.controls import own_sequences, own_update
-from fedsim.lab.terminal.run import Display
-from fedsim.messages import (
-    Broadcast,
-    DefenseInForce,
-    DefenseName,
-    Knowledge,
-    Observation,
-    Tokens,
-    Update,
-)
+from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
 from fedsim.plugins import make
 from fedsim.rng import stream
+from fedsim.types import Tokens
 from fedsim.vault.reader import Truth, VaultReader
 
 Clients = tuple[int, ...]
@@ -85,23 +79,28 @@ def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
     return planned
 
 
-def in_force(names: Sequence[str], defenses: Sequence[Defense]) -> tuple[DefenseInForce, ...]:
-    """Return what an attack may be told of ``defenses``, called ``names`` in the config."""
-    told = []
-    for name, defense in zip(names, defenses, strict=True):
-        if name in get_args(DefenseName):
-            settings = {one.name: getattr(defense, one.name) for one in fields(defense)}
-            numbers = {k: v for k, v in settings.items() if isinstance(v, (int, float))}
-            told.append(DefenseInForce(name=name, numbers=numbers))  # type: ignore[arg-type]
-    return tuple(told)
+def in_force(defenses: Sequence[Defense]) -> tuple[Effect, ...]:
+    """Return what an attack may be told of ``defenses``: what they declare, in order.
+
+    Raises:
+        BadInput: what one declares, an outsider's say, are no effects.
+    """
+    declared = [(defense, effect) for defense in defenses for effect in defense.effects()]
+    for defense, effect in declared:
+        if type(effect) not in get_args(Effect):
+            known = ", ".join(kind.__name__ for kind in get_args(Effect))
+            raise BadInput(
+                f"defense {type(defense).__name__}: effects must be of {known}, got {effect!r}"
+            )
+    return tuple(effect for _, effect in declared)
 
 
 def grant(
-    names: Sequence[str], truth: Truth | None, defenses: tuple[DefenseInForce, ...] | None = None
+    names: Sequence[str], truth: Truth | None, defenses: tuple[Effect, ...] | None = None
 ) -> Knowledge:
     """Return the knowledge called ``names``, from the truth: the only way it reaches an attack.
 
-    ``defenses`` are those in force, None where that is not known either.
+    ``defenses`` are the effects of those in force, None where that is not known either.
     """
     if not names:
         return Knowledge()
@@ -129,7 +128,7 @@ class Runner:
     controls: bool
     note: Callable[[Mapping[str, Any]], None]  # takes a line of reconstructions.jsonl
     display: Display
-    defenses: tuple[DefenseInForce, ...] | None = None  # those in force, where that is known
+    defenses: tuple[Effect, ...] | None = None  # of those in force, where that is known
     told: set[str] = field(default_factory=set)  # why attacks could not run, said once each
 
     def attack_round(self, seen: Sequence[tuple[Clients, Broadcast, Update]]) -> None:

@@ -12,10 +12,11 @@ from math import gcd
 import torch
 
 from clients.training import LocalTraining
-from fedsim.messages import Broadcast, Tokens, Update
+from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, TrainingSettings
+from fedsim.types import Tokens
 
 STEP = 17  # tokens between the beginnings of two texts
 OWN_TEXTS = (

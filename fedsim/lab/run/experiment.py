@@ -10,6 +10,7 @@ from clients import ClientSettings, build_client_app
 from clients.training import best_threads
 from fedsim.errors import RunFailed
 from fedsim.files import write_json, write_lines
+from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.run.attacking import Clients, Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
@@ -19,7 +20,6 @@ from fedsim.lab.run.trackers import track
 from fedsim.lab.run.utility import METRICS, course, utility, utility_before
 from fedsim.lab.scoring.scorer import Scored, Scorer
 from fedsim.lab.store.run import RunDirectory, checksum
-from fedsim.lab.terminal.run import Display
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.vault.reader import VaultReader
@@ -156,7 +156,7 @@ def attack_runner(
         controls=not quick,
         note=lambda row: run.append("reconstructions.jsonl", row),
         display=display,
-        defenses=in_force([one.name for one in experiment.config.defense], experiment.defenses),
+        defenses=in_force(experiment.defenses),
     )
 
 

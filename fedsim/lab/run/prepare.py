@@ -26,11 +26,11 @@ from fedsim.lab.config import Config
 from fedsim.lab.run.attacking import PlannedAttack, plan
 from fedsim.lab.run.controls import OWN_TEXTS, own_sequences
 from fedsim.lab.run.trackers import check_trackers
-from fedsim.messages import Tokens
 from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
 from fedsim.plugins import make
 from fedsim.rng import derive
 from fedsim.training import Examples, TrainingSettings
+from fedsim.types import Tokens
 from server import ServerSettings
 from server.secagg import LINEAR
 from server.strategies import make_strategy

@@ -18,8 +18,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput, RunFailed
 from fedsim.files import make_directory, write_json
-from fedsim.messages import Tokens
 from fedsim.rng import global_stream, stream
+from fedsim.types import Tokens
 
 FULL = 4096  # tokens up to which every one is compared with; beyond, SAMPLED at a time
 SAMPLED = 2048

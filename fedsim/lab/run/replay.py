@@ -15,6 +15,7 @@ from fedsim.captures import (
     find_captures,
     read_capture,
 )
+from fedsim.effects import Effect
 from fedsim.errors import BadInput, MalformedMessage, unknown
 from fedsim.files import append_line, read_lines, write_json
 from fedsim.lab.config import (
@@ -26,14 +27,14 @@ from fedsim.lab.config import (
     checked,
     read_toml,
 )
+from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
 from fedsim.lab.scoring.scorer import Scored, Scorer
 from fedsim.lab.store.attack import RECORD, note_attack
 from fedsim.lab.store.summary import read_results
-from fedsim.lab.terminal.run import Display
-from fedsim.messages import DefenseInForce, Tokens
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.plugins import make
+from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
 
 OPTIONS = ("rounds", "clients", "knowledge", "model", "seed")
@@ -50,7 +51,7 @@ class Replay:
     pool: Sequence[Tokens]
     seed: int
     out: Path
-    defenses: tuple[DefenseInForce, ...] | None  # in force in the run; None: nothing tells
+    defenses: tuple[Effect, ...] | None  # of those in force in the run; None: nothing tells
     run: Path  # whose captures these are
     config: Config | None  # the run's, with this attack alone; None: it is no finished run
 
@@ -138,13 +139,13 @@ def _as_run(
                   "attack": [section.model_dump()]})  # fmt: skip
 
 
-def _defenses(config: dict[str, Any]) -> tuple[DefenseInForce, ...]:
-    """Return the defenses in force in a run, from its resolved config."""
+def _defenses(config: dict[str, Any]) -> tuple[Effect, ...]:
+    """Return the effects of the defenses in force in a run, from its resolved config."""
     tables = [dict(one) for one in config.get("defense", [])]
     names = [one.pop("name") for one in tables]
     known = defense_table()
     made = [make("defense", n, known, one) for n, one in zip(names, tables, strict=True)]
-    return in_force(names, made)
+    return in_force(made)
 
 
 def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
 from fedsim.rng import stream
 from fedsim.training import Examples
+from fedsim.types import Parameters
 
 BATCH = 32
 _BEFORE: dict[Hashable, dict[str, float]] = {}  # one entry: what cells of a sweep start from

@@ -21,9 +21,9 @@ from fedsim.lab.scoring.metrics import (
     sample_metrics,
 )
 from fedsim.lab.scoring.verdict import VERDICT_METRIC, Evidence, Verdict, decide
-from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
 from fedsim.rng import derive
+from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
 
 NEGATIVE = ("no_gradient", "other_update")

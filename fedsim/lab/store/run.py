@@ -21,7 +21,7 @@ from torch import Tensor
 from fedsim.errors import BadInput
 from fedsim.files import append_line, read_lines, write_json, write_lines, write_tensors, write_text
 from fedsim.lab.config import Config, check, read_toml
-from fedsim.messages import Parameters
+from fedsim.types import Parameters
 from server import Progress
 
 KEPT = 2  # checkpoints

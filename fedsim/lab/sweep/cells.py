@@ -16,13 +16,13 @@ from fedsim.captures import CapturePath, captured_clients, place, read_capture
 from fedsim.errors import FedsimError, RunFailed
 from fedsim.files import make_directory, read_json, write_atomically, write_json, write_lines
 from fedsim.lab.config import Config
+from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import Clients
 from fedsim.lab.run.experiment import attack_runner, run_experiment, summarize
 from fedsim.lab.run.prepare import Experiment, prepare
 from fedsim.lab.scoring.scorer import Scored
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import rows_of
-from fedsim.lab.terminal.run import Display
 from fedsim.messages import Broadcast, Update
 
 RECORD = "cell.json"

@@ -11,13 +11,13 @@ import torch
 from fedsim.errors import BadInput
 from fedsim.files import write_json
 from fedsim.lab.config import Config
+from fedsim.lab.display import Display, Silent, SweepDisplay
+from fedsim.lab.environment import quiet_libraries, set_environment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.sweep.cells import RECORD, ended, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import Cell
 from fedsim.lab.sweep.interrupts import remembered
-from fedsim.lab.sweep.show import SweepDisplay
-from fedsim.lab.terminal.run import Display
 
 Job = tuple[Cell, Path | None]  # a cell, and the finished one whose captures it attacks
 
@@ -74,7 +74,7 @@ def run_cells(
         with remembered() as raise_lost:
             for cell, record in _drive(queue, pool, jobs, ledger, display):
                 ledger.note(cell.name, record)
-                display.ended(cell, record)
+                display.ended(cell.name, record)
                 raise_lost()
     finally:
         pool.close()
@@ -91,7 +91,7 @@ def _drive(
     while queue.left or running:
         while running < jobs and (job := queue.take()):
             ledger.note(job[0].name, {"status": "running", "error": None})
-            display.began(job[0])
+            display.began(job[0].name)
             pool.start(*job)
             running += 1
         cell, record = pool.wait()
@@ -175,6 +175,7 @@ class OnRay:
     """Runs cells as Ray tasks, ``jobs`` at a time; each gets its share of the GPUs there are."""
 
     def __init__(self, directory: SweepDirectory, quick: bool, jobs: int) -> None:
+        set_environment()  # before Ray is imported; its workers inherit it
         import ray
 
         self._ray, self._directory, self._quick = ray, directory, quick
@@ -214,10 +215,9 @@ class OnRay:
 
 
 def _task(root: str, tree: dict[str, Any], source: str | None, quick: bool) -> dict[str, Any]:
-    from fedsim.lab.commands.base import quiet
     from fedsim.lab.config import check
 
-    quiet()
+    quiet_libraries()
     config: Config = check(tree)
     there = None if source is None else Path(source)
-    return run_cell(Path(root), config, there, quick=quick, display=Display(quiet=True))
+    return run_cell(Path(root), config, there, quick=quick, display=Silent())

@@ -5,7 +5,7 @@ from difflib import SequenceMatcher
 from itertools import takewhile
 from typing import Any
 
-from fedsim.messages import Tokens
+from fedsim.types import Tokens
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.lab.display import Display
 from fedsim.lab.scoring.scorer import Scored
 from fedsim.lab.store.samples import whose
 from fedsim.lab.terminal.marks import marked
-from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
+from fedsim.types import Tokens
 
 SHOWN = 8  # pairs of texts; all of them are in reconstructions.jsonl
 PAUSE = 10.0  # seconds between lines of progress where no terminal can redraw one
@@ -26,7 +27,7 @@ NOTHING = [{"bag_f1": 0.0}]
 STYLES = {"leak": "bold red", "no-leak": "bold green", "inconclusive": "bold yellow"}
 
 
-class Display:
+class Terminal:
     """Progress on stderr, so that stdout stays for results."""
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -34,7 +35,7 @@ class Display:
         self._status: Status | None = None
         self._last = 0.0
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> "Terminal":
         if self.console.is_terminal:
             self._status = self.console.status("starting")
             self._status.start()

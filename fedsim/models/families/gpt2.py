@@ -10,7 +10,8 @@ from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 from typing_extensions import override
 
 from fedsim.models.base import ModelAdapter
-from fedsim.models.opening import Norm, Opening, affine
+from fedsim.models.norms import Norm
+from fedsim.models.opening import Opening, affine
 from fedsim.models.spec import Projection
 from fedsim.models.trunk import shell
 

@@ -12,7 +12,8 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from typing_extensions import override
 
 from fedsim.models.base import ModelAdapter
-from fedsim.models.opening import Norm, Opening, affine
+from fedsim.models.norms import Norm
+from fedsim.models.opening import Opening, affine
 from fedsim.models.spec import Projection
 from fedsim.models.trunk import shell
 

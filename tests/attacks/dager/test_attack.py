@@ -10,7 +10,8 @@ import torch
 from attacks import Dager
 from attacks.dager.spectrum import find_span
 from fedsim.errors import UnsupportedObservation
-from fedsim.messages import Reconstruction, Tokens
+from fedsim.messages import Reconstruction
+from fedsim.types import Tokens
 from tests.attacks.scene import PRESETS, Scene, exact
 from tests.conftest import Adapt, Gradient, Observe, Sentences
 

@@ -7,21 +7,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.matching import L2, L2L1, Cosine, Kept, Problem, Signs, TokenScores
+from attacks.matching import L2, L2L1, Cosine, Kept, Problem, TokenScores, WrongSigns
 from attacks.matching.adaptive import adapted
 from clients.training import LocalTraining
-from defenses import DPSGD
+from defenses import DPSGD, Defense, Gaussian, RandomMask, Sign, TopK
 from defenses.base import Here, Memory
-from fedsim.messages import DefenseInForce, Knowledge
+from fedsim.effects import Signs, Zeroes
+from fedsim.messages import Knowledge
 from fedsim.training import Examples, TrainingSettings
 from tests.attacks.conftest import Look, Seen
 from tests.conftest import Adapt
 
 
-def defended(seen: Seen, name: str, tensors: dict[str, Tensor], **numbers: float) -> Seen:
-    told = (DefenseInForce(name=name, numbers=numbers),)  # type: ignore[arg-type]
+def defended(seen: Seen, defense: Defense, tensors: dict[str, Tensor]) -> Seen:
     observation = seen.observation
-    knowledge = replace(observation.knowledge, defense=told)
+    knowledge = replace(observation.knowledge, defense=defense.effects())
     update = replace(observation.update, tensors=tensors)
     return replace(seen, observation=replace(observation, update=update, knowledge=knowledge))
 
@@ -40,23 +40,24 @@ def at_truth_and_elsewhere(
 def test_signs(adapt: Adapt, look: Look, make: Any) -> None:
     seen = look(adapt("bert-tiny"), (8, 6))
     tensors = {name: one.sign() for name, one in seen.observation.update.tensors.items()}
-    truth, others = at_truth_and_elsewhere(defended(seen, "sign", tensors), make)
+    truth, others = at_truth_and_elsewhere(defended(seen, Sign(), tensors), make)
     assert truth < 1e-3 < 0.05 < others  # key biases are rounding: their signs are of noise
 
 
-@pytest.mark.parametrize("name", ["topk", "random-mask"])
+@pytest.mark.parametrize("defense", [TopK(fraction=0.1), RandomMask(fraction=0.1)])
 @pytest.mark.parametrize("make", [Cosine(), L2()])
-def test_zeroed_entries(adapt: Adapt, look: Look, name: str, make: Any) -> None:
+def test_zeroed_entries(adapt: Adapt, look: Look, defense: Defense, make: Any) -> None:
     seen = look(adapt("bert-tiny"), (8, 6))
     tensors = {}
     for place, (one, full) in enumerate(seen.observation.update.tensors.items()):
         generator = torch.Generator().manual_seed(place)
         keep = (torch.rand(full.shape, generator=generator) < 0.1).float()
-        keep /= 1.0 if name == "topk" else 0.1  # a random mask is scaled, so that it is unbiased
-        if name == "topk":
+        largest = isinstance(defense, TopK)
+        keep /= 1.0 if largest else 0.1  # a random mask is scaled, so that it is unbiased
+        if largest:
             keep = full.abs() >= full.abs().flatten().quantile(0.9) if full.numel() < 1e6 else keep
         tensors[one] = full * keep
-    truth, others = at_truth_and_elsewhere(defended(seen, name, tensors, fraction=0.1), make)
+    truth, others = at_truth_and_elsewhere(defended(seen, defense, tensors), make)
     oblivious = replace(
         seen,
         observation=replace(
@@ -88,7 +89,7 @@ def test_clipping(adapt: Adapt, look: Look) -> None:
         name: sum(part[name] * clip / norm for part, norm in zip(parts, norms, strict=True)) / 2
         for name in seen.observation.update.tensors
     }
-    known = defended(seen, "dp-sgd", tensors, clip=clip)  # type: ignore[arg-type]
+    known = defended(seen, DPSGD(clip=clip), tensors)  # type: ignore[arg-type]
     truth, others = at_truth_and_elsewhere(known, L2())
     plain = replace(
         known, observation=replace(known.observation, knowledge=seen.observation.knowledge)
@@ -119,25 +120,27 @@ def test_clipping_of_a_language_models_update_by_the_defense_itself(
         Examples(sequences=seen.sequences, labels=(None, None)),
         torch.Generator(),
     )
-    known = defended(seen, "dp-sgd", tensors, clip=clip)
+    known = defended(seen, DPSGD(clip=clip), tensors)
     problem = Problem(known.observation, torch.Generator(), lambda _: L2())
     truth = problem.score(problem.engine.embed(seen.ids[None]), seen.ids[None])
     whole = sum(float(one.square().sum()) for one in problem.observed.values())
     assert abs(float(truth)) < 5e-3 * whole  # GPT-2's head is its embedding: the norm lacks it
 
 
-@pytest.mark.parametrize("name", ["sign", "topk", "dp-sgd"])
-def test_tokens_are_scored_by_the_adapted_distance_too(adapt: Adapt, look: Look, name: str) -> None:
+@pytest.mark.parametrize("defense", [Sign(), TopK(), DPSGD(clip=1e9)])  # a norm that none reaches
+def test_tokens_are_scored_by_the_adapted_distance_too(
+    adapt: Adapt, look: Look, defense: Defense
+) -> None:
     """GRAB's beam search: told of a defense, the truth is best, where parts no longer add up."""
     seen = look(adapt("bert-tiny"), (8, 6))
     tensors = dict(seen.observation.update.tensors)
-    if name == "sign":
+    if isinstance(defense, Sign):
         tensors = {one: full.sign() * full.abs().mean() for one, full in tensors.items()}
-    elif name == "topk":
+    elif isinstance(defense, TopK):
         tensors = {
             one: full * (full.abs() >= full.abs().max() / 10) for one, full in tensors.items()
         }
-    known = defended(seen, name, tensors, clip=1e9)  # clipped to what none reaches
+    known = defended(seen, defense, tensors)
     problem = Problem(
         known.observation,
         torch.Generator(),
@@ -158,7 +161,7 @@ def test_tokens_are_scored_by_the_adapted_distance_too(adapt: Adapt, look: Look,
 
 def test_noise_that_is_known_changes_no_distance(adapt: Adapt, look: Look) -> None:
     seen = look(adapt("bert-tiny"), (6,))
-    known = defended(seen, "gaussian", dict(seen.observation.update.tensors), sigma=0.1)
+    known = defended(seen, Gaussian(), dict(seen.observation.update.tensors))
     problem = Problem(known.observation, torch.Generator(), lambda _: Cosine())
     assert problem.notes["adapts"] is False
 
@@ -168,7 +171,7 @@ def test_without_knowledge_nothing_changes(adapt: Adapt, look: Look) -> None:
     assert adapted(Cosine(), observation) == Cosine()
     told = replace(observation, knowledge=Knowledge(defense=()))
     assert adapted(Cosine(), told) == Cosine()
-    both = Knowledge(defense=(DefenseInForce(name="topk"), DefenseInForce(name="sign")))
+    both = Knowledge(defense=(Zeroes(), Signs()))
     assert adapted(L2L1(l1={"a": 0.1}), replace(observation, knowledge=both)) == Kept(
-        distance=Signs(l1=0.1)
+        distance=WrongSigns(l1=0.1)
     )

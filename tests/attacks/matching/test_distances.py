@@ -11,7 +11,7 @@ from attacks.matching.distances import (
     Distance,
     Kept,
     Observed,
-    Signs,
+    WrongSigns,
     entries,
 )
 from attacks.matching.factors import Factor, Outer, Plain, Rows, joined
@@ -161,14 +161,14 @@ def test_distances_are_the_papers_formulas(factors: dict[str, Factor], observed:
             (L2L1(l1=l1, power=1), root + one),
             (Cosine(), cosine),
             (Cosine(weights={"bias": 3.0}), heavy),
-            (Signs(l1=0.5), sign),
+            (WrongSigns(l1=0.5), sign),
         ):
             assert distance(factors, observed)[k].item() == pytest.approx(wanted, rel=1e-9)
 
 
 @pytest.mark.parametrize(
     "distance",
-    [L2(), L2L1(l1=dict.fromkeys(SHAPES, 0.3)), Cosine(), Signs(), Kept(distance=Cosine())],
+    [L2(), L2L1(l1=dict.fromkeys(SHAPES, 0.3)), Cosine(), WrongSigns(), Kept(distance=Cosine())],
 )
 def test_slopes_are_those_of_finite_differences(
     factors: dict[str, Factor], observed: Observed, distance: object
@@ -193,7 +193,7 @@ def test_kept_looks_at_what_was_sent_alone(factors: dict[str, Factor], observed:
             (whole(one, k)[mask[name]], sent[name][mask[name]]) for name, one in factors.items()
         ]
         assert found[k].item() == pytest.approx(sum(naive_l2(*pair) for pair in pairs), rel=1e-9)
-    dense = Kept(distance=Signs())(factors, sent)
+    dense = Kept(distance=WrongSigns())(factors, sent)
     assert dense.shape == (K,)
 
 

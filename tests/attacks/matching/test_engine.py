@@ -209,8 +209,9 @@ def test_dropout_masks_are_the_clients_own(adapt: Adapt, look: Look) -> None:
 def test_an_engine_is_stale_once_other_weights_are_loaded(adapt: Adapt, look: Look) -> None:
     seen = look(adapt("bert-tiny"), (6,))
     engine = engine_of(seen)
-    seen.observation.model.load(seen.observation.broadcast.parameters)
-    with pytest.raises(RuntimeError, match="other weights were loaded"):
+    sent = seen.observation.broadcast.parameters
+    seen.observation.model.load({name: one + 1e-6 for name, one in sent.items()})
+    with pytest.raises(RuntimeError, match=r"other weights were loaded .* this engine was made"):
         engine.factors(engine.embed(seen.ids[None]), torch.tensor(seen.labels))
 
 

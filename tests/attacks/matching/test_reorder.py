@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.matching import Cosine, Problem, Reorder
-from fedsim.messages import Tokens
+from fedsim.types import Tokens
 from tests.attacks.conftest import Look
 from tests.conftest import Adapt
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from attacks.matching.frame import Frame, find_frame
 from attacks.reads.labels import _random_texts
 from attacks.reads.slopes import Slope, _by_states, find_slope
-from defenses import RandomMask, Sign
-from fedsim.messages import Broadcast, DefenseInForce, Knowledge, Observation, Update
+from defenses import DPSGD, Defense, RandomMask, Sign
+from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
 from tests.attacks.conftest import Look, Seen, random_texts
 from tests.conftest import Adapt
@@ -23,12 +23,13 @@ def frame(observation: Observation) -> Frame:
     return find_frame(observation, torch.Generator().manual_seed(0))
 
 
-def labels(seen: Seen, change: Change = lambda one: one, **told: float) -> list[int] | None:
-    """Return what is read after ``change`` of every tensor, which ``told`` names if it is known."""
+def labels(
+    seen: Seen, change: Change = lambda one: one, known: Defense | None = None
+) -> list[int] | None:
+    """Return what is read after ``change`` of every tensor, by a defense that is perhaps known."""
     seen_ = seen.observation
     tensors = {name: change(one) for name, one in seen_.update.tensors.items()}
-    known = tuple(DefenseInForce(name=n, numbers={"fraction": x}) for n, x in told.items())  # type: ignore[arg-type]
-    knowledge = replace(seen_.knowledge, defense=known or None)
+    knowledge = replace(seen_.knowledge, defense=known and known.effects())
     changed = replace(seen_, update=replace(seen_.update, tensors=tensors), knowledge=knowledge)
     found = frame(changed)
     assert found.notes["labels_inferred"] is (found.labels is not None)
@@ -72,7 +73,7 @@ def test_a_random_mask_that_is_known_is_undone(adapt: Adapt, look: Look, preset:
             labels(
                 seen,
                 lambda one, m=mask, g=generator: m.protect({"": one}, g)[""],  # type: ignore[misc]
-                **{"random-mask": 0.5},
+                mask,
             )
         )
     assert [1, 1] in found and all(one in ([1, 1], None) for one in found)
@@ -89,7 +90,7 @@ def test_what_a_defense_scales_is_not_counted(
     mask, sign = RandomMask(fraction=0.5), Sign()
     assert labels(seen, lambda one: mask.protect({"": one}, generator)[""]) is None
     assert labels(seen, lambda one: sign.protect({"": one}, generator)[""]) is None
-    assert labels(seen, **{"dp-sgd": 1.0}) is None
+    assert labels(seen, known=DPSGD()) is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -193,12 +194,12 @@ def test_the_share_that_a_known_mask_keeps_is_in_the_slope(adapt: Adapt, look: L
     """GPT-2's last norm has 192 biases, each masked or doubled: solved, they give the slope."""
     seen = look(adapt("gpt2-tiny"), (9, 9), labels=(1, 1), granted=("lengths",)).observation
     generator = torch.Generator().manual_seed(0)
-    masked = RandomMask(fraction=0.5).protect(seen.update.tensors, generator)
-    told = (DefenseInForce(name="random-mask", numbers={"fraction": 0.5}),)
+    mask = RandomMask(fraction=0.5)
+    masked = mask.protect(seen.update.tensors, generator)
     known = replace(
         seen,
         update=replace(seen.update, tensors=masked),
-        knowledge=replace(seen.knowledge, defense=told),
+        knowledge=replace(seen.knowledge, defense=mask.effects()),
     )
     states = torch.ones(2, 192)
     plain, found = find_slope(seen, states, 2), find_slope(known, states, 2)

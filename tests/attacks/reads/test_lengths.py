@@ -8,8 +8,9 @@ import torch
 
 from attacks.matching.frame import Frame, find_frame
 from attacks.reads.lengths import read_lengths
-from defenses import Quantize, RandomMask, TopK
-from fedsim.messages import DefenseInForce, Knowledge, Parameters
+from defenses import DPSGD, Defense, Gaussian, Quantize, RandomMask, Sign, TopK
+from fedsim.messages import Knowledge
+from fedsim.types import Parameters
 from tests.attacks.conftest import Look, Seen
 from tests.conftest import Adapt
 
@@ -69,13 +70,13 @@ def test_noise_leaves_the_length_open(adapt: Adapt, look: Look, deviation: float
     assert not found.exact_lengths and found.mask.shape[1] <= 8
 
 
-@pytest.mark.parametrize("name", ["topk", "random-mask", "quantize", "gaussian", "dp-sgd", "sign"])
+@pytest.mark.parametrize("defense", [TopK(), RandomMask(), Quantize(), Gaussian(), DPSGD(), Sign()])
 def test_a_defense_that_is_known_to_hide_rows_is_believed(
-    adapt: Adapt, look: Look, name: Any
+    adapt: Adapt, look: Look, defense: Defense
 ) -> None:
     seen = look(adapt("bert-tiny"), (8,), granted=())
     tensors = seen.observation.update.tensors
-    assert not frame(seen, tensors, defense=(DefenseInForce(name=name),)).exact_lengths
+    assert not frame(seen, tensors, defense=defense.effects()).exact_lengths
     assert frame(seen, tensors, defense=()).exact_lengths
 
 

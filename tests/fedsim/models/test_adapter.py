@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fedsim.errors import BadInput, MalformedMessage
-from fedsim.messages import Parameters
 from fedsim.models import FAMILIES, PRESETS, ModelAdapter, ModelSpec, load_adapter
+from fedsim.types import Parameters
 from tests.conftest import Adapt, Gradient
 
 TINY = ["bert-tiny", "gpt2-tiny", "llama-tiny"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsim.messages import Tokens
+from fedsim.types import Tokens
 from tests.conftest import Adapt, Sentences
 
 IGNORED = -100  # what transformers' losses leave out

@@ -132,3 +132,29 @@ def test_the_last_mlp_in_the_open_gives_the_models_logits(
 def test_an_encoder_has_more_after_its_last_norm_than_a_head(adapt: Adapt) -> None:
     model = adapt("bert-tiny")
     assert model.closing(model.initial_parameters(), [(9, 10)]) is None
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_block_0_and_the_end_are_stale_once_other_weights_were_loaded(
+    adapt: Adapt, preset: str
+) -> None:
+    model = adapt(preset)
+    parameters, ids, first = stirred(model), torch.tensor([9, 10]), torch.tensor([0, 1])
+    opening = model.opening(parameters)
+    closing = model.closing(parameters, [(9, 10)])
+    held = [opening.inputs(ids, first)]
+    held += [] if closing is None else [closing.norm(closing.states)]
+    model.load(model.initial_parameters())
+    for read in (
+        lambda: opening.words,
+        lambda: opening.inputs(ids, first),
+        lambda: opening.heads(held[0], first),
+    ):
+        with pytest.raises(RuntimeError, match=r"other weights were loaded .* this opening was"):
+            read()
+    if closing is not None:
+        with pytest.raises(RuntimeError, match=r"other weights were loaded .* this closing was"):
+            closing.norm  # noqa: B018  # reading it is the test
+    again = model.opening(parameters)
+    assert torch.equal(again.inputs(ids, first), held[0])
+    assert (closing is None) == (preset == "bert-tiny")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter, select
+from fedsim.types import Parameters
 from tests.conftest import Adapt
 
 # by hand, from transformers' module trees
@@ -153,12 +153,21 @@ def test_selected_prefixes_go_on_as_if_they_had_been_run_alone(adapt: Adapt, pre
 def test_a_trunk_is_stale_once_other_weights_were_loaded(adapt: Adapt, preset: str) -> None:
     model = adapt(preset)
     parameters = model.initial_parameters()
-    for load in (lambda: model.load(parameters), model.initial_parameters):
+    for load in (lambda: model.load(moved(model)), model.initial_parameters):
         (trunk,) = model.trunks(parameters, 1)
         trunk.inputs(tokens_of(model))
         load()
-        with pytest.raises(RuntimeError, match="other weights were loaded"):
+        with pytest.raises(RuntimeError, match=r"other weights were loaded .* this trunk was made"):
             trunk.inputs(tokens_of(model))
+
+
+def test_a_trunk_outlives_the_loading_of_its_own_weights(adapt: Adapt) -> None:
+    model = adapt("gpt2-tiny")
+    parameters, ids = moved(model), tokens_of(adapt("gpt2-tiny"))
+    (trunk,) = model.trunks(parameters, 1)
+    before = trunk.inputs(ids)[0]
+    model.load({name: one.clone() for name, one in parameters.items()})
+    assert torch.equal(trunk.inputs(ids)[0], before)
 
 
 @pytest.mark.parametrize("depth", [-1, 4])

@@ -21,9 +21,9 @@ from fedsim.lab.commands.base import BAD_INPUT, FINE, LEAK
 from fedsim.lab.run.bounds import fano
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
-from fedsim.messages import Parameters
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, Gradient
+from fedsim.types import Parameters
 from tests.lab.conftest import experiment
 
 WORDS = ["data.evaluate=8", "data.max_length=12", "federation.rounds=1"]

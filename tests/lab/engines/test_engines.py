@@ -14,11 +14,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsim.errors import BadInput, RunFailed
 from fedsim.lab.config import Config
-from fedsim.lab.engines import ENGINES, InlineGrid, Resources
+from fedsim.lab.display import Silent
+from fedsim.lab.engines import ENGINES, Resources
+from fedsim.lab.engines.inline import InlineGrid
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.terminal.run import Display
 from tests.lab.conftest import experiment
 
 # The inline engine
@@ -146,7 +147,7 @@ def test_inline_and_ray_give_the_same_bits(tmp_path: Path, name: str) -> None:
     config = experiment(federation={"rounds": 2}, training=CONFIGS[name])
     run = RunDirectory(tmp_path / "inline")
     run.create(config)
-    summary, _ = run_experiment(prepare(config), run, Display(quiet=True))
+    summary, _ = run_experiment(prepare(config), run, Silent())
     inline = rounds(run.root)
     assert [len(row.get("clients", [])) for row in inline] == [0, 3, 3]  # of 4
     assert len({row["checksum"] for row in inline}) == 3  # something was learned in each round

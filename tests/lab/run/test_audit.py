@@ -16,13 +16,13 @@ from defenses.accounting import gaussian
 from defenses.base import Here, Memory, Setting
 from fedsim.errors import BadInput, RunFailed
 from fedsim.lab.config import Config
+from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.terminal.run import Display
-from fedsim.messages import Parameters
 from fedsim.models import ModelSpec
 from fedsim.training import TrainingSettings
+from fedsim.types import Parameters
 from tests.lab.conftest import experiment
 
 
@@ -68,7 +68,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(config: Config, root: Path) -> dict[str, Any]:
     directory = RunDirectory(root)
     directory.create(config)
-    return run_experiment(prepare(config), directory, Display(quiet=True))[0]
+    return run_experiment(prepare(config), directory, Silent())[0]
 
 
 def test_the_summary_has_what_clients_measured_and_the_worst_clients_guarantee(
@@ -181,7 +181,7 @@ def test_an_accountant_survives_a_kill(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(KeyboardInterrupt):
             run(config, tmp_path / "parts")
     resumed = run_experiment(prepare(config), RunDirectory(tmp_path / "parts"),
-                             Display(quiet=True))[0]  # fmt: skip
+                             Silent())[0]  # fmt: skip
     assert resumed["guarantee"] == whole["guarantee"]
     assert resumed["checksum"] == whole["checksum"]
 

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from fedsim.errors import BadInput
+from fedsim.lab.display import Silent
 from fedsim.lab.report import write_report
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import sample_rows
-from fedsim.lab.terminal.run import Display
 from tests.lab.conftest import experiment
 
 SMALL = {"freeze": ["embeddings", "layers.2", "layers.3"]}
@@ -26,7 +26,7 @@ def go(root: Path, **sections: Any) -> dict[str, Any]:
     run = RunDirectory(root)
     if not (root / "config.toml").exists():
         run.create(config)
-    return run_experiment(prepare(config), run, Display(quiet=True), quick=False)[0]
+    return run_experiment(prepare(config), run, Silent(), quick=False)[0]
 
 
 def test_under_secagg_dager_reads_the_sum_and_is_scored_against_all_clients(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import torch
 from torch.testing import assert_close
 
 from clients.training import LocalTraining
+from fedsim.lab.display import Silent
 from fedsim.lab.run import prepare
 from fedsim.lab.run.controls import own_sequences, own_update
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.utility import utility
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.terminal.run import Display
 from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
@@ -65,7 +65,7 @@ def guesses(root: Path) -> list[tuple[Any, ...]]:
     config = experiment(federation={"rounds": 1, "clients_per_round": 1}, attack=attack)
     run = RunDirectory(root)
     run.create(config)
-    run_experiment(prepare.prepare(config), run, Display(quiet=True))
+    run_experiment(prepare.prepare(config), run, Silent())
     rows = run.rows("reconstructions.jsonl")
     assert {row["role"] for row in rows} == {"attack", "positive"}
     return [(row["role"], sorted(row["sequences"]), row["error"]) for row in rows]

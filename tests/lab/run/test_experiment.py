@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from fedsim.errors import BadInput, ClientFailure, FedsimError
 from fedsim.lab.config import Config
+from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.utility import utility
 from fedsim.lab.store.run import RunDirectory, checksum
-from fedsim.lab.terminal.run import Display
 from fedsim.rng import stream
 from fedsim.training import Examples
 from tests.lab.conftest import experiment, preset
@@ -35,7 +35,7 @@ def go(run: RunDirectory, config: Config) -> dict[str, Any]:
     made = prepare(config)
     if not (run.root / "config.toml").exists():
         run.create(config)
-    return run_experiment(made, run, Display(quiet=True))[0]
+    return run_experiment(made, run, Silent())[0]
 
 
 def untimed(value: Any) -> Any:

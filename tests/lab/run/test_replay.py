@@ -11,6 +11,7 @@ from fedsim.captures import place, write_capture
 from fedsim.errors import BadInput
 from fedsim.files import write_json
 from fedsim.lab.compare import compare
+from fedsim.lab.display import Silent
 from fedsim.lab.report import write_report
 from fedsim.lab.report.tail import NOT_TRAINED
 from fedsim.lab.run.experiment import run_experiment
@@ -18,7 +19,6 @@ from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.replay import Replay, prepare_replay, run_replay
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import sample_rows
-from fedsim.lab.terminal.run import Display
 from fedsim.messages import Broadcast, Update
 from tests.lab.conftest import experiment, preset
 
@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
         attack=[{"name": "dager"}],  # type: ignore[arg-type]
     )
     made.create(config)
-    run_experiment(prepare(config), made, Display(quiet=True))
+    run_experiment(prepare(config), made, Silent())
     return made
 
 
@@ -45,7 +45,7 @@ def replay(captures: Path, *words: str, out: Path | None = None) -> Replay:
 
 
 def go(made: Replay) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    summary, _ = run_replay(made, Display(quiet=True))
+    summary, _ = run_replay(made, Silent())
     lines = (made.out / "reconstructions.jsonl").read_text().splitlines()
     return summary, [json.loads(line) for line in lines]
 
@@ -144,7 +144,7 @@ def test_an_attack_that_was_cut_short_leaves_no_results_of_the_one_before(
     again = replay(run.root, "rounds=[2]", out=out)
     monkeypatch.setattr("fedsim.lab.run.replay.read_capture", lambda where: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        run_replay(again, Display(quiet=True))
+        run_replay(again, Silent())
     with pytest.raises(BadInput, match="holds neither a run nor a sweep"):
         write_report(out, redact=False)
 

@@ -8,8 +8,8 @@ import pytest
 
 from clients.corpus import clinic
 from fedsim.lab.scoring.scorer import Scored, Scorer
-from fedsim.messages import Tokens
 from fedsim.models import ModelAdapter
+from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
 from fedsim.vault.writer import VaultWriter
 from tests.lab.conftest import preset

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from fedsim.errors import BadInput
+from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import rows_of, sample_rows
-from fedsim.lab.terminal.run import Display
 from tests.lab.conftest import experiment, preset
 
 
@@ -25,7 +25,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, list[d
         attack=[{"name": "dager", "rounds": [2]}],
     )
     run.create(config)
-    summary, scores = run_experiment(prepare(config), run, Display(quiet=True))
+    summary, scores = run_experiment(prepare(config), run, Silent())
     return run, rows_of(summary, scores)
 
 

@@ -12,15 +12,14 @@ import pytest
 import fedsim.lab.sweep.cells
 from fedsim.errors import BadInput, RunFailed
 from fedsim.lab.cli import main
+from fedsim.lab.display import Silent
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.sweep.cells import attack_captures, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import Plan, make_plan
 from fedsim.lab.sweep.runner import Queue, check_cells, run_cells
-from fedsim.lab.sweep.show import SweepDisplay
 from fedsim.lab.sweep.table import read_table, write_table
-from fedsim.lab.terminal.run import Display
 from tests.lab.conftest import experiment
 from tests.lab.run.test_experiment import Kill, evidence, go
 
@@ -45,8 +44,7 @@ def sweep(root: Path, plan: Plan, *, jobs: int = 1) -> pd.DataFrame:
     check_cells(plan.cells, jobs)
     with directory.locked():
         ledger = Ledger(directory, plan)
-        display = SweepDisplay(quiet=True, total=len(plan.cells))
-        run_cells(plan.cells, directory, ledger, display, jobs=jobs)
+        run_cells(plan.cells, directory, ledger, Silent(), jobs=jobs)
         return write_table(directory, ledger.as_dict())
 
 
@@ -65,7 +63,7 @@ def test_attacking_a_cells_captures_is_a_full_run(tmp_path: Path) -> None:
     go(source, trained)
     go(whole, config)
     reused.create(config)
-    attack_captures(prepare(config), reused, source, Display(quiet=True))
+    attack_captures(prepare(config), reused, source, Silent())
     assert evidence(reused) == evidence(whole)
     assert len(reused.rows("reconstructions.jsonl")) > 0
     again = RunDirectory(reused.root)
@@ -95,7 +93,7 @@ def test_a_sums_capture_holds_all_its_clients(tmp_path: Path) -> None:
     source, run = RunDirectory(tmp_path / "source"), RunDirectory(tmp_path / "run")
     go(source, config)
     run.create(config)
-    attack_captures(prepare(config), run, source, Display(quiet=True))
+    attack_captures(prepare(config), run, source, Silent())
     assert evidence(run) == evidence(source)
 
 
@@ -119,8 +117,8 @@ def test_a_killed_attack_on_captures_goes_on(
         with monkeypatch.context() as context:
             context.setattr(RunDirectory, "append", append)
             with pytest.raises(Kill):
-                attack_captures(prepare(config), run, source, Display(quiet=True))
-        attack_captures(prepare(config), run, source, Display(quiet=True))
+                attack_captures(prepare(config), run, source, Silent())
+        attack_captures(prepare(config), run, source, Silent())
         assert evidence(run) == evidence(source)
 
 
@@ -137,7 +135,7 @@ def test_files_are_copied_where_they_cannot_be_linked(
 
     with monkeypatch.context() as context:
         context.setattr(fedsim.lab.sweep.cells.os, "link", refuse)
-        attack_captures(prepare(config), run, source, Display(quiet=True))
+        attack_captures(prepare(config), run, source, Silent())
     assert evidence(run) == evidence(source)
     assert os.stat(run.vault / "pool.jsonl").st_nlink == 1
 
@@ -241,16 +239,14 @@ def test_an_error_of_a_library_is_a_row_too(
         raise MemoryError("no more\nof it")
 
     monkeypatch.setattr(fedsim.lab.sweep.cells, "run_experiment", broken)
-    record = run_cell(
-        tmp_path / "cell", experiment(), None, quick=False, display=Display(quiet=True)
-    )
+    record = run_cell(tmp_path / "cell", experiment(), None, quick=False, display=Silent())
     assert record["status"] == "failed" and record["error"] == "MemoryError: no more of it"
 
 
 def test_scoring_counts_as_work(tmp_path: Path) -> None:
     record = run_cell(
         tmp_path / "cell", experiment(attack=[{"name": "dager"}], federation={"rounds": 1}), None,
-        quick=False, display=Display(quiet=True),
+        quick=False, display=Silent(),
     )  # fmt: skip
     summary = json.loads((tmp_path / "cell/summary.json").read_text())
     scoring = summary["scoring"]["seconds"]

@@ -5,8 +5,8 @@ import pytest
 
 from fedsim.lab.scoring.metrics import Pair
 from fedsim.lab.scoring.scorer import Scored
-from fedsim.lab.terminal.run import SHOWN, Display, SideBySide, print_summary, printable
-from fedsim.messages import Tokens
+from fedsim.lab.terminal.run import SHOWN, SideBySide, Terminal, print_summary, printable
+from fedsim.types import Tokens
 from tests.lab.conftest import preset
 from tests.lab.scoring.test_scorer import row
 
@@ -56,7 +56,7 @@ def test_a_guess_without_a_truth_is_made_printable_too(
 
 
 def test_a_clients_error_is_made_printable(capsys: pytest.CaptureFixture[str]) -> None:
-    display = Display()
+    display = Terminal()
     display.say(f"round 1: client 0 failed: {HOSTILE}")
     display.step(HOSTILE)
     printed = capsys.readouterr().err
@@ -74,7 +74,7 @@ def test_markup_in_a_text_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     text = "see [bold]me[/bold] [link=http://x]here[/link] [/]"
     printed = shown(capsys, (text, text))
     assert words(printed, 2) == words(printed, 3) == text
-    Display().say(text)
+    Terminal().say(text)
     assert capsys.readouterr().err.strip() == text
 
 
@@ -169,14 +169,14 @@ def test_the_summary_says_all_that_a_reader_needs(capsys: pytest.CaptureFixture[
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display(quiet=True) as display:
+    with Terminal(quiet=True) as display:
         display.say("a")
         display.step("b")
     assert capsys.readouterr() == ("", "")
 
 
 def test_progress_goes_to_stderr_and_seldom(capsys: pytest.CaptureFixture[str]) -> None:
-    with Display() as display:  # not a terminal: nothing can be redrawn
+    with Terminal() as display:  # not a terminal: nothing can be redrawn
         for step in range(50):
             display.step(f"step {step}")
         display.say("a line that stays")
@@ -187,5 +187,5 @@ def test_progress_goes_to_stderr_and_seldom(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_long_line_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     command = "stopped; go on with: fedsim run --out " + "deep/" * 30 + " --resume"
-    Display().say(command)
+    Terminal().say(command)
     assert capsys.readouterr().err.splitlines() == [command]  # to be copied

@@ -19,8 +19,9 @@ from attacks.dager.encoder.search import token_sets
 from attacks.dager.gates import middles
 from attacks.dager.spectrum import find_span
 from fedsim.errors import UnsupportedObservation
-from fedsim.messages import Reconstruction, Tokens
+from fedsim.messages import Reconstruction
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.types import Tokens
 from tests.conftest import Adapt, Gradient, Observe, Sentences
 from tests.fedsim.models.test_opening import caught, stirred
 

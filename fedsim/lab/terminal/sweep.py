@@ -11,15 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.files import read_json
-from fedsim.lab.sweep.directory import SweepDirectory
-from fedsim.lab.sweep.grid import Cell, label, short_names
-from fedsim.lab.terminal.run import STYLES, Display, printable
+from fedsim.lab.sweep.grid import label, short_names
+from fedsim.lab.terminal.run import STYLES, Terminal, printable
 
 SHOWN = 60  # cells; all of them are in the table
 
 
-class SweepDisplay(Display):
+class SweepTerminal(Terminal):
     """Progress over the cells, on stderr; what a cell itself says is shown behind it."""
 
     def __init__(self, *, quiet: bool, total: int) -> None:
@@ -41,17 +39,17 @@ class SweepDisplay(Display):
         """Print a line of the sweep's own that stays."""
         super().say(line)
 
-    def began(self, cell: Cell) -> None:
+    def began(self, name: str) -> None:
         """Show that a cell has begun."""
         self._started = self._started or time.monotonic()
-        self.step(cell.name)
+        self.step(name)
 
-    def ended(self, cell: Cell, record: Mapping[str, Any]) -> None:
+    def ended(self, name: str, record: Mapping[str, Any]) -> None:
         """Say how a cell ended."""
         self.done += 1
         self._here += 1
         how = f"failed: {record['error']}" if record["error"] else f"{record['seconds']:.1f} s"
-        super().say(f"{self.done}/{self._total} {cell.name}: {how}{self._left()}")
+        super().say(f"{self.done}/{self._total} {name}: {how}{self._left()}")
 
     def _left(self) -> str:
         """Return how long what is left will take, from what the cells of this process took."""
@@ -68,22 +66,6 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def overview(directory: SweepDirectory, sweep: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what sweep.json says, and of each cell what its summary says."""
-    rows, recipe = [], directory.recipe()
-    for cell in sweep["cells"]:
-        beside = recipe.beside(cell["config"]) if recipe else None
-        row = {key: value for key, value in cell.items() if key not in ("config", "training")}
-        done = cell["status"] == "done"
-        summary = read_json(directory.cell(cell["name"]) / "summary.json") if done else {}
-        row["utility"] = summary.get("utility")
-        row |= {key: summary.get(key, {}) for key in ("leakage", "verdicts")}
-        row["paper"] = beside.model_dump(exclude={"settings"}) if beside else None
-        rows.append(row)
-    head = {key: sweep[key] for key in ("schema", "name", "words", "quick", "axes", "seeds")}
-    return {**head, "directory": str(directory.root), "table": str(directory.table), "cells": rows}
 
 
 def print_sweep(sweep: Mapping[str, Any]) -> None:

@@ -1,0 +1,40 @@
+"""What runs and sweeps tell whoever watches; they know this much and no terminal."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Display(Protocol):
+    """Shows what a run does."""
+
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+
+    def step(self, line: str) -> None:
+        """Show what is being done now; the next step takes its place."""
+
+
+class SweepDisplay(Display, Protocol):
+    """Shows what a sweep does, and what the cell that runs says of itself."""
+
+    def began(self, name: str) -> None:
+        """Show that the cell ``name`` has begun."""
+
+    def ended(self, name: str, record: Mapping[str, Any]) -> None:
+        """Show how the cell ``name`` ended; ``record`` is its cell.json."""
+
+
+class Silent:
+    """A display that shows nothing: nobody watches a task on Ray."""
+
+    def say(self, line: str) -> None:
+        """Show nothing."""
+
+    def step(self, line: str) -> None:
+        """Show nothing."""
+
+    def began(self, name: str) -> None:
+        """Show nothing."""
+
+    def ended(self, name: str, record: Mapping[str, Any]) -> None:
+        """Show nothing."""
