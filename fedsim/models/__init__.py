@@ -3,6 +3,7 @@
 from fedsim.models.base import ModelAdapter
 from fedsim.models.closing import Closing
 from fedsim.models.loading import BUILTIN, FAMILIES, load_adapter
+from fedsim.models.memory import adapter_of
 from fedsim.models.norms import Norm
 from fedsim.models.opening import Opening
 from fedsim.models.presets import PRESETS
@@ -22,6 +23,7 @@ __all__ = [
     "Projection",
     "Task",
     "Trunk",
+    "adapter_of",
     "load_adapter",
     "select",
 ]
