@@ -1,10 +1,10 @@
 """What a plugin says of itself: the lines at the head of its file.
 
-    Source:      the paper, and where in it.
-    Assumes:     what must hold for the attack to work.
-    Recovers:    what it reads. (Of a defense: ``Guarantee:``, what it promises.)
-    Deviations:  where it does otherwise than the paper, and why;
-                 a line that is indented goes on with the one before it.
+Source:      the paper, and where in it.
+Assumes:     what must hold for the attack to work.
+Recovers:    what it reads. (Of a defense: ``Guarantee:``, what it promises.)
+Deviations:  where it does otherwise than the paper, and why;
+             a line that is indented goes on with the one before it.
 """
 
 import inspect
@@ -55,4 +55,3 @@ def parse(doc: str) -> dict[str, str]:
         else:
             key = ""
     return said
-

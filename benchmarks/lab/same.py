@@ -1,6 +1,6 @@
 """Does the command do what it did? Runs the same command lines on two checkouts and compares.
 
-    python benchmarks/lab/same.py OLD NEW [--only CASE ...] [--out DIR]
+    python benchmarks/run.py lab/same OLD NEW [--only CASE ...] [--out DIR]
 
 OLD and NEW are checkouts; the interpreter is this one. Compared exactly, times, dates, versions and
 the machine aside: every file that is left behind (summary.json, reconstructions, samples, rounds
@@ -24,10 +24,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from same_cases import CASES, Case
-from same_fields import Fields, flat, of_directory, of_output, of_progress
+from lab.same_cases import CASES, Case
+from lab.same_fields import Fields, flat, is_text, masked, of_directory, of_output
 
 PACKAGES = ("fedsim", "attacks", "defenses", "clients", "server")
 SHOWN = 12  # differences of a case, and characters of a value
@@ -107,6 +106,7 @@ def run(case: Case, checkout: Path, work: Path) -> Fields:
         folder.mkdir(parents=True)
     (hook / "sitecustomize.py").write_text(KILLER)
     for name, text in case.files.items():
+        (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_text(text, encoding="utf-8")
     environment = _environment(checkout, hook, work)
     fields: Fields = {}
@@ -138,7 +138,7 @@ def _step(title: str, words: list[str], here: Path, environment: dict[str, str])
     return {
         f"{title}:exit code": done.returncode,
         **dict(flat(of_output(done.stdout.replace(where, "<here>")), f"{title}:stdout")),
-        f"{title}:stderr": of_progress(done.stderr.replace(where, "<here>")),
+        f"{title}:stderr": done.stderr.replace(where, "<here>").splitlines(),
     }
 
 
@@ -167,19 +167,15 @@ def _environment(checkout: Path, hook: Path, work: Path) -> dict[str, str]:
 def differences(case: str, old: Fields, new: Fields) -> Iterator[str]:
     """Yield a line for each field that differs, and for each line of a text that does."""
     for place in dict.fromkeys((*old, *new)):
-        before, after = old.get(place), new.get(place)
-        if before == after and (place in old) == (place in new):
+        before, after = (masked(place, side.get(place)) for side in (old, new))
+        if json.dumps(before) == json.dumps(after) and (place in old) == (place in new):
             continue
-        if _is_text(before) and _is_text(after):
+        if is_text(before) and is_text(after):
             for line in difflib.unified_diff(before, after, lineterm="", n=0):
                 if not re.match(r"---|\+\+\+|@@", line):
                     yield f"{case}/{place}: {line}"
         else:
             yield f"{case}/{place}: {_shown(old, place)} -> {_shown(new, place)}"
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(line, str) for line in value)
 
 
 def _shown(fields: Fields, place: str) -> str:

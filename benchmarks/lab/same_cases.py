@@ -33,6 +33,34 @@ TEXTS = [
     for what in MATTERS
 ]
 ROWS = "note,kind\n" + "".join(f'"{text}",{place % 2}\n' for place, text in enumerate(TEXTS))
+OUTSIDER = """from dataclasses import dataclass
+from typing import ClassVar
+from attacks import Attack
+from defenses import Defense
+from fedsim.messages import Reconstruction
+
+@dataclass(frozen=True, kw_only=True)
+class Fragile(Defense):
+    def wrap(self, training):
+        def inside(parameters, examples, generator):
+            if len(examples.sequences[0]) % 2:
+                raise ValueError("an odd text")
+            return training(parameters, examples, generator)
+        return inside
+
+@dataclass(frozen=True, kw_only=True)
+class Crash(Attack):
+    families: ClassVar = ("gpt2",)
+    def _run(self, seen, generator):
+        if seen.broadcast.round == 2:
+            raise KeyError("a slip of its author")
+        return Reconstruction(sequences=((1, 2, 3),))
+"""
+ENTRY_POINTS = """[fedsim.attacks]
+crash = outsider:Crash
+[fedsim.defenses]
+fragile = outsider:Fragile
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +236,21 @@ CASES = (
             f"audit-dp {GPT2} --canaries 24 --out b --json "
             """'defense={name="gaussian", noise_multiplier=4.0}'""",
         ),
+    ),
+    Case(
+        name="outsider",
+        steps=(
+            "list attacks --json",
+            f"run {GPT2} attack=crash defense=fragile federation.on_failure=continue "
+            "federation.clients_per_round=4 federation.rounds=2 --out a",
+            f"run {GPT2} defense=fragile federation.clients_per_round=4 --out b",
+            "report a",
+        ),
+        files={
+            "outsider.py": OUTSIDER,
+            "outsider-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: outsider\nVersion: 1\n",
+            "outsider-1.dist-info/entry_points.txt": ENTRY_POINTS,
+        },
     ),
     Case(
         name="words",

@@ -14,36 +14,64 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+from pyarrow import parquet  # type: ignore[import-untyped]
 from safetensors import safe_open
 
 Fields = dict[str, Any]
 """By where it is: a scalar, a list of scalars, or a text's lines."""
 
 MASK = "<masked>"
-OF_THE_MOMENT = frozenset(
-    "seconds working cell_seconds started versions python machine git".split()
+MOMENT = frozenset(
+    "s seconds working cell_seconds started versions python machine git".split()
 )  # keys and columns
 TEXT_MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[^\s<\"]*"), MASK),  # dates
     (re.compile(r"\b\d[\d,]*(\.\d+)? (s|min|h)\b"), MASK),
     (re.compile(r"\d+\.\d(?= +(leak|no-leak|inconclusive|failed)\b)"), MASK),  # the column "s"
+    (re.compile(rf"<dt>([^<]*)\b({'|'.join(MOMENT)})</dt><dd>.*</dd>"), MASK),
     (re.compile(r" +"), " "),  # columns are as wide as the widest time
     (re.compile(r"─+"), "─"),
 )
 PROGRESS = re.compile(r"fedsim|Traceback|Warning|Error|done|failed|results in|stopped|^\d+/\d+ ")
+HEAD = re.compile(r"<th [^>]*>([^<]*)</th>")
+CELL = re.compile(r"(?<=>)[^<>]*(?=</td>)")
 
 
-def of_text(text: str) -> list[str]:
-    """Return the lines of ``text``, masked."""
+def masked(place: str, value: Any) -> Any:
+    """Return ``value`` of the field ``place`` without what is of the moment."""
+    path = place.partition(":")[2]
+    if MOMENT & set(path.split(".")):
+        return MASK
+    if not is_text(value) or path.startswith("."):  # texts of a JSON file are results
+        return value
+    lines = [_plain(line) for line in _columns(value)]
+    return [line for line in lines if PROGRESS.search(line)] if path == "stderr" else lines
+
+
+def _plain(line: str) -> str:
     for pattern, mask in TEXT_MASKS:
-        text = pattern.sub(mask, text)
-    return [line.rstrip() for line in text.splitlines()]
+        line = pattern.sub(mask, line)
+    return line.rstrip()
 
 
-def of_progress(text: str) -> list[str]:
-    """Return the lines of stderr that do not depend on how fast it went."""
-    return [line for line in of_text(text) if PROGRESS.search(line)]
+def _columns(lines: list[str]) -> Iterator[str]:
+    """Yield the lines of a page; in its tables the columns of times are masked."""
+    head: list[str] = []
+    for line in lines:
+        if line.startswith("<thead>"):
+            head = []
+        head += HEAD.findall(line)
+        yield _row(line, head) if line.startswith("<tr><td") else line
+
+
+def _row(line: str, head: list[str]) -> str:
+    columns = iter(head)
+    return CELL.sub(lambda cell: MASK if next(columns, "") in MOMENT else cell[0], line)
+
+
+def is_text(value: Any) -> bool:
+    """Return whether ``value`` is a text's lines."""
+    return isinstance(value, list) and all(isinstance(line, str) for line in value)
 
 
 def of_output(text: str) -> Any:
@@ -51,15 +79,14 @@ def of_output(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
-        return of_text(text)
+        return text.splitlines()
 
 
 def flat(value: Any, place: str) -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of a JSON value, masked by key; a list of scalars is a leaf."""
+    """Yield the leaves of a JSON value; a list of scalars is a leaf."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            masked = MASK if key in OF_THE_MOMENT else inner
-            yield from flat(masked, f"{place}.{key}")
+            yield from flat(inner, f"{place}.{key}")
         if not value:
             yield place, {}
     elif isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
@@ -88,9 +115,10 @@ def _csv(path: Path) -> Any:
 
 
 def _parquet(path: Path) -> Any:
-    frame = pd.read_parquet(path)
-    columns = {name: json.loads(frame[name].to_json(orient="values")) for name in frame}
-    return {"columns": list(frame.columns), **{f"column {k}": v for k, v in columns.items()}}
+    table = parquet.read_table(path)
+    columns = {name: [str(table.schema.field(name).type), *table[name].to_pylist()]
+               for name in table.column_names}  # fmt: skip
+    return {"columns": table.column_names, "column": columns}
 
 
 def _tensors(path: Path) -> Any:
@@ -104,7 +132,7 @@ def _tensors(path: Path) -> Any:
 
 
 def _text(path: Path) -> Any:
-    return of_text(path.read_text(encoding="utf-8"))
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _bytes(path: Path) -> Any:

@@ -47,7 +47,7 @@ def _plugin(name: str, kind: type, keys: Sequence[str]) -> dict[str, Any]:
         if one.init
     }
     said = header(kind)
-    row = {"name": name, "about": first_line(kind), "parameters": parameters}
+    row: dict[str, Any] = {"name": name, "about": first_line(kind), "parameters": parameters}
     row |= {key: said.get(key) for key in keys}
     if families := getattr(kind, "families", ()):
         row["families"] = list(families)
