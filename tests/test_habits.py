@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 import yaml
@@ -48,7 +49,8 @@ def test_every_paper_of_an_attack_is_cited() -> None:
         assert paper and paper[0] in known, name
     for paper in cited["references"]:
         kind, _, name = paper["notes"].partition(" ")
-        assert name in {"attack": ATTACKS, "defense": DEFENSES}.get(kind, {"and FedAvg"})
+        known_of: dict[str, Collection[str]] = {"attack": ATTACKS, "defense": DEFENSES}
+        assert name in known_of.get(kind, {"and FedAvg"})
         assert paper["authors"] and paper["title"] and 2015 < paper["year"] < 2030
 
 
