@@ -9,7 +9,7 @@ from rich.table import Table
 from attacks import attack_table
 from clients.named import NAMED
 from defenses import defense_table
-from fedsim.models import FAMILIES, PRESETS
+from fedsim.models import family, family_names, preset, preset_names
 
 
 def catalogue(kind: str | None) -> dict[str, list[dict[str, Any]]]:
@@ -30,18 +30,22 @@ def _plugin(name: str, kind: type) -> dict[str, Any]:
         if one.init
     }
     row = {"name": name, "about": _first_line(kind), "parameters": parameters}
-    if families := getattr(kind, "families", ()):
-        row["families"] = list(families)
+    if hasattr(kind, "families"):
+        row["families"] = list(kind.families or family_names())
     return row
 
 
 def _models() -> list[dict[str, Any]]:
     rows = [
-        {"name": f"builtin:{name}", "about": f"{make().model_type}, random weights, no download"}
-        for name, make in sorted(PRESETS.items())
+        {
+            "name": f"builtin:{name}",
+            "about": f"{preset(name).model_type}, random weights, no download",
+        }
+        for name in preset_names()
     ]
-    for name, family in sorted(FAMILIES.items()):
-        tasks = ", ".join(sorted(family.classes))
+    for name in family_names():
+        kind = family(name)
+        tasks = ", ".join(sorted(kind.classes if kind else ()))
         rows.append({"name": f"any {name} model", "about": f"hub id or directory; tasks: {tasks}"})
     return rows
 
