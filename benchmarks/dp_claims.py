@@ -26,8 +26,8 @@ from defense_table import some
 from clients.corpus import clinic
 from clients.training import LocalTraining
 from defenses import DPSGD, Defense
-from defenses.accounting import prv, rdp
 from defenses.base import Here, Memory
+from defenses.dp.accounting import prv, rdp
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
 
@@ -158,7 +158,7 @@ def cost() -> Any:
 
 
 MEMORY = """
-import sys, torch, defenses.per_example, dp_claims
+import sys, torch, defenses.dp.per_example, dp_claims
 torch.set_num_threads(1)
 def megabytes(field):
     return next(int(one.split()[1]) / 1e3 for one in open("/proc/self/status") if field in one)

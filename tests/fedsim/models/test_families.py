@@ -13,6 +13,7 @@ from attacks import Dager, Dlg
 from clients.training import LocalTraining
 from fedsim.errors import BadInput
 from fedsim.lab.terminal.catalogue import catalogue
+from fedsim.messages import Knowledge
 from fedsim.models import (
     ModelAdapter,
     ModelSpec,
@@ -27,7 +28,7 @@ from fedsim.models import (
 from fedsim.training import Examples, TrainingSettings
 from tests.attacks.scene import exact
 from tests.conftest import Gradient, Observe
-from tests.defenses.dp.test_per_example import agrees, moved
+from tests.defenses.dp.naive import agrees, moved
 
 FOURTH = '''
 """Qwen2: LLaMA's blocks with biases on q, k and v."""
@@ -187,7 +188,8 @@ def test_a_fourth_family_is_matched_and_read(gradient: Gradient, observe: Observ
     model = tiny()
     parameters = model.initial_parameters()
     update = gradient(model, parameters, TEXTS, [0, 1])
-    seen = observe(model, parameters, update, examples=2)
+    granted = Knowledge(lengths=tuple(map(len, TEXTS)))
+    seen = observe(model, parameters, update, granted, examples=2)
     for attack in (Dlg(steps=3), Dager()):
         attack.check(model)
     matched = Dlg(steps=3).reconstruct(seen, torch.Generator().manual_seed(0))
