@@ -1,21 +1,16 @@
 """What an update shows of the inputs of a model's weights: spans, adapters and decay included."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
-import torch
 from torch import Tensor
 
+from attacks.dager import thresholds
 from attacks.dager.span import Span, join
 from attacks.dager.spectrum import find_span
+from attacks.reads import shown_decay
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
 from fedsim.models import Place, Projection
-
-ROWS = 8  # embedding rows that must shrink alike before decay is believed
-WHOLE = 0.9  # of the largest rank: a span with less has lost inputs; q has none at position 0
-SAMPLE = 2048  # embedding rows looked at, evenly spread
-ALIKE = 0.05  # how far such a row may be from its own multiple; rounding is 1e-3 of weak decay
 
 
 def input_span(seen: Observation, layer: int, place: Place = "hidden") -> Span:
@@ -25,7 +20,7 @@ def input_span(seen: Observation, layer: int, place: Place = "hidden") -> Span:
         UnsupportedObservation: the update has none of these weights, nor adapters on them.
     """
     wanted = seen.model.projections(layer, place)
-    decay = weight_decay(seen)
+    decay = shown_decay(seen)
     blocks = [block for one in wanted for block in weight_blocks(seen, one, decay)]
     if blocks:
         return find_span(blocks, **ways(seen))
@@ -100,27 +95,5 @@ def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
             spans.append(find_span(blocks, **ways(seen)))
             maps.append(weight.T.to(seen.model.device))
     most = max((span.rank for span in spans), default=0)
-    whole = [row for row, span in enumerate(spans) if span.rank >= WHOLE * most]
+    whole = [row for row, span in enumerate(spans) if span.rank >= thresholds.WHOLE_RANK * most]
     return join([spans[row] for row in whole], [maps[row] for row in whole]) if spans else None
-
-
-def weight_decay(seen: Observation) -> float:
-    """Return the share of the weights that decay added to a delta: negative, or 0.
-
-    A row of the embeddings that no text of the client's touched only shrinks, so it tells.
-    """
-    if seen.update.kind != "delta":
-        return 0.0
-    shares = []
-    for name, update in seen.update.tensors.items():
-        sent = seen.broadcast.parameters[name]
-        if update.ndim == 2 and any(
-            fnmatchcase(name, one) for one in seen.model.groups["embeddings"]
-        ):
-            some = torch.linspace(0, len(update) - 1, min(SAMPLE, len(update))).long()
-            change, weight = update[some].double(), sent[some].double()
-            share = (change * weight).sum(1) / weight.square().sum(1).clamp_min(1e-30)
-            rest = (change - share[:, None] * weight).norm(dim=1)
-            shares.append(share[(rest < ALIKE * change.norm(dim=1)) & (share < 0)])
-    found = torch.cat(shares) if shares else torch.empty(0)
-    return found.median().item() if len(found) >= ROWS else 0.0

@@ -5,7 +5,7 @@ Source: Wu et al., "Learning to Invert", arXiv:2210.10880v1, App. A.1 (signs, pr
 """
 
 from attacks.matching.distances import L2L1, Distance, Kept, WrongSigns
-from attacks.reads.effects import told
+from attacks.reads import told
 from fedsim.effects import Signs, Zeroes
 from fedsim.messages import Observation
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.reads.labels import read_labels
-from attacks.reads.lengths import read_lengths
+from attacks.reads import read_labels, read_lengths
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
 from fedsim.types import Tokens

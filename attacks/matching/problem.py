@@ -16,8 +16,7 @@ from attacks.matching.distances import Cosine, Distance, Observed
 from attacks.matching.engine import Engine, Factors
 from attacks.matching.frame import Frame, find_frame
 from attacks.matching.halves import Halves, has_bfloat16
-from attacks.reads.effects import clip_of, share_of
-from attacks.reads.gradient import observed_gradient
+from attacks.reads import clip_of, observed_gradient, share_of
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction
 from fedsim.types import Tokens

@@ -6,6 +6,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from attacks.reads.decay import undecayed
 from fedsim.errors import UnsupportedObservation, unknown
 from fedsim.messages import Observation
 from fedsim.training import MOMENTUM, TrainingSettings
@@ -41,18 +42,12 @@ def observed_gradient(seen: Observation, names: Sequence[str]) -> dict[str, Tens
 def gradient_of(seen: Observation, name: str) -> Tensor:
     """Return about the gradient of the parameter ``name``, float32 on the model's device.
 
-    A delta over minus its path is the mean of the steps' gradients and of the weights that decay
-    added to them, which were about those sent. Zeros stay: a defense may have left them out.
+    A delta over minus its path is the mean of the steps' gradients and of what decay added to them.
     """
     sent = seen.update.tensors[name].to(seen.model.device, torch.float32)
     if seen.update.kind == "gradient":
         return sent
-    gradient = sent / -_path_length(seen)
-    decay = TrainingSettings.from_config(seen.broadcast.config).weight_decay
-    if not decay:
-        return gradient
-    weight = seen.broadcast.parameters[name].to(gradient)
-    return gradient - decay * weight * (sent != 0)
+    return undecayed(sent / -_path_length(seen), seen, name)
 
 
 def _missing(seen: Observation, name: str) -> str:

@@ -11,6 +11,7 @@ Source: Zhao et al., "iDLG", arXiv:2001.02610 (one label: the negative entry); t
 import torch
 from torch import Tensor
 
+from attacks.reads.counts import label_counts
 from attacks.reads.effects import scale_is_open, told
 from attacks.reads.slopes import Slope, find_slope, tensor_of
 from fedsim.effects import Rescales
@@ -59,15 +60,13 @@ def _counts(slope: Slope, shares: Tensor, size: int) -> Tensor | None:
         size: B.
     """
     mean = shares.mean(dim=0)
-    counts = size * (mean - slope.values)
-    whole = counts.round()
-    near = bool(((counts - whole).abs() <= NEAR).all())  # false of a NaN
-    if not near or whole.min() < 0 or whole.sum() != size:
+    counts, clear = label_counts(mean, size * slope.values, size, NEAR)
+    if not clear or counts.sum() != size:
         return None
     chances = shares.var(dim=0) * (size + size**2 / len(shares))
-    squares = whole * (1 - mean).square() + (size - whole) * mean.square()  # sum of (p - y)^2
+    squares = counts * (1 - mean).square() + (size - counts) * mean.square()  # sum of (p - y)^2
     doubt = chances + (size * slope.noise) ** 2 + squares * slope.spread**2
-    return whole.long() if doubt.max() <= DOUBT**2 else None
+    return counts.long() if doubt.max() <= DOUBT**2 else None
 
 
 def _rescaled(seen: Observation, weight: Tensor) -> bool:

@@ -6,16 +6,15 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
+from attacks.reads.decay import without_decayed_rows
 from attacks.reads.effects import rows_are_open
 from attacks.reads.gradient import gradient_of
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
-from fedsim.training import TrainingSettings
 
 SURE = 4.0  # standard deviations of a noise row's norm: of 1,000 rows, one in 30 updates is beyond
 WHOLE = 0.75  # of a used row's entries that are not zero; dropout zeroes some of GPT-2's
 HOLES = 0.05  # of all entries beside the embeddings that may be zero; dropout zeroes 2 %
-ULP = 2.0**-23  # of a float32 weight: what a step rounds away is half of it at most
 
 
 def read_lengths(seen: Observation) -> tuple[int, bool]:
@@ -33,7 +32,8 @@ def read_lengths(seen: Observation) -> tuple[int, bool]:
             "matching needs the lengths: grant knowledge.lengths, as the update shows no gradient "
             "of learned positions to read them from"
         )
-    gradient = _rows(seen, name)  # (P, D)
+    gradient = gradient_of(seen, name).double()  # (P, D)
+    gradient = without_decayed_rows(gradient, seen, name)
     used = (gradient.norm(dim=1) > _level(gradient)).nonzero().flatten()
     if not len(used):
         raise UnsupportedObservation(
@@ -46,17 +46,6 @@ def read_lengths(seen: Observation) -> tuple[int, bool]:
     unused = seen.model.spec.task == "causal-lm"  # nothing is predicted from a text's last place
     longest = max(last + 1 + unused, around + 1)
     return min(longest, seen.model.positions), plain
-
-
-def _rows(seen: Observation, name: str) -> Tensor:
-    """Return the gradient of the learned positions; rows that weight decay alone moved are zero."""
-    gradient = gradient_of(seen, name).double()
-    training = TrainingSettings.from_config(seen.broadcast.config)
-    if seen.update.kind == "gradient" or not training.weight_decay:
-        return gradient
-    rounding = ULP * seen.broadcast.parameters[name].to(gradient).norm(dim=1, keepdim=True)
-    moved = gradient.norm(dim=1, keepdim=True) > rounding / training.learning_rate
-    return torch.where(moved, gradient, 0.0)
 
 
 def _level(gradient: Tensor) -> float:

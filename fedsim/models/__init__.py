@@ -4,6 +4,7 @@ from fedsim.models.base import ModelAdapter
 from fedsim.models.closing import Closing
 from fedsim.models.families import family, family_names, preset, preset_names
 from fedsim.models.loading import BUILTIN, family_of, load_adapter
+from fedsim.models.memory import adapter_of
 from fedsim.models.norms import Norm
 from fedsim.models.opening import Opening
 from fedsim.models.spec import ModelSpec, Place, Projection, Task
@@ -20,6 +21,7 @@ __all__ = [
     "Projection",
     "Task",
     "Trunk",
+    "adapter_of",
     "family",
     "family_names",
     "family_of",

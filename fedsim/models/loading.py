@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 from fedsim.errors import BadInput
 from fedsim.models.base import ModelAdapter
-from fedsim.models.families import family, family_names, preset
+from fedsim.models.families import family, preset
 from fedsim.models.presets import preset_tokenizer
 from fedsim.models.spec import ModelSpec
 
@@ -45,13 +45,7 @@ def family_of(name: str, config: PreTrainedConfig | None = None) -> type[ModelAd
         BadInput: there is no such model, or none of its family.
     """
     config = config or _config(name)
-    kind = family(config.model_type)
-    if kind is None:
-        raise BadInput(
-            f"model.name: {name!r} is a {config.model_type!r} model; "
-            f"families known: {', '.join(family_names())}"
-        )
-    return kind
+    return family(config.model_type, f"model.name: {name!r} is")
 
 
 def _config(name: str) -> PreTrainedConfig:

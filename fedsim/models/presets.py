@@ -46,7 +46,7 @@ def preset_tokenizer(family: type[Workspace]) -> PreTrainedTokenizerFast:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=family.template, special_tokens=[(word, token(word)) for word in around]
         )
-    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token=None, **family.special_tokens
     )
     return fast

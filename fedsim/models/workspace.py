@@ -43,6 +43,7 @@ class Workspace(ABC):
         config: PreTrainedConfig,
         tokenizer: PreTrainedTokenizerBase,
         options: Mapping[str, Any] | None = None,  # of transformers' loaders
+        origin: PreTrainedModel | None = None,  # a model in memory, in place of one that is loaded
     ) -> None:
         if spec.task not in self.classes:
             raise BadInput(
@@ -53,6 +54,7 @@ class Workspace(ABC):
         self.config = config
         self.tokenizer = tokenizer
         self.options = dict(options or {})
+        self.origin = origin
         self.device = torch.device("cpu")
         self.loads = 0  # how often other weights were loaded
         self._module: PreTrainedModel | None = None
@@ -124,7 +126,12 @@ class Workspace(ABC):
         return self._module
 
     def build(self) -> PreTrainedModel:
-        """Return a fresh module: pretrained or random weights, LoRA and freezing as in the spec."""
+        """Return a fresh module: pretrained or random weights, LoRA and freezing as in the spec.
+
+        Of an origin it is a copy, computing as all modules here do.
+        """
+        if self.origin is not None:
+            return self._copied(self.origin)
         with global_stream(self.spec.seed, "model"):
             module = self._fresh()
             if self.spec.lora_rank:
@@ -132,6 +139,13 @@ class Workspace(ABC):
                 module = add_lora(module, self.spec.lora_rank, targets, self.spec.task)
         self._freeze(module)
         return cast(PreTrainedModel, cast(nn.Module, module).to(self.device).eval())
+
+    def _copied(self, origin: PreTrainedModel) -> PreTrainedModel:
+        module = copy.deepcopy(origin)
+        whole = module.get_base_model() if self.spec.lora_rank else module  # type: ignore[operator]
+        whole.set_attn_implementation("eager")  # the one that can be differentiated twice
+        whole.config.pad_token_id = self.pad
+        return cast(PreTrainedModel, cast(nn.Module, module).float().to(self.device).eval())
 
     def _fresh(self) -> PreTrainedModel:
         kind = self.classes[self.spec.task]
@@ -144,7 +158,7 @@ class Workspace(ABC):
                 setattr(config, name, self.spec.dropout)
         how: dict[str, Any] = {"attn_implementation": "eager", "dtype": torch.float32}
         if self.spec.weights == "random":
-            return cast(PreTrainedModel, kind._from_config(config, **how))  # type: ignore[no-untyped-call]
+            return cast(PreTrainedModel, kind._from_config(config, **how))
         try:
             return kind.from_pretrained(self.spec.name, config=config, **how, **self.options)
         except (OSError, SafetensorError) as error:

@@ -1,5 +1,6 @@
 """Scores: what was read against the truth, beside its controls, with a verdict."""
 
+from fedsim.lab.scoring.batch import score
 from fedsim.lab.scoring.scorer import Scored, Scorer, means
 
-__all__ = ["Scored", "Scorer", "means"]
+__all__ = ["Scored", "Scorer", "means", "score"]

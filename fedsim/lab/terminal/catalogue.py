@@ -44,8 +44,7 @@ def _models() -> list[dict[str, Any]]:
         for name in preset_names()
     ]
     for name in family_names():
-        kind = family(name)
-        tasks = ", ".join(sorted(kind.classes if kind else ()))
+        tasks = ", ".join(sorted(family(name).classes))
         rows.append({"name": f"any {name} model", "about": f"hub id or directory; tasks: {tasks}"})
     return rows
 

@@ -18,11 +18,16 @@ def family_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def family(model_type: str) -> type[ModelAdapter] | None:
-    """Return the family of what ``transformers`` calls a ``model_type``, or None without one."""
+def family(model_type: str, subject: str = "model:") -> type[ModelAdapter]:
+    """Return the family of what ``transformers`` calls a ``model_type``.
+
+    Raises:
+        BadInput: there is none; the line begins with ``subject``.
+    """
     name = model_type.replace("-", "_")
     if name not in family_names():
-        return None
+        known = ", ".join(family_names())
+        raise BadInput(f"{subject} a {model_type!r} model; families known: {known}")
     module = importlib.import_module(f"{__name__}.{name}")
     own = (
         one for one in vars(module).values() if getattr(one, "__module__", "") == module.__name__
@@ -32,8 +37,7 @@ def family(model_type: str) -> type[ModelAdapter] | None:
 
 def preset_names() -> list[str]:
     """Return the presets of all families, in alphabetical order."""
-    kinds = [family(name) for name in family_names()]
-    return sorted(name for kind in kinds if kind is not None for name in kind.presets)
+    return sorted(preset for name in family_names() for preset in family(name).presets)
 
 
 def preset(name: str) -> PreTrainedConfig:
@@ -42,7 +46,7 @@ def preset(name: str) -> PreTrainedConfig:
     Raises:
         BadInput: there is no such preset.
     """
-    kind = family(name.partition("-")[0])
-    if kind is None or name not in kind.presets:
+    kind = name.partition("-")[0]
+    if kind not in family_names() or name not in family(kind).presets:
         raise BadInput(f"model.name: {unknown('preset', name, preset_names())}")
-    return kind.presets[name]()
+    return family(kind).presets[name]()

@@ -142,11 +142,12 @@ def test_a_file_is_a_family_and_its_presets_are_named_after_it() -> None:
     assert family_names() == ["bert", "gpt2", "llama"]  # the files, by hand
     for name in family_names():
         kind = family(name)
-        assert kind is not None and kind.family == name
+        assert kind.family == name
         assert f"{name}-tiny" in kind.presets
         assert all(preset(one).model_type == name for one in kind.presets)
     assert preset_names() == ["bert-tiny", "gpt2", "gpt2-tiny", "llama-tiny"]
-    assert family("qwen2") is None
+    with pytest.raises(BadInput, match="a 'qwen2' model; families known: bert, gpt2, llama"):
+        family("qwen2")
 
 
 @pytest.mark.usefixtures("fourth")

@@ -1,0 +1,51 @@
+"""A guess against a batch that one holds: counted by hand."""
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from fedsim.lab.scoring import score
+from fedsim.messages import Reconstruction
+from fedsim.models import ModelSpec, load_adapter
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return load_adapter(ModelSpec(name="builtin:bert-tiny")).tokenizer
+
+
+def test_padding_and_special_tokens_do_not_count(tokenizer: PreTrainedTokenizerBase) -> None:
+    batch = tokenizer(["Nora called.", "Nora has a rash since Tuesday."], padding=True)["input_ids"]
+    bare = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Nora called.",)]
+    guess = Reconstruction(sequences=(tuple(bare[0]),))
+    found = score(guess, torch.tensor(batch), tokenizer)
+    assert found["exact_match"] == 0.5  # one of two texts
+    assert found["precision"] == 1.0  # the one guess is right
+    assert found == score(guess, batch, tokenizer)
+
+
+def test_each_metric_is_a_mean_over_texts_and_order_does_not_matter(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    truth = [[100, 200, 300, 400], [500, 600]]
+    guess = Reconstruction(sequences=((500, 601), (100, 200, 400, 300), (7, 8), ()))
+    found = score(guess, truth, tokenizer)
+    assert found["exact_match"] == 0.0
+    assert found["token_accuracy"] == (2 / 4 + 1 / 2) / 2
+    assert found["bag_f1"] == (1.0 + 2 * 1 / 4) / 2
+    assert found["precision"] == 0.0  # of three guesses; an empty one says nothing
+
+
+def test_nothing_read_is_zero(tokenizer: PreTrainedTokenizerBase) -> None:
+    found = score(Reconstruction(sequences=()), [[100, 200]], tokenizer)
+    assert set(found.values()) == {0.0}
+
+
+def test_no_text_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(ValueError, match=r"^truth must hold at least one text, got none$"):
+        score(Reconstruction(sequences=()), [], tokenizer)
+
+
+def test_a_text_of_special_tokens_alone_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(ValueError, match="needs at least one token"):
+        score(Reconstruction(sequences=()), [tokenizer.all_special_ids], tokenizer)
