@@ -114,7 +114,8 @@ CASES = (
         name="bert-fedavg-mlm",
         steps=(
             f"run {BERT} {AVERAGED} model.task=masked-lm training.optimizer=momentum "
-            "training.learning_rate=1e-3 training.local_epochs=2 --out a",
+            "training.learning_rate=1e-3 training.local_epochs=2 training.batch_size=2 --out a "
+            """'attack={name="dager", max_searches=4, clients=[1]}'""",
         ),
     ),
     Case(
