@@ -13,7 +13,7 @@ from clients.named import NAMED
 from defenses import defense_table
 from fedsim.errors import BadInput, unknown
 from fedsim.headers import ATTACK, DEFENSE, NOT_SAID, first_line, header
-from fedsim.models import FAMILIES, PRESETS
+from fedsim.models import family, family_names, preset, preset_names
 
 
 def catalogue(kind: str | None, name: str | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -49,18 +49,21 @@ def _plugin(name: str, kind: type, keys: Sequence[str]) -> dict[str, Any]:
     said = header(kind)
     row: dict[str, Any] = {"name": name, "about": first_line(kind), "parameters": parameters}
     row |= {key: said.get(key) for key in keys}
-    if families := getattr(kind, "families", ()):
-        row["families"] = list(families)
+    if hasattr(kind, "families"):
+        row["families"] = list(kind.families or family_names())
     return row
 
 
 def _models() -> list[dict[str, Any]]:
     rows = [
-        {"name": f"builtin:{name}", "about": f"{make().model_type}, random weights, no download"}
-        for name, make in sorted(PRESETS.items())
+        {
+            "name": f"builtin:{name}",
+            "about": f"{preset(name).model_type}, random weights, no download",
+        }
+        for name in preset_names()
     ]
-    for name, family in sorted(FAMILIES.items()):
-        tasks = ", ".join(sorted(family.classes))
+    for name in family_names():
+        tasks = ", ".join(sorted(family(name).classes))
         rows.append({"name": f"any {name} model", "about": f"hub id or directory; tasks: {tasks}"})
     return rows
 
