@@ -133,7 +133,7 @@ CASES = (
         name="dlg",
         steps=(
             f"""run {GPT2} 'attack={{name="dlg", steps=6, knowledge="paper"}}' --out adam""",
-            f"""run {BERT} 'attack={{name="dlg", steps=40, optimizer="lbfgs"}}' --out lbfgs""",
+            f"""run {BERT} 'attack={{name="dlg", steps=20, optimizer="lbfgs"}}' --out lbfgs""",
         ),
     ),
     Case(
