@@ -31,7 +31,8 @@ def test_the_version_stands_in_one_place() -> None:
 def test_the_changelog_keeps_its_form() -> None:
     heads = re.findall(r"^## (.+)$", read("CHANGELOG.md"), re.MULTILINE)
     assert heads[0] == "[Unreleased]"
-    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", one) for one in heads[1:])
+    for head in heads[1:]:
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", head)
     groups = set(re.findall(r"^### (.+)$", read("CHANGELOG.md"), re.MULTILINE))
     assert groups <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
