@@ -20,7 +20,7 @@ from tests.clients.rounds import MODEL, ROWS
 def small(task: Any = "classification", **spec: Any) -> ModelAdapter:
     """A GPT-2 (a BERT for masked-lm) of two blocks, whose workspace is in float64."""
     made = ModelSpec(name="builtin:gpt2-tiny", weights="random", task=task, num_labels=3, **spec)
-    sizes = {"vocab_size": VOCABULARY, "pad_token_id": 0}
+    sizes: Any = {"vocab_size": VOCABULARY, "pad_token_id": 0}
     adapter: ModelAdapter
     if task == "masked-lm":
         bert = BertConfig(
@@ -31,10 +31,10 @@ def small(task: Any = "classification", **spec: Any) -> ModelAdapter:
             max_position_embeddings=29,
             **sizes,
         )
-        adapter = BertAdapter(made, bert, preset_tokenizer("bert"))
+        adapter = BertAdapter(made, bert, preset_tokenizer(BertAdapter))
     else:
         gpt2 = GPT2Config(n_embd=20, n_layer=2, n_head=2, n_positions=29, **sizes)
-        adapter = GPT2Adapter(made, gpt2, preset_tokenizer("gpt2"))
+        adapter = GPT2Adapter(made, gpt2, preset_tokenizer(GPT2Adapter))
     adapter.module.double()
     return adapter
 

@@ -11,7 +11,7 @@ from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import sample_rows
 from fedsim.lab.terminal.compare import print_comparison
 from tests.lab.conftest import experiment
-from tests.lab.run.test_experiment import go
+from tests.lab.runs import go
 
 SECTIONS: dict[str, Any] = {
     "federation": {"clients": 3, "clients_per_round": 3, "rounds": 1},
@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
     made = {
         "read": experiment(**SECTIONS, attack=[{"name": "dager"}]),
         "not read": experiment(**SECTIONS, attack=[{"name": "dager", "max_pairs": 5}]),
-        "elsewhere": experiment(**SECTIONS, attack=[{"name": "dager"}], seed=2),  # type: ignore[arg-type]
+        "elsewhere": experiment(**SECTIONS, attack=[{"name": "dager"}], seed=2),
         "no attack": experiment(**SECTIONS),
     }
     for name, config in made.items():

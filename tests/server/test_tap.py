@@ -10,22 +10,10 @@ from flwr.serverapp.strategy import FedAvg
 from fedsim.errors import ClientFailure
 from fedsim.wire import to_arrays, to_tensors
 from server import Exchange, GridProxy, TapGrid
-from tests.server.conftest import ToyGrid, towards, weights
+from tests.server.conftest import ToyGrid, weights
+from tests.server.tapped import NODES, START, message
 
-START = weights(0)
-NODES = {
-    71: towards(weights(1), examples=1),
-    5: towards(weights(2), examples=3),
-    33: towards(weights(3)),
-}
 Seen = list[Sequence[Exchange]]
-
-
-def message(node: int, *, kind: str = "train", content: RecordDict | None = None) -> Message:
-    if content is None:
-        config = ConfigRecord({"server-round": 4})
-        content = RecordDict({"arrays": to_arrays(START), "config": config})
-    return Message(content, node, kind)
 
 
 def tapped(nodes: Any = NODES, **options: Any) -> tuple[TapGrid, Seen]:
@@ -98,7 +86,9 @@ def test_what_came_back_is_kept_when_replies_are_edited_in_place() -> None:
     grid, seen = tapped()
     replies = list(grid.send_and_receive([message(5)]))
     before = bits(replies[0].content)
-    replies[0].content["arrays"]["w.bias"] = Array(np.zeros(5, np.float32))  # one entry,
+    replies[0].content.array_records["arrays"]["w.bias"] = Array(
+        np.zeros(5, np.float32)
+    )  # one entry,
     replies[0].content["metrics"] = MetricRecord({"num-examples": 99})  # one record,
     kept = seen[0][0].received
     assert kept is not None

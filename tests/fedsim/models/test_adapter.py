@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedsim.errors import BadInput, MalformedMessage
-from fedsim.models import FAMILIES, PRESETS, ModelAdapter, ModelSpec, load_adapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.types import Parameters
 from tests.conftest import Adapt, Gradient
 
@@ -17,11 +17,6 @@ TINY = ["bert-tiny", "gpt2-tiny", "llama-tiny"]
 
 def equal(one: Parameters, other: Parameters) -> bool:
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_there_is_a_tiny_preset_of_every_family() -> None:
-    assert sorted(FAMILIES) == ["bert", "gpt2", "llama"]
-    assert {f"{family}-tiny" for family in FAMILIES} <= set(PRESETS)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +218,6 @@ def test_a_head_has_as_many_rows_as_labels(adapt: Adapt) -> None:
 def test_a_spec_becomes_json_and_names_itself(adapt: Adapt) -> None:
     spec = ModelSpec(name="builtin:gpt2-tiny", freeze=("head", "layers.0"), lora_rank=2)
     record = json.loads(json.dumps(spec.as_dict()))
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    lists: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
     assert ModelSpec(**lists) == spec
     assert repr(adapt("gpt2-tiny")) == "GPT2Adapter('builtin:gpt2-tiny', task='classification')"

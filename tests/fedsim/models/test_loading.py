@@ -15,7 +15,7 @@ import torch
 from clients.corpus import clinic
 from clients.holdings import cached_adapter
 from fedsim.errors import BadInput
-from fedsim.models import PRESETS, ModelAdapter, ModelSpec, load_adapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter, preset_names
 from fedsim.models.presets import SPECIAL, VOCABULARY, learn_tokenizer
 
 Shared = Callable[[str], Path]
@@ -54,7 +54,7 @@ def test_an_unknown_preset_names_the_nearest() -> None:
 
 
 def test_loading_builds_no_weights_and_one_process_has_one_adapter() -> None:
-    for preset in PRESETS:
+    for preset in preset_names():
         assert load(f"builtin:{preset}")._module is None
     spec = ModelSpec(name="builtin:gpt2-tiny", seed=12)
     assert cached_adapter(spec) is cached_adapter(ModelSpec(name="builtin:gpt2-tiny", seed=12))
@@ -193,7 +193,7 @@ def test_trained_bert_weights_load_as_float32(shared: Shared) -> None:
     model = load(shared("data/models/all-MiniLM-L6-v2-fp16"))
     assert (model.family, model.width, model.layers) == ("bert", 384, 6)
     assert (model.prefix, model.suffix) == ((101,), (102,))  # [CLS] and [SEP] of BERT's vocabulary
-    module = model.load(model.initial_parameters())
+    module: Any = model.load(model.initial_parameters())
     assert {one.dtype for one in module.parameters()} == {torch.float32}
     texts = ["A man is eating food.", "Someone has a meal.", "The girl plays the violin."]
     with torch.no_grad():  # a sentence encoder: near sentences have near vectors

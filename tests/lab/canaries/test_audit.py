@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from defenses import DEFENSES, DPSGD, Gaussian
 from defenses.base import Defense, Here, Memory
-from defenses.dp_sgd import _AtWork
+from defenses.dp.dp_sgd import _AtWork
 from fedsim.errors import BadInput
 from fedsim.lab.canaries.audit import ROUNDS, Audit, run_audit
 from fedsim.lab.canaries.bounds import mu_hat, one_run
@@ -42,7 +42,7 @@ class ReadBeforeTheStep(Unwatched):
     def gradient(self) -> Gradient:
         def leave(m: nn.Module, model: ModelAdapter, some: Examples, g: torch.Generator) -> float:
             losses: Tensor = model.losses(m, model.batch(some.sequences, some.labels, g))
-            losses.mean().backward()  # type: ignore[no-untyped-call]
+            losses.mean().backward()
             return losses.mean().item()
 
         return leave
