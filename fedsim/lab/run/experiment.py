@@ -155,6 +155,7 @@ def attack_runner(
         vault=VaultReader(run.vault),
         controls=not quick,
         note=lambda row: run.append("reconstructions.jsonl", row),
+        errors=run.errors,
         display=display,
         defenses=in_force(experiment.defenses),
     )
