@@ -1,6 +1,7 @@
 """Dummies' gradients against those of the client's own training code, and against autograd."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -221,7 +222,8 @@ def test_a_parameter_of_no_module_or_of_several_is_refused(look: Look) -> None:
     frame = find_frame(seen.observation, torch.Generator())
     with pytest.raises(UnsupportedObservation, match="belongs to no module"):
         Engine(seen.observation, frame, ["nowhere.weight"])
-    layers = model.module.bert.encoder.layer
+    module: Any = model.module
+    layers = module.bert.encoder.layer
     layers[1].attention.self.query.weight = layers[0].attention.self.query.weight
     name = "bert.encoder.layer.0.attention.self.query.weight"
     with pytest.raises(UnsupportedObservation, match=f"'{name}'.*belongs to Linear, Linear"):

@@ -29,7 +29,7 @@ def labels(
     """Return what is read after ``change`` of every tensor, by a defense that is perhaps known."""
     seen_ = seen.observation
     tensors = {name: change(one) for name, one in seen_.update.tensors.items()}
-    knowledge = replace(seen_.knowledge, defense=known and known.effects())
+    knowledge = replace(seen_.knowledge, defense=None if known is None else known.effects())
     changed = replace(seen_, update=replace(seen_.update, tensors=tensors), knowledge=knowledge)
     found = frame(changed)
     assert found.notes["labels_inferred"] is (found.labels is not None)
