@@ -154,6 +154,7 @@ def test_a_delta_of_one_step_is_read_to_its_ends_and_counts(
     assert guess.diagnostics["counted"] and not guess.diagnostics["best_effort"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "dtype", "least"),
     [

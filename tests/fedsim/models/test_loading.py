@@ -155,6 +155,7 @@ def test_a_hub_id_without_a_network_is_bad_input_within_ten_seconds(
     assert time.monotonic() - started + sum(slept) < 10.0
 
 
+@pytest.mark.slow
 def test_a_hub_that_never_answers_is_bad_input_within_ten_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -142,6 +142,7 @@ def test_the_worst_come_first(page: Path) -> None:
     assert len({order[0], order[-1]}) == 2
 
 
+@pytest.mark.slow
 def test_redacted_there_is_no_text_anywhere(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path / "run", texts=EVIL, read=0.8)
     write_report(run.root, redact=False)
@@ -169,6 +170,7 @@ def test_redacted_there_is_no_text_anywhere(tmp_path: Path) -> None:
     assert not {"truth", "guess", "truth_tokens", "guess_tokens"} & set(columns)
 
 
+@pytest.mark.slow
 def test_redacted_an_attacks_own_words_are_left_out(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path / "run")
     path = run.root / "summary.json"
@@ -189,6 +191,7 @@ def test_redacted_an_attacks_own_words_are_left_out(tmp_path: Path) -> None:
         assert b"Birkett" not in one.read_bytes(), one.name
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_report(run: RunDirectory, page: Path) -> None:
     once = page.read_bytes()
     assert write_report(run.root, redact=False).read_bytes() == once

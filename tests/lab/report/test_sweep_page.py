@@ -110,6 +110,7 @@ def test_a_recipes_report_has_the_papers_figures(sweep: Path) -> None:
     assert "diverged" not in html  # redacted: an error might quote a text
 
 
+@pytest.mark.slow
 def test_a_sweep_over_tasks_has_every_tasks_metrics(tmp_path: Path) -> None:
     """Only a causal-lm run has the figures without the last token; either may come first."""
     tasks = ("causal-lm", "classification")
@@ -153,6 +154,7 @@ def test_swept_attacks_have_a_heat_map(tmp_path: Path) -> None:
     assert [row["attack"] for row in rows] == ["dager", "dager"]
 
 
+@pytest.mark.slow
 def test_keys_that_end_alike_are_named_whole(tmp_path: Path) -> None:
     axes: dict[str, list[Any]] = {
         "model.name": ["a", "b"], "data.name": ["c"], "x.exact": [1], "training.epochs": [5],

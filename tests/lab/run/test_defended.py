@@ -29,6 +29,7 @@ def go(root: Path, **sections: Any) -> dict[str, Any]:
     return run_experiment(prepare(config), run, Silent(), quick=False)[0]
 
 
+@pytest.mark.slow
 def test_under_secagg_dager_reads_the_sum_and_is_scored_against_all_clients(tmp_path: Path) -> None:
     summary = go(tmp_path / "run", defense="secagg", attack=["dager"], federation={"rounds": 1})
     (entry,) = summary["attacks"]
@@ -54,6 +55,7 @@ def test_under_secagg_dager_reads_the_sum_and_is_scored_against_all_clients(tmp_
     assert all(row["clients"] == [row["client"]] for row in alone)
 
 
+@pytest.mark.slow
 def test_the_sum_trains_as_the_mean_does(tmp_path: Path) -> None:
     def last(name: str, **sections: Any) -> dict[str, torch.Tensor]:
         go(tmp_path / name, **sections)
@@ -68,6 +70,7 @@ def test_the_sum_trains_as_the_mean_does(tmp_path: Path) -> None:
         torch.testing.assert_close(summed[name], tensor, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_residual_goes_on_after_a_kill_bit_by_bit(tmp_path: Path) -> None:
     how: dict[str, Any] = {
         "training": FEDAVG,
@@ -86,6 +89,7 @@ def test_a_residual_goes_on_after_a_kill_bit_by_bit(tmp_path: Path) -> None:
     assert go(tmp_path / "other", **forgetful)["checksum"] != whole["checksum"]
 
 
+@pytest.mark.slow
 def test_composed_defenses_are_measured_in_order(tmp_path: Path) -> None:
     summary = go(
         tmp_path / "run",
