@@ -13,7 +13,7 @@ from clients.named import NAMED
 from defenses import defense_table
 from fedsim.errors import BadInput, unknown
 from fedsim.headers import ATTACK, DEFENSE, NOT_SAID, first_line, header
-from fedsim.models import FAMILIES, PRESETS
+from fedsim.models import family, family_names, preset, preset_names
 
 
 def catalogue(kind: str | None, name: str | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -42,25 +42,28 @@ def catalogue(kind: str | None, name: str | None = None) -> dict[str, list[dict[
 
 def _plugin(name: str, kind: type, keys: Sequence[str]) -> dict[str, Any]:
     parameters = {
-        one.name: None if one.default is MISSING else one.default
-        for one in fields(kind)
-        if one.init
+        field.name: None if field.default is MISSING else field.default
+        for field in fields(kind)
+        if field.init
     }
     said = header(kind)
     row: dict[str, Any] = {"name": name, "about": first_line(kind), "parameters": parameters}
     row |= {key: said.get(key) for key in keys}
-    if families := getattr(kind, "families", ()):
-        row["families"] = list(families)
+    if hasattr(kind, "families"):
+        row["families"] = list(kind.families or family_names())
     return row
 
 
 def _models() -> list[dict[str, Any]]:
     rows = [
-        {"name": f"builtin:{name}", "about": f"{make().model_type}, random weights, no download"}
-        for name, make in sorted(PRESETS.items())
+        {
+            "name": f"builtin:{name}",
+            "about": f"{preset(name).model_type}, random weights, no download",
+        }
+        for name in preset_names()
     ]
-    for name, family in sorted(FAMILIES.items()):
-        tasks = ", ".join(sorted(family.classes))
+    for name in family_names():
+        tasks = ", ".join(sorted(family(name).classes))
         rows.append({"name": f"any {name} model", "about": f"hub id or directory; tasks: {tasks}"})
     return rows
 
@@ -69,18 +72,18 @@ def _data() -> list[dict[str, Any]]:
     rows = [
         {"name": "builtin:clinic", "about": "invented messages to a clinic, with labels; offline"}
     ]
-    for name, one in sorted(NAMED.items()):
-        about = f"hub {one.hub[0]}, or data.path = a folder with {' and '.join(one.files)}"
+    for name, data in sorted(NAMED.items()):
+        about = f"hub {data.hub[0]}, or data.path = a folder with {' and '.join(data.files)}"
         rows.append({"name": name, "about": about})
     rows.append({"name": "<file>", "about": "a csv, tsv, jsonl, parquet or txt file of yours"})
     rows.append({"name": "<hub id>", "about": "any data set of the hub"})
     return rows
 
 
-def print_catalogue(found: dict[str, list[dict[str, Any]]]) -> None:
+def print_catalogue(choices: dict[str, list[dict[str, Any]]]) -> None:
     """Print one table a kind; of a plugin that stands alone, all that its header says."""
     console = Console(highlight=False)
-    for kind, rows in found.items():
+    for kind, rows in choices.items():
         table = Table("name", "about", title=kind, title_justify="left")
         for row in rows:
             table.add_row(row["name"], escape("\n".join(_about(row, whole=len(rows) == 1))))
