@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clients import ClientSettings, build_client_app
-from clients.training import best_threads
+from clients import build_client_app
 from fedsim.errors import RunFailed
 from fedsim.files import write_json, write_lines
 from fedsim.lab.display import Display
@@ -15,7 +14,8 @@ from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.run.attacking import Clients, Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
-from fedsim.lab.run.prepare import Experiment, server_settings
+from fedsim.lab.run.prepare import Experiment
+from fedsim.lab.run.settings import client_settings, server_settings
 from fedsim.lab.run.trackers import track
 from fedsim.lab.run.utility import METRICS, course, utility, utility_before
 from fedsim.lab.scoring.scorer import Scored, Scorer
@@ -155,6 +155,7 @@ def attack_runner(
         vault=VaultReader(run.vault),
         controls=not quick,
         note=lambda row: run.append("reconstructions.jsonl", row),
+        errors=run.errors,
         display=display,
         defenses=in_force(experiment.defenses),
     )
@@ -173,23 +174,12 @@ def _run_rounds(
     federation = config.federation
     hooks = [Capture(run.captures, model=adapter.spec.as_dict())] if federation.capture else []
     server = build_server_app(
-        server_settings(experiment),
+        server_settings(config, experiment.training, experiment.defenses),
         start,
         [*hooks, recorder.watch],
         recorder.after_round,
     )
-    settings = ClientSettings(
-        model=adapter.spec,
-        data=experiment.data,
-        max_length=config.data.max_length,
-        clients=federation.clients,
-        batch_size=config.training.batch_size,
-        seed=config.seed,
-        vault=run.vault.absolute(),
-        defenses=tuple(experiment.defenses),
-        threads=best_threads(start.parameters),
-        device=str(adapter.device),
-    )
+    settings = client_settings(config, adapter, experiment.defenses, run.vault, start.parameters)
     resources = Resources(cpus=federation.cpus_per_client, gpus=federation.gpus_per_client)
     ENGINES[federation.engine](server, build_client_app(settings), federation.clients, resources)
     done = [row["round"] for row in run.rows("rounds.jsonl")]

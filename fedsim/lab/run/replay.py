@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
 from fedsim.lab.scoring.scorer import Scored, Scorer
 from fedsim.lab.store.attack import RECORD, note_attack
+from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import read_results
 from fedsim.models import ModelAdapter, ModelSpec, family_of, load_adapter
 from fedsim.plugins import make
@@ -181,6 +183,7 @@ def run_replay(
     path = replay.out / "reconstructions.jsonl"
     for old in (path, replay.out / "summary.json", replay.out / RECORD):  # maybe of another run
         old.unlink(missing_ok=True)
+    shutil.rmtree(RunDirectory(replay.out).errors, ignore_errors=True)
     runner = Runner(
         planned=[replay.planned],
         adapter=replay.adapter,
@@ -188,6 +191,7 @@ def run_replay(
         vault=replay.vault,
         controls=not quick,
         note=lambda row: append_line(path, row),
+        errors=RunDirectory(replay.out).errors,
         display=display,
         defenses=replay.defenses,
     )

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Where a killed run goes on."""
         return self.root / "checkpoints"
+
+    @property
+    def errors(self) -> Path:
+        """The tracebacks of plugins that raised: one line of each is told elsewhere."""
+        return self.root / "errors"
 
     def create(self, config: Config) -> None:
         """Make the directory and write what the run is: config and manifest.
@@ -150,6 +156,9 @@ class RunDirectory:
             if (self.root / name).exists():
                 kept = [row for row in self.rows(name) if row["round"] <= round_]
                 write_lines(self.root / name, kept)
+        for path in self.errors.glob("round=*"):
+            if int(path.name.removeprefix("round=")) > round_:
+                shutil.rmtree(path)
 
 
 def manifest(config: Config) -> dict[str, Any]:

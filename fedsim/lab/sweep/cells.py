@@ -19,6 +19,7 @@ from fedsim.lab.config import Config
 from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import Clients
 from fedsim.lab.run.experiment import attack_runner, run_experiment, summarize
+from fedsim.lab.run.faults import keep_traceback
 from fedsim.lab.run.prepare import Experiment, prepare
 from fedsim.lab.scoring.scorer import Scored
 from fedsim.lab.store.run import RunDirectory
@@ -48,6 +49,7 @@ def run_cell(
     run = RunDirectory(root)
     before = sum(row["seconds"] for row in run.rows("rounds.jsonl"))  # of a cell that was killed
     started = time.perf_counter() - before
+    (run.errors / "cell.txt").unlink(missing_ok=True)  # of an earlier try
     try:
         summary, scores = _run(run, config, source, quick=quick, display=display)
         write_lines(root / SAMPLES, rows_of(summary, scores))
@@ -56,6 +58,7 @@ def run_cell(
     except FedsimError as error:
         record = ended(str(error), time.perf_counter() - started)
     except Exception as error:  # of a plugin or a library: the other cells go on
+        keep_traceback(run.errors, "cell", error)
         record = ended(f"{type(error).__name__}: {error}", time.perf_counter() - started)
     write_json(root / RECORD, record)
     return record

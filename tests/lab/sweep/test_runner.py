@@ -241,6 +241,12 @@ def test_an_error_of_a_library_is_a_row_too(
     monkeypatch.setattr(fedsim.lab.sweep.cells, "run_experiment", broken)
     record = run_cell(tmp_path / "cell", experiment(), None, quick=False, display=Silent())
     assert record["status"] == "failed" and record["error"] == "MemoryError: no more of it"
+    kept = (tmp_path / "cell/errors/cell.txt").read_text()
+    assert "in broken" in kept and kept.endswith("MemoryError: no more\nof it\n")
+
+    monkeypatch.undo()
+    assert run_cell(tmp_path / "cell", experiment(), None, quick=True, display=Silent())
+    assert not (tmp_path / "cell/errors/cell.txt").exists()  # it went well this time
 
 
 def test_scoring_counts_as_work(tmp_path: Path) -> None:
