@@ -68,7 +68,7 @@ class Regime:
         who = self.victim()
         everything = sentences(who, self.data, self.longest)
         if self.later:
-            first = gradient(who, everything.take(range(400, 400 + self.size)))
+            first = gradient(who, everything.take(list(range(400, 400 + self.size))))
             moved = {
                 name: weight - STEP * first.tensors[name] if name in first.tensors else weight
                 for name, weight in who.parameters.items()
@@ -160,54 +160,54 @@ def fedavg(**settings: Any) -> dict[str, Any]:
 
 
 HARD = fedavg(optimizer="momentum", weight_decay=0.01, local_epochs=4)
-FAR = fedavg(mini_batch_size=1, local_epochs=10, learning_rate=1e-2)
+FAR = fedavg(mini_batch_size=1, local_epochs=5, learning_rate=1e-2)
 REGIMES: dict[str, Regime] = {
-    "gpt2-tiny gradient": Regime(victim=tiny("gpt2"), batches=3, size=4),
+    "gpt2-tiny gradient": Regime(victim=tiny("gpt2"), batches=1, size=4),
     "gpt2-tiny, repeated and begun": Regime(
-        victim=tiny("gpt2"), batches=3, size=3, sizes=(3, 1, 2), halved=2
+        victim=tiny("gpt2"), batches=1, size=3, sizes=(3, 1, 2), halved=2
     ),
     "gpt2-tiny, q k v alone": Regime(
-        victim=tiny("gpt2"), batches=2, size=4, change=attention_alone
+        victim=tiny("gpt2"), batches=1, size=4, change=attention_alone
     ),
-    "gpt2-tiny float16": Regime(victim=tiny("gpt2"), batches=3, size=4, change=cast("float16")),
-    "gpt2-tiny bfloat16": Regime(victim=tiny("gpt2"), batches=4, size=2, change=cast("bfloat16")),
-    "gpt2-tiny int8": Regime(victim=tiny("gpt2"), batches=4, size=2, change=cast("int8")),
-    "gpt2-tiny noise 1e-3": Regime(victim=tiny("gpt2"), batches=3, size=2, change=noise(1e-3)),
+    "gpt2-tiny float16": Regime(victim=tiny("gpt2"), batches=1, size=4, change=cast("float16")),
+    "gpt2-tiny bfloat16": Regime(victim=tiny("gpt2"), batches=2, size=2, change=cast("bfloat16")),
+    "gpt2-tiny int8": Regime(victim=tiny("gpt2"), batches=2, size=2, change=cast("int8")),
+    "gpt2-tiny noise 1e-3": Regime(victim=tiny("gpt2"), batches=1, size=2, change=noise(1e-3)),
     "gpt2-tiny, too many prefixes": Regime(victim=tiny("gpt2"), batches=1, size=24),
-    "gpt2-tiny FedAvg": Regime(victim=tiny("gpt2"), batches=3, size=4, training=fedavg()),
+    "gpt2-tiny FedAvg": Regime(victim=tiny("gpt2"), batches=1, size=4, training=fedavg()),
     "gpt2-tiny FedAvg, momentum, decay": Regime(
-        victim=tiny("gpt2"), batches=3, size=4, training=HARD
+        victim=tiny("gpt2"), batches=1, size=4, training=HARD
     ),
-    "gpt2-tiny FedAvg, 40 steps of 1e-2": Regime(
+    "gpt2-tiny FedAvg, 20 steps of 1e-2": Regime(
         victim=tiny("gpt2"), batches=1, size=4, training=FAR
     ),
     "gpt2-tiny FedAvg, repeated and begun": Regime(
-        victim=tiny("gpt2"), batches=3, size=3, sizes=(2, 1, 1), halved=1, training=fedavg()
+        victim=tiny("gpt2"), batches=1, size=3, sizes=(2, 1, 1), halved=1, training=fedavg()
     ),
-    "gpt2-tiny LoRA": Regime(victim=tiny("gpt2", lora_rank=RANK), batches=3, size=2),
+    "gpt2-tiny LoRA": Regime(victim=tiny("gpt2", lora_rank=RANK), batches=1, size=2),
     "gpt2-tiny LoRA FedAvg": Regime(
         victim=tiny("gpt2", lora_rank=RANK), batches=2, size=2, training=fedavg()
     ),
-    "gpt2-tiny causal-lm": Regime(victim=tiny("gpt2", task="causal-lm"), batches=3, size=4),
+    "gpt2-tiny causal-lm": Regime(victim=tiny("gpt2", task="causal-lm"), batches=1, size=4),
     "gpt2-tiny causal-lm, repeated": Regime(
-        victim=tiny("gpt2", task="causal-lm"), batches=3, size=3, sizes=(3, 1, 2), halved=1
+        victim=tiny("gpt2", task="causal-lm"), batches=1, size=3, sizes=(3, 1, 2), halved=1
     ),
     "gpt2-tiny causal-lm int8": Regime(
-        victim=tiny("gpt2", task="causal-lm"), batches=3, size=2, change=cast("int8")
+        victim=tiny("gpt2", task="causal-lm"), batches=1, size=2, change=cast("int8")
     ),
-    "llama-tiny gradient": Regime(victim=tiny("llama"), batches=3, size=4),
-    "llama-tiny bfloat16": Regime(victim=tiny("llama"), batches=3, size=2, change=cast("bfloat16")),
-    "llama-tiny int8": Regime(victim=tiny("llama"), batches=3, size=2, change=cast("int8")),
-    "llama-tiny FedAvg": Regime(victim=tiny("llama"), batches=3, size=4, training=fedavg()),
+    "llama-tiny gradient": Regime(victim=tiny("llama"), batches=1, size=4),
+    "llama-tiny bfloat16": Regime(victim=tiny("llama"), batches=1, size=2, change=cast("bfloat16")),
+    "llama-tiny int8": Regime(victim=tiny("llama"), batches=2, size=2, change=cast("int8")),
+    "llama-tiny FedAvg": Regime(victim=tiny("llama"), batches=1, size=4, training=fedavg()),
     "llama-tiny LoRA, round 2": Regime(
         victim=tiny("llama", lora_rank=RANK), batches=2, size=2, later=True
     ),
-    "llama-tiny causal-lm": Regime(victim=tiny("llama", task="causal-lm"), batches=3, size=4),
+    "llama-tiny causal-lm": Regime(victim=tiny("llama", task="causal-lm"), batches=1, size=4),
     "stories260K (trained) gradient": Regime(
-        victim=stories, batches=3, size=2, data="cola", longest=16
+        victim=stories, batches=1, size=2, data="cola", longest=16
     ),
-    "bert-tiny gradient": Regime(victim=tiny("bert"), batches=3, size=4),
-    "bert-tiny, repeated": Regime(victim=tiny("bert"), batches=3, size=2, sizes=(3, 1)),
+    "bert-tiny gradient": Regime(victim=tiny("bert"), batches=1, size=4),
+    "bert-tiny, repeated": Regime(victim=tiny("bert"), batches=1, size=2, sizes=(3, 1)),
     "MiniLM (trained) gradient": Regime(victim=minilm, batches=1, size=3, data="cola"),
     "MiniLM (trained) bfloat16": Regime(
         victim=minilm, batches=1, size=2, data="cola", longest=12, change=cast("bfloat16")
@@ -216,10 +216,8 @@ REGIMES: dict[str, Regime] = {
         victim=minilm, batches=1, size=2, data="cola", longest=12,
         training=fedavg(learning_rate=1e-2),
     ),
-    "GPT-2 of width 512 gradient": Regime(victim=wide, batches=2, size=4),
+    "GPT-2 of width 512 gradient": Regime(victim=wide, batches=1, size=4),
+    "GPT-2 of width 512 FedAvg": Regime(victim=wide, batches=1, size=4, training=fedavg()),
     "GPT-2 of width 512 int8": Regime(victim=wide, batches=1, size=2, change=cast("int8")),
     "GPT-2 at real size gradient": Regime(victim=gpt2, batches=1, size=4, data="rotten_tomatoes"),
-    "GPT-2 at real size FedAvg": Regime(
-        victim=gpt2, batches=1, size=3, data="cola", longest=12, training=fedavg()
-    ),
 }  # fmt: skip

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from common.results import Cell, Results, arguments, markdown, start
 from dager.regimes import REGIMES, Batch, Regime
 
@@ -187,8 +186,7 @@ def main() -> None:
         if options.only and not any(word in name for word in options.only):
             continue
         settings = {"seed": options.seed, "factors": list(FACTORS)}
-        with torch.no_grad():
-            cell = results.cell(name, settings, lambda r=regime: measure(r, options.seed))  # type: ignore[misc]
+        cell = results.cell(name, settings, lambda r=regime: measure(r, options.seed))  # type: ignore[misc]
         base = cell["base"]
         print(f"  {base['exact']}/{cell['sentences']} exact, {base['cpu_seconds']} s", flush=True)
     text = table(results)
