@@ -2,13 +2,14 @@
 
 Each has what it separates, then *From*: the paper, algebra, or a measurement (model, data, dtype;
 seed 1 and float32 unless told). *Chosen* says that it was never measured apart from the whole, and
-by what reasoning it is what it is. What stands in brackets was measured of all of them in one run
+by what reasoning it is what it is. The word beside a number was measured of all of them in one run
 (benchmarks/dager/sensitivity.py): the number times 0.7 and times 1.4, all others as they are, on
 those small updates of benchmarks/dager/regimes.py that read it (tiny GPT-2, LLaMA and BERT, random;
 GPT-2 of widths 512 and 768, random; MiniLM and stories260K, trained; float32 and casts; seed 1):
 
-    [free]   no guess changes        [down]   at 0.7 none does, at 1.4 one at least
-    [tight]  guesses change at both  [up]     at 1.4 none does, at 0.7 one at least
+    free    no guess changes            down    at 0.7 none does, at 1.4 one at least
+    tight   guesses change at both      up      at 1.4 none does, at 0.7 one at least
+    unread  none of those reads it
 
 The guesses are in benchmarks/results/dager_sensitivity.json, and so is where only work grows.
 
@@ -36,18 +37,15 @@ INNER_FACTOR = 16.0
 # (*) Of an unrelated vector's distance: tau_1 of a decoder where noise drowns a gradient's weak
 # tokens. From: casts, tiny GPT-2; algorithm 2 looks closer, so a surplus costs work alone.
 LOOSE = 0.7
+# Of an unrelated vector's distance: the threshold where noise is not known. From: chi-square; of 40
+# dimensions left, one in a million unrelated vectors comes as close as 0.5.
+SHARE = 0.4
 
 # span.py: what lies in a span
 
 # Distances below it are never told apart. From: float32 hidden states differ by 1e-6 from one order
 # of summation to another; chosen as a hundred of those.
 RESOLUTION = 1e-4
-# Of an unrelated vector's distance: the threshold where noise is not known. From: chi-square; of 40
-# dimensions left, one in a million unrelated vectors comes as close as 0.5.
-SHARE = 0.4
-# Directions of the coarse filter: a distance's error is sqrt(2 / 32) = 25 %. From: GPT-2, Rotten
-# Tomatoes, B = 16: of 124,994 pairs 32 directions kept the 467 true ones alone.
-SKETCH = 32
 
 # spectrum.py: signal and noise of a gradient (theorem 5.1)
 
@@ -105,6 +103,9 @@ WHOLE_RANK = 0.9
 
 # tokens.py: algorithm 1 at a price of one position
 
+# Directions of the coarse filter, of prefixes.py, too: distances are 25 % off, sqrt(2 / 32). From:
+# GPT-2, Rotten Tomatoes, B = 16: of 124,994 pairs 32 directions kept the 467 true ones alone.
+SKETCH = 32
 # Positions done at a time. From: memory, V x 16 numbers are held.
 POSITIONS = 16
 # The estimate keeps what is below this many thresholds: two of a sketch's errors. From: chosen.
