@@ -156,7 +156,7 @@ def test_inline_and_ray_give_the_same_bits(tmp_path: Path, name: str) -> None:
     assert done.returncode == 0, done.stderr
     assert rounds(tmp_path / "ray") == inline
     found = json.loads((tmp_path / "ray" / "summary.json").read_text())
-    assert found["checksum"] == summary["checksum"] == inline[-1]["checksum"]
+    assert found["checksum"] == summary.checksum == inline[-1]["checksum"]
 
 
 @pytest.mark.slow
