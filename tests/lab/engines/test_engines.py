@@ -132,7 +132,7 @@ def on_ray(root: Path, config: Config) -> subprocess.CompletedProcess[str]:
     path.write_text(tomli_w.dumps(config.as_toml()))
     fedsim = Path(sys.executable).with_name("fedsim")
     command = map(str, [fedsim, "run", path, "federation.engine=ray", "--out", root])
-    return subprocess.run([*command], capture_output=True, text=True, timeout=240)
+    return subprocess.run([*command], capture_output=True, text=True, timeout=1200)
 
 
 def rounds(root: Path) -> list[Any]:
