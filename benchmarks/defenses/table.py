@@ -170,7 +170,7 @@ def measure(defense: Any, words: Sequence[str]) -> dict[str, Any]:
         experiment = prepare(check(tree))
         run = RunDirectory(Path(work) / "run")
         run.create(experiment.config)
-        summary, _ = run_experiment(experiment, run, Silent())
+        summary = run_experiment(experiment, run, Silent())[0].as_dict()
     attacks = summary["attacks"]
     name = tree["attack"][0]["name"] if tree["attack"] else ""
     return {

@@ -96,6 +96,7 @@ def test_plugins_are_listed_with_their_parameters(fedsim: Fedsim) -> None:
     assert {"blind", "crash", "dager"} <= {one["name"] for one in found["attacks"]}
 
 
+@pytest.mark.slow
 def test_a_failing_client_stops_the_run_or_is_noted(fedsim: Fedsim, tmp_path: Path) -> None:
     # With batch_size 0 a client trains on all it holds, so the one with the long text fails.
     stopped = fedsim("run", *SETTINGS, FRAGILE, "--out", "stopped")

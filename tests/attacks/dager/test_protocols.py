@@ -74,10 +74,15 @@ def test_more_prefixes_than_loras_rank_give_nothing_exact(
     ids=str,
 )
 def test_deltas_of_several_steps_are_read_in_float32(
-    scene: Scene, sentences: Sentences, local: Local, settings: dict[str, Any]
+    request: pytest.FixtureRequest,
+    scene: Scene,
+    sentences: Sentences,
+    local: Local,
+    settings: dict[str, Any],
 ) -> None:
     if scene.model.family == "llama" and settings.get("local_epochs") == 10:
-        pytest.skip("forty steps at 1e-2 move so narrow a model too far: measured as not read")
+        far = "forty steps at 1e-2 move so narrow a model too far"
+        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=far))
     truth = sentences(scene.model, 4)
     guess = scene.attack(local(scene, truth, **settings), kind="delta")
     assert sorted(guess.sequences) == sorted(truth)
@@ -154,6 +159,7 @@ def test_a_delta_of_one_step_is_read_to_its_ends_and_counts(
     assert guess.diagnostics["counted"] and not guess.diagnostics["best_effort"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "dtype", "least"),
     [

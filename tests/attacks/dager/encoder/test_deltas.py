@@ -20,6 +20,7 @@ Shared = Callable[[str], Path]
 WIDTH = 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -163,6 +163,7 @@ def test_noise_gives_no_sentence(scene: Scene, sentences: Sentences) -> None:
     assert not set(guess.sequences) & set(truth)
 
 
+@pytest.mark.slow
 def test_more_tokens_than_dimensions_is_no_match_and_says_so(
     scene: Scene, sentences: Sentences
 ) -> None:
