@@ -1,7 +1,7 @@
 """Runs attacks on what the tap saw, live or from captures, and notes what they guessed."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +15,7 @@ from fedsim.lab.config import AttackSection
 from fedsim.lab.display import Display
 from fedsim.lab.run.controls import own_sequences, own_update
 from fedsim.lab.run.faults import keep_traceback, place_of
+from fedsim.lab.store.attempts import AttackRecord, Role
 from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
 from fedsim.models import ModelAdapter
 from fedsim.plugins import make
@@ -128,7 +129,7 @@ class Runner:
     seed: int
     vault: VaultReader | None
     controls: bool
-    note: Callable[[Mapping[str, Any]], None]  # takes a line of reconstructions.jsonl
+    note: Callable[[AttackRecord], None]
     errors: Path  # a directory for the tracebacks of attacks that raise
     display: Display
     defenses: tuple[Effect, ...] | None = None  # of those in force, where that is known
@@ -176,7 +177,7 @@ class Runner:
         observation: Observation,
         clients: Clients,
         *,
-        role: str,
+        role: Role,
         truth: Sequence[Tokens] = (),
     ) -> None:
         round_, client = observation.broadcast.round, clients[0]
@@ -200,25 +201,25 @@ class Runner:
                 f"round {round_}: {planned.name} could not run on {what}: ", error,
                 f" ({place_of(fault, type(planned.attack))}; the whole traceback: {whole})",
             )  # fmt: skip
+        told: dict[str, Any] = {"clients": list(clients)} if len(clients) > 1 else {}
+        if truth:
+            told["truth"] = [list(tokens) for tokens in truth]
+        decode = self.adapter.tokenizer.decode
         self.note(
-            {
-                "attack": planned.name,
-                "role": role,
-                "round": round_,
-                "client": client,
-                **({"clients": list(clients)} if len(clients) > 1 else {}),
-                "settings": planned.settings,
-                "knowledge": observation.knowledge.granted(),
-                "seconds": round(time.perf_counter() - started, 3),
-                "sequences": [list(tokens) for tokens in guess.sequences],
-                "texts": [
-                    self.adapter.tokenizer.decode(list(tokens), skip_special_tokens=True)
-                    for tokens in guess.sequences
-                ],
-                "diagnostics": dict(guess.diagnostics),
-                "error": error,
-                **({"truth": [list(tokens) for tokens in truth]} if truth else {}),
-            }
+            AttackRecord(
+                attack=planned.name,
+                role=role,
+                round=round_,
+                client=client,
+                settings=planned.settings,
+                knowledge=observation.knowledge.granted(),
+                seconds=round(time.perf_counter() - started, 3),
+                sequences=[list(tokens) for tokens in guess.sequences],
+                texts=[decode(list(t), skip_special_tokens=True) for t in guess.sequences],
+                diagnostics=dict(guess.diagnostics),
+                error=error,
+                **told,
+            )
         )
 
     def _tell(self, before: str, error: str, after: str = "") -> None:

@@ -68,7 +68,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(config: Config, root: Path) -> dict[str, Any]:
     directory = RunDirectory(root)
     directory.create(config)
-    return run_experiment(prepare(config), directory, Silent())[0]
+    return run_experiment(prepare(config), directory, Silent())[0].as_dict()
 
 
 @pytest.mark.slow
@@ -187,8 +187,8 @@ def test_an_accountant_survives_a_kill(tmp_path: Path, monkeypatch: pytest.Monke
             run(config, tmp_path / "parts")
     resumed = run_experiment(prepare(config), RunDirectory(tmp_path / "parts"),
                              Silent())[0]  # fmt: skip
-    assert resumed["guarantee"] == whole["guarantee"]
-    assert resumed["checksum"] == whole["checksum"]
+    assert resumed.guarantee == whole["guarantee"]
+    assert resumed.checksum == whole["checksum"]
 
 
 @pytest.mark.slow

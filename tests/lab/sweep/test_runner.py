@@ -15,6 +15,7 @@ from fedsim.lab.cli import main
 from fedsim.lab.display import Silent
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.sweep import CellEnd
 from fedsim.lab.sweep.cells import attack_captures, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import Plan, make_plan
@@ -45,7 +46,7 @@ def sweep(root: Path, plan: Plan, *, jobs: int = 1) -> pd.DataFrame:
     with directory.locked():
         ledger = Ledger(directory, plan)
         run_cells(plan.cells, directory, ledger, Silent(), jobs=jobs)
-        return write_table(directory, ledger.as_dict())
+        return write_table(directory, ledger.sweep())
 
 
 def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
@@ -246,7 +247,7 @@ def test_an_error_of_a_library_is_a_row_too(
 
     monkeypatch.setattr(fedsim.lab.sweep.cells, "run_experiment", broken)
     record = run_cell(tmp_path / "cell", experiment(), None, quick=False, display=Silent())
-    assert record["status"] == "failed" and record["error"] == "MemoryError: no more of it"
+    assert record.status == "failed" and record.error == "MemoryError: no more of it"
     kept = (tmp_path / "cell/errors/cell.txt").read_text()
     assert "in broken" in kept and kept.endswith("MemoryError: no more\nof it\n")
 
@@ -262,8 +263,8 @@ def test_scoring_counts_as_work(tmp_path: Path) -> None:
     )  # fmt: skip
     summary = json.loads((tmp_path / "cell/summary.json").read_text())
     scoring = summary["scoring"]["seconds"]
-    assert 0.0 < scoring < record["seconds"]
-    assert record["working"] == pytest.approx(summary["seconds"] + scoring, abs=0.002)
+    assert 0.0 < scoring < record.seconds
+    assert record.working == pytest.approx(summary["seconds"] + scoring, abs=0.002)
 
 
 @pytest.mark.slow
@@ -336,7 +337,7 @@ def test_another_sweep_that_began_during_the_checks_keeps_its_directory(
     monkeypatch.setattr("fedsim.lab.sweep.runner.check_cells", other)
     assert main(["sweep", "seed=1,2", "--out", str(directory.root), "--json"]) == 2
     assert "holds another sweep (seed=7,8)" in capsys.readouterr().err
-    assert directory.read()["words"] == ["seed=7,8"]
+    assert directory.read().words == ["seed=7,8"]
 
 
 def test_a_directory_that_holds_no_sweep(tmp_path: Path) -> None:
@@ -376,11 +377,11 @@ def test_an_interrupt_that_got_lost_ends_the_sweep_after_the_cell(
 ) -> None:
     ran, handler = [], signal.getsignal(signal.SIGINT)
 
-    def lost(root: Path, *_: Any, **__: Any) -> dict[str, Any]:
+    def lost(root: Path, *_: Any, **__: Any) -> CellEnd:
         ran.append(root.name)
         with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
             signal.raise_signal(signal.SIGINT)
-        return {"status": "failed", "error": "interrupted"}
+        return CellEnd(status="failed", error="interrupted")
 
     monkeypatch.setattr("fedsim.lab.sweep.runner.run_cell", lost)
     with pytest.raises(KeyboardInterrupt):
