@@ -9,12 +9,12 @@ from typing import Any
 from clients import build_client_app
 from fedsim.errors import RunFailed
 from fedsim.lab.display import Display
-from fedsim.lab.engines import ENGINES, Resources
+from fedsim.lab.engines import ENGINES
 from fedsim.lab.run.attacking import Clients, Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
 from fedsim.lab.run.prepare import Experiment
-from fedsim.lab.run.settings import client_settings, server_settings
+from fedsim.lab.run.settings import client_settings, resources, server_settings
 from fedsim.lab.run.trackers import track
 from fedsim.lab.run.utility import METRICS, course, utility, utility_before
 from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
@@ -182,8 +182,8 @@ def _run_rounds(
         recorder.after_round,
     )
     settings = client_settings(config, adapter, experiment.defenses, run.vault, start.parameters)
-    resources = Resources(cpus=federation.cpus_per_client, gpus=federation.gpus_per_client)
-    ENGINES[federation.engine](server, build_client_app(settings), federation.clients, resources)
+    engine, client = ENGINES[federation.engine], build_client_app(settings)
+    engine(server, client, federation.clients, resources(config))
     done = [row["round"] for row in run.rounds()]
     if max(done, default=0) < federation.rounds:  # Flower may return as if all were well
         raise RunFailed(f"the engine stopped after round {max(done, default=0)}")

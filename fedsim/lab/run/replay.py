@@ -39,8 +39,6 @@ from fedsim.plugins import make
 from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
 
-OPTIONS = ("rounds", "clients", "knowledge", "model", "seed")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
@@ -99,7 +97,7 @@ def prepare_replay(
         raise BadInput(f"model.name: the captures are of another model: {error}") from error
     config = read_toml(run / layout.CONFIG) if layout.is_run(run) else None
     if seed is None:  # that of the run, so that a replay guesses as the run did
-        seed = (config or {}).get("seed", 1)
+        seed = (config or {}).get("seed", Config.model_fields["seed"].default)
     directory = RunDirectory(run)
     vault = VaultReader(directory.vault) if directory.vault.is_dir() else None
     if out is not None:

@@ -9,6 +9,7 @@ from clients import ClientSettings, DataSettings
 from clients.training import best_threads
 from defenses import Defense
 from fedsim.lab.config import Config, Section
+from fedsim.lab.engines import Resources
 from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
 from fedsim.rng import derive
 from fedsim.training import TrainingSettings
@@ -51,6 +52,12 @@ def model_spec(config: Config, labels: int) -> ModelSpec:
 def training_settings(config: Config) -> TrainingSettings:
     """Return what the server tells its clients, before the defenses have their say."""
     return settings_of(TrainingSettings, [config.training])
+
+
+def resources(config: Config) -> Resources:
+    """Return what one client takes on an engine that shares them out."""
+    federation = config.federation
+    return Resources(cpus=federation.cpus_per_client, gpus=federation.gpus_per_client)
 
 
 def server_settings(
