@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: outsider\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text(ENTRY_POINTS)
     (site / "outsider.py").write_text(PACKAGE)
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delitem(sys.modules, "outsider", raising=False)  # of the test before
     table = [(f"short text {i}", i % 2) for i in range(24)] + [("very " * 40 + "long", 0)]
     with (tmp_path / "rows.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *table])
@@ -124,7 +126,9 @@ def test_a_failing_client_stops_the_run_or_is_noted(fedsim: Fedsim, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_an_attack_that_finds_nothing_anywhere_proves_nothing(fedsim: Fedsim) -> None:
+def test_an_attack_that_finds_nothing_anywhere_proves_nothing(
+    fedsim: Fedsim, tmp_path: Path
+) -> None:
     done = fedsim("run", *SETTINGS, "federation.rounds=1", "attack=blind", "--out", "run", "--json")
     assert done.returncode == 3, done.stderr
     summary = json.loads(done.stdout)
@@ -137,6 +141,10 @@ def test_an_attack_that_finds_nothing_anywhere_proves_nothing(fedsim: Fedsim) ->
     assert "a slip of its author" in done.stdout
     said = [one for one in done.stderr.splitlines() if "crash could not run on" in one]
     assert len(said) == 1 and said[0].startswith("round 1: ")  # at once, and once
+    line = PACKAGE.splitlines().index('        raise KeyError("a slip of its author")') + 1
+    assert f"outsider.py:{line} in _run" in said[0]
+    whole = Path(said[0].partition("the whole traceback: ")[2].removesuffix(")"))
+    assert (tmp_path / whole).read_text().endswith("KeyError: 'a slip of its author'\n")
 
 
 def test_a_plugins_parameters_are_checked_like_our_own(fedsim: Fedsim, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def run(attack: Attack, seen: Seen) -> Reconstruction:
     return attack.reconstruct(seen.observation, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "preset", "setting", "granted"),
     [

@@ -62,6 +62,7 @@ def test_the_scale_of_an_update_makes_no_label_of_another(
         assert labels(seen, lambda one: scale * one) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
 def test_a_random_mask_that_is_known_is_undone(adapt: Adapt, look: Look, preset: str) -> None:
     found = []

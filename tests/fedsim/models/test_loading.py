@@ -71,7 +71,7 @@ def test_weights_of_a_directory_come_back(tmp_path: Path) -> None:
     start = first.initial_parameters()
     first.module.save_pretrained(tmp_path)
     again = load(tmp_path, tokenizer="builtin:gpt2-tiny", seed=9).initial_parameters()
-    assert all(torch.equal(again[name], one) for name, one in start.items())
+    assert all(torch.equal(again[name], tensor) for name, tensor in start.items())
 
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "./nowhere", "/nowhere", "~/model"])
@@ -120,7 +120,7 @@ def test_a_config_with_a_wrong_type_is_bad_input(tmp_path: Path, wrong: dict[str
 
 def test_a_family_that_is_not_known_names_those_that_are(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
-    wanted = r"model.name: .* is a 't5' model; families known: bert, gpt2, llama"
+    wanted = r"model.name: .* is a 't5' model; families known: .*bert.*gpt2.*llama"
     with pytest.raises(BadInput, match=wanted):
         load(tmp_path)
 
@@ -149,23 +149,34 @@ def test_a_hub_id_without_a_network_is_bad_input_within_ten_seconds(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)  # waits are counted, not waited for
-    started = time.monotonic()
     with pytest.raises(BadInput, match=rf"model.name: '{name}' is neither a directory nor in the"):
         load(name)
-    assert time.monotonic() - started + sum(slept) < 10.0
+    assert sum(slept) < 10.0  # refused at once, so what is slept is all that it takes
 
 
-def test_a_hub_that_never_answers_is_bad_input_within_ten_seconds(
+@pytest.mark.slow
+def test_a_hub_that_never_answers_is_asked_once_and_briefly(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from huggingface_hub import constants
+    from huggingface_hub import HfApi, constants
 
+    waits: list[float] = []
+    ask = HfApi.model_info
+
+    def asked(self: HfApi, *names: str, timeout: float) -> Any:
+        waits.append(timeout)
+        return ask(self, *names, timeout=timeout)
+
+    monkeypatch.setattr(HfApi, "model_info", asked)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # connects, then says nothing
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        started = time.monotonic()
         with pytest.raises(BadInput, match=r"model.name: 'silent/model' is neither a directory"):
             load("silent/model")
-        assert time.monotonic() - started < 10.0
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError, match="temporarily unavailable"):
+            silent.accept()  # nobody else asked: the loaders would, for half a minute
+    assert len(waits) == 1 and waits[0] < 10.0  # seconds
 
 
 def test_trained_llama_weights_load_with_their_own_tokenizer(shared: Shared) -> None:
@@ -174,18 +185,18 @@ def test_trained_llama_weights_load_with_their_own_tokenizer(shared: Shared) -> 
     assert (model.prefix, model.suffix) == ((1,), ())  # every text begins with BOS
     text = "Once upon a time, there was a little girl named Lily. She loved to play in the park."
     (ids,) = model.tokenizer([text])["input_ids"]
-    one = torch.tensor([ids])
+    row = torch.tensor([ids])
     with torch.no_grad():
-        loss = model.load(model.initial_parameters())(input_ids=one, labels=one).loss.item()
+        loss = model.load(model.initial_parameters())(input_ids=row, labels=row).loss.item()
     # perplexity on a story is 2.1 according to those who prepared it; 512 for untrained weights
     assert math.exp(loss) < 5.0
 
 
 def test_the_seed_draws_the_new_head_of_trained_weights(shared: Shared) -> None:
     name = shared("data/models/stories260K-hf")
-    one, same, other = (load(name, seed=seed).initial_parameters() for seed in (1, 1, 2))
-    assert torch.equal(one["score.weight"], same["score.weight"])
-    differ = [key for key in one if not torch.equal(one[key], other[key])]
+    first, same, other = (load(name, seed=seed).initial_parameters() for seed in (1, 1, 2))
+    assert torch.equal(first["score.weight"], same["score.weight"])
+    differ = [key for key in first if not torch.equal(first[key], other[key])]
     assert differ == ["score.weight"]
 
 
@@ -194,7 +205,7 @@ def test_trained_bert_weights_load_as_float32(shared: Shared) -> None:
     assert (model.family, model.width, model.layers) == ("bert", 384, 6)
     assert (model.prefix, model.suffix) == ((101,), (102,))  # [CLS] and [SEP] of BERT's vocabulary
     module: Any = model.load(model.initial_parameters())
-    assert {one.dtype for one in module.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     texts = ["A man is eating food.", "Someone has a meal.", "The girl plays the violin."]
     with torch.no_grad():  # a sentence encoder: near sentences have near vectors
         batch = model.batch(
