@@ -140,6 +140,7 @@ def test_the_model_is_left_as_it_was_and_later_steps_change_nothing() -> None:
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
     torch.optim.SGD(model.parameters(), lr=1.0).step()
     model.zero_grad(set_to_none=False)
+    sent = observation.broadcast.parameters
     assert all(
         torch.equal(before[n], tensor) for n, tensor in observation.broadcast.parameters.items()
     )
