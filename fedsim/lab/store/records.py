@@ -10,10 +10,10 @@ from fedsim.errors import BadInput, MalformedMessage
 from fedsim.files import read_json
 
 Client = int | str | None
-R = TypeVar("R", bound="Record")
+R = TypeVar("R", bound="FileRecord")
 
 
-class Record(BaseModel):
+class FileRecord(BaseModel):
     """A part of a file: its fields in the file's order, of which it may leave some out."""
 
     model_config = ConfigDict(frozen=True)

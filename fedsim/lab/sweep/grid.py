@@ -51,7 +51,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SweepPlan:
     """A whole sweep: what was asked for, and the cells that it comes to."""
 
     base: Mapping[str, Any]  # the config's tables before the grid
@@ -64,14 +64,14 @@ class Plan:
 
 def make_plan(
     base: Mapping[str, Any], words: Sequence[str], *, quick: bool, recipe: Recipe | None = None
-) -> Plan:
+) -> SweepPlan:
     """Return the sweep of ``base`` over the grid that ``key=v1,v2`` words span.
 
     Raises:
         BadInput: a word, or a cell's config, is wrong.
     """
     grid = axes(words)
-    return Plan(
+    return SweepPlan(
         base=base,
         words=list(words),
         axes={axis.key: axis.values for axis in grid if len(axis.values) > 1},
