@@ -94,7 +94,8 @@ def check_fit(path: Path, records: Sequence[OfAttack], wanted: Sequence[OfAttack
         MalformedMessage: they are not.
     """
     ours, theirs = (
-        [(one.attack, one.round, one.client) for one in side] for side in (records, wanted)
+        [(record.attack, record.round, record.client) for record in side]
+        for side in (records, wanted)
     )
     if ours != theirs:
         raise MalformedMessage(

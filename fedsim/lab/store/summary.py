@@ -62,7 +62,7 @@ class Utility(FileRecord):
 
     def figures(self) -> dict[str, float]:
         """Return every figure of the model after the last round, by its metric's name."""
-        return {self.metric: self.after, **{k: one.after for k, one in self.others.items()}}
+        return {self.metric: self.after, **{k: course.after for k, course in self.others.items()}}
 
 
 class Failure(FileRecord):
