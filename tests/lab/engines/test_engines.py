@@ -107,7 +107,7 @@ def test_an_exception_of_the_server_comes_out() -> None:
         raise RunFailed("the server is broken")
 
     with pytest.raises(RunFailed, match="the server is broken"):
-        ENGINES["inline"](app, counting_client(), 2, Resources())
+        ENGINES["inline"](app, counting_client(), 2, Resources(cpus=1.0, gpus=0.0))
 
 
 # The same bits on every engine. Ray leaves sockets and processes to the interpreter's end, and its
@@ -132,7 +132,7 @@ def on_ray(root: Path, config: Config) -> subprocess.CompletedProcess[str]:
     path.write_text(tomli_w.dumps(config.as_toml()))
     fedsim = Path(sys.executable).with_name("fedsim")
     command = map(str, [fedsim, "run", path, "federation.engine=ray", "--out", root])
-    return subprocess.run([*command], capture_output=True, text=True, timeout=240)
+    return subprocess.run([*command], capture_output=True, text=True, timeout=1200)
 
 
 def rounds(root: Path) -> list[Any]:
