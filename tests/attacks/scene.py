@@ -34,8 +34,10 @@ class Scene:
     def attack(
         self, update: dict[str, Tensor], *, seed: int = 0, kind: str = "gradient", **settings: Any
     ) -> Reconstruction:
-        seen = self._observe(self.model, self.parameters, update, examples=self.examples, kind=kind)
-        return Dager(**settings).reconstruct(seen, torch.Generator().manual_seed(seed))
+        observation = self._observe(
+            self.model, self.parameters, update, examples=self.examples, kind=kind
+        )
+        return Dager(**settings).reconstruct(observation, torch.Generator().manual_seed(seed))
 
 
 def exact(guess: Reconstruction, truth: Sequence[Tokens]) -> int:
