@@ -76,20 +76,20 @@ class Knowledge:
 
     def __post_init__(self) -> None:
         for name in ("labels", "lengths"):
-            wrong = [one for one in getattr(self, name) or () if not _is_int(one)]
+            wrong = [value for value in getattr(self, name) or () if not _is_int(value)]
             if wrong:
                 got = wrong[0] if isinstance(wrong[0], bool | float) else type(wrong[0]).__name__
                 raise MalformedMessage(f"knowledge.{name} must be ints, got {got}")
-        for one in self.defense or ():
-            if type(one) not in get_args(Effect):
-                raise MalformedMessage(f"knowledge.defense must be effects, got {one!r}")
+        for effect in self.defense or ():
+            if type(effect) not in get_args(Effect):
+                raise MalformedMessage(f"knowledge.defense must be effects, got {effect!r}")
         if self.batch_size is not None and not _is_int(self.batch_size):
             raise MalformedMessage(f"knowledge.batch_size must be int, got {self.batch_size!r}")
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Return every kind of knowledge that can be granted, in alphabetical order."""
-        return tuple(sorted(one.name for one in fields(cls)))
+        return tuple(sorted(kind.name for kind in fields(cls)))
 
     def granted(self) -> dict[str, bool]:
         """Return the kinds that were granted, for the record beside a score."""
