@@ -17,7 +17,8 @@ lint: .venv/.ready
 	$(BIN)/lint-imports
 
 bench: .venv/.ready
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	for name in $$($(BIN)/python benchmarks/run.py); do \
+	  $(BIN)/python benchmarks/run.py $$name || exit 1; done
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

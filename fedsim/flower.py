@@ -1,13 +1,16 @@
 """The private Flower symbols that fedsim needs, all of them, and how long records stay ours.
 
-Flower 1.41 and 1.42 have no public way to make a Message outside a running app, to number it, or
-to have an empty Run; nothing else of the project touches a private symbol.
+Flower 1.41 and 1.42 have no public way to make a Message outside a running app, to number it, to
+have an empty Run, or to switch telemetry off once they are imported; nothing else of the project
+touches a private symbol.
 """
 
 import copy
+import os
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.supercore import telemetry
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -20,6 +23,12 @@ def set_identity(run_id: int = 1) -> None:
 def empty_run(run_id: int = 1) -> Run:
     """Return a Run with nothing in it: what a Grid must have to offer."""
     return Run.create_empty(run_id=run_id)
+
+
+def heed_telemetry_switch() -> None:
+    """Have Flower heed ``FLWR_TELEMETRY_ENABLED`` as it is now: it read it when it was imported."""
+    now = os.environ.get("FLWR_TELEMETRY_ENABLED", telemetry.FLWR_TELEMETRY_ENABLED)
+    telemetry.FLWR_TELEMETRY_ENABLED = now
 
 
 def stamp(message: Message, text: str) -> None:

@@ -16,43 +16,43 @@ Deviations:  q, k and v are stacked, each divided by its own noise (the paper's 
              alone is checked, on cached prefixes, as earlier ones were before; block 0's MLP input
              is looked at in place of block 1's input where the update shows it (prefixes.py); all
              positions of algorithm 1 share one product with the vocabulary (tokens.py).
+
+The paper's words, in its order (plain.py has both algorithms as they stand there):
+
+    theorem 5.1   the columns of dL/dW span what W read         spectrum.py, inputs.py
+    equation 2    d(z): how far z is from that span             span.py, gates.py
+    algorithm 1   T_i: tokens v with d(f0(v, i)) < tau_1        tokens.py
+    algorithm 2   S_i: prefixes s v with d(f1(s v)) < tau_2     search.py, prefixes.py
+
+The paper's layers 1 and 2 are blocks 0 and 1 here. What S_i cannot tell is ours: where sequences
+end, how often each was there (endings.py, counts.py), encoders' sentences (encoder/). Every number
+that was tuned or measured stands in thresholds.py.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from attacks.base import Attack, Notes
-from attacks.dager.counts import counted
-from attacks.dager.encoder.attention import middles
+from attacks.dager.counts import with_counts
 from attacks.dager.encoder.search import read_encoder
-from attacks.dager.encoder.witness import Witness
-from attacks.dager.endings import read_endings
-from attacks.dager.inputs import input_span, shows
-from attacks.dager.prefixes import BlockCheck, Check, MiddleCheck
-from attacks.dager.search import Search
-from attacks.dager.span import SHARE, Gate, Span, open_gate
-from attacks.dager.tokens import TokenSets
+from attacks.dager.endings import with_endings
+from attacks.dager.gates import Gates, find_spans, open_gates
+from attacks.dager.search import PrefixSearch
 from fedsim.messages import Observation, Reconstruction
-from fedsim.models import Opening, Trunk
 from fedsim.types import Tokens
 
-SAMPLE = 512  # random tokens that show how far from a span is far
-CROWD = 2  # prefixes kept for each example that the client states, of a gradient whose noise lets
-# false ones through; where it states too few, some are lost (``cut``)
-LOOSE = 0.7  # of an unrelated vector's distance: a decoder's first threshold where noise drowns the
-# weak tokens of a gradient; the search looks closer
-FACTORS = (100.0, 16.0)  # thresholds over the expected distance; the search sorts out a surplus
+logger = logging.getLogger("fedsim.attacks")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dager(Attack):
     """Keep the tokens in the span of block 0's inputs, then the prefixes in that of its MLP's."""
 
-    max_prefixes: int = 1024  # kept per position, closest first, fewer under rounding: CROWD; > 0
+    max_prefixes: int = 1024  # kept per position, closest first, fewer under rounding; > 0
     max_pairs: int = 5_000_000  # (prefix, token) pairs before the search is cut short; > 0
     max_searches: int = 200  # searches for one more sentence of an encoder's batch; > 0
 
@@ -64,134 +64,46 @@ class Dager(Attack):
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
 
     @override
-    def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+    def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         notes: Notes = {"pairs_checked": 0, "pairs_in_full": 0, "cut": False}
         notes |= {"counted": False, "best_effort": True}
-        entry = noted(notes, "0", input_span(seen, 0))
-        middle = uses_middle(seen)
-        inner = noted(notes, "1", input_span(seen, 0, "middle") if middle else input_span(seen, 1))
-        if not entry.rank or not inner.rank:
+        # Theorem 5.1: the columns of dL/dW lie in the span of what W read, and fill it.
+        first, second = find_spans(observation, notes)
+        if not first.rank or not second.rank:
             return Reconstruction(sequences=(), diagnostics=notes)
-        gates = open_gates(seen, entry, inner, middle, generator)
-        read = self._decoder if seen.model.causal else self._encoder
-        return Reconstruction(sequences=read(seen, gates, notes, generator), diagnostics=notes)
+        # Equation 2: d is the sine of the angle to a span, tau what noise makes of an input's own.
+        gates = open_gates(observation, first, second, generator)
+        if observation.model.causal:
+            sequences = self._sequences(observation, gates, notes, generator)
+        else:  # Section 5.2: every token sees every other, so no prefix can be told alone
+            sequences = read_encoder(observation, gates, notes, generator, self.max_searches)
+            sequences = with_counts(observation, sequences, notes)
+        return Reconstruction(sequences=sequences, diagnostics=notes)
 
-    def _decoder(
-        self, seen: Observation, gates: "Gates", notes: Notes, generator: torch.Generator
+    def _sequences(
+        self, observation: Observation, gates: Gates, notes: Notes, generator: torch.Generator
     ) -> tuple[Tokens, ...]:
-        check = gates.check(generator)
-        most = self.max_prefixes
-        told = seen.update.num_examples  # 0: the client does not say
-        if told and check.vague and not check.drifting:  # no more sentences than examples go on
-            most = min(most, CROWD * max(told, 2))
-        limits = {"max_prefixes": most, "max_pairs": self.max_pairs}
-        search = Search(tokens=gates.tokens, check=check, notes=notes, **limits)
-        found = tuple(search.run(seen.model.prefix, seen.model.positions))
-        return finished(seen, found, check, notes)
-
-    def _encoder(
-        self, seen: Observation, gates: "Gates", notes: Notes, generator: torch.Generator
-    ) -> tuple[Tokens, ...]:
-        witness = Witness(gates.inputs, gates.inner)
-        places = (gates.opening, gates.tokens.at, gates.near, witness)
-        found, more = read_encoder(seen, *places, generator, self.max_searches)
-        notes |= more
-        told = counted(seen, found)
-        if told is None:
-            return found
-        complete = told.clear and not notes["best_effort"]
-        notes |= {"explained": told.explained, "counted": told.counted}
-        notes["best_effort"] = not (told.counted or complete)
-        return told.sequences
-
-
-@dataclass(frozen=True)
-class Gates:
-    """Algorithm 1's token sets, and what algorithm 2 checks, at the broadcast weights.
-
-    Attributes:
-        opening: block 0.
-        entry: the span of its inputs.
-        tokens: the tokens that fit each position.
-        inner: tells what block 0's MLP, or block 1, may read.
-        trunk: the blocks up to the one that ``inner`` is of; None where that is block 0's MLP.
-    """
-
-    opening: Opening
-    entry: Span
-    tokens: TokenSets
-    inner: Gate
-    trunk: Trunk | None
-
-    def check(self, generator: torch.Generator) -> Check:
-        """Return the check of prefixes."""
-        if self.trunk is None:
-            return MiddleCheck(self.opening, self.inner, generator)
-        return BlockCheck(self.trunk, self.inner)
-
-    def inputs(self, tokens: Tensor) -> Tensor:
-        """Return what ``inner`` looks at, of sentences ``tokens`` (N, T): (N, T, D)."""
-        if self.trunk is None:
-            return middles(self.opening, tokens)
-        return self.trunk.inputs(tokens)[0]
-
-    def near(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Return how far the inputs of (token, position) pairs are from block 0's span: (N,)."""
-        return self.entry.distance(self.opening.inputs(tokens, positions))
-
-
-def open_gates(
-    seen: Observation, entry: Span, inner: Span, middle: bool, generator: torch.Generator
-) -> Gates:
-    """Return the gates to the spans ``entry`` and ``inner``; random tokens show what is far."""
-    model = seen.model
-    opening = model.opening(seen.broadcast.parameters)
-    random = torch.randint(model.vocabulary, (SAMPLE,), generator=generator)
-    start = torch.zeros_like(random)
-    share = LOOSE if model.causal and not entry.drifting else SHARE
-    gate = open_gate(entry, opening.inputs(random, start), FACTORS[0], share)
-    tokens = TokenSets(opening, gate, generator)
-    trunk = None if middle else model.trunks(seen.broadcast.parameters, 1)[0]
-    if trunk is None:
-        unrelated = opening.middle(opening.residual(random, start))
-    else:
-        unrelated = trunk.inputs(random[:, None])[0][:, 0]
-    return Gates(opening, entry, tokens, open_gate(inner, unrelated, FACTORS[1]), trunk)
-
-
-def uses_middle(seen: Observation) -> bool:
-    """Return whether what block 0's MLP reads is looked at, not what block 1 reads.
-
-    An encoder's last block tells of few tokens: its gradient is that of [CLS]' queries alone.
-    """
-    few = seen.model.causal or seen.model.layers <= 2 or not shows(seen, 1, "hidden")
-    return few and shows(seen, 0, "middle")
-
-
-def finished(
-    seen: Observation, found: tuple[Tokens, ...], check: Check, notes: Notes
-) -> tuple[Tokens, ...]:
-    """Return ``found`` as the last MLP tells their ends and counts, and note how sure that is.
-
-    It need not be asked where the prefixes are as many as the inputs that the span shows, and the
-    sentences as many as the client's examples.
-    """
-    prefixes = {one[:stop] for one in found for stop in range(1, len(one) + 1)}
-    classifies = seen.model.spec.task == "classification"
-    whole = classifies and len(found) == seen.update.num_examples
-    if whole and len(prefixes) == notes["rank_1"] and not (check.vague or notes["cut"]):
-        notes |= {"counted": True, "best_effort": False}
-        return found
-    endings = read_endings(seen, found)
-    if endings is None:
-        return found
-    notes |= {"explained": endings.explained, "counted": endings.counted}
-    notes["best_effort"] = not endings.counted
-    return endings.sequences
-
-
-def noted(notes: Notes, name: str, span: Span) -> Span:
-    """Return ``span``, after its rank and how clear it is were added to ``notes``."""
-    notes |= {f"rank_{name}": span.rank, f"blurred_{name}": span.blurred}
-    notes |= {f"saturated_{name}": span.saturated, f"floor_{name}": span.floor}
-    return span
+        """Algorithm 2, which asks algorithm 1 position by position."""
+        search = PrefixSearch(
+            gates=gates,
+            check=gates.check(generator),
+            notes=notes,
+            examples=observation.update.num_examples,
+            max_prefixes=self.max_prefixes,
+            max_pairs=self.max_pairs,
+        )
+        start = observation.model.prefix  # BOS, or nothing
+        S_i, ended = search.begin(start), list[Tokens]()
+        for i in range(len(start), observation.model.positions):
+            T_i = gates.tokens.at(i)  # Algorithm 1: {v : d(f0(v, i)) < tau_1}
+            pairs = search.extensions(S_i, T_i, i)  # {s v : s in S_i, v in T_i, d(f1(s v)) < tau_2}
+            extended = set(pairs[:, 0].tolist())
+            ended += [s for row, s in enumerate(S_i) if row not in extended]
+            if not extended or search.exhausted():
+                break
+            S_i = search.advance(S_i, T_i, pairs)
+            logger.info("position %d: %d prefixes", i + 1, len(S_i))
+        else:
+            ended += S_i
+        leaves = tuple(s for s in ended if len(s) > len(start))
+        return with_endings(observation, leaves, search.check.vague, notes)

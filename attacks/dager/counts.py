@@ -10,14 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.base import Notes
+from attacks.dager import thresholds
 from attacks.reads import label_counts, shown_decay
 from fedsim.messages import Observation
 from fedsim.types import Tokens
-
-NEAR = 5e-3  # how far a count may be from a whole number; float16's rounding leaves 1e-3
-MOST = 1024  # examples in an update up to which they are counted
-REPEATS = 4  # examples with one label, up to which a text may have them where all texts repeat
-ROUNDING = 1e-6  # of a gradient's square, at most: what float32 leaves unexplained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +36,8 @@ class Counted:
 
 def enough(gradient: Tensor) -> float:
     """Return the share of a gradient's square that is all of it, but for its dtype's rounding."""
-    return 1 - max(ROUNDING, 30 * torch.finfo(gradient.dtype).eps ** 2)
+    rounding = thresholds.UNEXPLAINED_EPS * torch.finfo(gradient.dtype).eps ** 2
+    return 1 - max(thresholds.UNEXPLAINED, rounding)
 
 
 def whole_counts(chances: Tensor, amounts: Tensor, examples: int) -> list[int] | None:
@@ -50,11 +48,12 @@ def whole_counts(chances: Tensor, amounts: Tensor, examples: int) -> list[int] |
         amounts: (N, K) dL/dlogits, summed over the examples of each text; perhaps scaled.
         examples: how many the client says it has.
     """
-    if not len(chances) <= examples <= MOST or not examples:
+    if not len(chances) <= examples <= thresholds.MOST_EXAMPLES or not examples:
         return None
     chances, amounts = chances.cpu(), amounts.cpu()
     alone = _shares(chances, amounts)
-    tries = [alone, [1 / examples], *([one / k for one in alone] for k in range(2, REPEATS + 1))]
+    repeated = range(2, thresholds.REPEATS + 1)
+    tries = [alone, [1 / examples], *([share / times for share in alone] for times in repeated)]
     for shares in tries:
         fits = {fit for share in shares for fit in _fit(chances, amounts / share, examples)}
         if fits:
@@ -83,7 +82,7 @@ def _shares(chances: Tensor, amounts: Tensor) -> list[float]:
 def _times(chances: Tensor, amounts: Tensor, examples: int) -> list[int]:
     """Return how many examples a text may have: each label's m p - g must be a whole number."""
     times = torch.arange(1, examples + 1)  # (M,)
-    _, whole = label_counts(chances, amounts, times[:, None], NEAR)
+    _, whole = label_counts(chances, amounts, times[:, None], thresholds.NEAR_WHOLE)
     return times[whole].tolist()
 
 
@@ -103,6 +102,19 @@ def _adding_up(possible: Sequence[Sequence[int]], total: int) -> tuple[int, ...]
         left = total - sum(chosen)
         chosen.append(next(one for one in some if one <= left and before[left - one]))
     return tuple(reversed(chosen))
+
+
+def with_counts(
+    observation: Observation, sentences: Sequence[Tokens], notes: Notes
+) -> tuple[Tokens, ...]:
+    """Return ``sentences`` as often as a head's gradient tells; how sure that is goes in notes."""
+    told = counted(observation, sentences)
+    if told is None:
+        return tuple(sentences)
+    complete = told.clear and not notes["best_effort"]
+    notes |= {"explained": told.explained, "counted": told.counted}
+    notes["best_effort"] = not (told.counted or complete)
+    return told.sequences
 
 
 def counted(seen: Observation, found: Sequence[Tokens]) -> Counted | None:

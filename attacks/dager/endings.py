@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from attacks.base import Notes
+from attacks.dager import thresholds
 from attacks.dager.counts import Counted, enough, whole_counts
 from attacks.dager.inputs import weight_blocks
 from attacks.reads import shown_decay
@@ -22,14 +24,27 @@ from fedsim.messages import Observation
 from fedsim.models import Closing
 from fedsim.types import Tokens
 
-ROUGHLY = 0.9  # the share that will do to tell a loud end from what goes on beyond it
-LOUD = 0.3  # a loud end's share of the loudest; other prefixes of FedAvg deltas: 0.2 at most
-QUIET = 1e-2  # an end's share of the largest end's, at the least; others are 1e-5
-NEARLY_ALL = 0.9  # of the shares
-WHOLE = 0.1  # how far a token's share of the loss may be from a whole number of them
-MANY = 64  # tokens that follow a prefix, beyond those that are known, at most; and parts of a share
-NEARER = 0.5  # of the distance of the second: when the nearest token is taken
-REST = 2e-2  # what of a prefix's gradient may be left when the tokens that follow are known
+
+def with_endings(
+    observation: Observation, leaves: tuple[Tokens, ...], vague: bool, notes: Notes
+) -> tuple[Tokens, ...]:
+    """Return ``leaves`` as the last MLP tells ends and counts; how sure that is goes in notes.
+
+    It need not be asked where the prefixes are as many as the inputs that the span shows, and the
+    sentences as many as the client's examples.
+    """
+    prefixes = {leaf[:stop] for leaf in leaves for stop in range(1, len(leaf) + 1)}
+    classifies = observation.model.spec.task == "classification"
+    whole = classifies and len(leaves) == observation.update.num_examples
+    if whole and len(prefixes) == notes["rank_1"] and not (vague or notes["cut"]):
+        notes |= {"counted": True, "best_effort": False}
+        return leaves
+    endings = read_endings(observation, leaves)
+    if endings is None:
+        return leaves
+    notes |= {"explained": endings.explained, "counted": endings.counted}
+    notes["best_effort"] = not endings.counted
+    return endings.sequences
 
 
 def read_endings(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
@@ -60,7 +75,7 @@ def read_endings(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
     sequences, counted = tuple(found), False
     if clear:
         sequences, counted = tree.read_labels(found) if labels else tree.read_tokens(found)
-    elif labels and explained >= ROUGHLY:
+    elif labels and explained >= thresholds.ROUGHLY:
         sequences = tree.pruned(found)
     return Counted(sequences=sequences, explained=explained, clear=clear, counted=counted)
 
@@ -94,7 +109,7 @@ class Tree:
         """Return the sequences of a classifier's batch, and whether their counts are determined."""
         logits, amounts = self._logits()
         sizes = amounts.abs().amax(dim=1)
-        ends = (sizes > QUIET * sizes.max()).tolist()
+        ends = (sizes > thresholds.QUIET * sizes.max()).tolist()
         rows = {one: row for row, one in enumerate(self.prefixes) if ends[row]}
         whole = self._counted(rows, logits, amounts)
         if whole is not None:
@@ -118,7 +133,7 @@ class Tree:
     def pruned(self, found: Sequence[Tokens]) -> tuple[Tokens, ...]:
         """Return ``found``, cut where one goes on beyond a loud end and is quiet itself."""
         sizes = self._logits()[1].abs().amax(dim=1)
-        loud = (sizes > LOUD * sizes.max()).tolist()
+        loud = (sizes > thresholds.LOUD * sizes.max()).tolist()
         ends = {one for row, one in enumerate(self.prefixes) if loud[row]}
         cut = []
         for leaf in found:
@@ -167,9 +182,10 @@ class Tree:
         """
         found = torch.tensor([one for one in shares if one > 0] or [1.0], dtype=torch.float64)
         usual = float(found.median())
-        for parts in range(1, min(self.examples, MANY) + 1):
+        for parts in range(1, min(self.examples, thresholds.FOLLOWERS) + 1):
             whole = found * parts / usual
-            if ((whole - whole.round()).abs() < WHOLE).double().mean() >= NEARLY_ALL:
+            near = (whole - whole.round()).abs() < thresholds.WHOLE_SHARE
+            if near.double().mean() >= thresholds.NEARLY_ALL:
                 return usual / parts
         return usual
 
@@ -184,9 +200,9 @@ class Tree:
             atoms = self._atoms(row, known)
             parts = torch.linalg.lstsq(atoms.T, goal[:, None]).solution[:, 0]
             rest = goal - parts @ atoms
-            if rest.norm() < REST * goal.norm():
+            if rest.norm() < thresholds.REST * goal.norm():
                 return dict(zip(known, (-parts[1:]).clamp_min(0).tolist(), strict=True))
-            if len(known) - len(tokens) >= min(self.examples, MANY):
+            if len(known) - len(tokens) >= min(self.examples, thresholds.FOLLOWERS):
                 return None
             known.append(self._next(row, rest, known))
 
@@ -207,7 +223,8 @@ class Tree:
         images = norm.pull(state.to(head), head[None])[0]  # (V, D)
         wanted = self._atoms(row, ())[0] - self.back[row] / unit
         distances, tokens = (images - wanted.to(head)).norm(dim=1).topk(2, largest=False)
-        return (int(tokens[0]),) if distances[0] < NEARER * distances[1] else ()
+        alone = distances[0] < thresholds.NEARER * distances[1]
+        return (int(tokens[0]),) if alone else ()
 
     def _next(self, row: int, rest: Tensor, known: Sequence[int]) -> int:
         """Return the token whose image is best aligned with ``rest`` (D,)."""

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from attacks.dager import thresholds
 from attacks.dager.span import Span, join
 from attacks.dager.spectrum import find_span
 from attacks.reads import shown_decay
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
 from fedsim.models import Place, Projection
-
-WHOLE = 0.9  # of the largest rank: a span with less has lost inputs; q has none at position 0
 
 
 def input_span(seen: Observation, layer: int, place: Place = "hidden") -> Span:
@@ -96,5 +95,5 @@ def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
             spans.append(find_span(blocks, **ways(seen)))
             maps.append(weight.T.to(seen.model.device))
     most = max((span.rank for span in spans), default=0)
-    whole = [row for row, span in enumerate(spans) if span.rank >= WHOLE * most]
+    whole = [row for row, span in enumerate(spans) if span.rank >= thresholds.WHOLE_RANK * most]
     return join([spans[row] for row in whole], [maps[row] for row in whole]) if spans else None

@@ -15,19 +15,13 @@ from torch import Tensor
 from transformers import DynamicCache
 from typing_extensions import override
 
-from attacks.dager.span import SKETCH, Gate, sketch
+from attacks.dager import thresholds
+from attacks.dager.span import Gate, sketch
 from fedsim.models import Opening, Trunk, select
 from fedsim.types import Tokens
 
-WEIGHTS = 8_000_000  # attention weights held at a time
-PAIRS = 1024  # pairs run through block 0 at a time
-RULERS = 64  # random directions that measure a hidden state's norm: 9 % off
-MARGIN = 1.5  # the sketch keeps what it estimates below this many thresholds
-FLOOR = 1e-2  # the least threshold of the sketch
-SLACK = 1.3  # a norm's scale is within this factor of its estimate
 
-
-class Check(ABC):
+class PrefixCheck(ABC):
     """Holds a search's prefixes and says which tokens can follow them."""
 
     vague: bool  # one threshold for all, and a wide one: see Gate
@@ -67,7 +61,7 @@ class Heads:
     residual: Tensor  # (N, D): what attention's output is added to
 
 
-class MiddleCheck(Check):
+class MiddleCheck(PrefixCheck):
     """Looks at what block 0's MLP reads."""
 
     def __init__(self, opening: Opening, gate: Gate, generator: torch.Generator) -> None:
@@ -76,12 +70,14 @@ class MiddleCheck(Check):
         self.vague = gate.vague
         self.drifting = gate.span.drifting
         norm, width = opening.middle, len(opening.output_bias)
-        view = sketch(gate.span, generator, 2 * SKETCH if gate.vague else SKETCH)
+        size = thresholds.VAGUE_SKETCH if gate.vague else thresholds.SKETCH
+        view = sketch(gate.span, generator, size)
         self._kept = view.directions.shape[1]
         self._scale = view.scale / gate.length
         self._offset = norm.bias @ view.directions  # (k,)
-        rulers = torch.randn(width, RULERS, generator=generator).to(view.directions)
-        seen = torch.cat([norm.weight[:, None] * view.directions, rulers / RULERS**0.5], dim=1)
+        count = thresholds.RULERS
+        rulers = torch.randn(width, count, generator=generator).to(view.directions)
+        seen = torch.cat([norm.weight[:, None] * view.directions, rulers / count**0.5], dim=1)
         self._seen = seen - seen.mean(dim=0) if norm.centred else seen  # (D, k + RULERS)
         self._map = opening.output @ self._seen  # (H * E, k + RULERS)
         self._past: list[Tensor] = []
@@ -120,9 +116,9 @@ class MiddleCheck(Check):
     def excess(self, pairs: Tensor, tokens: Tensor, position: int) -> tuple[Tensor, Tensor]:
         self._now = self._heads(tokens, position)
         near = self._gate.widest
-        near = near if self.vague else max(MARGIN * near, FLOOR)
+        near = near if self.vague else max(thresholds.PREFIX_MARGIN * near, thresholds.PREFIX_FLOOR)
         size = self._now.queries.shape[1] * (position + 1) * max(len(tokens), 1)
-        step = max(1, WEIGHTS // size)
+        step = max(1, thresholds.WEIGHTS // size)
         found, distances = [], []
         for first in range(0, len(pairs), step):
             rows = slice(first, first + step)
@@ -133,7 +129,7 @@ class MiddleCheck(Check):
         chosen = torch.cat(found)
         if self.vague:  # the sketch is the whole complement, and one in ten is near enough
             return chosen, torch.cat(distances) / near
-        vectors = [self._vectors(some) for some in torch.split(chosen, PAIRS)]
+        vectors = [self._vectors(some) for some in torch.split(chosen, thresholds.PAIRS)]
         return chosen, torch.cat([self._gate.excess(one).cpu() for one in vectors])
 
     def _distance(self, rows: slice) -> Tensor:
@@ -179,13 +175,13 @@ class MiddleCheck(Check):
         offset = self._offset
         if offset.any():  # then an error of the scale would show as a distance
             best = -(inner @ offset) / inner.square().sum(-1).clamp_min(1e-30)
-            scale = best.clamp(scale / SLACK, scale * SLACK)
+            scale = best.clamp(scale / thresholds.SLACK, scale * thresholds.SLACK)
         seen = inner * scale[..., None] + offset
         distances: Tensor = torch.linalg.vector_norm(seen, dim=-1)
         return distances * self._scale
 
 
-class BlockCheck(Check):
+class BlockCheck(PrefixCheck):
     """Looks at what block 1 reads, as the paper does; block 0 is run on cached prefixes."""
 
     def __init__(self, trunk: Trunk, gate: Gate) -> None:
@@ -212,7 +208,7 @@ class BlockCheck(Check):
         self._tokens, self._position = tokens, position
         chosen = pairs.nonzero()
         found = [torch.empty(0)]
-        for some in torch.split(chosen, PAIRS) if len(chosen) else ():
+        for some in torch.split(chosen, thresholds.PAIRS) if len(chosen) else ():
             found.append(self._gate.excess(self._run(some)[0][:, 0]).cpu())
         return chosen, torch.cat(found)
 

@@ -1,74 +1,54 @@
-"""Algorithm 2 of DAGER: sentences grown token by token, as long as their ends stay in the span.
+"""Algorithm 2 of DAGER: which prefixes go on, and with which tokens.
 
-Source:      Petrov et al., NeurIPS 2024, arXiv:2405.15586v2, algorithm 2.
+Source:      Petrov et al., NeurIPS 2024, arXiv:2405.15586v2, algorithm 2. Where noise is known a
+             pair passes below its own threshold, as there; where it is not, gaps tell (ours).
 """
 
-import logging
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from attacks.base import Notes
-from attacks.dager.prefixes import Check
-from attacks.dager.span import STILL, SURE
-from attacks.dager.tokens import TokenSets
+from attacks.dager import thresholds
+from attacks.dager.gates import Gates
+from attacks.dager.prefixes import PrefixCheck
 from fedsim.types import Tokens
-
-logger = logging.getLogger("fedsim.attacks")
-
-IN_FULL = 20  # what computing a pair in full costs, in pairs that the sketch discards
-APART = 2.0  # how much farther than the true continuations of a prefix all others are
-OFF = 10.0  # how much farther than most a continuation may be, where inputs drift
-STILL_OFF = 6.0  # and than half of them, where they do not
-STILL_APART = 1.6  # there; chosen on six batches each of three data sets under int8
 
 
 @dataclass(kw_only=True)
-class Search:
+class PrefixSearch:
     """Prefixes that grow token by token while the new position stays in the span.
 
     Attributes:
-        tokens: the tokens that fit each position.
+        gates: the tokens that fit each position.
         check: tells whether a prefix's new end is in the span.
         notes: counts the pairs that were checked; says when the search was cut short.
+        examples: as many as the client says; 0: it does not say.
         max_prefixes: prefixes kept per position, closest first.
         max_pairs: (prefix, token) pairs before the search is cut short.
     """
 
-    tokens: TokenSets
-    check: Check
+    gates: Gates
+    check: PrefixCheck
     notes: Notes
+    examples: int
     max_prefixes: int
     max_pairs: int
 
     def __post_init__(self) -> None:
         self._passed = torch.empty(0)  # the excess of all pairs that passed
+        if self.examples and self.check.vague and not self.check.drifting:
+            # no more sentences than examples go on
+            crowd = thresholds.CROWD * max(self.examples, thresholds.CROWD_EXAMPLES)
+            self.max_prefixes = min(self.max_prefixes, crowd)
 
-    def run(self, start: Tokens, positions: int) -> list[Tokens]:
-        """Return each sequence that begins with ``start`` and that nothing can follow."""
-        prefixes, ended = [start], list[Tokens]()
+    def begin(self, start: Tokens) -> list[Tokens]:
+        """Return the prefixes to begin with: ``start`` alone."""
         self.check.begin(start)
-        for position in range(len(start), positions):
-            candidates = self.tokens.at(position)
-            chosen = self._extensions(prefixes, candidates, position)
-            extended = set(chosen[:, 0].tolist())
-            ended += [one for row, one in enumerate(prefixes) if row not in extended]
-            if not extended:
-                break
-            work = self.notes["pairs_checked"] + IN_FULL * self.notes["pairs_in_full"]
-            if work > self.max_pairs:
-                self.notes["cut"] = True
-                break
-            self.check.advance(chosen)
-            ids = candidates.tolist()
-            prefixes = [(*prefixes[row], ids[place]) for row, place in chosen.tolist()]
-            logger.info("position %d: %d prefixes", position + 1, len(prefixes))
-        else:
-            ended += prefixes
-        return [one for one in ended if len(one) > len(start)]
+        return [start]
 
-    def _extensions(self, prefixes: list[Tokens], candidates: Tensor, position: int) -> Tensor:
+    def extensions(self, prefixes: list[Tokens], candidates: Tensor, position: int) -> Tensor:
         """Return the pairs (row of ``prefixes``, place in ``candidates``) that pass: (K, 2)."""
         pairs = self._pairs(prefixes, candidates)
         chosen, excess = self.check.excess(pairs, candidates, position)
@@ -81,22 +61,39 @@ class Search:
             inside = inside[closest.sort().values]
         return chosen[inside]
 
+    def exhausted(self) -> bool:
+        """Return, and note, whether as many pairs were checked as may be."""
+        work = self.notes["pairs_checked"] + thresholds.IN_FULL * self.notes["pairs_in_full"]
+        if work > self.max_pairs:
+            self.notes["cut"] = True
+        return work > self.max_pairs
+
+    def advance(self, prefixes: list[Tokens], candidates: Tensor, chosen: Tensor) -> list[Tokens]:
+        """Return the prefixes that the pairs ``chosen`` (K, 2) make, and hold them."""
+        self.check.advance(chosen)
+        tokens = candidates.tolist()
+        return [(*prefixes[row], tokens[place]) for row, place in chosen.tolist()]
+
     def _inside(self, rows: Tensor, excess: Tensor) -> Tensor:
         """Return which pairs pass: (K,), bool."""
         if not self.check.vague:
             return excess < 1.0
-        drifting = self.check.drifting
-        sure, apart = (SURE, APART) if drifting else (STILL, STILL_APART)
+        if self.check.drifting:
+            sure, apart = thresholds.SURE, thresholds.APART
+        else:
+            sure, apart = thresholds.STILL, thresholds.STILL_APART
         inside = stand_out(rows, excess, self._reach(excess), sure, apart)
         self._passed = torch.cat([self._passed, excess[inside]])
         return inside
 
     def _reach(self, excess: Tensor) -> float:
-        """Return how far a continuation may be, by those that were found so far."""
+        """Return how far a continuation may be, by those that passed so far."""
         if self.check.drifting:
-            return OFF * float(self._passed.quantile(0.9)) if len(self._passed) else OFF
+            if not len(self._passed):
+                return thresholds.OFF
+            return thresholds.OFF * float(self._passed.quantile(thresholds.OFF_QUANTILE))
         known = self._passed if len(self._passed) else excess.sort().values[:1]
-        return STILL_OFF * float(known.median()) if len(known) else STILL_OFF
+        return thresholds.STILL_OFF * (float(known.median()) if len(known) else 1.0)
 
     def _pairs(self, prefixes: list[Tokens], candidates: Tensor) -> Tensor:
         """Return which (prefix, token) pairs to check: (N, C), bool.
@@ -105,8 +102,8 @@ class Search:
         positions "x x" looks like "x": a prefix of copies is not extended by another.
         """
         pairs = torch.ones(len(prefixes), len(candidates), dtype=torch.bool)
-        if self.tokens.positions == 1:
-            copies = [one[0] if len(set(one)) == 1 else -1 for one in prefixes]
+        if self.gates.tokens.positions == 1:
+            copies = [prefix[0] if len(set(prefix)) == 1 else -1 for prefix in prefixes]
             pairs &= torch.tensor(copies)[:, None] != candidates
         return pairs
 

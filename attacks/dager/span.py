@@ -6,13 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RESOLUTION = 1e-4  # distances below it are never told apart: float32 hidden states differ by 1e-6
-SHARE = 0.4  # of an unrelated vector's distance: the threshold where noise is not known. Of 40
-# dimensions left, one in a million unrelated vectors comes as close as 0.5 (chi-square).
-SURE = 0.1  # of that threshold where inputs drift: measured 0.03 at most for true tokens at
-# learning rates up to 1e-3, 0.7 at least for others
-STILL = 0.2  # and where they do not, as under int8: there true ones and others overlap
-SKETCH = 32  # directions of the coarse filter; relative std of its distances: sqrt(2 / 32) = 25 %
+from attacks.dager import thresholds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +102,7 @@ class Gate:
     outside: float
     length: float
     factor: float
-    share: float = SHARE
+    share: float
 
     @property
     def vague(self) -> bool:
@@ -122,13 +116,13 @@ class Gate:
     @property
     def widest(self) -> float:
         """The largest threshold that any vector can have."""
-        return self.share * self.outside if self.vague else max(self._noise, RESOLUTION)
+        return self.share * self.outside if self.vague else max(self._noise, thresholds.RESOLUTION)
 
     def excess(self, vectors: Tensor) -> Tensor:
         """Return each of ``vectors``' (..., D) distance over its threshold: below 1 is inside."""
         if self.span.blurred:
             return self.span.distance(vectors) / (self.share * self.outside)
-        threshold = (self.factor * self.span.expected(vectors)).clamp_min(RESOLUTION)
+        threshold = (self.factor * self.span.expected(vectors)).clamp_min(thresholds.RESOLUTION)
         return self.span.distance(vectors) / threshold
 
     def inside(self, vectors: Tensor) -> Tensor:
@@ -136,7 +130,7 @@ class Gate:
         return self.excess(vectors) < 1.0
 
 
-def open_gate(span: Span, unrelated: Tensor, factor: float, share: float = SHARE) -> Gate:
+def open_gate(span: Span, unrelated: Tensor, factor: float, share: float) -> Gate:
     """Return a gate to ``span``; most of the hidden states ``unrelated`` (N, D) are not inside."""
     return Gate(
         span=span,
@@ -159,7 +153,7 @@ class Sketch:
         return length(vectors @ self.directions) * self.scale / length(vectors)
 
 
-def sketch(span: Span, generator: torch.Generator, size: int = SKETCH) -> Sketch:
+def sketch(span: Span, generator: torch.Generator, size: int) -> Sketch:
     """Return a sketch of ``span`` with at most ``size`` directions."""
     whole = span.complement.shape[1]
     kept = min(size, whole)

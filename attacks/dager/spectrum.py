@@ -11,22 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from attacks.dager import thresholds
 from attacks.dager.span import Span
-
-SPARE = 20  # dimensions assumed free of signal (DAGER's rank cap, fig. 3); an eighth of few
-EDGE = 10.0  # noise reaches up to this many times its level at SPARE; measured: 3 to 8
-BULK = 1.5  # times that level: weaker directions are dropped where no gap shows the rank. Of noise
-# alike in all directions half to three quarters are stronger (K = 3 D), the strongest 2.5 to 3.3
-GAP = 2.5  # noise falls smoothly: neighbouring singular values differ by far less than this factor
-ROUNDING = 1 / 256  # machine epsilons, of the largest singular value: the least level of noise
-AGAIN = 2.0  # a random range is off by noise as well: true inputs are twice as far; measured: 2.5
-LARGE = 512  # dimensions from which a part of them is tried first
-PARTS = (5, 3, 2)  # which part: a fifth of them, then a third, then half
-PROBES = 32  # random mixtures that tell what a range leaves out
-LEVELS = 256  # values of an integer of eight bits
-STEPPED = 4096  # entries that tell whether a gradient has so few
-EVEN = 3.0  # of mixtures of noise, the largest singular value over the least; measured: 1.9 to 2.9
-# (where inputs are left out: 3.1 and more)
 
 
 def find_span(gradients: Sequence[Tensor], *, drifting: bool = False, wide: bool = True) -> Span:
@@ -43,7 +29,7 @@ def find_span(gradients: Sequence[Tensor], *, drifting: bool = False, wide: bool
         wide: of such sums keep nearly all directions, even where a gap tells which are signal.
     """
     width = len(gradients[0])
-    span = find_few(gradients) if width >= LARGE and not drifting else None
+    span = find_few(gradients) if width >= thresholds.LARGE and not drifting else None
     if span is not None:
         return span
     levels = noise_levels(gradients)
@@ -59,7 +45,7 @@ def find_span(gradients: Sequence[Tensor], *, drifting: bool = False, wide: bool
     vague = blurred or (drifting and wide)
     kept = min(_wide(width, rank) if vague else rank, width - 1)
     if blurred and not drifting:  # what noise fills alike tells nothing
-        kept = min(kept, max(rank, int((values > BULK * level).sum())))
+        kept = min(kept, max(rank, int((values > thresholds.BULK * level).sum())))
     rest = values[kept:].square()
     spread = rest.mean().sqrt() if len(rest) else rest.sum()
     return _span(left, values[:kept], spread, stack.shape[1], rank, blurred, drifting)
@@ -72,7 +58,8 @@ def _wide(width: int, rank: int) -> int:
     an input that only weak directions carry is lost with them. Measured on FedAvg deltas of GPT-2
     at real size (16 sentences of Rotten Tomatoes): true inputs come closer up to the last.
     """
-    return min(max(rank, width - 2 * min(SPARE, width // 8)), width - min(SPARE, width // 8))
+    spare = _spare(width)
+    return min(max(rank, width - thresholds.WIDE_SPARE * spare), width - spare)
 
 
 def find_few(gradients: Sequence[Tensor]) -> Span | None:
@@ -84,8 +71,8 @@ def find_few(gradients: Sequence[Tensor]) -> Span | None:
     blocks = [one.double() for one in gradients if one.any()]
     if not blocks:
         return None
-    floor = ROUNDING * torch.finfo(gradients[0].dtype).eps
-    for part in PARTS:
+    floor = thresholds.ROUNDING * torch.finfo(gradients[0].dtype).eps
+    for part in thresholds.PARTS:
         span = _few(blocks, len(blocks[0]) // part, floor)
         if span is not None:
             return span
@@ -96,12 +83,13 @@ def _few(blocks: Sequence[Tensor], size: int, floor: float) -> Span | None:
     """Return the span of ``blocks`` (D, K) if ``size`` dimensions show it and noise beside it."""
     width, columns = len(blocks[0]), sum(one.shape[1] for one in blocks)
     generator = torch.Generator().manual_seed(0)  # any will do: the span is the same
-    mixed, probes = [], []  # (D, size): what a range is made of; (D, PROBES): what tests it
+    count = thresholds.PROBES
+    mixed, probes = [], []  # (D, size): what a range is made of; (D, count): what tests it
     for one in blocks:
-        mix = torch.randn(one.shape[1], size + PROBES, generator=generator).to(one)
+        mix = torch.randn(one.shape[1], size + count, generator=generator).to(one)
         images = (one @ mix) / torch.linalg.matrix_norm(one)
         mixed.append(images[:, :size])
-        probes.append(images[:, size:] / PROBES**0.5)
+        probes.append(images[:, size:] / count**0.5)
     basis = torch.linalg.qr(_sum(mixed)).Q
     rests = [torch.linalg.matrix_norm(_outside(one, basis)).item() for one in probes]
     weights = [
@@ -111,7 +99,7 @@ def _few(blocks: Sequence[Tensor], size: int, floor: float) -> Span | None:
     weigh = zip(mixed, weights, strict=True)
     basis = torch.linalg.qr(_sum([one * weight for one, weight in weigh])).Q
     weigh = zip(probes, weights, strict=True)
-    outside = _outside(_sum([one * weight for one, weight in weigh]), basis)  # (D, PROBES)
+    outside = _outside(_sum([one * weight for one, weight in weigh]), basis)  # (D, count)
     if not _even(outside):
         return None
     inside = torch.cat(
@@ -124,13 +112,13 @@ def _few(blocks: Sequence[Tensor], size: int, floor: float) -> Span | None:
     square = torch.linalg.qr(inside.T, mode="r").R
     left, values, _ = torch.linalg.svd(square.T)
     total = torch.linalg.matrix_norm(outside).square()
-    level = (total / (width - size)).sqrt() / 2  # of iid noise at SPARE, K = 3 D
+    level = (total / (width - size)).sqrt() / thresholds.RANGE_LEVEL
     rank, blurred = _rank(values, level)
-    if blurred or rank > size - SPARE:
+    if blurred or rank > size - thresholds.SPARE:
         return None
     left, _ = torch.linalg.qr(basis @ left[:, :rank], mode="complete")
     spread = ((total + values[rank:].square().sum()) / (width - rank)).sqrt()
-    return _span(left, values[:rank], AGAIN * spread, columns, rank)
+    return _span(left, values[:rank], thresholds.RANGE_NOISE * spread, columns, rank)
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:
@@ -149,7 +137,7 @@ def _even(outside: Tensor) -> bool:
     Inputs that the range had no room for are few and uneven, noise fills all dimensions.
     """
     values = torch.linalg.svdvals(outside)
-    return bool(values[0] <= EVEN * values[-1])
+    return bool(values[0] <= thresholds.EVEN * values[-1])
 
 
 def _span(
@@ -182,7 +170,7 @@ def _span(
         blurred=blurred or drifting,
         drifting=drifting,
         floor=(spread / values[0]).item() if kept else 0.0,
-        saturated=rank >= width - min(SPARE, width // 8),
+        saturated=rank >= width - _spare(width),
     )
 
 
@@ -193,15 +181,17 @@ def _rank(values: Tensor, level: Tensor, drifting: bool = False) -> tuple[int, b
     too many costs little, since the span stays far smaller than D; one too few loses a token: so
     where noise is flat a gap far above it is none, unless inputs drift or it is huge.
     """
-    ratios = values[:-1] / values[1:].clamp_min(level / EDGE)
-    rise = values[_quiet(values, 3)] / level
-    reach = EDGE if drifting else min(EDGE, max(2.0, float(rise.square())))
-    far = (values[1:] > EDGE * reach * level) & (ratios < EDGE**3)
-    near = (values[:-1] > GAP * level) & (values[1:] <= EDGE**2 * level) & ~far
-    gaps = (near & (ratios >= GAP)).nonzero().flatten()
+    edge = thresholds.EDGE
+    ratios = values[:-1] / values[1:].clamp_min(level / edge)
+    rise = values[_quiet(values, thresholds.RISE_AT)] / level
+    reach = edge if drifting else min(edge, max(thresholds.RISE, float(rise.square())))
+    far = (values[1:] > edge * reach * level) & (ratios < thresholds.HUGE_GAP)
+    near = (values[:-1] > thresholds.GAP * level) & ~far
+    near &= values[1:] <= thresholds.NEAR_NOISE * level
+    gaps = (near & (ratios >= thresholds.GAP)).nonzero().flatten()
     if len(gaps):
         return int(gaps[-1]) + 1, False
-    return int((values > EDGE * level).sum()), True
+    return int((values > edge * level).sum()), True
 
 
 def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
@@ -219,7 +209,8 @@ def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
         if is_wide and values[0]
     ]
     share = max(shares, default=0.0)
-    least = max(ROUNDING * torch.finfo(gradients[0].dtype).eps, 4 * torch.finfo(torch.float64).eps)
+    rounding, exact = torch.finfo(gradients[0].dtype).eps, torch.finfo(torch.float64).eps
+    least = max(thresholds.ROUNDING * rounding, thresholds.ROUNDING_64 * exact)
     return [
         max(
             values[_quiet(values)].item() if is_wide else share * values[0].item(),
@@ -236,11 +227,11 @@ def steps_level(gradient: Tensor) -> float:
     Where most entries became zero there are dimensions without noise, which would tell of none at
     all. An error spread evenly over a step has its standard deviation, step / sqrt(12).
     """
-    some = gradient.flatten()[:: max(1, gradient.numel() // STEPPED)]
-    if len(torch.unique(some)) > LEVELS:
+    some = gradient.flatten()[:: max(1, gradient.numel() // thresholds.STEPPED)]
+    if len(torch.unique(some)) > thresholds.LEVELS:
         return 0.0
     magnitudes: Tensor = torch.unique(gradient.abs())
-    if not 1 < len(magnitudes) <= LEVELS:
+    if not 1 < len(magnitudes) <= thresholds.LEVELS:
         return 0.0
     noise = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(0)).to(gradient)
     values = torch.linalg.svdvals(noise.double())
@@ -249,4 +240,9 @@ def steps_level(gradient: Tensor) -> float:
 
 def _quiet(values: Tensor, times: int = 1) -> int:
     """Return the index of a singular value that signal does not reach, ``times`` so far up."""
-    return len(values) - 1 - times * min(SPARE, len(values) // 8)
+    return len(values) - 1 - times * _spare(len(values))
+
+
+def _spare(width: int) -> int:
+    """Return how many of ``width`` dimensions are assumed free of signal."""
+    return min(thresholds.SPARE, width // thresholds.SPARE_PART)

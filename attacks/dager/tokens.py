@@ -11,14 +11,9 @@ so it only sorts out; what is left is embedded and measured.
 import torch
 from torch import Tensor
 
-from attacks.dager.span import SKETCH, Gate, sketch
+from attacks.dager import thresholds
+from attacks.dager.span import Gate, sketch
 from fedsim.models import Opening
-
-BLOCK = 16  # positions done at a time: V x BLOCK numbers are held
-MARGIN = 1.5  # the sum keeps what it estimates below this many thresholds
-FLOOR = 3e-3  # the least threshold: ten times what float32 can tell from zero here
-NARROW = 0.1  # of unrelated tokens' distance; below it, bounds of the threshold's scale will do
-FEW = SKETCH // 2  # directions of the sketch that will do then
 
 
 class TokenSets:
@@ -36,10 +31,11 @@ class TokenSets:
         self._opening = opening
         self._gate = gate
         self._found: dict[int, tuple[Tensor, ...]] = {}
-        self._near = max(MARGIN * gate.widest, FLOOR)
-        self._narrow = self._near < NARROW * gate.outside
+        self._near = max(thresholds.TOKEN_MARGIN * gate.widest, thresholds.TOKEN_FLOOR)
+        self._narrow = self._near < thresholds.NARROW * gate.outside
         norm, words = opening.norm, opening.words
-        view = sketch(gate.span, generator, FEW if self._narrow else SKETCH)
+        size = thresholds.NARROW_SKETCH if self._narrow else thresholds.SKETCH
+        view = sketch(gate.span, generator, size)
         self._scale = view.scale / gate.length
         turned = norm.weight[:, None] * view.directions  # (D, k)
         self._turned = turned - turned.mean(dim=0) if norm.centred else turned
@@ -54,14 +50,14 @@ class TokenSets:
 
         They are on the CPU.
         """
-        block, place = divmod(min(position, self.positions - 1), BLOCK)
+        block, place = divmod(min(position, self.positions - 1), thresholds.POSITIONS)
         if block not in self._found:
-            self._found[block] = self._passing(block * BLOCK)
+            self._found[block] = self._passing(block * thresholds.POSITIONS)
         return self._found[block][place]
 
     def _passing(self, first: int) -> tuple[Tensor, ...]:
         """Return the ids that pass at each of the positions from ``first`` on."""
-        positions = torch.arange(first, min(first + BLOCK, self.positions))
+        positions = torch.arange(first, min(first + thresholds.POSITIONS, self.positions))
         tokens, places = (self._distance(positions) < self._near).nonzero().cpu().unbind(1)
         inside = self._gate.inside(self._opening.inputs(tokens, positions[places])).cpu()
         return tuple(tokens[inside & (places == place)] for place in range(len(positions)))

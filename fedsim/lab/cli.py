@@ -9,10 +9,12 @@ from fedsim import __version__
 from fedsim.errors import BadInput, FedsimError
 from fedsim.lab.commands import COMMANDS
 from fedsim.lab.commands.base import BAD_INPUT, FAILED, INTERRUPTED
+from fedsim.lab.environment import set_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. Errors are one line on stderr."""
+    set_environment()  # before a command imports torch, Flower or Ray: most is read at import
     parser = _parser()
     options, more = parser.parse_known_args(arguments)
     # argparse stops to collect words at the first option; those that follow belong to them.

@@ -20,7 +20,7 @@ from scipy.stats import kstest
 
 from clients import ClientSettings, DataSettings
 from clients.update import client_update
-from fedsim.lab.engines import InlineGrid
+from fedsim.lab.engines.inline import InlineGrid
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import TrainingSettings

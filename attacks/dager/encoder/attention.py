@@ -14,15 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.dager import thresholds
 from attacks.dager.span import Span
 from fedsim.models import Opening
 
-EQUATIONS = 512  # of one query, at most: random mixtures of all that there are
-EVEN = 0.1  # how far directions in which tokens differ little are evened out: 0 is fully
-
 
 @dataclass(frozen=True, kw_only=True)
-class Pool:
+class Candidates:
     """Candidates, (token, position) pairs, and what attention makes of them.
 
     Who they are stays on the CPU, what attention makes of them is on the model's device.
@@ -65,14 +63,14 @@ class Pool:
         return ((self.positions == places) | (self.ends & (self.positions < places))).float()
 
 
-def make_pool(
+def make_candidates(
     opening: Opening,
     sets: Sequence[Tensor],
     end: int,
     contexts: Span | None,
     middles: Span | None,
     generator: torch.Generator,
-) -> Pool:
+) -> Candidates:
     """Return the pool of the tokens ``sets[p]`` (K,) at each position p.
 
     Args:
@@ -92,7 +90,7 @@ def make_pool(
     views, offsets = _equations(opening, tokens, positions, contexts, middles)
     even = _evened(values.flatten(1) @ views, offsets, generator)
     views = (views @ even).view(heads, -1, even.shape[1])  # (H, E, K)
-    return Pool(
+    return Candidates(
         tokens=tokens,
         positions=positions,
         queries=queries * opening.scale,
@@ -133,23 +131,9 @@ def _evened(images: Tensor, offsets: Tensor, generator: torch.Generator) -> Tens
     """Return the mixtures (K, K') in which all directions of ``images`` (N, K) weigh alike."""
     both = torch.cat([images - images.mean(dim=0), offsets - offsets.mean(dim=0)])
     values, vectors = torch.linalg.eigh((both.T @ both / len(images)).double())
-    scale = (values.clamp_min(0) + EVEN * values.mean()).rsqrt()
+    scale = (values.clamp_min(0) + thresholds.EVENED * values.mean()).rsqrt()
     even: Tensor = (vectors * scale).float()
-    if len(even) > EQUATIONS:
-        mix = torch.randn(len(even), EQUATIONS, generator=generator)
+    if len(even) > thresholds.EQUATIONS:
+        mix = torch.randn(len(even), thresholds.EQUATIONS, generator=generator)
         even = even @ torch.linalg.qr(mix).Q.to(even.device)
     return even
-
-
-def middles(opening: Opening, tokens: Tensor) -> Tensor:
-    """Return what block 0's MLP reads of sentences ``tokens`` (N, T): (N, T, D)."""
-    count, length = tokens.shape
-    flat, positions = tokens.flatten(), torch.arange(length).repeat(count)
-    heads = opening.heads(opening.inputs(flat, positions), positions)
-    q, k, v = (one.reshape(count, length, *one.shape[1:]) for one in heads)
-    k, v = (one.repeat_interleave(q.shape[2] // one.shape[2], dim=2) for one in (k, v))
-    weights = torch.einsum("nthe,nshe->nhts", q * opening.scale, k).softmax(dim=-1)
-    contexts = torch.einsum("nhts,nshe->nthe", weights, v).flatten(2)
-    output = (contexts @ opening.output + opening.output_bias).flatten(0, 1)
-    read: Tensor = opening.middle(output + opening.residual(flat, positions))
-    return read.view(count, length, -1)

@@ -4,10 +4,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-BLOCK = 96  # columns that enter at a time
-ROUNDS = 12  # how often columns enter
-ENTER = 1e-6  # least gain of a column that enters, of the target's length; 1e-4 lost sentences
-PIVOTS = 5000  # of one problem among the columns that entered
+from attacks.dager import thresholds
 
 
 def nonnegative(columns: Tensor, target: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,18 +22,19 @@ def nonnegative(columns: Tensor, target: Tensor, support: Tensor) -> tuple[Tenso
     lengths = columns.norm(dim=1).clamp_min(torch.finfo(columns.dtype).tiny)
     goal = target.double().cpu().numpy()
     weights, rest, support = torch.zeros_like(lengths), target, support.to(target.device)
-    for turn in range(ROUNDS):
+    for turn in range(thresholds.ROUNDS):
         gains = columns @ rest / lengths
         gains[support] = 0.0
-        entering = gains.topk(min(BLOCK, len(gains))).indices
-        entering = entering[gains[entering] > ENTER * target.norm()]
+        entering = gains.topk(min(thresholds.COLUMNS, len(gains))).indices
+        entering = entering[gains[entering] > thresholds.ENTER * target.norm()]
         if turn and not len(entering):
             break
         support = torch.cat([support, entering])
         if not len(support):  # of no columns, SciPy's nnls overwrites memory
             break
         try:
-            solved, _ = nnls(columns[support].T.double().cpu().numpy(), goal, maxiter=PIVOTS)
+            matrix = columns[support].T.double().cpu().numpy()
+            solved, _ = nnls(matrix, goal, maxiter=thresholds.PIVOTS)
         except RuntimeError:  # it went round in circles: what came before stands
             break
         weights = torch.zeros_like(lengths)

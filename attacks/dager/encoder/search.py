@@ -19,89 +19,69 @@ import torch
 from torch import Tensor
 
 from attacks.base import Notes
-from attacks.dager.encoder.attention import Pool, make_pool
+from attacks.dager import thresholds
+from attacks.dager.encoder.attention import Candidates, make_candidates
 from attacks.dager.encoder.nonnegative import nonnegative
 from attacks.dager.encoder.witness import Witness
+from attacks.dager.gates import Gates
 from attacks.dager.inputs import input_span, shows
 from attacks.dager.span import Span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
-from fedsim.models import Opening
 from fedsim.models.spec import Place
 from fedsim.types import Tokens
 
 logger = logging.getLogger("fedsim.attacks")
 
-LOOK = 8  # empty positions in a row after which no sentence is thought to go on
-CANDIDATES = 20_000  # (token, position) pairs at most: 0.5 GB
-STEPS = 12  # Gauss-Newton steps; from a true query 5 to 9 were enough
-SETTLED = 0.02  # a change of the weights below it is none
-DEPTH = 4  # queries tried on the way to one sentence
-MISFIT = 0.15  # of what it was at first: a false query keeps more, a mixture of sentences 0.02
-PATIENCE = 60  # solves in a row that give no sentence; where noise allows any, 10 were the most
-ENOUGH = 8  # such solves once there are as many sentences as the client says it had examples
-EFFORT = 300_000  # candidates times solves at most; sixteen sentences took 180,000
-CLEAR = 0.8  # the least weight of a token that stands alone at its place; of true ones 0.9 up
-SHORTEST = 2  # tokens of a sentence, with its specials
-
 
 def read_encoder(
-    seen: Observation,
-    opening: Opening,
-    at: Callable[[int], Tensor],
-    near: Callable[[Tensor, Tensor], Tensor],
-    witness: Witness,
-    generator: torch.Generator,
-    tries: int,
-) -> tuple[tuple[Tokens, ...], Notes]:
-    """Return the sentences found, specials included, and numbers about the search.
+    observation: Observation, gates: Gates, notes: Notes, generator: torch.Generator, tries: int
+) -> tuple[Tokens, ...]:
+    """Return the sentences of an encoder's batch, specials included.
 
     Args:
-        seen: the observation.
-        opening: block 0 at the broadcast weights.
-        at: the token ids (K,) that can stand at a position.
-        near: how far from the span of block 0's inputs (token, position) pairs (N,), (N,) are.
-        witness: a later layer.
+        observation: of an encoder's update.
+        gates: the tokens of each position, and a later layer.
+        notes: get numbers about the search.
         generator: breaks ties.
         tries: searches for one more sentence, at most.
 
     Raises:
         UnsupportedObservation: the update lacks what the search needs.
     """
-    model = seen.model
+    model = observation.model
     if not model.prefix or not model.suffix:
         raise UnsupportedObservation(
             f"an encoder's texts must begin and end with special tokens, but {model!r} adds none"
         )
-    contexts, middles = _span(seen, "context"), _span(seen, "middle")
+    contexts, middles = _span(observation, "context"), _span(observation, "middle")
     known = [span for span in (contexts, middles) if span is not None]
     if not known:
         wanted = (*model.projections(0, "context"), *model.projections(0, "middle"))
-        names = [one.name for one in wanted]
+        names = [projection.name for projection in wanted]
         raise UnsupportedObservation(
             f"an encoder's sentences need the update of at least one of {', '.join(names)}; "
             "the update has none of them"
         )
-    sets = token_sets(at, model.positions)
-    notes: Notes = {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True}
+    sets = token_sets(gates.tokens.at, model.positions)
+    notes |= {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True}
     full = all(span.saturated for span in known)
-    notes["cut"] = full or notes["candidates"] > CANDIDATES
-    if notes["cut"] or len(sets) < SHORTEST or model.prefix[0] not in sets[0]:
-        return (), notes
+    notes["cut"] = full or notes["candidates"] > thresholds.CANDIDATES
+    if notes["cut"] or len(sets) < thresholds.SHORTEST or model.prefix[0] not in sets[0]:
+        return ()
     sets[0] = torch.tensor(model.prefix[:1])
-    pool = make_pool(opening, sets, model.suffix[-1], contexts, middles, generator)
-    surest = near(pool.tokens, pool.positions).cpu().argsort()
-    search = Search(
+    pool = make_candidates(gates.opening, sets, model.suffix[-1], contexts, middles, generator)
+    search = SentenceSearch(
         pool=pool,
-        surest=surest,
-        witness=witness,
-        examples=seen.update.num_examples,
+        surest=gates.near(pool.tokens, pool.positions).cpu().argsort(),
+        witness=Witness(gates.inputs, gates.inner),
+        examples=observation.update.num_examples,
         generator=generator,
         notes=notes,
     )
     # of three spans one may mistake noise for signal: the one between
-    ranks = sorted(span.rank for span in (witness.gate.span, *known))
-    return tuple(search.run(ranks[len(ranks) // 2], tries)), notes
+    ranks = sorted(span.rank for span in (gates.inner.span, *known))
+    return tuple(search.run(ranks[len(ranks) // 2], tries))
 
 
 def _span(seen: Observation, place: Place) -> Span | None:
@@ -111,20 +91,20 @@ def _span(seen: Observation, place: Place) -> Span | None:
 
 
 def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
-    """Return the tokens of each position up to the last that has any before ``LOOK`` have none."""
+    """Return the tokens of each position up to the last before enough have none."""
     sets: list[Tensor] = []
     empty = total = 0
     for position in range(positions):
         sets.append(at(position))
         empty = 0 if len(sets[-1]) else empty + 1
         total += len(sets[-1])
-        if empty == LOOK or total > CANDIDATES:
+        if empty == thresholds.LOOK or total > thresholds.CANDIDATES:
             break
     return sets[: len(sets) - empty]
 
 
 @dataclass(kw_only=True)
-class Search:
+class SentenceSearch:
     """Finds sentence after sentence in a pool of candidates.
 
     Attributes:
@@ -136,7 +116,7 @@ class Search:
         notes: counts the solves; says whether the whole batch was found, or the search given up.
     """
 
-    pool: Pool
+    pool: Candidates
     surest: Tensor
     witness: Witness
     examples: int
@@ -153,17 +133,19 @@ class Search:
         last = 0  # the solves after which the last sentence was found
         for turn in range(tries):
             left = self._left(total)
-            if left < SHORTEST or self.notes["solves"] * len(self.pool.tokens) > EFFORT:
+            effort = self.notes["solves"] * len(self.pool.tokens)
+            if left < thresholds.SHORTEST or effort > thresholds.EFFORT:
                 break
             before = len(self._found)
             self._next(left, by_mixture=turn % 2 == 0)
             if len(self._found) > before:
                 last = int(self.notes["solves"])
-            patience = PATIENCE if len(self._found) < self.examples else ENOUGH
+            more = len(self._found) < self.examples
+            patience = thresholds.PATIENCE if more else thresholds.ENOUGH
             if self.notes["solves"] - last > patience:
                 break
             logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
-        self.notes["cut"] = self._left(total) >= SHORTEST
+        self.notes["cut"] = self._left(total) >= thresholds.SHORTEST
         self.notes["best_effort"] = self.notes["cut"] or self.witness.gate.span.blurred
         return list(self._found)
 
@@ -185,11 +167,11 @@ class Search:
         if token is None:
             weights, _ = self._solve(fixed, self._others())
             token = None if self._check(weights) else self._likely(weights, fixed)
-        while token is not None and len(fixed) <= DEPTH:
+        while token is not None and len(fixed) <= thresholds.DEPTH:
             fixed.append(token)
             self._tried[token] = True
             weights, misfit = self._solve(fixed, everything)
-            done = self._check(weights) or misfit > MISFIT
+            done = self._check(weights) or misfit > thresholds.MISFIT
             token = None if done else self._likely(weights, fixed)
 
     def _end(self, length: int) -> int | None:
@@ -212,7 +194,8 @@ class Search:
         """
         allowed = torch.ones(len(self.pool.tokens), dtype=torch.bool)
         for rows in self._found.values():
-            allowed[rows[torch.rand(len(rows), generator=self.generator) < 0.5]] = False
+            drawn = torch.rand(len(rows), generator=self.generator)
+            allowed[rows[drawn < thresholds.LEFT_OUT]] = False
         allowed[0] = True
         return allowed
 
@@ -221,14 +204,14 @@ class Search:
 
     def _likely(self, weights: Tensor, fixed: list[int]) -> int | None:
         """Draw an untried candidate by its weight, of no found sentence if there is any."""
-        chances = weights.clamp(max=1.0) * ((weights > SETTLED) & ~self._tried)
+        chances = weights.clamp(max=1.0) * ((weights > thresholds.SETTLED) & ~self._tried)
         for row in fixed:
             chances[self.pool.positions == self.pool.positions[row]] = 0
         fresh = chances.clone()
         for rows in self._found.values():
             fresh[rows] = 0
         chances = fresh if fresh.any() else chances
-        return self._draw(chances**4) if chances.any() else None
+        return self._draw(chances**thresholds.SHARPNESS) if chances.any() else None
 
     def _solve(self, fixed: list[int], allowed: Tensor) -> tuple[Tensor, float]:
         """Return weights (N,) at which the last of ``fixed`` sees what it may, and the misfit left.
@@ -241,14 +224,14 @@ class Search:
         support = torch.empty(0, dtype=torch.int64)
         self.notes["solves"] += 1
         before = self.pool.linearise(fixed[-1], weights)[0].norm()
-        for _ in range(STEPS):
+        for _ in range(thresholds.STEPS):
             rest, slopes = self.pool.linearise(fixed[-1], weights)
             columns = torch.cat([slopes, self._occupancy.T], dim=1)  # (N, K + P)
             target = torch.cat([-rest, rest.new_ones(len(self._occupancy))])
             target -= columns[fixed].sum(dim=0)
             values, support = nonnegative(columns[free], target, support)
             values = values.cpu()
-            settled = bool(((values - weights[free]).abs() < SETTLED).all())
+            settled = bool(((values - weights[free]).abs() < thresholds.SETTLED).all())
             weights[free] = values
             if settled:
                 break
@@ -285,7 +268,7 @@ class Search:
         else:
             return False
         whole = torch.tensor(rows)
-        clear = bool((weights[rows] > CLEAR).all())
+        clear = bool((weights[rows] > thresholds.CLEAR).all())
         chosen = self.witness.settle(whole, self.pool, clear=clear)
         if chosen is None:
             return False

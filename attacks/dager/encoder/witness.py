@@ -7,11 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.dager.encoder.attention import Pool
+from attacks.dager import thresholds
+from attacks.dager.encoder.attention import Candidates
 from attacks.dager.span import Gate
-
-APART = 2.0  # how much farther than a true token another at its place is
-PART = 4096  # tokens looked at at a time: what they are read as is held
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Witness:
     inputs: Callable[[Tensor], Tensor]
     gate: Gate
 
-    def settle(self, rows: Tensor, pool: Pool, *, clear: bool) -> Tensor | None:
+    def settle(self, rows: Tensor, pool: Candidates, *, clear: bool) -> Tensor | None:
         """Return the sentence of candidates ``rows`` (T,) if it is borne out, or None.
 
         Where noise gives no threshold, a sentence that is not ``clear`` otherwise must have each
@@ -41,7 +39,7 @@ class Witness:
             if not len(places):  # nothing else could stand there
                 return rows if bool((here < 1.0).all()) else None
             there = self._changed(places, pool.tokens[others])
-            if bool((here < 1.0).all() and (there > APART * here[places]).all()):
+            if bool((here < 1.0).all() and (there > thresholds.WITNESS_APART * here[places]).all()):
                 return rows
             closer = there / here[places]
             if closer.min() >= 1.0:
@@ -52,7 +50,7 @@ class Witness:
 
     def _changed(self, places: Tensor, sentences: Tensor) -> Tensor:
         """Return the excess at one place (M,) of each of ``sentences`` (M, T): (M,)."""
-        count = max(1, math.ceil(sentences.numel() / PART))
+        count = max(1, math.ceil(sentences.numel() / thresholds.WITNESS_PART))
         parts = zip(places.chunk(count), sentences.chunk(count), strict=True)
         return torch.cat([self._excess(some).gather(1, at[:, None])[:, 0] for at, some in parts])
 
@@ -61,7 +59,7 @@ class Witness:
         return found
 
 
-def alternatives(rows: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+def alternatives(rows: Tensor, pool: Candidates) -> tuple[Tensor, Tensor]:
     """Return each way to change one token of a sentence: its position (M,), the rows (M, T).
 
     Its first and its last token are what they are.

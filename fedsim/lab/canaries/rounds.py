@@ -14,7 +14,8 @@ from defenses import DPSGD
 from defenses.base import Memory, Private
 from fedsim.errors import BadInput
 from fedsim.lab.canaries.planted import NAME, Planted, Saturated, canary_tokens
-from fedsim.lab.engines import Resources, run_inline
+from fedsim.lab.engines import Resources
+from fedsim.lab.engines.inline import run_inline
 from fedsim.lab.run.audit import stop_where_a_defense_failed
 from fedsim.lab.run.prepare import Experiment, server_settings
 from fedsim.lab.store.run import RunDirectory

@@ -9,7 +9,6 @@ from fedsim.lab.commands.base import (
     display_for,
     importing,
     new_command,
-    quiet,
     show,
 )
 
@@ -33,8 +32,6 @@ def add(commands: Any) -> None:
 def _attack(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.lab.run.replay import prepare_replay, run_replay
-
-        quiet()
 
     with display_for(options) as display:
         display.step("reading the captures")

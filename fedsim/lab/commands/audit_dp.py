@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, LEAK, display_for, importing, is_path, new_command, quiet
+from fedsim.lab.commands.base import FINE, LEAK, display_for, importing, is_path, new_command
 
 EXAMPLES = """examples:
   fedsim audit-dp 'defense={name="dp-sgd", noise_multiplier=2.0}' training.batch_size=0
@@ -38,8 +38,6 @@ def _audit(options: argparse.Namespace) -> int:
         from fedsim.lab.config import load_config
         from fedsim.lab.run.prepare import absolute, prepare
         from fedsim.lab.store.run import RunDirectory
-
-        quiet()
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None
     config = absolute(load_config(path, words)).model_copy(update={"attack": []})

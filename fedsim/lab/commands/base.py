@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fedsim.lab.environment import quiet_libraries
+
 FINE, LEAK, BAD_INPUT, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
@@ -48,29 +50,19 @@ def is_path(word: str) -> bool:
 def importing() -> Iterator[None]:
     """Import what a command needs without a look for garbage: that is a quarter of the time.
 
-    What was imported stays, so it is not looked through later, either.
+    What was imported stays, so it is not looked through later, either. Its chatter is kept down.
     """
     if "torch" in sys.modules:  # nothing to gain
         yield
+        quiet_libraries()
         return
     gc.disable()
     try:
         yield
+        quiet_libraries()
     finally:
         gc.freeze()
         gc.enable()
-
-
-def quiet() -> None:
-    """Keep the libraries' chatter from the terminal: ours is what the user asked for."""
-    import fedsim.lab  # sets what Flower and Ray read when they are imported
-
-    assert fedsim.lab
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def display_for(options: argparse.Namespace) -> Any:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, importing, new_command, quiet
+from fedsim.lab.commands.base import FINE, importing, new_command
 
 EXAMPLES = """examples:
   fedsim compare runs/plain runs/defended           what the defense changed
@@ -26,8 +26,6 @@ def _compare(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.lab.compare import compare
         from fedsim.lab.terminal.compare import print_comparison
-
-        quiet()
 
     found = compare(options.runs)
     if options.json:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, INCONCLUSIVE, LEAK, new_command, quiet
+from fedsim.lab.commands.base import FINE, INCONCLUSIVE, LEAK, importing, new_command
 
 EXAMPLES = """examples:
   fedsim gate runs/mine --policy policy.toml
@@ -26,11 +26,11 @@ def add(commands: Any) -> None:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    quiet()
-    from fedsim.files import write_text
-    from fedsim.lab import gate
-    from fedsim.lab.store.summary import read_cells
-    from fedsim.lab.terminal.run import printable
+    with importing():
+        from fedsim.files import write_text
+        from fedsim.lab import gate
+        from fedsim.lab.store.summary import read_cells
+        from fedsim.lab.terminal.run import printable
 
     cells = read_cells(options.directory)
     found = [cell.summary for cell in cells if cell.summary is not None]

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, importing, new_command, quiet
+from fedsim.lab.commands.base import FINE, importing, new_command
 
 EXAMPLES = """examples:
   fedsim report runs/mine                           report.html, and report/ with plots and tables
@@ -25,8 +25,6 @@ def add(commands: Any) -> None:
 def _report(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.lab.report import write_report
-
-        quiet()
 
     print(write_report(options.directory, redact=options.redact))
     return FINE

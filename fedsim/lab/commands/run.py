@@ -11,7 +11,6 @@ from fedsim.lab.commands.base import (
     importing,
     is_path,
     new_command,
-    quiet,
     show,
 )
 
@@ -42,8 +41,6 @@ def _run(options: argparse.Namespace) -> int:
         from fedsim.lab.run.experiment import run_experiment
         from fedsim.lab.run.prepare import absolute, prepare
         from fedsim.lab.store.run import RunDirectory
-
-        quiet()
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None
     if options.resume:

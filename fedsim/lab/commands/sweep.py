@@ -16,7 +16,6 @@ from fedsim.lab.commands.base import (
     is_path,
     listen,
     new_command,
-    quiet,
 )
 
 if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
@@ -54,8 +53,6 @@ def _sweep(options: argparse.Namespace) -> int:
         from fedsim.lab.sweep.runner import check_cells, run_cells
         from fedsim.lab.sweep.table import write_table
         from fedsim.lab.terminal.sweep import SweepTerminal
-
-        quiet()
     plan = _plan(options)
     directory = SweepDirectory(options.out) if options.out else SweepDirectory.default(plan)
     directory.claim(plan)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import BadInput
-from fedsim.lab.commands.base import FINE, new_command, quiet
+from fedsim.lab.commands.base import FINE, importing, new_command
 
 EXAMPLES = """examples:
   fedsim train-prior builtin:bert-tiny --data news.txt --out priors/news
@@ -31,11 +31,11 @@ def add(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    quiet()
-    from clients.data import DataSettings, load_corpus
-    from fedsim.lab.run.priors import EVERY, HELD_OUT, PriorSettings, save_prior, train_prior
-    from fedsim.lab.terminal.run import Terminal
-    from fedsim.models import ModelSpec, load_adapter
+    with importing():
+        from clients.data import DataSettings, load_corpus
+        from fedsim.lab.run.priors import EVERY, HELD_OUT, PriorSettings, save_prior, train_prior
+        from fedsim.lab.terminal.run import Terminal
+        from fedsim.models import ModelSpec, load_adapter
 
     names = ("width", "layers", "epochs", "seed")
     given = {name: getattr(options, name) for name in names}

@@ -7,7 +7,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from fedsim.lab.scoring.metrics import Pair, emitted_precision, match, sample_metrics
-from fedsim.messages import Reconstruction, Tokens
+from fedsim.messages import Reconstruction
+from fedsim.types import Tokens
 
 
 def score(

@@ -12,6 +12,7 @@ from fedsim.errors import BadInput
 from fedsim.files import write_json
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display, Silent, SweepDisplay
+from fedsim.lab.environment import quiet_libraries, set_environment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.sweep.cells import RECORD, ended, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
@@ -174,6 +175,7 @@ class OnRay:
     """Runs cells as Ray tasks, ``jobs`` at a time; each gets its share of the GPUs there are."""
 
     def __init__(self, directory: SweepDirectory, quick: bool, jobs: int) -> None:
+        set_environment()  # before Ray is imported; its workers inherit it
         import ray
 
         self._ray, self._directory, self._quick = ray, directory, quick
@@ -213,10 +215,9 @@ class OnRay:
 
 
 def _task(root: str, tree: dict[str, Any], source: str | None, quick: bool) -> dict[str, Any]:
-    from fedsim.lab.commands.base import quiet
     from fedsim.lab.config import check
 
-    quiet()
+    quiet_libraries()
     config: Config = check(tree)
     there = None if source is None else Path(source)
     return run_cell(Path(root), config, there, quick=quick, display=Silent())

@@ -57,7 +57,7 @@ def test_the_middle_check_computes_what_the_model_does(
 ) -> None:
     model = adapt(preset)
     opening = model.opening(stirred(model))
-    gate = open_gate(some_span(model.width, 60), torch.randn(64, model.width), 16.0)
+    gate = open_gate(some_span(model.width, 60), torch.randn(64, model.width), 16.0, 0.4)
     check = MiddleCheck(opening, gate, torch.Generator().manual_seed(0))
     with torch.no_grad():
         grown(check, start)
@@ -82,7 +82,7 @@ def test_pairs_that_are_not_asked_for_are_not_answered(adapt: Adapt, preset: str
     basis, _ = torch.linalg.qr(torch.cat([inside, torch.randn(model.width - 2, model.width)]).T)
     span = Span(basis=basis[:, :2], complement=basis[:, 2:], noise=torch.full((2,), 1e-6),
                 rank=2, blurred=False)  # fmt: skip
-    gate = open_gate(span, torch.randn(64, model.width), 16.0)
+    gate = open_gate(span, torch.randn(64, model.width), 16.0, 0.4)
     check = MiddleCheck(opening, gate, torch.Generator().manual_seed(0))
     tokens = torch.tensor([8, 9, 10])
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_the_block_check_measures_what_the_trunk_gives(adapt: Adapt, preset: str
     model = adapt(preset)
     parameters = model.initial_parameters()
     (trunk,) = model.trunks(parameters, 1)
-    gate = open_gate(some_span(model.width, 60), torch.randn(64, model.width), 16.0)
+    gate = open_gate(some_span(model.width, 60), torch.randn(64, model.width), 16.0, 0.4)
     check = BlockCheck(trunk, gate)
     grown(check, model.prefix)
     pairs, excess = check.excess(torch.ones(3, 4, dtype=torch.bool), TOKENS, len(model.prefix) + 3)

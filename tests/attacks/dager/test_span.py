@@ -166,7 +166,7 @@ def inside(span: Span, vectors: Tensor) -> int:
     """Return how many of ``vectors`` a gate lets in; random vectors say what is far."""
     if not span.rank:
         return 0
-    gate = open_gate(span, drawn(77, 512, D).float(), 100.0)
+    gate = open_gate(span, drawn(77, 512, D).float(), 100.0, 0.4)
     return int((gate.excess(vectors.float()) < 1.0).sum())
 
 
@@ -190,7 +190,7 @@ def test_too_many_inputs_span_nothing_or_are_called_blurred(count: int) -> None:
 def test_a_gate_is_the_distance_over_each_vectors_own_threshold() -> None:
     inputs, gradient = made(17, noise=1e-3)
     span = find_span([gradient])
-    gate = open_gate(span, drawn(77, 51, D).float(), 16.0)
+    gate = open_gate(span, drawn(77, 51, D).float(), 16.0, 0.4)
     away = sorted(naive_distance(span.basis.T.double(), one) for one in drawn(77, 51, D))[25]
     assert gate.outside == pytest.approx(away, abs=1e-5)  # the median of 51
     vectors = torch.cat([inputs, drawn(5, 9, D), inputs[:9] + 0.1 * drawn(5, 9, D)]).float()
@@ -206,7 +206,7 @@ def test_a_gate_is_the_distance_over_each_vectors_own_threshold() -> None:
 def test_no_vector_has_a_wider_threshold_than_the_widest() -> None:
     _, gradient = made(17, noise=1e-3)
     span = find_span([gradient])
-    gate = open_gate(span, drawn(77, 51, D).float(), 16.0)
+    gate = open_gate(span, drawn(77, 51, D).float(), 16.0, 0.4)
     vectors = torch.cat([drawn(5, 200, D).float(), span.basis.T])
     thresholds = span.distance(vectors) / gate.excess(vectors)
     assert thresholds.max() <= gate.widest * (1 + 1e-5)
@@ -217,7 +217,7 @@ def test_a_sketch_estimates_the_squared_distance_without_bias() -> None:
     span = find_span([gradient.float()])
     vectors = (inputs[:6] + 0.2 * drawn(5, 6, D)).float()
     squares = [
-        sketch(span, torch.Generator().manual_seed(seed)).distance(vectors).square()
+        sketch(span, torch.Generator().manual_seed(seed), 32).distance(vectors).square()
         for seed in range(300)
     ]
     ratio = torch.stack(squares).mean(0) / span.distance(vectors).square()
@@ -227,7 +227,7 @@ def test_a_sketch_estimates_the_squared_distance_without_bias() -> None:
 
 def test_a_sketch_never_discards_what_is_inside() -> None:
     inputs, gradient = made(17)
-    coarse = sketch(find_span([gradient.float()]), torch.Generator().manual_seed(0))
+    coarse = sketch(find_span([gradient.float()]), torch.Generator().manual_seed(0), 32)
     assert coarse.directions.shape == (D, 32)
     products = coarse.directions.T @ coarse.directions
     torch.testing.assert_close(products, torch.eye(32), rtol=0, atol=1e-5)
@@ -236,7 +236,7 @@ def test_a_sketch_never_discards_what_is_inside() -> None:
 
 def test_a_sketch_of_a_small_complement_is_exact() -> None:
     span = find_span([made(76)[1].float()])  # 21 directions are left, fewer than a sketch has
-    coarse = sketch(span, torch.Generator().manual_seed(0))
+    coarse = sketch(span, torch.Generator().manual_seed(0), 32)
     vectors = drawn(5, 9, D).float()
     torch.testing.assert_close(coarse.distance(vectors), span.distance(vectors), rtol=1e-5, atol=0)
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from attacks.dager import thresholds
 from attacks.dager.span import open_gate
 from attacks.dager.spectrum import find_span
-from attacks.dager.tokens import FLOOR, TokenSets
+from attacks.dager.tokens import TokenSets
 from fedsim.models import ModelAdapter, Opening
 from tests.conftest import Adapt, Gradient, Sentences
 from tests.fedsim.models.test_opening import stirred
@@ -26,7 +27,7 @@ def prepared(
         blocks += list(gradient.chunk(one.fused, dim=1))
     generator = torch.Generator().manual_seed(0)
     random = torch.randint(model.vocabulary, (512,), generator=generator)
-    gate = open_gate(find_span(blocks), opening.inputs(random, 0 * random), 100.0)
+    gate = open_gate(find_span(blocks), opening.inputs(random, 0 * random), 100.0, 0.4)
     return opening, TokenSets(opening, gate, generator)
 
 
@@ -83,7 +84,7 @@ def test_the_sum_estimates_the_distance_where_the_threshold_is_wide(
         vector = opening.inputs(torch.tensor([token]), torch.tensor([0]))
         lengths = vector.norm() / sets._gate.length  # the sum takes all inputs for equally long
         wanted = naive(opening, token, 0, sets._gate.span.complement)
-        if wanted > FLOOR:  # float32's sum tells no less
+        if wanted > thresholds.TOKEN_FLOOR:  # float32's sum tells no less
             errors.append(estimates[token, 0].item() / (wanted * lengths.item()))
     spread = torch.tensor(errors)
     assert abs(spread.mean() - 1) < 0.05 and spread.std() < 0.2  # 12 % for 32 directions

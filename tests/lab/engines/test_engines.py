@@ -15,7 +15,8 @@ from flwr.serverapp import Grid, ServerApp
 from fedsim.errors import BadInput, RunFailed
 from fedsim.lab.config import Config
 from fedsim.lab.display import Silent
-from fedsim.lab.engines import ENGINES, InlineGrid, Resources
+from fedsim.lab.engines import ENGINES, Resources
+from fedsim.lab.engines.inline import InlineGrid
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory

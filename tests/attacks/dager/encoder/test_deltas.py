@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.dager.encoder.attention import Pool
+from attacks.dager.encoder.attention import Candidates
 from attacks.dager.encoder.witness import Witness, alternatives
 from attacks.dager.span import Gate, Span
 from fedsim.models import ModelSpec, load_adapter
@@ -49,11 +49,11 @@ def vectors() -> Tensor:
 
 
 @pytest.fixture
-def pool() -> Pool:
+def pool() -> Candidates:
     """Return six positions of three candidates, the first of the first and of the last fixed."""
     tokens = torch.tensor([9, 1, 2] + [3, 4, 5] * 4 + [8, 6, 7])
     none = torch.zeros(0)
-    return Pool(
+    return Candidates(
         tokens=tokens,
         positions=torch.arange(6).repeat_interleave(3),
         queries=none,
@@ -84,19 +84,19 @@ def witness(vectors: Tensor, true: Tensor, *, blurred: bool) -> Witness:
         here = torch.arange(6).repeat_interleave(3) == places  # (T, 18)
         return (rows & here).float() @ vectors
 
-    return Witness(inputs, Gate(span=span, outside=0.9, length=1.0, factor=16.0))
+    return Witness(inputs, Gate(span=span, outside=0.9, length=1.0, factor=16.0, share=0.4))
 
 
 TRUE = torch.tensor([0, 4, 6, 11, 13, 15])  # a candidate of each position
 
 
-def test_a_blurred_layer_bears_out_what_stands_apart(vectors: Tensor, pool: Pool) -> None:
+def test_a_blurred_layer_bears_out_what_stands_apart(vectors: Tensor, pool: Candidates) -> None:
     settled = witness(vectors, TRUE, blurred=True).settle(TRUE, pool, clear=False)
     assert settled is not None and settled.tolist() == TRUE.tolist()
 
 
 @pytest.mark.parametrize("place", [1, 2, 3, 4])
-def test_a_wrong_token_gives_way(vectors: Tensor, pool: Pool, place: int) -> None:
+def test_a_wrong_token_gives_way(vectors: Tensor, pool: Candidates, place: int) -> None:
     wrong = TRUE.clone()
     wrong[place] = 3 * place + (TRUE[place] + 1) % 3
     settled = witness(vectors, TRUE, blurred=True).settle(wrong, pool, clear=False)
@@ -104,7 +104,7 @@ def test_a_wrong_token_gives_way(vectors: Tensor, pool: Pool, place: int) -> Non
 
 
 def test_alternatives_are_looked_at_a_few_at_a_time(
-    vectors: Tensor, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    vectors: Tensor, pool: Candidates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer, sizes = witness(vectors, TRUE, blurred=True), list[int]()
 
@@ -114,20 +114,19 @@ def test_alternatives_are_looked_at_a_few_at_a_time(
 
     wrong = TRUE.clone()
     wrong[2] = 7
-    monkeypatch.setattr(
-        "attacks.dager.encoder.witness.PART", 20
-    )  # three sentences of six; there are eight
+    # three sentences of six tokens at a time; there are eight
+    monkeypatch.setattr("attacks.dager.thresholds.WITNESS_PART", 20)
     settled = Witness(inputs, layer.gate).settle(wrong, pool, clear=False)
     assert settled is not None and settled.tolist() == TRUE.tolist()
     assert sizes == [6, 18, 18, 12] * 2  # a sentence, its neighbours; what gave way, and its own
 
 
-def test_what_the_layer_never_saw_is_not_borne_out(vectors: Tensor, pool: Pool) -> None:
+def test_what_the_layer_never_saw_is_not_borne_out(vectors: Tensor, pool: Candidates) -> None:
     foreign = torch.tensor([0, 3, 8, 9, 14, 15])
     assert witness(vectors, TRUE, blurred=True).settle(foreign, pool, clear=False) is None
 
 
-def test_an_empty_text_has_no_alternatives(vectors: Tensor, pool: Pool) -> None:
+def test_an_empty_text_has_no_alternatives(vectors: Tensor, pool: Candidates) -> None:
     rows = torch.tensor([0, 4])  # its first token and its last
     layer = witness(vectors, rows, blurred=True)
 
@@ -139,7 +138,7 @@ def test_an_empty_text_has_no_alternatives(vectors: Tensor, pool: Pool) -> None:
     assert found is not None and found.tolist() == rows.tolist()
 
 
-def test_where_two_fit_alike_neither_is_borne_out(vectors: Tensor, pool: Pool) -> None:
+def test_where_two_fit_alike_neither_is_borne_out(vectors: Tensor, pool: Candidates) -> None:
     vectors = vectors.clone()
     vectors[5] = vectors[4]  # at position 1 two candidates are read alike
     layer = witness(vectors, TRUE, blurred=True)
@@ -147,7 +146,7 @@ def test_where_two_fit_alike_neither_is_borne_out(vectors: Tensor, pool: Pool) -
     assert layer.settle(TRUE, pool, clear=True) is TRUE  # what solved the equations alone may stand
 
 
-def test_known_noise_is_a_threshold_and_mends_nothing(vectors: Tensor, pool: Pool) -> None:
+def test_known_noise_is_a_threshold_and_mends_nothing(vectors: Tensor, pool: Candidates) -> None:
     sharp = witness(vectors, TRUE, blurred=False)
     assert (
         sharp.settle(TRUE, pool, clear=False) is None
@@ -159,11 +158,11 @@ def test_known_noise_is_a_threshold_and_mends_nothing(vectors: Tensor, pool: Poo
         rank=6,
         blurred=False,
     )
-    fits = Witness(sharp.inputs, Gate(span=exact, outside=0.9, length=1.0, factor=16.0))
+    fits = Witness(sharp.inputs, Gate(span=exact, outside=0.9, length=1.0, factor=16.0, share=0.4))
     assert fits.settle(TRUE, pool, clear=False) is TRUE
 
 
-def test_alternatives_change_one_inner_token_each(pool: Pool) -> None:
+def test_alternatives_change_one_inner_token_each(pool: Candidates) -> None:
     places, others = alternatives(TRUE, pool)
     assert places.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]  # two more candidates at each of four
     changed = others != TRUE

@@ -12,9 +12,11 @@ from torch import Tensor
 from transformers import BertConfig
 
 from attacks import Dager
-from attacks.dager.encoder.attention import Pool, make_pool, middles
+from attacks.dager import thresholds
+from attacks.dager.encoder.attention import Candidates, make_candidates
 from attacks.dager.encoder.nonnegative import nonnegative
-from attacks.dager.encoder.search import LOOK, token_sets
+from attacks.dager.encoder.search import token_sets
+from attacks.dager.gates import middles
 from attacks.dager.spectrum import find_span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Reconstruction
@@ -190,7 +192,7 @@ def test_a_search_that_gives_up_says_so(
     examples: int,
 ) -> None:
     truth = sentences(scene.model, 4)
-    monkeypatch.setattr(f"attacks.dager.encoder.search.{limit}", least)
+    monkeypatch.setattr(f"attacks.dager.thresholds.{limit}", least)
     guess = scene.attack(scene.update(truth), examples=examples)
     assert len(guess.sequences) < len(truth) and guess.diagnostics["solves"] <= 5
     assert guess.diagnostics["best_effort"] and guess.diagnostics["cut"]
@@ -227,7 +229,7 @@ def test_the_masked_inputs_of_a_masked_lm_are_found(
 
 
 @pytest.fixture
-def pool(scene: Scene, sentences: Sentences) -> tuple[Pool, list[list[int]], Scene]:
+def pool(scene: Scene, sentences: Sentences) -> tuple[Candidates, list[list[int]], Scene]:
     """Return a pool of the true tokens alone, and each sentence's rows in it."""
     truth, model = sentences(scene.model, 3), scene.model
     update = scene.update(truth)
@@ -237,13 +239,13 @@ def pool(scene: Scene, sentences: Sentences) -> tuple[Pool, list[list[int]], Sce
     ]
     spans = [find_span([update[name].T]) for name in (OUTPUT, MIDDLE)]
     opening = model.opening(scene.parameters)
-    made = make_pool(opening, sets, model.suffix[-1], spans[0], spans[1], torch.Generator())
+    made = make_candidates(opening, sets, model.suffix[-1], spans[0], spans[1], torch.Generator())
     pairs = list(zip(made.positions.tolist(), made.tokens.tolist(), strict=True))
     return made, [[pairs.index(pair) for pair in enumerate(ids)] for ids in truth], scene
 
 
 def test_true_sentences_solve_the_equations_and_foreign_queries_do_not(
-    pool: tuple[Pool, list[list[int]], Scene],
+    pool: tuple[Candidates, list[list[int]], Scene],
 ) -> None:
     made, truth, _ = pool
     for rows in truth:
@@ -259,7 +261,9 @@ def test_true_sentences_solve_the_equations_and_foreign_queries_do_not(
         assert torch.stack(own).median() < 0.02 and torch.stack(foreign).median() > 0.1
 
 
-def test_slopes_are_those_that_autograd_finds(pool: tuple[Pool, list[list[int]], Scene]) -> None:
+def test_slopes_are_those_that_autograd_finds(
+    pool: tuple[Candidates, list[list[int]], Scene],
+) -> None:
     made, truth, _ = pool
     weights = torch.rand(len(made.tokens), generator=torch.Generator().manual_seed(0)) + 0.1
     found = made.linearise(truth[1][2], weights)[1]
@@ -286,9 +290,9 @@ def test_nonnegative_least_squares_of_no_columns_are_zeros() -> None:
 
 
 def test_empty_positions_do_not_end_the_token_sets_at_once() -> None:
-    there = {0: 1, 1: 1, 2 + LOOK - 1: 1, 60: 1}
+    there = {0: 1, 1: 1, 2 + thresholds.LOOK - 1: 1, 60: 1}
     sets = token_sets(lambda place: torch.zeros(there.get(place, 0), dtype=torch.int64), 100)
-    assert [len(one) for one in sets] == [1, 1, *[0] * (LOOK - 1), 1]
+    assert [len(one) for one in sets] == [1, 1, *[0] * (thresholds.LOOK - 1), 1]
 
 
 def test_two_blocks_are_enough(

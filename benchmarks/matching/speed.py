@@ -12,9 +12,10 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from dager_attempts import score
-from matching_common import attacked, begin, minilm, observation, texts, unrelated, update_of
-from naive_lamp import NaiveLamp, naive_distance
+from common.attempts import score
+from common.victims import minilm, texts
+from matching.naive_lamp import NaiveLamp, naive_distance
+from matching.shared import attacked, begin, observation, unrelated, update_of
 
 from attacks import Lamp
 from attacks.matching import L2, Problem, TokenScores

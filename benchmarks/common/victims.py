@@ -1,12 +1,16 @@
-"""What the measurements of the DAGER attack share: models, real sentences, clients' updates."""
+"""What measurements share: models, real sentences, clients' updates."""
 
+import json
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig
+from common.places import DATA, need_data
+from transformers import BertConfig, LlamaConfig
 
 from clients.data import DataSettings, load_corpus
 from clients.training import LocalTraining
@@ -16,7 +20,8 @@ from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Parameters, Tokens
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+MINILM = DATA / "models" / "all-MiniLM-L6-v2-fp16"
+SHORT = 3  # tokens below which a text, special ones included, has nothing to order
 DATASETS = ("cola", "sst2", "rotten_tomatoes")
 
 
@@ -67,6 +72,28 @@ def random_llama(
     return victim(ModelSpec(name=str(folder), tokenizer=tokenizer, weights="random", **fields))
 
 
+def minilm(layers: int = 6, **fields: Any) -> Victim:
+    """Return the trained encoder's first ``layers`` layers under a new random head."""
+    need_data()
+    folder = Path(tempfile.mkdtemp()) / f"minilm-{layers}"
+    folder.mkdir()
+    for path in MINILM.iterdir():
+        shutil.copyfile(path, folder / path.name)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = json.dumps({**config, "num_hidden_layers": layers})
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    return victim(ModelSpec(name=str(folder), **fields))
+
+
+def bert_base() -> Victim:
+    """Return BERT-base with its own tokenizer and random weights."""
+    need_data()
+    folder = Path(tempfile.mkdtemp())
+    BertConfig().save_pretrained(folder)
+    tokenizer = str(DATA / "tokenizers" / "bert-base-uncased")
+    return victim(ModelSpec(name=str(folder), tokenizer=tokenizer, weights="random"))
+
+
 def with_head(who: Victim, deviation: float) -> Victim:
     """Return the classifier with its head drawn anew from N(0, deviation^2).
 
@@ -80,12 +107,6 @@ def with_head(who: Victim, deviation: float) -> Victim:
 
 
 # Sentences
-
-
-def need_data() -> None:
-    """Leave with one clear line where the real data is not beside the checkout."""
-    if not DATA.is_dir():
-        raise SystemExit(f"nothing to measure: {DATA.name} is not beside the checkout")
 
 
 @dataclass(frozen=True)
@@ -123,6 +144,11 @@ def pool(adapter: ModelAdapter, name: str) -> Pool:
         if len(plain(adapter, ids)) >= shortest:
             labels.setdefault(tuple(ids), int(label))
     return Pool(name, Examples(sequences=tuple(labels), labels=tuple(labels.values())))
+
+
+def texts(who: Victim, name: str) -> Pool:
+    """Return the sentences of ``name`` that have a token to find."""
+    return pool(who.adapter, name).only(lambda tokens: len(tokens) >= SHORT)
 
 
 def plain(adapter: ModelAdapter, tokens: Iterable[int]) -> Tokens:

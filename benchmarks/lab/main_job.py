@@ -3,9 +3,10 @@
 Each cell is one `fedsim run` in a process of its own, so that its peak memory is its own. Needs the
 real data beside the checkout; without it there is nothing to measure. Writes results/main_job.json.
 
-    python benchmarks/main_job.py
+    python benchmarks/run.py lab/main_job
 """
 
+import argparse
 import json
 import os
 import platform
@@ -16,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data"
+from common.places import DATA, RESULTS, need_data
+
 FEDSIM = Path(sys.executable).with_name("fedsim")
 GPT2 = ["model.name=builtin:gpt2", f"model.tokenizer={DATA / 'tokenizers' / 'gpt2'}"]
 STORIES = [f"model.name={DATA / 'models' / 'stories260K-hf'}", "model.task=causal-lm"]
@@ -68,8 +69,8 @@ def measure(overrides: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Measure every cell, print it, write all of them."""
-    if not DATA.is_dir():
-        raise SystemExit(f"nothing to measure: {DATA.name} is not beside the checkout")
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    need_data()
     results = {}
     for name, overrides in cells().items():
         results[name] = measure(overrides)
@@ -82,7 +83,7 @@ def main() -> None:
         "seed": 1,
         "cells": results,
     }
-    path = HERE / "results" / "main_job.json"
+    path = RESULTS / "main_job.json"
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,22 +1,22 @@
 """How long 1,000 samples take to score and to report, and how large the report is.
 
-    python benchmarks/report.py            -> benchmarks/results/report.json
+    python benchmarks/run.py lab/report            -> benchmarks/results/report.json
 
 The run is made by rules from a seed: sentences of the built-in corpus, of which each token was
 read with a chance of 0.7. Seconds are of the wall clock, and of this process' own processor time.
 """
 
+import argparse
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from common.places import RESULTS
 
 from fedsim.lab.report import write_report
 from fedsim.lab.scoring.scorer import Scorer
@@ -25,7 +25,7 @@ from fedsim.lab.store.samples import adapter_of
 from fedsim.vault.reader import VaultReader
 from tests.lab.synthetic import synthetic_run
 
-RESULTS = Path(__file__).parent / "results" / "report.json"
+RECORD = RESULTS / "report.json"
 ROUNDS, CLIENTS, BATCH, SEED = 25, 8, 5, 1
 
 
@@ -84,6 +84,7 @@ def measure(joined: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     write_report(synthetic_run(Path(tempfile.mkdtemp()) / "warm").root, redact=False)  # imports
     found = {
         "what": "1,000 samples scored with controls, then reported; synthetic, seed 1",
@@ -96,7 +97,7 @@ def main() -> None:
         },
         "runs": [measure(joined) for joined in (1, 4)],
     }
-    RESULTS.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    RECORD.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 
 

@@ -4,14 +4,13 @@ Leakage (DAGER) and matching (LAMP of few steps, told what its paper is told) ar
 FedSGD, plain gradients; utility is of a FedAvg run that learns. The defense is the same in all of
 them, and so are its audit, its bytes and its guarantee. Needs the real data beside the checkout
 for all but the built-in corpus. Cells that are done stay done: writes results/defenses.json after
-each, results/defenses.svg in the end. About 30 minutes of processor time; --wide takes GPT-2 at
-its real size besides, ten minutes a cell.
+each; `defenses/picture` draws them. About 30 minutes of processor time; --wide takes GPT-2 at its
+real size besides, ten minutes a cell.
 
-    python benchmarks/defense_table.py [--only WORD ...] [--wide] [--draw]
+    python benchmarks/run.py defenses/table [--only WORD ...] [--wide]
 """
 
 import argparse
-import functools
 import itertools
 import json
 import logging
@@ -24,22 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from defense_picture import draw
+from common.corpora import some
+from common.places import DATA, RESULTS
 
-from clients import DataSettings
-from clients.data import load_corpus
 from fedsim.errors import BadInput, FedsimError
-from fedsim.files import write_json, write_lines
+from fedsim.files import write_json
 from fedsim.lab.config import QUICK_START, apply, check, read_toml
 from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
 
-HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data"
-RESULTS = HERE / "results" / "defenses.json"
-PICTURE = HERE / "results" / "defenses.svg"
+RECORD = RESULTS / "defenses.json"
 
 Z = [{"name": "dp-sgd", "noise_multiplier": z} for z in (0.1, 0.5, 1.0)]
 DEFENSES: dict[str, Any] = {
@@ -74,19 +69,6 @@ TINY = ["model.name=builtin:gpt2-tiny"]
 GPT2 = ["model.name=builtin:gpt2", f"model.tokenizer={DATA / 'tokenizers' / 'gpt2'}"]
 MINILM = [f"model.name={DATA / 'models' / 'all-MiniLM-L6-v2-fp16'}"]
 ROUND = ["federation.clients=4", "federation.rounds=1", "training.algorithm=fedsgd"]
-
-
-@functools.cache
-def some(name: str, rows: int = 2000) -> list[str]:
-    """Return overrides for ``rows`` or one more, evenly spread over a train split.
-
-    They are fewer to tokenize in every cell.
-    """
-    settings = DataSettings(name=name, path=str(DATA / "datasets" / name), evaluate=0)
-    train = load_corpus(settings, 1).train
-    path = Path(tempfile.mkdtemp()) / f"{name}.jsonl"
-    write_lines(path, train.select(range(0, len(train), len(train) // rows)))
-    return [f"data.name={path}"]
 
 
 LEAKAGE = {  # one round of FedSGD, attacked by DAGER
@@ -208,8 +190,8 @@ def measure(defense: Any, words: Sequence[str]) -> dict[str, Any]:
 
 def load() -> dict[str, Any]:
     """Return the record so far."""
-    if RESULTS.exists():
-        return dict(json.loads(RESULTS.read_text(encoding="utf-8")))
+    if RECORD.exists():
+        return dict(json.loads(RECORD.read_text(encoding="utf-8")))
     return {
         "claim": "what each defense leaves to DAGER and LAMP, what it costs, what it guarantees",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",
@@ -220,18 +202,17 @@ def load() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what is missing, then draw."""
+    """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=[], help="cells whose key has all these words")
     parser.add_argument("--wide", action="store_true", help="GPT-2 at its real size, too")
-    parser.add_argument("--draw", action="store_true", help="draw what there is, measure nothing")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
     record = load()
     for key, name, words in itertools.chain(cells(), wide() if options.wide else ()):
-        if options.draw or key in record["cells"] or not all(word in key for word in options.only):
+        if key in record["cells"] or not all(word in key for word in options.only):
             continue
         try:
             found = measure(DEFENSES[name], words)
@@ -242,9 +223,8 @@ def main() -> None:
             found = {"failed": f"{type(error).__name__}: {error}"}
         record = load()
         record["cells"][key] = found
-        write_json(RESULTS, record)
+        write_json(RECORD, record)
         print(key, json.dumps(short(found)), flush=True)
-    draw(load(), PICTURE)
 
 
 def short(cell: dict[str, Any]) -> dict[str, Any]:

@@ -7,9 +7,9 @@ CoLA, B = 1, the papers' knowledge, few sentences and few steps: the record has 
 import functools
 from collections.abc import Callable
 
-from dager_files import Cell
-from dager_victims import Pool, Victim, gpt2, stories
-from matching_common import begin, bert_base, measured, texts
+from common.results import Cell
+from common.victims import Pool, Victim, bert_base, gpt2, stories, texts
+from matching.shared import begin, measured
 
 from attacks import Attack, Lamp, Tag
 

@@ -7,7 +7,7 @@ each cell once in float32, as real clients train, and once in float64, as the pa
 a rule of thumb predicts, and the paper's ROUGE. Writes results/dager_fedavg.json, or with --head
 results/dager_fedavg_small_head.json.
 
-    python benchmarks/dager_fedavg.py [--dtype float32 float64] [--batches 1] [--head 1e-3]
+    python benchmarks/run.py dager/fedavg [--dtype float32 float64] [--batches 1] [--head 1e-3]
 """
 
 import argparse
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from dager_attempts import Attempt, attempt, summary
-from dager_files import Cell, Results, arguments, markdown, singular_values, start
-from dager_victims import Victim, gpt2, pool, victim, with_head
+from common.attempts import Attempt, attempt, summary
+from common.results import Cell, Results, arguments, markdown, singular_values, start
+from common.victims import Victim, gpt2, pool, victim, with_head
 from torch import Tensor, nn
 
 from clients.training import LocalTraining, make_optimizer

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, TypeVar
 
-from dager_files import Cell
-from dager_victims import Victim, observation, plain, prefixes
+from common.results import Cell
+from common.victims import Victim, observation, plain, prefixes
 
 from attacks.dager.attack import Dager
 from fedsim.errors import UnsupportedObservation

@@ -1,4 +1,4 @@
-"""What the measurements of the DAGER attack share: result files and options."""
+"""What the measurements of DAGER share: result files and options."""
 
 import argparse
 import ast
@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 import transformers
-from dager_victims import need_data
+from common.places import RESULTS, need_data
 from torch import Tensor
 
 from fedsim.files import write_json
 
-HERE = Path(__file__).resolve().parent
 Cell = dict[str, Any]
 Parser = argparse.ArgumentParser
 
@@ -71,32 +70,47 @@ class Results:
 
 
 @functools.cache
-def code() -> str:
+def code(start: str = "attacks.dager.attack") -> str:
     """Return a fingerprint of the attack's code as the run found it, comments aside.
 
-    It covers ``attacks.dager.attack`` and all of ``attacks`` and ``fedsim.models`` that it imports.
+    It covers the module ``start`` and all of ``attacks`` and ``fedsim.models`` that it imports:
+    their statements, in no order and without imports, so that moving files, or a function from one
+    file to another, leaves it as it was.
     """
-    seen, queue = dict[str, str](), ["attacks.dager.attack"]
+    read, queue = set[str](), [start]
+    statements: list[str] = []
     while queue:
         module = queue.pop()
-        found = importlib.util.find_spec(module)
-        if module in seen or module == "attacks" or found is None or found.origin is None:
+        path = _source(module)
+        if module in read or module == "attacks" or path is None:
             continue
-        path = Path(found.origin)
+        read.add(module)
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module:
                 if node.module.startswith(("attacks", "fedsim.models")):
-                    queue.append(node.module)
+                    queue += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
-                node.body = [one for one in node.body if not _is_docstring(one)]
-        seen[module] = ast.dump(tree)
-    text = "\n".join(f"{name}\n{seen[name]}" for name in sorted(seen))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+                node.body = [part for part in node.body if not _is_docstring(part)]
+        statements += [ast.dump(part) for part in tree.body if not _is_import(part)]
+    return hashlib.sha256("\n".join(sorted(statements)).encode()).hexdigest()[:12]
+
+
+def _source(module: str) -> Path | None:
+    """Return the file of ``module``; None for a name that is none (a class that is imported)."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # its parent is no package
+        return None
+    return Path(found.origin) if found is not None and found.origin is not None else None
 
 
 def _is_docstring(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_import(node: ast.stmt) -> bool:
+    return isinstance(node, (ast.Import, ast.ImportFrom))
 
 
 def arguments(description: str) -> Parser:
@@ -140,7 +154,7 @@ def start(options: argparse.Namespace, name: str, claim: str, **more: Any) -> Re
         "seed": options.seed,
         **more,
     }
-    path = options.out or HERE / "results" / f"{name}.json"
+    path = options.out or RESULTS / f"{name}.json"
     return Results(path=path, head=head, keep=options.keep)
 
 

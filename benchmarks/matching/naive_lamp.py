@@ -77,7 +77,7 @@ class NaiveLamp:
         x.grad = torch.autograd.grad(loss, x)[0]
         optimizer.step()
         self._problem.pin(x.data[None])
-        return loss.item()
+        return float(loss)
 
 
 def naive_distance(seen: Observation, ids: Tensor, problem: Problem, scores: TokenScores) -> float:

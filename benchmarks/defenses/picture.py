@@ -1,7 +1,14 @@
-"""The utility-leakage frontier of results/defenses.json, drawn: results/defenses.svg."""
+"""The utility-leakage frontier of results/defenses.json, drawn: results/defenses.svg.
 
+python benchmarks/run.py defenses/picture
+"""
+
+import argparse
+import json
 from pathlib import Path
 from typing import Any
+
+from common.places import RESULTS
 
 PAIRS = {  # what was attacked -> where the same defense was measured for utility
     "gpt2-tiny random, clinic": "gpt2-tiny random, clinic",
@@ -86,3 +93,14 @@ def draw(record: dict[str, Any], path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else {})
     pyplot.close(figure)
+
+
+def main() -> None:
+    """Draw what there is."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    record = json.loads((RESULTS / "defenses.json").read_text(encoding="utf-8"))
+    draw(record, RESULTS / "defenses.svg")
+
+
+if __name__ == "__main__":
+    main()

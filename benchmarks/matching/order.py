@@ -5,7 +5,7 @@ layers under a random head. Steps are fewer than the papers' 2,500 and 2,000: on
 LAMP's and DLG's tokens stood still after 300, TAG's moved slowly on; the record has them. Needs
 the real data beside the checkout. Cells can be run one by one:
 
-    python benchmarks/matching_order.py --layers 2 --only "cola B=1 lamp" --limit 3
+    python benchmarks/run.py matching/order --layers 2 --only "cola B=1 lamp" --limit 3
 
 The cells with a prior need one: fedsim train-prior MINILM --data sst2 --path SST2 --out PRIOR, and
 --prior PRIOR.
@@ -14,8 +14,8 @@ The cells with a prior need one: fedsim train-prior MINILM --data sst2 --path SS
 import functools
 from typing import Any
 
-from dager_victims import Pool, Victim
-from matching_common import begin, measured, minilm, prior_note, texts
+from common.victims import Pool, Victim, minilm, texts
+from matching.shared import begin, measured, prior_note
 
 from attacks import Attack, Dlg, Grab, Lamp, Tag
 

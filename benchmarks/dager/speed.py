@@ -6,12 +6,11 @@ one stops at a cap, and its time is then a lower bound. First both must give the
 small batch. Besides: how the attack's time grows with vocabulary, length and batch, and where it
 goes. Writes results/dager_speed.json.
 
-    python benchmarks/dager_speed.py [--part ratio growth profile] [--cap 600]
+    python benchmarks/run.py dager/speed [--part ratio growth profile] [--cap 600]
 """
 
 import argparse
 import cProfile
-import hashlib
 import math
 import pstats
 import tempfile
@@ -19,10 +18,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from dager_attempts import attempt, score, timed
-from dager_files import HERE, Cell, Results, arguments, markdown, start
-from dager_victims import Pool, Victim, gpt2, gradient, observation, pool, prefixes, victim
-from naive_dager import NaiveDager, Progress
+from common.attempts import attempt, score, timed
+from common.results import Cell, Results, arguments, code, markdown, start
+from common.victims import Pool, Victim, gpt2, gradient, observation, pool, prefixes, victim
+from dager.naive_dager import NaiveDager, Progress
 from transformers import GPT2Config
 
 from attacks.dager.attack import Dager
@@ -125,10 +124,10 @@ def least_seconds(done: Progress, sentences: tuple[Tokens, ...]) -> float:
 
 def ratios(who: Victim, sentences: Pool, results: Results, options: argparse.Namespace) -> None:
     """Measure both attacks on batches of 4 and of 16."""
-    source = hashlib.sha256((HERE / "naive_dager.py").read_bytes()).hexdigest()[:12]
+    naive = code(NaiveDager.__module__)
     plan = [(size, i) for size, count in options.ratio_batches for i in range(count)]
     for size, index in plan:
-        settings = {"cap": options.cap, "repeats": options.repeats, "naive": source}
+        settings = {"cap": options.cap, "repeats": options.repeats, "naive": naive}
         examples = sentences.draw(size, options.seed, index)
         cell = results.cell(
             f"ratio rotten_tomatoes B={size} batch {index}",

@@ -11,15 +11,15 @@ import functools
 from typing import Any
 
 import torch
-from dager_victims import Victim
-from matching_common import begin, measured, minilm, prior_note, texts
+from common.victims import Victim, minilm, texts
+from matching.shared import begin, measured, prior_note
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 
 from attacks import Lamp
 from clients.training import LocalTraining
 from defenses import DPSGD
-from defenses.per_example import owners
+from defenses.ghost import owners
 from fedsim.training import Examples, TrainingSettings, mean_gradient
 
 UPDATES = 5
@@ -53,7 +53,7 @@ def read_early(who: Victim, examples: Examples, sigma: float) -> dict[str, float
         return {**found, "after": away(module, raw)}
     finally:
         watched.to_standard_module()
-        module.eval()
+        module.train(False)
         module.zero_grad(set_to_none=True)
 
 
@@ -80,7 +80,7 @@ def main() -> None:
     cells.fill("before the step, any sigma", told, UPDATES, early)
     for sigma in SIGMAS:
         defense = DPSGD(noise_multiplier=sigma, clip=CLIP)
-        wire = functools.partial(measured, who, pool, attack, defense=("dp-sgd", defense))
+        wire = functools.partial(measured, who, pool, attack, defense=defense)
         cells.fill(f"sigma={sigma:g}, on the wire", {**told, "sigma": sigma}, UPDATES, wire)
 
 

@@ -7,31 +7,28 @@ of CoLA after local SGD in float32. Batches with D - 20 tokens or more are
 attacked too, and reported apart, under ``beyond``. Beside them the paper's ROUGE-1 (BERT-base,
 trained weights). Writes results/dager_bert.json.
 
-    python benchmarks/dager_bert.py [--model minilm base] [--batches 10]
+    python benchmarks/run.py dager/bert [--model minilm base] [--batches 10]
 """
 
 import argparse
-import tempfile
 from typing import Any
 
-from dager_attempts import SPARE, Attempt, run_batches, share, summary
-from dager_files import Cell, Results, arguments, markdown, start
-from dager_victims import (
-    DATA,
+from common.attempts import SPARE, Attempt, run_batches, share, summary
+from common.places import DATA, need_data
+from common.results import Cell, Results, arguments, markdown, start
+from common.victims import (
     DATASETS,
     Pool,
     Victim,
+    bert_base,
     client_update,
     gradient,
-    need_data,
+    minilm,
     pool,
-    victim,
 )
-from transformers import BertConfig
 
 from clients.named import find_rows
 from fedsim.messages import Update
-from fedsim.models import ModelSpec
 from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
 
@@ -47,18 +44,6 @@ SIZES = {"minilm": (2, 4, 8), "base": (4,)}
 LONG = 128  # tokens, special ones included
 # DAGER, arXiv:2405.15586v2, table 2, BERT-base at B = 4: ROUGE-1
 PAPER = {("cola", 4): 94.0, ("sst2", 4): 95.0, ("rotten_tomatoes", 4): 66.8}
-
-
-def minilm() -> Victim:
-    """Return the trained encoder of 6 blocks."""
-    return victim(ModelSpec(name=str(DATA / "models" / "all-MiniLM-L6-v2-fp16")))
-
-
-def base(folder: str) -> Victim:
-    """Return BERT-base's architecture with random weights."""
-    BertConfig().save_pretrained(folder)
-    tokenizer = str(DATA / "tokenizers" / "bert-base-uncased")
-    return victim(ModelSpec(name=folder, tokenizer=tokenizer, weights="random"))
 
 
 def cut(who: Victim, texts: list[str], length: int, index: int) -> Examples:
@@ -158,12 +143,11 @@ def main() -> None:
     options = parser.parse_args()
     claim = "one gradient of an encoder gives its batch away, lengths unknown"
     results = start(options, "dager_bert", claim)
-    with tempfile.TemporaryDirectory() as folder:
-        for kind in options.model:
-            who = minilm() if kind == "minilm" else base(folder)
-            measure(kind, who, SIZES[kind], results, options)
-            if kind == "minilm":
-                measure_deltas(who, results, options)
+    for kind in options.model:
+        who = minilm() if kind == "minilm" else bert_base()
+        measure(kind, who, SIZES[kind], results, options)
+        if kind == "minilm":
+            measure_deltas(who, results, options)
     text = table(results)
     results.write(table=text)
     print(text)

@@ -1,4 +1,4 @@
-"""What the measurements of gradient matching share: victims, texts, one attack, resumable cells.
+"""What the measurements of gradient matching share: one attack on one update, resumable cells.
 
 Nothing is measured here. A cell is a list of updates, each attacked and stored at once: a killed
 run goes on where it was. Text is scored as in `fedsim run` (special tokens dropped, one to one)
@@ -9,8 +9,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +18,10 @@ from typing import Any
 
 import torch
 import transformers
-from dager_attempts import score
-from dager_files import Cell
-from dager_victims import DATA as DATA
-from dager_victims import Pool, Victim, need_data, pool, victim
-from transformers import BertConfig
+from common.attempts import score
+from common.places import RESULTS, need_data
+from common.results import Cell
+from common.victims import Pool, Victim
 
 from attacks import Attack
 from clients.training import LocalTraining
@@ -36,40 +33,8 @@ from fedsim.lab.run.attacking import in_force
 from fedsim.lab.scoring.intervals import cluster_interval
 from fedsim.lab.scoring.metrics import paper_rouge
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
-from fedsim.models import ModelSpec
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, Training, TrainingSettings
-
-HERE = Path(__file__).resolve().parent
-MINILM = DATA / "models" / "all-MiniLM-L6-v2-fp16"
-SHORT = 3  # tokens below which a text, special ones included, has nothing to order
-
-
-def minilm(layers: int = 6, **fields: Any) -> Victim:
-    """Return the trained encoder's first ``layers`` layers under a new random head."""
-    need_data()
-    folder = Path(tempfile.mkdtemp()) / f"minilm-{layers}"
-    folder.mkdir()
-    for path in MINILM.iterdir():
-        shutil.copyfile(path, folder / path.name)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    text = json.dumps({**config, "num_hidden_layers": layers})
-    (folder / "config.json").write_text(text, encoding="utf-8")
-    return victim(ModelSpec(name=str(folder), **fields))
-
-
-def texts(who: Victim, name: str) -> Pool:
-    """Return the sentences of ``name`` that have a token to find."""
-    return pool(who.adapter, name).only(lambda tokens: len(tokens) >= SHORT)
-
-
-def bert_base() -> Victim:
-    """Return BERT-base with its own tokenizer and random weights."""
-    need_data()
-    folder = Path(tempfile.mkdtemp())
-    BertConfig().save_pretrained(folder)
-    tokenizer = str(DATA / "tokenizers" / "bert-base-uncased")
-    return victim(ModelSpec(name=str(folder), tokenizer=tokenizer, weights="random"))
 
 
 def update_of(
@@ -121,19 +86,17 @@ def measured(
     *,
     size: int = 1,
     dropout: bool = False,
-    defense: tuple[str, Defense] | None = None,
+    defense: Defense | None = None,
 ) -> Cell:
     """Attack batch ``index`` of the sentences, and score others in its place: the control.
 
-    Args:
-        defense: its name and itself; the attack is told of it.
+    The attack is told of the defense.
     """
     examples, others = sentences.draw(size, 1, index), sentences.draw(size, 2, index)
     told: dict[str, Any] = {}
     if defense is not None:
-        told["defense"] = in_force([defense[0]], [defense[1]])
-    protection = None if defense is None else defense[1]
-    update = update_of(who, examples, seed=index, dropout=dropout, defense=protection)
+        told["defense"] = in_force([defense])
+    update = update_of(who, examples, seed=index, dropout=dropout, defense=defense)
     seen = observation(who, examples, update, dropout=dropout, **told)
     found = attacked(who, seen, examples, attack, index)
     return {**found, "unrelated": unrelated(who, examples, others)}
@@ -230,7 +193,7 @@ def begin(name: str, claim: str) -> tuple[argparse.Namespace, Cells]:
     parser.add_argument("--layers", type=int, default=6, help="of MiniLM's 6, the first so many")
     parser.add_argument("--steps", type=int, default=2000, help="of LAMP, where it has no own plan")
     parser.add_argument("--prior", default="", help="a language model, see fedsim train-prior")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / f"{name}.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
     options = parser.parse_args()
     need_data()
     torch.set_num_threads(1)
@@ -255,19 +218,3 @@ def prior_note(options: argparse.Namespace) -> Cell:
         return {"prior": None}
     told = json.loads(made.read_text(encoding="utf-8"))
     return {"prior": {k: v for k, v in told.items() if k != "model"}}
-
-
-__all__ = [
-    "Cells",
-    "attacked",
-    "begin",
-    "bert_base",
-    "measured",
-    "minilm",
-    "observation",
-    "prior_note",
-    "summary",
-    "texts",
-    "unrelated",
-    "update_of",
-]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matching_common import Cells, begin, measured, minilm, texts
+from common.victims import minilm, texts
+from matching.shared import Cells, begin, measured
 from matplotlib import pyplot
 
 from attacks import Lamp, Partial

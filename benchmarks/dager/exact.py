@@ -5,14 +5,14 @@ exactly, failures one by one, ROUGE beside the paper's (which are of trained wei
 random), seconds and memory of each attack, its diagnostics. Batches with D - 20 distinct prefixes
 or more are attacked too, and reported apart, under ``beyond``. Writes results/dager_exact.json.
 
-    python benchmarks/dager_exact.py [--dataset cola ...] [--batch 1 ...] [--batches 20]
+    python benchmarks/run.py dager/exact [--dataset cola ...] [--batch 1 ...] [--batches 20]
 """
 
 import argparse
 
-from dager_attempts import run_batches, share, split, summary
-from dager_files import Cell, Results, arguments, markdown, start
-from dager_victims import DATASETS, Pool, Victim, gpt2, gradient, pool
+from common.attempts import run_batches, share, split, summary
+from common.results import Cell, Results, arguments, markdown, start
+from common.victims import DATASETS, Pool, Victim, gpt2, gradient, pool
 
 SIZES = (1, 2, 4, 8, 16)
 # DAGER, arXiv:2405.15586v2, tables 2 and 3, GPT-2: ROUGE-1, ROUGE-2; None: not legible

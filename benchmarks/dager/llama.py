@@ -6,15 +6,15 @@ with 32,000 tokens at B = 1, 8, 32. Of a next-token loss attention does not carr
 sentences count as exact without it, and those exact with it are counted beside. Writes
 results/dager_llama.json.
 
-    python benchmarks/dager_llama.py [--batches 10]
+    python benchmarks/run.py dager/llama [--batches 10]
 """
 
 import argparse
 import tempfile
 
-from dager_attempts import SPARE, run_batches, share, split, summary
-from dager_files import Cell, Results, arguments, markdown, start
-from dager_victims import Pool, Victim, gradient, pool, random_llama, stories
+from common.attempts import SPARE, run_batches, share, split, summary
+from common.results import Cell, Results, arguments, markdown, start
+from common.victims import Pool, Victim, gradient, pool, random_llama, stories
 
 TRAINED = (1, 2, 4)  # at width 64 eight sentences hardly fit
 RANDOM = (1, 8, 32)

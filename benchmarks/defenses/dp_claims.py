@@ -3,7 +3,7 @@
 Each cell is written when it is done, so a run that was stopped goes on. Needs the real data beside
 the checkout for the recovery cells. Writes results/dp_claims.json.
 
-    python benchmarks/dp_claims.py [--only WORD ...]
+    python benchmarks/run.py defenses/dp_claims [--only WORD ...]
 """
 
 import argparse
@@ -17,11 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from defense_table import some
+from common.corpora import some
+from common.places import DATA, RESULTS
 
 from clients.corpus import clinic
 from clients.training import LocalTraining
@@ -31,9 +31,7 @@ from defenses.base import Here, Memory
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
 
-HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data"
-OUT = HERE / "results" / "dp_claims.json"
+OUT = RESULTS / "dp_claims.json"
 HISTORIES: list[tuple[Any, float]] = [
     (((1.0, 1.0, 1),), 1e-5), (((0.5, 1.0, 3),), 1e-5), (((2.0, 1.0, 1),), 1e-6),
     (((1.0, 0.01, 100),), 1e-5), (((4.0, 0.02, 1000),), 1e-6), (((0.7, 0.1, 20),), 1e-5),
@@ -158,11 +156,12 @@ def cost() -> Any:
 
 
 MEMORY = """
-import sys, torch, defenses.per_example, dp_claims
+import runpy, sys, torch, defenses.per_example
 torch.set_num_threads(1)
 def megabytes(field):
     return next(int(one.split()[1]) / 1e3 for one in open("/proc/self/status") if field in one)
-run = dp_claims.ways(sys.argv[1], int(sys.argv[2]))[sys.argv[3]]
+script, task, size, way = sys.argv[1:]
+run = runpy.run_path(script)["ways"](task, int(size))[way]
 open("/proc/self/clear_refs", "w").write("5")  # forgets the height so far
 before = megabytes("VmRSS")
 for _ in range(3): run()
@@ -172,8 +171,8 @@ print(megabytes("VmHWM") - before)
 
 def peak(*words: str) -> float:
     """Return by how many MB a fresh process grows in three rounds of one way (Linux)."""
-    command = [sys.executable, "-W", "ignore", "-c", MEMORY, *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
+    command = [sys.executable, "-W", "ignore", "-c", MEMORY, __file__, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 

@@ -8,7 +8,7 @@ paper's table 10 (of trained weights): with the model's own head, and with the p
 smaller, as the gradients then are. An update that the attack refuses is recorded with its reason.
 Writes results/dager_protocols.json.
 
-    python benchmarks/dager_protocols.py [--only sgd lora noise ...] [--batches 5]
+    python benchmarks/run.py dager/protocols [--only sgd lora noise ...] [--batches 5]
 """
 
 import argparse
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from statistics import median
 
 import torch
-from dager_attempts import run_batches, share, split, summary
-from dager_files import Cell, Results, arguments, markdown, singular_values, start
-from dager_victims import Victim, client_update, gpt2, pool, with_head
+from common.attempts import run_batches, share, split, summary
+from common.results import Cell, Results, arguments, markdown, singular_values, start
+from common.victims import Victim, client_update, gpt2, pool, with_head
 
 from fedsim.messages import Update
 from fedsim.rng import stream

@@ -5,9 +5,10 @@ its controls and scores), and whether a sweep that was killed half-way (kill -9)
 ends in the same table. Needs the real data beside the checkout. Each part can be run alone; what is
 in results/sweep.json stays; plots of the reports are kept beside it.
 
-    python benchmarks/sweep.py [fedavg] [killed] [seeds] [batches] [gpt2] [defenses]
+    python benchmarks/run.py lab/sweep [fedavg] [killed] [seeds] [batches] [gpt2] [defenses]
 """
 
+import argparse
 import json
 import os
 import platform
@@ -23,10 +24,9 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
+from common.places import DATA, RESULTS, need_data
 
-HERE = Path(__file__).resolve().parent
-DATA = HERE.parents[1] / "shared" / "data"
-RESULT = HERE / "results" / "sweep.json"
+RESULT = RESULTS / "sweep.json"
 FEDSIM = [sys.executable, "-P", "-m", "fedsim.lab.cli"]
 SST2 = ["data.name=sst2", f"data.path={DATA / 'datasets' / 'sst2'}"]
 ONE_ROUND = ["federation.rounds=1", "training.algorithm=fedavg"]
@@ -57,6 +57,7 @@ DEFENSES = [
     "defense=none,topk,sign,quantize,random-mask,truncated-svd,gaussian,"
     '{name="dp-sgd",noise_multiplier=0.1}',
 ]  # fmt: skip
+PARTS = ["fedavg", "killed", "seeds", "batches", "gpt2", "defenses"]
 PICTURES = {
     "fedavg": "heat-dager-mini_batch_size-learning_rate",
     "batches": "heat-dager-mini_batch_size-batch_size",
@@ -163,8 +164,10 @@ def killed(words: list[str], whole: str, out: str, log: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the parts asked for, print and write them."""
-    if not DATA.is_dir():
-        raise SystemExit(f"nothing to measure: {DATA.name} is not beside the checkout")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", nargs="*", default=PARTS, help=", ".join(PARTS))
+    wanted = parser.parse_args().part
+    need_data()
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     record |= {
         "claim": "the FedAvg audit and the defense test are one command each",
@@ -174,7 +177,6 @@ def main() -> None:
         "weights": "random",
         "jobs": 1,
     }
-    wanted = sys.argv[1:] or ["fedavg", "killed", "seeds", "batches", "gpt2", "defenses"]
     with tempfile.TemporaryDirectory() as work:
         log = Path(work, "log")
         parts = {

@@ -1,11 +1,8 @@
-"""Engines: the same two apps, in this process or on Ray."""
+"""The inline engine: every client in this process."""
 
 import itertools
-import logging
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -13,8 +10,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from typing_extensions import override
 
-from fedsim.errors import RunFailed
 from fedsim.flower import empty_run, rewrap, set_identity, snapshot, stamp
+from fedsim.lab.engines.base import Resources
 from fedsim.wire import PARTITION
 
 FAILED = 2  # Flower's code for an exception in a ClientApp
@@ -87,48 +84,7 @@ class InlineGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Resources:
-    """What one client takes on Ray."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-
-
-Engine = Callable[[ServerApp, ClientApp, int, Resources], None]
-
-
 def run_inline(server: ServerApp, client: ClientApp, clients: int, resources: Resources) -> None:
     """Run both apps in this process."""
     set_identity()
     server(InlineGrid(client, clients), Context(1, 0, {}, RecordDict(), {}))
-
-
-def run_ray(server: ServerApp, client: ClientApp, clients: int, resources: Resources) -> None:
-    """Run both apps on Flower's simulation engine.
-
-    Raises:
-        RunFailed: Ray has not the resources for a single client.
-    """
-    from flwr.simulation import run_simulation  # here, because it takes a second: it imports Ray
-
-    backend: Any = {
-        "client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus},
-        "init_args": {
-            "include_dashboard": False,
-            "log_to_driver": False,
-            "logging_level": logging.ERROR,
-        },
-    }
-    try:
-        run_simulation(server, client, num_supernodes=clients, backend_config=backend)
-    except ValueError as error:
-        if "ActorPool is empty" not in str(error):
-            raise
-        raise RunFailed(
-            f"Ray cannot start a single client with {resources.cpus:g} CPUs and "
-            f"{resources.gpus:g} GPUs here; lower federation.cpus_per_client"
-        ) from error
-
-
-ENGINES: dict[str, Engine] = {"inline": run_inline, "ray": run_ray}

@@ -1,0 +1,19 @@
+"""What every engine is: it runs a server app and its client app to the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one client takes on Ray."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+Engine = Callable[[ServerApp, ClientApp, int, Resources], None]
+"""``(server, client, clients, resources)``: run both apps, with so many clients."""

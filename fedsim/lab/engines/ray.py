@@ -1,0 +1,41 @@
+"""Flower's simulation engine: clients as actors on Ray."""
+
+import logging
+from typing import Any
+
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+
+from fedsim.errors import RunFailed
+from fedsim.flower import heed_telemetry_switch
+from fedsim.lab.engines.base import Resources
+from fedsim.lab.environment import set_environment
+
+
+def run_ray(server: ServerApp, client: ClientApp, clients: int, resources: Resources) -> None:
+    """Run both apps on Flower's simulation engine.
+
+    Raises:
+        RunFailed: Ray has not the resources for a single client.
+    """
+    set_environment()  # before Ray is imported; its workers inherit it
+    heed_telemetry_switch()
+    from flwr.simulation import run_simulation  # here, because it takes a second: it imports Ray
+
+    backend: Any = {
+        "client_resources": {"num_cpus": resources.cpus, "num_gpus": resources.gpus},
+        "init_args": {
+            "include_dashboard": False,
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+        },
+    }
+    try:
+        run_simulation(server, client, num_supernodes=clients, backend_config=backend)
+    except ValueError as error:
+        if "ActorPool is empty" not in str(error):
+            raise
+        raise RunFailed(
+            f"Ray cannot start a single client with {resources.cpus:g} CPUs and "
+            f"{resources.gpus:g} GPUs here; lower federation.cpus_per_client"
+        ) from error

@@ -1,0 +1,44 @@
+"""What the libraries read from the environment: set by whoever starts them, at no import of ours.
+
+The command sets it before it imports torch, Flower or Ray, an engine before it starts one of them.
+A program of your own calls :func:`set_environment` first of all, or sets what it wants itself:
+nothing that is set already is changed.
+"""
+
+import logging
+import os
+import tempfile
+
+
+def defaults() -> dict[str, str]:
+    """Return what is set where nobody has: no telemetry, no calls home, no files in $HOME."""
+    return {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_HOME": os.path.join(tempfile.gettempdir(), f"fedsim-flower-{os.getuid()}"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        # Threads that spin while they wait slow each other down by a factor of ten on a busy
+        # machine. It counts only where torch is not loaded yet, as under the command.
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def set_environment() -> None:
+    """Set what Flower, Ray, Hugging Face and OpenMP read, most of it when they are imported."""
+    for name, value in defaults().items():
+        os.environ.setdefault(name, value)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' chatter from the terminal: ours is what the user asked for."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
