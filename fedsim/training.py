@@ -87,7 +87,7 @@ def mean_gradient(
     """Leave the gradient of the model's own loss, a mean over the batch."""
     batch = adapter.batch(examples.sequences, examples.labels, generator)
     loss: Tensor = module(**batch).loss
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return loss.item()
 
 

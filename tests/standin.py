@@ -63,7 +63,9 @@ class There(Tensor):
         return There(parts["held"])
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]  # torch types it as an instance's
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise RuntimeError(f"{func}: a tensor of the stand-in outlived its block")
 
 
@@ -126,7 +128,7 @@ class _Functions(TorchFunctionMode):
 @contextlib.contextmanager
 def standin() -> Iterator[torch.device]:
     """Have a device that is not the CPU inside the block."""
-    with _Functions(), _Operations():
+    with _Functions(), _Operations():  # type: ignore[no-untyped-call]
         yield DEVICE
 
 

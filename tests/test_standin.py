@@ -115,7 +115,8 @@ def test_what_cuda_takes_gives_what_the_cpu_gives(device: torch.device, name: st
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "llama-tiny", "bert-tiny"])
 def test_a_model_and_its_gradient_are_the_cpus(adapt: Adapt, preset: str) -> None:
     def gradient(where: torch.device) -> dict[str, Tensor]:
-        module: Any = model.build().to(where)
+        module: Any = model.build()
+        module.to(where)
         ids = torch.tensor([[9, 10, 11]], device=where)
         module(input_ids=ids, labels=torch.tensor([1], device=where)).loss.backward()
         return {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
@@ -132,7 +133,8 @@ def test_a_model_and_its_gradient_are_the_cpus(adapt: Adapt, preset: str) -> Non
 
 def test_tied_weights_stay_tied(adapt: Adapt) -> None:
     with standin() as device:
-        module: Any = adapt("gpt2-tiny", task="causal-lm").build().to(device)
+        module: Any = adapt("gpt2-tiny", task="causal-lm").build()
+        module.to(device)
         assert module.lm_head.weight is module.transformer.wte.weight
 
 

@@ -82,7 +82,7 @@ def join(spans: Sequence[Span], maps: Sequence[Tensor]) -> Span:
 
 
 def _diagonal(blocks: Sequence[Tensor]) -> Tensor:
-    whole: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    whole: Tensor = torch.block_diag(*blocks)
     return whole
 
 

@@ -141,8 +141,8 @@ def start(options: argparse.Namespace, name: str, claim: str, **more: Any) -> Re
     """Set torch's threads and return the result file called ``name``."""
     need_data()
     torch.set_num_threads(options.threads)
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # a classifier's head is always new
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()  # a classifier's head is always new
+    transformers.logging.disable_progress_bar()
     head = {
         "claim": claim,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",

@@ -1,10 +1,10 @@
 """Claim: the fast DAGER takes a small share of the time of the paper's own algorithms.
 
 Measures, in one process, on the same gradients of GPT-2 at its real size (random weights), with the
-same threads: the attack, and `naive_dager.py`, the paper's algorithms written plainly. The naive
-one stops at a cap, and its time is then a lower bound. First both must give the same sentences on a
-small batch. Besides: how the attack's time grows with vocabulary, length and batch, and where it
-goes. Writes results/dager_speed.json.
+same threads: the attack, and `attacks/dager/plain.py`, the paper's algorithms written plainly. The
+plain one stops at a cap, and its time is then a lower bound. First both must give the same
+sentences on a small batch. Besides: how the attack's time grows with vocabulary, length and batch,
+and where it goes. Writes results/dager_speed.json.
 
     python benchmarks/run.py dager/speed [--part ratio growth profile] [--cap 600]
 """
@@ -21,10 +21,11 @@ from typing import Any
 from common.attempts import attempt, score, timed
 from common.results import Cell, Results, arguments, code, markdown, start
 from common.victims import Pool, Victim, gpt2, gradient, observation, pool, prefixes, victim
-from dager.naive_dager import NaiveDager, Progress
+from dager.clocked import Progress, run_plain
 from transformers import GPT2Config
 
 from attacks.dager.attack import Dager
+from attacks.dager.plain import PlainDager
 from fedsim.models import ModelSpec
 from fedsim.rng import stream
 from fedsim.training import Examples
@@ -66,18 +67,17 @@ def check(who: Victim, sentences: Pool) -> None:
         examples = sentences.draw(2, seed=0, index=index)
         seen = observation(who, gradient(who, examples))
         fast = Dager().reconstruct(seen, stream(1, "attack")).sequences
-        naive = NaiveDager().run(seen)
-        assert naive.finished
-        assert set(naive.sequences) == set(fast), (naive.sequences, fast)
-        assert set(naive.sequences) == set(examples.sequences), naive.sequences
-    print("the naive attack and ours agree on two small batches, and both are right", flush=True)
+        plain = PlainDager().run(seen)
+        assert set(plain) == set(fast), (plain, fast)
+        assert set(plain) == set(examples.sequences), plain
+    print("the plain attack and ours agree on two small batches, and both are right", flush=True)
 
 
 def ratio(who: Victim, examples: Examples, cap: float, repeats: int) -> Cell:
     """Return the times of both attacks on one gradient."""
     fast = ours(who, examples, repeats)
     seen = observation(who, gradient(who, examples))
-    done, cost = timed(lambda: NaiveDager(cap=cap).run(seen))
+    done, cost = timed(lambda: run_plain(seen, cap))
     samples, failures, surplus = score(who.adapter, examples.sequences, done.sequences)
     least = least_seconds(done, examples.sequences)
     return {
@@ -124,7 +124,7 @@ def least_seconds(done: Progress, sentences: tuple[Tokens, ...]) -> float:
 
 def ratios(who: Victim, sentences: Pool, results: Results, options: argparse.Namespace) -> None:
     """Measure both attacks on batches of 4 and of 16."""
-    naive = code(NaiveDager.__module__)
+    naive = code(PlainDager.__module__)
     plan = [(size, i) for size, count in options.ratio_batches for i in range(count)]
     for size, index in plan:
         settings = {"cap": options.cap, "repeats": options.repeats, "naive": naive}

@@ -197,8 +197,8 @@ def begin(name: str, claim: str) -> tuple[argparse.Namespace, Cells]:
     options = parser.parse_args()
     need_data()
     torch.set_num_threads(1)
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     head = {
         "claim": claim,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores shared with other work, no GPU",

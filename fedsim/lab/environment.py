@@ -40,5 +40,5 @@ def quiet_libraries() -> None:
     logging.getLogger("flwr").setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

@@ -111,7 +111,7 @@ def preset_tokenizer(family: str) -> PreTrainedTokenizerFast:
             single="[CLS] $A [SEP]",
             special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
         )
-    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+    fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token=None, **names
     )
     return fast

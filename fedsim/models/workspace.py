@@ -152,7 +152,7 @@ class Workspace(ABC):
                 setattr(config, name, self.spec.dropout)
         how: dict[str, Any] = {"attn_implementation": "eager", "dtype": torch.float32}
         if self.spec.weights == "random":
-            return cast(PreTrainedModel, kind._from_config(config, **how))  # type: ignore[no-untyped-call]
+            return cast(PreTrainedModel, kind._from_config(config, **how))
         try:
             return kind.from_pretrained(self.spec.name, config=config, **how, **self.options)
         except (OSError, SafetensorError) as error:

@@ -145,7 +145,8 @@ def elsewhere(cases: dict[str, Case], tmp_path_factory: Any) -> dict[str, Any]:
     command = [sys.executable, "-c", REPLAY, str(root), str(pickled)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    guesses: dict[str, Any] = json.loads(done.stdout)
+    return guesses
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -163,7 +164,7 @@ def test_a_capture_is_the_observation(case: Case, tmp_path: Path) -> None:
     directory = place(tmp_path, 1, 0)
     write(observation, directory)
     captured = read_capture(find_captures(tmp_path)[0])
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in captured.model.items()}
+    lists: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in captured.model.items()}
     replayed = Observation(
         model=load_adapter(ModelSpec(**lists)),
         broadcast=captured.broadcast,

@@ -20,7 +20,7 @@ from tests.clients.rounds import MODEL, ROWS
 def small(task: Any = "classification", **spec: Any) -> ModelAdapter:
     """A GPT-2 (a BERT for masked-lm) of two blocks, whose workspace is in float64."""
     made = ModelSpec(name="builtin:gpt2-tiny", weights="random", task=task, num_labels=3, **spec)
-    sizes = {"vocab_size": VOCABULARY, "pad_token_id": 0}
+    sizes: Any = {"vocab_size": VOCABULARY, "pad_token_id": 0}
     adapter: ModelAdapter
     if task == "masked-lm":
         bert = BertConfig(

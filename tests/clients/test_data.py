@@ -505,7 +505,7 @@ def test_alpha_decides_how_far_the_labels_of_clients_differ() -> None:
         settings = DataSettings(name="any", partition=partition, alpha=alpha)
         parts = parts_of(train, settings, 4)
         shares = [sum(part["label"]) / len(part) for part in parts]
-        return max(shares) - min(shares)
+        return float(max(shares) - min(shares))
 
     for partition in ("dirichlet", "inner_dirichlet"):
         assert spread(partition, 10_000.0) < 0.1 < 0.3 < spread(partition, 0.2)

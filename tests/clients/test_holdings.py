@@ -98,7 +98,7 @@ def test_labels_stay_with_their_texts(settings: ClientSettings, adapter: ModelAd
     truth = dict(ROWS)
     batch = round_batch(replace(settings, batch_size=0), 0, 1)
     for ids, label in zip(batch.sequences, batch.labels, strict=True):
-        assert truth[adapter.tokenizer.decode(list(ids))] == label
+        assert truth[str(adapter.tokenizer.decode(list(ids)))] == label
 
 
 @pytest.mark.parametrize("size", [0, 1000])

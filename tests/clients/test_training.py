@@ -44,7 +44,7 @@ def start(adapter: ModelAdapter) -> Named:
 
 def at(adapter: ModelAdapter, weights: Named) -> nn.Module:
     """A copy of the model at ``weights``, without dropout, for naive computations."""
-    module = copy.deepcopy(adapter.module).eval()
+    module: nn.Module = copy.deepcopy(adapter.module).eval()
     with torch.no_grad():
         for name, p in module.named_parameters():
             if name in weights:
@@ -148,8 +148,9 @@ def sgd(rate: float) -> Callable[[Tensor, Tensor, dict[str, Any]], Tensor]:
 
 def momentum(rate: float) -> Callable[[Tensor, Tensor, dict[str, Any]], Tensor]:
     def step(w: Tensor, g: Tensor, state: dict[str, Any]) -> Tensor:
-        state["v"] = 0.9 * state["v"] + g if "v" in state else g  # torch's: no dampening
-        return w - rate * state["v"]
+        v: Tensor = 0.9 * state["v"] + g if "v" in state else g  # torch's: no dampening
+        state["v"] = v
+        return w - rate * v
 
     return step
 
@@ -161,8 +162,8 @@ def adamw(rate: float) -> Callable[[Tensor, Tensor, dict[str, Any]], Tensor]:
         state["t"] = state.get("t", 0) + 1
         state["m"] = 0.9 * state.get("m", 0.0) + 0.1 * g
         state["v"] = 0.999 * state.get("v", 0.0) + 0.001 * g * g
-        m = state["m"] / (1 - 0.9 ** state["t"])
-        v = state["v"] / (1 - 0.999 ** state["t"])
+        m: Tensor = state["m"] / (1 - 0.9 ** state["t"])
+        v: Tensor = state["v"] / (1 - 0.999 ** state["t"])
         return w - rate * 0.01 * w - rate * m / (v.sqrt() + 1e-8)
 
     return step
@@ -343,7 +344,7 @@ def test_the_update_is_no_view_of_the_workspace() -> None:
     for algorithm in ("fedsgd", "fedavg"):
         adapter = small()
         weights = start(adapter)
-        how = TrainingSettings(algorithm=algorithm)  # type: ignore[arg-type]
+        how = TrainingSettings(algorithm=algorithm)
         update, _ = LocalTraining(adapter, how)(weights, BATCH, generator())
         kept = {name: t.clone() for name, t in update.items()}
         LocalTraining(adapter, how)(weights, BATCH.take([0]), generator())

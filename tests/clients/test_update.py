@@ -139,7 +139,12 @@ def test_a_loss_that_diverged_is_an_error(
 def test_training_that_diverges_is_an_error(
     settings: ClientSettings, sent: dict[str, Tensor]
 ) -> None:
-    how = {"algorithm": "fedavg", "learning_rate": 1e30, "mini_batch_size": 2, "local_epochs": 2}
+    how: Any = {
+        "algorithm": "fedavg",
+        "learning_rate": 1e30,
+        "mini_batch_size": 2,
+        "local_epochs": 2,
+    }
     with pytest.raises(ClientFailure, match="training diverged"):
         client_update(settings, 1, broadcast(sent, **how))
 

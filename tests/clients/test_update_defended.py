@@ -57,14 +57,16 @@ def test_the_vault_knows_what_a_defense_drew_and_nobody_else_how_much(
     held, seen = client_examples(settings, 1), []
 
     def watch(training: Training) -> Training:
-        def run(p: Parameters, examples: Examples, g: torch.Generator) -> Any:
+        def run(
+            parameters: Parameters, examples: Examples, generator: torch.Generator
+        ) -> tuple[dict[str, Tensor], float]:
             seen.append(examples)
-            return training(p, examples, g)
+            return training(parameters, examples, generator)
 
         return run
 
     drawing = replace(settings, defenses=(Lots(), Spy(inside=watch)))
-    how = {"algorithm": "fedavg", "mini_batch_size": 2, "local_epochs": 2}
+    how: Any = {"algorithm": "fedavg", "mini_batch_size": 2, "local_epochs": 2}
     update = client_update(drawing, 1, broadcast(sent, **how))
     assert noted(settings, 1, 1) == held.take([2, 4, 7, 9])  # each once
     assert seen[0].steps == ((2, 0), (0, 3, 1))  # the same examples, as rows of these four

@@ -1,7 +1,7 @@
 """Compression against closed forms and loops over entries, in float64."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -144,8 +144,8 @@ def test_floats_are_the_nearest_of_their_dtype(name: Any) -> None:
         expected = raw["w"].numpy().astype(np.float16).astype(np.float32)
     else:  # the upper half of a float32, rounded to even
         bits = raw["w"].numpy().view(np.uint32).astype(np.uint64)
-        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
-        expected = bits.astype(np.uint32).view(np.float32)
+        halves = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16
+        expected = halves.astype(np.uint32).view(np.float32)
     assert np.array_equal(rounded.numpy(), expected)
 
 
@@ -212,11 +212,17 @@ def test_a_matrix_that_factors_would_not_shorten_travels_whole() -> None:
     [
         (lambda: TopK(fraction=0.0), r"fraction must be in \(0, 1\], got 0.0"),
         (lambda: TopK(fraction=1.5), r"fraction must be in \(0, 1\], got 1.5"),
-        (lambda: TopK(per="layer"), "per must be update or tensor, got 'layer'"),
+        (lambda: TopK(per=cast(Any, "layer")), "per must be update or tensor, got 'layer'"),
         (lambda: RandomMask(fraction=0.0), r"fraction must be in \(0, 1\], got 0.0"),
         (lambda: RandomMask(fraction=float("nan")), r"fraction must be in \(0, 1\], got nan"),
-        (lambda: Quantize(dtype="int2"), "dtype must be one of float16, bfloat16, int8, int4"),
-        (lambda: Quantize(rounding="up"), "rounding must be one of nearest, stochastic, got 'up'"),
+        (
+            lambda: Quantize(dtype=cast(Any, "int2")),
+            "dtype must be one of float16, bfloat16, int8, int4",
+        ),
+        (
+            lambda: Quantize(rounding=cast(Any, "up")),
+            "rounding must be one of nearest, stochastic, got 'up'",
+        ),
         (lambda: TruncatedSVD(rank=0), "rank must be > 0, got 0"),
     ],
 )

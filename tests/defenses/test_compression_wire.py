@@ -17,7 +17,7 @@ DEFENSES = [
     TopK(fraction=0.1, per="tensor"),
     RandomMask(fraction=0.4),
     Sign(),
-    *(Quantize(dtype=d, rounding=r) for d in ("float16", "bfloat16", "int8", "int4")  # type: ignore[arg-type]
+    *(Quantize(dtype=d, rounding=r) for d in ("float16", "bfloat16", "int8", "int4")
       for r in ("nearest", "stochastic")),
     TruncatedSVD(rank=2),
 ]  # fmt: skip

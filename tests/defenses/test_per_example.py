@@ -39,7 +39,8 @@ def moved(model: ModelAdapter) -> nn.Module:
     module = model.load(
         {name: w + 0.02 * torch.randn(w.shape, generator=noise) for name, w in weights.items()}
     )
-    return copy.deepcopy(module).double().eval()
+    copied: nn.Module = copy.deepcopy(module).double()
+    return copied.train(False)
 
 
 def some(model: ModelAdapter, sentences: Sentences, count: int) -> Examples:

@@ -145,7 +145,7 @@ def test_under_secaggplus_the_tap_sees_masked_vectors_and_the_sum_is_the_ideal_o
     # every client's weighted vector is rounded to STEP, and the sum is divided by their weights.
     mean = weighted_mean([updates[client] for client in range(CLIENTS)])
     share = sum(one.num_examples for one in updates.values()) / MOST
-    for (name, sent), tensor in zip(initial.items(), end, strict=True):
+    for (name, sent), learned in zip(initial.items(), end, strict=True):
         expected = (sent.double() + mean.tensors[name].double()).numpy()
-        assert np.abs(tensor - expected).max() < 1.01 * CLIENTS * STEP / share, name
+        assert np.abs(learned - expected).max() < 1.01 * CLIENTS * STEP / share, name
         assert np.abs(mean.tensors[name].numpy()).max() > 0.0

@@ -28,7 +28,12 @@ def capture(root: Path, client: int = 0, round_: int = 1, **changes: Any) -> Pat
     update = given.pop("update", None) or Update(
         tensors=tensors(), kind="delta", num_examples=4, metrics={"train_loss": 0.25}
     )
-    config = {"algorithm": "fedavg", "learning_rate": 1e-2, "dropout": False, "local_epochs": 3}
+    config: Any = {
+        "algorithm": "fedavg",
+        "learning_rate": 1e-2,
+        "dropout": False,
+        "local_epochs": 3,
+    }
     broadcast = Broadcast(round=round_, parameters=tensors(), config=config)
     write_capture(directory, client, broadcast, update, **given)
     return directory

@@ -85,7 +85,8 @@ def test_labels_and_lengths_are_whole_numbers(name: str, values: Any) -> None:
     wrong = next(one for one in values if type(one) is not int)
     with pytest.raises(MalformedMessage, match=rf"knowledge.{name} must be ints, got {wrong}$"):
         Knowledge(**{name: values})
-    assert Knowledge(**{name: (0, 3)}).granted() == {name: True}
+    known: Any = {name: (0, 3)}
+    assert Knowledge(**known).granted() == {name: True}
 
 
 @pytest.mark.parametrize("value", [True, 2.0])

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -31,7 +32,12 @@ from fedsim.models import ModelSpec, load_adapter
 from fedsim.observing import observe
 
 TEXTS = ["Nora Petrov has had a rash since Tuesday.", "Please call Jonas Weber about his blood."]
-SIZE = {"vocab_size": 2048, "hidden_size": 192, "num_hidden_layers": 3, "num_attention_heads": 6}
+SIZE: Any = {
+    "vocab_size": 2048,
+    "hidden_size": 192,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+}
 
 
 def tokenizer_of(family: str) -> PreTrainedTokenizerBase:
@@ -55,16 +61,20 @@ def backward(
 
 def classifier(family: str) -> PreTrainedModel:
     torch.manual_seed(1)
+    model: PreTrainedModel
     if family == "gpt2":
         config = GPT2Config(vocab_size=2048, n_embd=192, n_layer=3, n_head=6, pad_token_id=0)
-        return GPT2ForSequenceClassification(config).eval()
-    if family == "llama":
-        return LlamaForSequenceClassification(
+        model = GPT2ForSequenceClassification(config)
+    elif family == "llama":
+        model = LlamaForSequenceClassification(
             LlamaConfig(**SIZE, intermediate_size=512, pad_token_id=2)
-        ).eval()
-    return BertForSequenceClassification(
-        BertConfig(**SIZE, intermediate_size=512, pad_token_id=4)
-    ).eval()
+        )
+    else:
+        model = BertForSequenceClassification(
+            BertConfig(**SIZE, intermediate_size=512, pad_token_id=4)
+        )
+    model.train(False)
+    return model
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])

@@ -37,8 +37,11 @@ def test_streams_are_equal_by_name_whatever_was_drawn_before() -> None:
 
 
 def test_streams_differ_by_name_and_by_seed() -> None:
-    names = [(1, "client", 0), (1, "client", 1), (2, "client", 0), (1, "client"), (1, "round", 0)]
-    assert len({tuple(draw(stream(seed, *name))) for seed, *name in names}) == len(names)
+    names: list[tuple[int, tuple[str | int, ...]]] = [
+        (1, ("client", 0)), (1, ("client", 1)), (2, ("client", 0)), (1, ("client",)),
+        (1, ("round", 0)),
+    ]  # fmt: skip
+    assert len({tuple(draw(stream(seed, *name))) for seed, name in names}) == len(names)
 
 
 def test_a_global_stream_is_the_named_stream_and_is_put_back() -> None:

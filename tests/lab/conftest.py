@@ -16,7 +16,7 @@ def preset(name: str = "gpt2-tiny", task: Any = "classification") -> ModelAdapte
     return load_adapter(ModelSpec(name=f"builtin:{name}", weights="random", task=task))
 
 
-def experiment(**sections: dict[str, Any]) -> Config:
+def experiment(**sections: Any) -> Config:
     """A config of 4 clients, 3 of them a round, on short texts; ``sections`` replaces keys."""
     tree: dict[str, Any] = {
         "model": {"name": "builtin:gpt2-tiny"},

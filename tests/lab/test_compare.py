@@ -26,7 +26,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
     made = {
         "read": experiment(**SECTIONS, attack=[{"name": "dager"}]),
         "not read": experiment(**SECTIONS, attack=[{"name": "dager", "max_pairs": 5}]),
-        "elsewhere": experiment(**SECTIONS, attack=[{"name": "dager"}], seed=2),  # type: ignore[arg-type]
+        "elsewhere": experiment(**SECTIONS, attack=[{"name": "dager"}], seed=2),
         "no attack": experiment(**SECTIONS),
     }
     for name, config in made.items():

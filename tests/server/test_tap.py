@@ -98,7 +98,9 @@ def test_what_came_back_is_kept_when_replies_are_edited_in_place() -> None:
     grid, seen = tapped()
     replies = list(grid.send_and_receive([message(5)]))
     before = bits(replies[0].content)
-    replies[0].content["arrays"]["w.bias"] = Array(np.zeros(5, np.float32))  # one entry,
+    replies[0].content.array_records["arrays"]["w.bias"] = Array(
+        np.zeros(5, np.float32)
+    )  # one entry,
     replies[0].content["metrics"] = MetricRecord({"num-examples": 99})  # one record,
     kept = seen[0][0].received
     assert kept is not None

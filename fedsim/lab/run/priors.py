@@ -83,7 +83,7 @@ def train_prior(
             some = [rows[row] for row in order[start : start + settings.batch_size]]
             loss = _loss(model, some, generator)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             mean = loss.item() if not step else 0.98 * mean + 0.02 * loss.item()

@@ -29,7 +29,7 @@ def naive_distance(inputs: Tensor, vector: Tensor) -> float:
     """Return the sine of the angle to the span of the rows of ``inputs``, by least squares."""
     coefficients = torch.linalg.lstsq(inputs.T, vector[:, None], driver="gelsd").solution
     rest = vector - (inputs.T @ coefficients)[:, 0]
-    return (rest.norm() / vector.norm()).item()
+    return float(rest.norm() / vector.norm())
 
 
 def test_distance_is_what_is_left_after_least_squares() -> None:

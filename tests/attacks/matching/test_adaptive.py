@@ -89,7 +89,7 @@ def test_clipping(adapt: Adapt, look: Look) -> None:
         name: sum(part[name] * clip / norm for part, norm in zip(parts, norms, strict=True)) / 2
         for name in batch.observation.update.tensors
     }
-    known = defended(batch, DPSGD(clip=clip), tensors)  # type: ignore[arg-type]
+    known = defended(batch, DPSGD(clip=clip), tensors)
     truth, others = at_truth_and_elsewhere(known, L2())
     plain = replace(
         known, observation=replace(known.observation, knowledge=batch.observation.knowledge)

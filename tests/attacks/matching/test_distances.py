@@ -1,5 +1,7 @@
 """Distances against naive loops over the whole gradients, in float64."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -22,7 +24,7 @@ K, N = 3, 5
 @pytest.fixture
 def factors() -> dict[str, Factor]:
     torch.manual_seed(0)
-    d = {"dtype": torch.float64}
+    d: Any = {"dtype": torch.float64}
     return {
         "linear": Outer(torch.randn(K, N, 7, **d), torch.randn(K, N, 11, **d), False),
         "conv": Outer(torch.randn(K, N, 7, **d), torch.randn(K, N, 4, **d), True),
@@ -51,8 +53,7 @@ def whole(factor: Factor, k: int) -> Tensor:
         return total
     assert isinstance(factor, Outer)
     pairs = zip(factor.inputs[k], factor.errors[k], strict=True)
-    total = sum(torch.outer(error, given) for given, error in pairs)
-    assert isinstance(total, Tensor)
+    total = torch.stack([torch.outer(error, given) for given, error in pairs]).sum(dim=0)
     return total.T if factor.flipped else total
 
 
@@ -84,7 +85,7 @@ def test_joined_factors_are_the_sum(factors: dict[str, Factor]) -> None:
 @pytest.mark.parametrize("distance", [Cosine(), L2(), L2(power=1, weights={"linear": 3.0})])
 def test_parameters_of_one_shape_taken_together_are_as_each_alone(distance: Distance) -> None:
     torch.manual_seed(3)
-    d = {"dtype": torch.float64}
+    d: Any = {"dtype": torch.float64}
     shapes = {"linear": (11, 7), "flipped": (7, 11), "bias": (9,), "rows": (6, 3)}
     factors: dict[str, Factor] = {}
     for place in range(3):
@@ -116,19 +117,19 @@ def test_few_entries_of_a_large_map_are_gathered_not_formed() -> None:
 
 
 def naive_l2(g: Tensor, o: Tensor) -> float:
-    return sum(
-        (a - b) ** 2 for a, b in zip(g.flatten().tolist(), o.flatten().tolist(), strict=True)
-    )
+    pairs = zip(g.flatten().tolist(), o.flatten().tolist(), strict=True)
+    return float(sum((a - b) ** 2 for a, b in pairs))
 
 
 def naive_l1(g: Tensor, o: Tensor) -> float:
-    return sum(abs(a - b) for a, b in zip(g.flatten().tolist(), o.flatten().tolist(), strict=True))
+    pairs = zip(g.flatten().tolist(), o.flatten().tolist(), strict=True)
+    return float(sum(abs(a - b) for a, b in pairs))
 
 
 def naive_cosine(g: Tensor, o: Tensor) -> float:
     a, b = g.flatten().tolist(), o.flatten().tolist()
     inner = sum(x * y for x, y in zip(a, b, strict=True))
-    return 1 - inner / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5
+    return float(1 - inner / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5)
 
 
 def naive_sign(g: Tensor, o: Tensor, l1: float) -> float:
@@ -137,7 +138,7 @@ def naive_sign(g: Tensor, o: Tensor, l1: float) -> float:
         max(0.0, -x / size * (1 if y > 0 else -1))
         for x, y in zip(g.flatten().tolist(), o.flatten().tolist(), strict=True)
     ]
-    return sum(w * w for w in wrong) + l1 * sum(wrong)
+    return float(sum(w * w for w in wrong) + l1 * sum(wrong))
 
 
 def test_distances_are_the_papers_formulas(factors: dict[str, Factor], observed: Observed) -> None:

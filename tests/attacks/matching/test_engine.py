@@ -1,6 +1,7 @@
 """Dummies' gradients against those of the client's own training code, and against autograd."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,18 +16,18 @@ from attacks.matching.tokens import TokenScores
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
 from fedsim.models import ModelSpec, load_adapter
-from tests.attacks.conftest import Look, Seen
+from tests.attacks.conftest import Batch, Look
 from tests.conftest import Adapt
 
 LENGTHS = (7, 10, 5)
 
 
-def engine_of(seen: Seen) -> Engine:
+def engine_of(seen: Batch) -> Engine:
     observation = seen.observation
     return Engine(observation, find_frame(observation, torch.Generator()))
 
 
-def targets_of(seen: Seen) -> Tensor:
+def targets_of(seen: Batch) -> Tensor:
     if seen.observation.model.spec.task == "classification":
         return torch.tensor(seen.labels)
     return seen.ids[None]
@@ -159,7 +160,7 @@ def test_candidates_do_not_touch_one_another(adapt: Adapt, look: Look, preset: s
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
 
 
-def naive(seen: Seen, engine: Engine, x: Tensor, names: list[str]) -> Tensor:
+def naive(seen: Batch, engine: Engine, x: Tensor, names: list[str]) -> Tensor:
     """Return the squared distance by plain double back-propagation over whole matrices."""
     observation = seen.observation
     module = observation.model.module
@@ -221,7 +222,8 @@ def test_a_parameter_of_no_module_or_of_several_is_refused(look: Look) -> None:
     frame = find_frame(seen.observation, torch.Generator())
     with pytest.raises(UnsupportedObservation, match="belongs to no module"):
         Engine(seen.observation, frame, ["nowhere.weight"])
-    layers = model.module.bert.encoder.layer
+    module: Any = model.module
+    layers = module.bert.encoder.layer
     layers[1].attention.self.query.weight = layers[0].attention.self.query.weight
     name = "bert.encoder.layer.0.attention.self.query.weight"
     with pytest.raises(UnsupportedObservation, match=f"'{name}'.*belongs to Linear, Linear"):

@@ -29,7 +29,7 @@ def labels(
     """Return what is read after ``change`` of every tensor, by a defense that is perhaps known."""
     observation = batch.observation
     tensors = {name: change(tensor) for name, tensor in observation.update.tensors.items()}
-    knowledge = replace(observation.knowledge, defense=known and known.effects())
+    knowledge = replace(observation.knowledge, defense=None if known is None else known.effects())
     changed = replace(
         observation, update=replace(observation.update, tensors=tensors), knowledge=knowledge
     )

@@ -223,6 +223,6 @@ def test_a_head_has_as_many_rows_as_labels(adapt: Adapt) -> None:
 def test_a_spec_becomes_json_and_names_itself(adapt: Adapt) -> None:
     spec = ModelSpec(name="builtin:gpt2-tiny", freeze=("head", "layers.0"), lora_rank=2)
     record = json.loads(json.dumps(spec.as_dict()))
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    lists: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
     assert ModelSpec(**lists) == spec
     assert repr(adapt("gpt2-tiny")) == "GPT2Adapter('builtin:gpt2-tiny', task='classification')"

@@ -193,7 +193,7 @@ def test_trained_bert_weights_load_as_float32(shared: Shared) -> None:
     model = load(shared("data/models/all-MiniLM-L6-v2-fp16"))
     assert (model.family, model.width, model.layers) == ("bert", 384, 6)
     assert (model.prefix, model.suffix) == ((101,), (102,))  # [CLS] and [SEP] of BERT's vocabulary
-    module = model.load(model.initial_parameters())
+    module: Any = model.load(model.initial_parameters())
     assert {one.dtype for one in module.parameters()} == {torch.float32}
     texts = ["A man is eating food.", "Someone has a meal.", "The girl plays the violin."]
     with torch.no_grad():  # a sentence encoder: near sentences have near vectors

@@ -15,7 +15,8 @@ IDS = torch.tensor([[9, 10, 11, 12, 13, 14, 15]])
 
 def logits(model: ModelAdapter) -> torch.Tensor:
     with torch.no_grad():
-        return model.module.eval()(input_ids=IDS).logits
+        found: torch.Tensor = model.module.eval()(input_ids=IDS).logits
+        return found
 
 
 # by hand: 4 blocks, A and B for each of c_attn or q, k, v; then the head
@@ -72,7 +73,7 @@ def test_an_adapter_adds_b_a_to_its_map(adapt: Adapt, preset: str) -> None:
             if ".lora_A." in name:
                 change = moved[name.replace(".lora_A.", ".lora_B.")] @ a  # (out, in)
                 weight = weights[path.replace(".lora_A.default", "")]
-                weight += change.T if preset == "gpt2-tiny" else change  # Conv1D is (in, out)
+                weight.add_(change.T if preset == "gpt2-tiny" else change)  # Conv1D is (in, out)
             elif ".lora_B." not in name:
                 weights[path.replace(".modules_to_save.default", "")].copy_(a)
     torch.testing.assert_close(logits(model), logits(plain), rtol=0, atol=1e-5)

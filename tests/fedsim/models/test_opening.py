@@ -59,7 +59,7 @@ def test_block_0_in_the_open_is_what_the_model_computes(adapt: Adapt, preset: st
                 scores = torch.stack([queries[place, head] @ keys[j, group] for j in there])
                 weights = (opening.scale * scores).softmax(0)
                 heads.append(sum(w * values[j, group] for w, j in zip(weights, there, strict=True)))
-            rows.append(torch.cat(heads))  # type: ignore[arg-type]
+            rows.append(torch.cat(heads))
         context = torch.stack(rows) @ opening.output + opening.output_bias
         middle = opening.middle(opening.residual(tokens, positions) + context)
     assert torch.allclose(middle, seen[0][0], atol=1e-4)

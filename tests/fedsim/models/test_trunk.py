@@ -1,6 +1,7 @@
 """Trunks against transformers' own forward: what a hook on the real q, k and v sees."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -140,12 +141,13 @@ def test_selected_prefixes_go_on_as_if_they_had_been_run_alone(adapt: Adapt, pre
     (trunk,) = model.trunks(parameters, 1)
     _, past = trunk.inputs(ids[:, :5])
     assert past is not None
-    before = [layer.keys.clone() for layer in past.layers]
+    layers: Any = past.layers
+    before = [layer.keys.clone() for layer in layers]
     chosen = select(past, rows)
     found, grown = trunk.inputs(whole[:, 5:], first=5, past=chosen)
     close(found, expected[:, 5:])
     assert grown is not None and grown.get_seq_length() == 7
-    for layer, keys in zip(past.layers, before, strict=True):  # the old prefixes stay
+    for layer, keys in zip(layers, before, strict=True):  # the old prefixes stay
         assert torch.equal(layer.keys, keys)
 
 

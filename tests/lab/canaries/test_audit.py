@@ -42,7 +42,7 @@ class ReadBeforeTheStep(Unwatched):
     def gradient(self) -> Gradient:
         def leave(m: nn.Module, model: ModelAdapter, some: Examples, g: torch.Generator) -> float:
             losses: Tensor = model.losses(m, model.batch(some.sequences, some.labels, g))
-            losses.mean().backward()  # type: ignore[no-untyped-call]
+            losses.mean().backward()
             return losses.mean().item()
 
         return leave

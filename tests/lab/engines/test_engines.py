@@ -74,7 +74,7 @@ def test_a_clients_exception_is_its_answer() -> None:
     grid = InlineGrid(counting_client(), 3)
     replies = list(grid.send_and_receive(messages(grid, content())))
     assert [reply.has_error() for reply in replies] == [False, False, True]
-    reason = replies[2].error.reason
+    reason = replies[2].error.reason or ""
     assert "Traceback" in reason
     assert reason.strip().splitlines()[-1].endswith("BadInput: client two is broken")
 
@@ -131,8 +131,8 @@ def on_ray(root: Path, config: Config) -> subprocess.CompletedProcess[str]:
     path = root.with_suffix(".toml")
     path.write_text(tomli_w.dumps(config.as_toml()))
     fedsim = Path(sys.executable).with_name("fedsim")
-    command = [fedsim, "run", path, "federation.engine=ray", "--out", root]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    command = map(str, [fedsim, "run", path, "federation.engine=ray", "--out", root])
+    return subprocess.run([*command], capture_output=True, text=True, timeout=240)
 
 
 def rounds(root: Path) -> list[Any]:

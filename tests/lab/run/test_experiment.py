@@ -338,8 +338,8 @@ def test_data_without_labels_cannot_be_classified(tmp_path: Path) -> None:
 def test_a_device_that_is_not_here_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BadInput, match="'cuda:1' is not here; allowed: auto, cpu"):
-        prepare(experiment(device="cuda:1"))  # type: ignore[arg-type]
+        prepare(experiment(device="cuda:1"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(BadInput, match=r"'cuda:1' is not here; allowed: auto, cpu, cuda:0$"):
-        prepare(experiment(device="cuda:1"))  # type: ignore[arg-type]
+        prepare(experiment(device="cuda:1"))

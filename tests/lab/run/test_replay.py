@@ -31,9 +31,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     set_identity()
     made = RunDirectory(tmp_path_factory.mktemp("runs") / "run")
     config = experiment(
-        seed=5,  # type: ignore[arg-type]
+        seed=5,
         federation={"rounds": 2, "clients": 2, "clients_per_round": 2},
-        attack=[{"name": "dager"}],  # type: ignore[arg-type]
+        attack=[{"name": "dager"}],
     )
     made.create(config)
     run_experiment(prepare(config), made, Silent())

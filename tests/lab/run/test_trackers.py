@@ -14,7 +14,7 @@ from fedsim.lab.store.run import RunDirectory
 from tests.lab.conftest import experiment
 from tests.lab.run.test_experiment import go
 
-ROUNDS = [
+ROUNDS: list[dict[str, Any]] = [
     {"round": 0, "utility": 0.5, "seconds": 1.0},
     {"round": 1, "utility": 0.75, "seconds": 2.0},
     {"round": 2, "utility": None, "seconds": 3.0},
@@ -41,7 +41,7 @@ CURVES = [
 def tracked(root: Path, name: str) -> Path:
     pytest.importorskip(TRACKERS[name].package, reason=f"the extra {name!r} is not installed")
     run = RunDirectory(root / "run")
-    run.create(experiment(tracker=name))  # type: ignore[arg-type]
+    run.create(experiment(tracker=name))
     for row in ROUNDS:
         run.append("rounds.jsonl", row)
     for _ in range(2):  # the second time in place of the first
@@ -101,7 +101,7 @@ def test_a_missing_package_is_said_before_the_run(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(BadInput, match=r"in a checkout of fedsim: pip install '\.\[wandb\]'"):
         check_trackers(["wandb"])
     with pytest.raises(BadInput, match=r"unknown tracker 'wandbb'; did you mean 'wandb'"):
-        prepare(experiment(tracker="wandbb"))  # type: ignore[arg-type]
+        prepare(experiment(tracker="wandbb"))
 
 
 def test_the_config_takes_one_or_several() -> None:
@@ -127,7 +127,7 @@ def test_a_tracker_that_throws_is_noted_and_the_run_goes_on(
     }
     monkeypatch.setattr(fedsim.lab.run.trackers, "TRACKERS", made)
     run = RunDirectory(tmp_path / "run")
-    config = experiment(tracker=["broken", "fine"], federation={"rounds": 1})  # type: ignore[arg-type]
+    config = experiment(tracker=["broken", "fine"], federation={"rounds": 1})
     summary = go(run, config)
     why = "OSError: No space left" if isinstance(error, OSError) else "KeyError: 'api_key'"
     assert summary["notes"][-1] == f"the tracker 'broken' could not run: {why}"

@@ -1,6 +1,7 @@
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_the_default_is_two_thousand_resamples() -> None:
     ],
 )
 def test_what_has_no_interval_is_refused(
-    values: list[list[float]], options: dict[str, int], message: str
+    values: list[list[float]], options: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         cluster_interval(values, seed=0, **options)

@@ -71,7 +71,7 @@ def test_match_is_as_good_as_the_best_of_all_permutations() -> None:
         every = itertools.permutations(slots, len(truths))
         exact, similarity = max(value(truths, guesses, one) for one in every)
         got = match(truths, guesses)
-        assert value(truths, guesses, got) == (exact, pytest.approx(similarity))
+        assert value(truths, guesses, got) == pytest.approx((exact, similarity))
         used = [j for j in got if j is not None]
         assert len(set(used)) == len(used) == min(len(truths), len(guesses))
 
@@ -82,7 +82,7 @@ def test_match_is_optimal_on_sizes_too_large_to_enumerate() -> None:
     assert not set(truths) & set(guesses)  # no exact pairs: plain similarity is the whole value
     matrix = np.array([[naive_similarity(t, g) for g in guesses] for t in truths])
     best = matrix[linear_sum_assignment(matrix, maximize=True)].sum()
-    assert value(truths, guesses, match(truths, guesses)) == (0, pytest.approx(best))
+    assert value(truths, guesses, match(truths, guesses)) == pytest.approx((0, best))
 
 
 def test_an_exact_pair_comes_before_a_larger_sum_of_similarities() -> None:

@@ -156,9 +156,9 @@ def test_a_run_says_what_it_is(tmp_path: Path) -> None:
 
 
 def test_the_default_place_says_name_time_and_hash() -> None:
-    root = RunDirectory.default(experiment(name="mine")).root  # type: ignore[arg-type]
+    root = RunDirectory.default(experiment(name="mine")).root
     assert re.fullmatch(r"runs/mine-\d{8}T\d{6}Z-[0-9a-f]{8}", root.as_posix())
-    other = RunDirectory.default(experiment(name="mine", seed=2)).root  # type: ignore[arg-type]
+    other = RunDirectory.default(experiment(name="mine", seed=2)).root
     assert root.name[-8:] != other.name[-8:]  # the hash is over the whole config
 
 

@@ -89,7 +89,7 @@ def test_captures_that_are_gone_are_no_result(tmp_path: Path) -> None:
 
 def test_a_sums_capture_holds_all_its_clients(tmp_path: Path) -> None:
     config = experiment(federation={"rounds": 1}, attack=[{"name": "dager"}],
-                        defense="secagg")  # type: ignore[arg-type]  # fmt: skip
+                        defense="secagg")  # fmt: skip
     source, run = RunDirectory(tmp_path / "source"), RunDirectory(tmp_path / "run")
     go(source, config)
     run.create(config)
@@ -134,7 +134,7 @@ def test_files_are_copied_where_they_cannot_be_linked(
         raise OSError("no links here")
 
     with monkeypatch.context() as context:
-        context.setattr(fedsim.lab.sweep.cells.os, "link", refuse)
+        context.setattr(os, "link", refuse)
         attack_captures(prepare(config), run, source, Silent())
     assert evidence(run) == evidence(source)
     assert os.stat(run.vault / "pool.jsonl").st_nlink == 1

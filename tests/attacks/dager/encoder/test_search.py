@@ -252,7 +252,8 @@ def test_true_sentences_solve_the_equations_and_foreign_queries_do_not(
         weights = torch.zeros(len(made.tokens))
         weights[rows] = 1.0
         torch.testing.assert_close(made.occupancy() @ weights, torch.ones(len(made.occupancy())))
-        own, foreign = [], []
+        own: list[torch.Tensor] = []
+        foreign: list[torch.Tensor] = []
         for query in {row for other in truth for row in other}:
             rest, slopes = made.linearise(query, weights)
             (own if query in rows else foreign).append(rest.norm())
