@@ -18,12 +18,12 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class Attack(ABC):
     """Reads text off one client's update; its fields are its hyper-parameters and only state."""
 
-    families: ClassVar[tuple[str, ...]]  # the model families it fits
+    families: ClassVar[tuple[str, ...]] = ()  # the model families it fits; (): every one
     paper_knowledge: ClassVar[tuple[str, ...]] = ()  # what its paper grants it, see Knowledge
 
     def check(self, model: ModelAdapter) -> None:
         """Raise BadInput, before anything long starts, when the attack does not fit ``model``."""
-        if model.family not in self.families:
+        if self.families and model.family not in self.families:
             raise BadInput(
                 f"attack {type(self).__name__.lower()} fits {' and '.join(self.families)} models, "
                 f"but {model.spec.name!r} is a {model.family} model"

@@ -48,7 +48,6 @@ class Lamp(Attack):
     prior: str = ""  # a directory with a causal language model; "": none
     patience: int = 4  # rounds without a changed token before it ends; 0: never
 
-    families: ClassVar[tuple[str, ...]] = ("bert", "gpt2", "llama")
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
 
     def __post_init__(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOMS = ("dager", "matching", "defenses", "lab")
+TOOLS = ("lab/same",)  # nothing to measure on one checkout: run by name, never by `make bench`
 
 
 def measurements() -> list[str]:
@@ -30,7 +31,7 @@ def main() -> None:
     """Run the measurement that the first argument names, with the others as its own."""
     names = measurements()
     if len(sys.argv) < 2:
-        print(*names, sep="\n")
+        print(*(name for name in names if name not in TOOLS), sep="\n")
         return
     if sys.argv[1] not in names:
         raise SystemExit(f"unknown measurement {sys.argv[1]!r}; known: {', '.join(names)}")

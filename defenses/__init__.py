@@ -1,12 +1,10 @@
-"""Defenses: one mechanism a file."""
+"""Defenses: one mechanism a file; those of differential privacy share a room."""
 
 from defenses.base import Defense, Guarantee
-from defenses.central_dp import CentralDP
-from defenses.dp_sgd import DPSGD
+from defenses.dp import DPSGD, CentralDP, Gaussian
 from defenses.dropout import Dropout
 from defenses.ffa_lora import FFALoRA
 from defenses.freeze import Freeze
-from defenses.gaussian import Gaussian
 from defenses.lora import LoRA
 from defenses.none import NoDefense
 from defenses.quantize import Quantize

@@ -31,7 +31,6 @@ that was tuned or measured stands in thresholds.py.
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from typing_extensions import override
@@ -55,8 +54,6 @@ class Dager(Attack):
     max_prefixes: int = 1024  # kept per position, closest first, fewer under rounding; > 0
     max_pairs: int = 5_000_000  # (prefix, token) pairs before the search is cut short; > 0
     max_searches: int = 200  # searches for one more sentence of an encoder's batch; > 0
-
-    families: ClassVar[tuple[str, ...]] = ("gpt2", "llama", "bert")
 
     def __post_init__(self) -> None:
         for name in ("max_prefixes", "max_pairs", "max_searches"):

@@ -96,7 +96,9 @@ class PlainDager:
             extended = torch.zeros(len(S), dtype=torch.bool)
             S_i = []
             rows, tokens = torch.cartesian_prod(torch.arange(len(S)), T_i).view(-1, 2).unbind(1)
-            for row, token in zip(rows.split(CHUNK), tokens.split(CHUNK), strict=True):
+            for row, token in zip(
+                torch.split(rows, CHUNK), torch.split(tokens, CHUNK), strict=True
+            ):
                 s = torch.cat([S[row], token[:, None]], dim=1)  # (K, i + 1)
                 z, _ = f1.inputs(s)  # (K, i + 1, D)
                 inside = (distance(z, R_2) < self.tau_2).all(dim=1)

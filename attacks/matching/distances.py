@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from attacks.matching.factors import Factor, Outer, Plain, alike, stacked
+from attacks.matching.factors import alike, stacked
+from fedsim.models.factors import Factor, Outer, Plain
 
 
 class Observed(dict[str, Tensor]):

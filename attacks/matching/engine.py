@@ -1,7 +1,7 @@
 """The gradient of dummies: what a client with these embeddings in place of its texts would send.
 
 The client's own forward and loss, with ``inputs_embeds``; the parameters' gradients are not formed
-but kept as factors (factors.py), for as many candidates at once as are given.
+but kept as factors (fedsim.models.factors), for as many candidates at once as are given.
 """
 
 import contextlib
@@ -13,15 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from transformers.pytorch_utils import Conv1D
 
-from attacks.matching.factors import Factor, Outer, Plain, Rows
 from attacks.matching.frame import Frame
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
+from fedsim.models.factors import Caught, Factor, Rows, RunsTwice, factor, holders, known, watched
 
 Factors = dict[str, Factor]
-Caught = dict[nn.Module, tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -76,15 +74,15 @@ class Engine:
         self._module = module
         self._lease = seen.model.lease()
         self.words: Tensor = module.get_input_embeddings().weight.detach()
-        holders = _holders(module)
+        owners = holders(module)
         by_name = dict(module.named_parameters())
         self.words_name: str | None = None
         self._sites: dict[str, tuple[nn.Module, str]] = {}
         for name in seen.update.tensors if names is None else names:
-            found = holders.get(id(by_name.get(name)), [])
+            found = owners[by_name[name]] if name in by_name else []
             if any(isinstance(m, nn.Embedding) and m.weight is self._input() for m, _ in found):
                 self.words_name = name if len(found) == 1 else None
-            elif len(found) == 1 and isinstance(found[0][0], _KNOWN + _norms(self._module)):
+            elif len(found) == 1 and known(found[0][0]):
                 self._sites[name] = found[0]
             else:
                 held = ", ".join(type(m).__name__ for m, _ in found) or "no module"
@@ -177,42 +175,11 @@ class Engine:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[Caught]:
-        caught: Caught = {}
-
-        def note(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
-            if not result.requires_grad:  # a frozen embedding's
-                result = result.detach().requires_grad_()
-            caught[module] = (given[0], result)
-            return result
-
-        modules = dict.fromkeys(module for module, _ in self._sites.values())
-        hooks = [module.register_forward_hook(note) for module in modules]
         try:
-            yield caught
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-
-_KNOWN = (nn.Linear, Conv1D, nn.Embedding, nn.LayerNorm)
-
-
-def _norms(module: nn.Module) -> tuple[type[nn.Module], ...]:
-    """Return the kinds of RMSNorm in ``module``: transformers has one for each family."""
-    return tuple({type(one) for one in module.modules() if type(one).__name__.endswith("RMSNorm")})
-
-
-def _holders(module: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """Return, for each parameter by identity, the modules that compute with it.
-
-    A module that only names a parameter of one of its children (BERT's tied output bias) does not.
-    """
-    found: dict[int, list[tuple[nn.Module, str]]] = {}
-    for part in module.modules():
-        if not any(part.children()):
-            for name, parameter in part.named_parameters(recurse=False):
-                found.setdefault(id(parameter), []).append((part, name))
-    return found
+            with watched(module for module, _ in self._sites.values()) as caught:
+                yield caught
+        except RunsTwice as error:
+            raise UnsupportedObservation(f"matching reads one run, but {error}") from error
 
 
 @dataclass(frozen=True)
@@ -225,24 +192,13 @@ class _Made:
 
     def factor(self, module: nn.Module, name: str) -> Factor:
         """Return the gradient of ``module``'s parameter called ``name``."""
-        given, result = self.caught[module]
+        read, result = self.caught[module]
         error = self.errors[module]
         errors = self._split(torch.zeros_like(result) if error is None else error)  # (K, N, O)
-        if isinstance(module, nn.Embedding):
-            return Rows(given.reshape(self.count, -1), errors)
-        if name == "bias":
-            return Plain(errors.sum(dim=1))
-        if isinstance(module, (nn.Linear, Conv1D)):
-            return Outer(self._split(given), errors, isinstance(module, Conv1D))
-        return Plain((errors * self._split(_normed(module, given))).sum(dim=1))
+        lookup = isinstance(module, nn.Embedding)
+        return factor(
+            module, name, read.reshape(self.count, -1) if lookup else self._split(read), errors
+        )
 
     def _split(self, tensor: Tensor) -> Tensor:
         return tensor.reshape(self.count, -1, tensor.shape[-1])
-
-
-def _normed(module: nn.Module, given: Tensor) -> Tensor:
-    """Return what a norm multiplies by its weight."""
-    if isinstance(module, nn.LayerNorm):
-        return functional.layer_norm(given, module.normalized_shape, eps=module.eps)
-    eps = float(module.variance_epsilon)  # type: ignore[arg-type]
-    return given * (given.square().mean(dim=-1, keepdim=True) + eps).rsqrt()

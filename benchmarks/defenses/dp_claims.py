@@ -26,8 +26,8 @@ from common.places import DATA, RESULTS
 from clients.corpus import clinic
 from clients.training import LocalTraining
 from defenses import DPSGD, Defense
-from defenses.accounting import prv, rdp
 from defenses.base import Here, Memory
+from defenses.dp.accounting import prv, rdp
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
 
@@ -156,7 +156,7 @@ def cost() -> Any:
 
 
 MEMORY = """
-import runpy, sys, torch, defenses.per_example
+import runpy, sys, torch, defenses.dp.per_example
 torch.set_num_threads(1)
 def megabytes(field):
     return next(int(one.split()[1]) / 1e3 for one in open("/proc/self/status") if field in one)

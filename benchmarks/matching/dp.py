@@ -19,7 +19,7 @@ from opacus.optimizers import DPOptimizer
 from attacks import Lamp
 from clients.training import LocalTraining
 from defenses import DPSGD
-from defenses.ghost import owners
+from defenses.dp.ghost import owners
 from fedsim.training import Examples, TrainingSettings, mean_gradient
 
 UPDATES = 5

@@ -2,18 +2,16 @@
 
 from fedsim.models.base import ModelAdapter
 from fedsim.models.closing import Closing
-from fedsim.models.loading import BUILTIN, FAMILIES, load_adapter
+from fedsim.models.families import family, family_names, preset, preset_names
+from fedsim.models.loading import BUILTIN, family_of, load_adapter
 from fedsim.models.memory import adapter_of
 from fedsim.models.norms import Norm
 from fedsim.models.opening import Opening
-from fedsim.models.presets import PRESETS
 from fedsim.models.spec import ModelSpec, Place, Projection, Task
 from fedsim.models.trunk import Trunk, select
 
 __all__ = [
     "BUILTIN",
-    "FAMILIES",
-    "PRESETS",
     "Closing",
     "ModelAdapter",
     "ModelSpec",
@@ -24,6 +22,11 @@ __all__ = [
     "Task",
     "Trunk",
     "adapter_of",
+    "family",
+    "family_names",
+    "family_of",
     "load_adapter",
+    "preset",
+    "preset_names",
     "select",
 ]

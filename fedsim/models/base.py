@@ -21,6 +21,7 @@ class ModelAdapter(Batches):
     """One model family on ``transformers``: how to build it, train it and look into it."""
 
     reads: ClassVar[Mapping[Place, tuple[Projection, ...]]]  # a block's weights by what they read
+    last_norm: ClassVar[str | None]  # its name in the body; None: more than the head follows it
 
     def projections(self, layer: int, place: Place = "hidden") -> tuple[Projection, ...]:
         """Return the weights of ``layer`` that read ``place``: by default its q, k and v."""
@@ -127,7 +128,9 @@ class ModelAdapter(Batches):
 
     def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
         """Return the last norm, if all that follows it is the head, and the head."""
-        return None, None
+        head = self.heads.get(self.spec.task)
+        norm = None if self.last_norm is None else whole.base_model.get_submodule(self.last_norm)
+        return norm, None if head is None else getattr(whole, head)
 
     def _whole(self, parameters: Parameters) -> Any:
         """Return the module, free of LoRA's wrapper, at the weights ``parameters``."""

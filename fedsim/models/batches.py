@@ -100,5 +100,6 @@ class Batches(Workspace):
             states = whole.base_model(**given).last_hidden_state  # its own pooling reads padding
             last = mask.long().sum(dim=1) - 1
             rows = torch.arange(len(last), device=last.device)
-            return cast(Tensor, whole.score(states[rows, last]))
+            head = getattr(whole, self.heads["classification"])
+            return cast(Tensor, head(states[rows, last]))
         return cast(Tensor, whole(**given).logits)

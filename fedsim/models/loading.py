@@ -11,15 +11,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 from fedsim.errors import BadInput
 from fedsim.models.base import ModelAdapter
-from fedsim.models.families.bert import BertAdapter
-from fedsim.models.families.gpt2 import GPT2Adapter
-from fedsim.models.families.llama import LlamaAdapter
-from fedsim.models.presets import preset, preset_tokenizer
+from fedsim.models.families import family, preset
+from fedsim.models.presets import preset_tokenizer
 from fedsim.models.spec import ModelSpec
 
-FAMILIES: dict[str, type[ModelAdapter]] = {
-    one.family: one for one in (BertAdapter, GPT2Adapter, LlamaAdapter)
-}
 BUILTIN = "builtin:"
 
 
@@ -29,28 +24,33 @@ def load_adapter(spec: ModelSpec) -> ModelAdapter:
     Raises:
         BadInput: the model, its tokenizer or its family cannot be had; one line says why.
     """
+    config = _config(spec.name)
+    kind = family_of(spec.name, config)
     if spec.name.startswith(BUILTIN):
-        config = preset(spec.name.removeprefix(BUILTIN))
         spec = replace(spec, weights="random")  # a preset has no others
-    else:
-        config = _config(spec.name)
-    family = FAMILIES.get(config.model_type)
-    if family is None:
-        raise BadInput(
-            f"model.name: {spec.name!r} is a {config.model_type!r} model; "
-            f"families known: {', '.join(sorted(FAMILIES))}"
-        )
-    tokenizer = _tokenizer(spec, family.family)
+    tokenizer = _tokenizer(spec, kind)
     if len(tokenizer) > int(config.vocab_size):
         raise BadInput(
             f"model.tokenizer: it has {len(tokenizer)} tokens, but {spec.name!r} embeds only "
             f"{config.vocab_size}"
         )
     options = {} if spec.weights == "random" else _kept_only(spec.name)
-    return family(spec, config, tokenizer, options)
+    return kind(spec, config, tokenizer, options)
+
+
+def family_of(name: str, config: PreTrainedConfig | None = None) -> type[ModelAdapter]:
+    """Return the family of the model called ``name``; ``config`` is its, where it is at hand.
+
+    Raises:
+        BadInput: there is no such model, or none of its family.
+    """
+    config = config or _config(name)
+    return family(config.model_type, f"model.name: {name!r} is")
 
 
 def _config(name: str) -> PreTrainedConfig:
+    if name.startswith(BUILTIN):
+        return preset(name.removeprefix(BUILTIN))
     _check_directory(name, "config.json", "model.name")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **_kept_only(name))
@@ -59,10 +59,10 @@ def _config(name: str) -> PreTrainedConfig:
     return config
 
 
-def _tokenizer(spec: ModelSpec, family: str) -> PreTrainedTokenizerBase:
+def _tokenizer(spec: ModelSpec, kind: type[ModelAdapter]) -> PreTrainedTokenizerBase:
     name = spec.tokenizer or spec.name
     if name.startswith(BUILTIN):
-        return preset_tokenizer(family)
+        return preset_tokenizer(kind)
     _check_directory(name, "tokenizer* or vocab*", "model.tokenizer")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **_kept_only(name))

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput
 from fedsim.models.base import ModelAdapter
-from fedsim.models.loading import FAMILIES
+from fedsim.models.families import family
 from fedsim.models.spec import ModelSpec, Task
 
 
@@ -25,12 +25,10 @@ def adapter_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mo
     lora = getattr(model, "peft_config", {}).get("default")
     whole = cast(Any, model).get_base_model() if lora else model
     kind = str(getattr(getattr(whole, "config", None), "model_type", type(whole).__name__))
-    family = FAMILIES.get(kind)
-    if family is None:
-        raise BadInput(f"model: a {kind!r} model; families known: {', '.join(sorted(FAMILIES))}")
-    tasks = [task for task, head in family.classes.items() if isinstance(whole, head)]
+    adapter = family(kind)
+    tasks = [task for task, head in adapter.classes.items() if isinstance(whole, head)]
     if not tasks:
-        wanted = " or ".join(sorted(head.__name__ for head in family.classes.values()))
+        wanted = " or ".join(sorted(head.__name__ for head in adapter.classes.values()))
         raise BadInput(f"model: wanted {wanted}, got {type(whole).__name__}")
     if len(tokenizer) > int(whole.config.vocab_size):
         raise BadInput(
@@ -43,4 +41,4 @@ def adapter_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mo
         num_labels=int(whole.config.num_labels or 2),
         lora_rank=lora.r if lora else 0,
     )
-    return family(spec, whole.config, tokenizer, origin=model)
+    return adapter(spec, whole.config, tokenizer, origin=model)

@@ -1,7 +1,7 @@
-"""Presets built in code: architectures without weight files, and a small tokenizer of their own.
+"""The tokenizer of presets: architectures without weight files, which each family has of its own.
 
-The tokenizer's merges were learned once from the built-in corpus (``learn_tokenizer``) and are kept
-in ``tokenizer.json``: the vocabulary is public, as any model's is; the corpus is not imported here.
+Its merges were learned once from the built-in corpus (``learn_tokenizer``) and are kept in
+``tokenizer.json``: the vocabulary is public, as any model's is; the corpus is not imported here.
 """
 
 import json
@@ -9,72 +9,17 @@ from collections.abc import Iterable
 from importlib.resources import files
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    BertConfig,
-    GPT2Config,
-    LlamaConfig,
-    PreTrainedConfig,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
-from fedsim.errors import BadInput, unknown
+from fedsim.models.workspace import TEXT, Workspace
 
 VOCABULARY = 2048
 SPECIAL = ("<|endoftext|>", "<s>", "</s>", "<unk>", "[PAD]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def _gpt2_tiny() -> PreTrainedConfig:
-    end = SPECIAL.index("<|endoftext|>")
-    return GPT2Config(
-        vocab_size=VOCABULARY,
-        n_positions=256,
-        n_embd=192,
-        n_layer=4,
-        n_head=6,
-        bos_token_id=end,
-        eos_token_id=end,
-    )
-
-
-def _llama_tiny() -> PreTrainedConfig:
-    return LlamaConfig(
-        vocab_size=VOCABULARY,
-        max_position_embeddings=256,
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        num_key_value_heads=3,
-        bos_token_id=SPECIAL.index("<s>"),
-        eos_token_id=SPECIAL.index("</s>"),
-    )
-
-
-def _bert_tiny() -> PreTrainedConfig:
-    return BertConfig(
-        vocab_size=VOCABULARY,
-        max_position_embeddings=256,
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=6,
-        pad_token_id=SPECIAL.index("[PAD]"),
-    )
-
-
-PRESETS = {
-    "bert-tiny": _bert_tiny,
-    "gpt2": GPT2Config,  # 12 layers, d = 768, 50,257 tokens: transformers' defaults
-    "gpt2-tiny": _gpt2_tiny,
-    "llama-tiny": _llama_tiny,
-}
-
-
-def preset(name: str) -> PreTrainedConfig:
-    """Return the architecture called ``builtin:<name>``."""
-    if name not in PRESETS:
-        raise BadInput(f"model.name: {unknown('preset', name, PRESETS)}")
-    return PRESETS[name]()
+def token(word: str) -> int:
+    """Return the id of a special token of the presets' tokenizer."""
+    return SPECIAL.index(word)
 
 
 def learn_tokenizer(texts: Iterable[str]) -> Tokenizer:
@@ -92,26 +37,16 @@ def learn_tokenizer(texts: Iterable[str]) -> Tokenizer:
     return tokenizer
 
 
-def preset_tokenizer(family: str) -> PreTrainedTokenizerFast:
+def preset_tokenizer(family: type[Workspace]) -> PreTrainedTokenizerFast:
     """Return the presets' tokenizer with the special tokens of ``family``."""
     text = files("fedsim.models").joinpath("tokenizer.json").read_text(encoding="utf-8")
     tokenizer = Tokenizer.from_str(json.dumps(json.loads(text)))
-    ids = {name: place for place, name in enumerate(SPECIAL)}
-    if family == "gpt2":
-        names = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
-    elif family == "llama":
-        names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    around = [word for word in family.template.split() if word != TEXT]
+    if around:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", ids["<s>"])]
-        )
-    else:
-        names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]"}
-        names |= {"mask_token": "[MASK]"}
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])],
+            single=family.template, special_tokens=[(word, token(word)) for word in around]
         )
     fast: PreTrainedTokenizerFast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token=None, **names
+        tokenizer_object=tokenizer, unk_token=None, **family.special_tokens
     )
     return fast

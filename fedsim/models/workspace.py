@@ -2,7 +2,7 @@
 
 import copy
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Self, cast
@@ -18,6 +18,8 @@ from fedsim.models.spec import ModelSpec
 from fedsim.rng import global_stream
 from fedsim.types import Parameters, Tokens
 
+TEXT = "$A"  # stands for a text in a template
+
 
 class Workspace(ABC):
     """Owns one module of a model family: whoever needs weights in it loads them first."""
@@ -30,6 +32,10 @@ class Workspace(ABC):
     attention: ClassVar[tuple[str, ...]]  # LoRA's default targets
     dropouts: ClassVar[tuple[str, ...]]  # the config's rates of dropout
     stack: ClassVar[str]  # the last part of the name of the list of blocks
+    heads: ClassVar[Mapping[str, str]]  # of tasks whose head is one linear map: what it is called
+    presets: ClassVar[Mapping[str, Callable[[], PreTrainedConfig]]]  # <family> or <family>-<size>
+    special_tokens: ClassVar[Mapping[str, str]]  # of presets, by what transformers calls each
+    template: ClassVar[str] = TEXT  # where they stand around a text
 
     def __init__(
         self,

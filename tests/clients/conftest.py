@@ -31,10 +31,10 @@ def small(task: Any = "classification", **spec: Any) -> ModelAdapter:
             max_position_embeddings=29,
             **sizes,
         )
-        adapter = BertAdapter(made, bert, preset_tokenizer("bert"))
+        adapter = BertAdapter(made, bert, preset_tokenizer(BertAdapter))
     else:
         gpt2 = GPT2Config(n_embd=20, n_layer=2, n_head=2, n_positions=29, **sizes)
-        adapter = GPT2Adapter(made, gpt2, preset_tokenizer("gpt2"))
+        adapter = GPT2Adapter(made, gpt2, preset_tokenizer(GPT2Adapter))
     adapter.module.double()
     return adapter
 

@@ -1,5 +1,6 @@
 """The wheel holds the five packages and their data, and works far from this repository."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -7,6 +8,8 @@ import venv
 from pathlib import Path
 
 import pytest
+
+from fedsim import __version__
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("attacks", "clients", "defenses", "fedsim", "server")
@@ -39,16 +42,19 @@ def test_the_wheel_works_outside_the_repository(tmp_path: Path) -> None:
     )
     away = tmp_path / "away"
     away.mkdir()
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = f"import {', '.join(PACKAGES)}; print(*[m.__file__ for m in ({', '.join(PACKAGES)})])"
     found = subprocess.run(
-        [str(python), "-c", code], cwd=away, check=True, capture_output=True, text=True
+        [str(python), "-c", code], cwd=away, env=plain, check=True, capture_output=True, text=True
     ).stdout.split()
     assert [Path(one).parent for one in found] == [site / name for name in PACKAGES]
     for package in PACKAGES:
         assert (site / package / "py.typed").exists()
-    for data in ("models/tokenizer.json", "lab/quick_start.toml"):
+    for data in ("models/tokenizer.json", "lab/config/quick_start.toml"):
         assert (site / "fedsim" / data).exists()
     command = python.with_name("fedsim")
-    shown = subprocess.run([str(command), "--help"], cwd=away, check=True, capture_output=True)
+    help_ = [str(command), "--help"]
+    shown = subprocess.run(help_, cwd=away, env=plain, check=True, capture_output=True)
     assert b"fedsim" in shown.stdout
+    assert wheel.name.split("-")[:2] == ["fedsim", __version__]
     assert not list(site.glob("tests*")) and not list(site.glob("benchmarks*"))

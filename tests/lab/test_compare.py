@@ -11,7 +11,7 @@ from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import sample_rows
 from fedsim.lab.terminal.compare import print_comparison
 from tests.lab.conftest import experiment
-from tests.lab.run.test_experiment import go
+from tests.lab.runs import go
 
 SECTIONS: dict[str, Any] = {
     "federation": {"clients": 3, "clients_per_round": 3, "rounds": 1},

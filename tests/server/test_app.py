@@ -8,8 +8,7 @@ from fedsim.errors import ClientFailure
 from fedsim.wire import read_broadcast
 from server import Exchange, Progress, ServerSettings, build_server_app
 from tests.server.conftest import Answer, ToyGrid, towards, weights
-from tests.server.test_state import same
-from tests.server.test_strategies import partitioned
+from tests.server.toys import partitioned, same
 
 TARGETS = [weights(seed) for seed in (1, 2, 3, 4)]
 

@@ -10,7 +10,7 @@ from fedsim.captures import CapturePath, find_captures, read_capture
 from fedsim.wire import to_arrays
 from server import Capture, Exchange, TapGrid
 from tests.server.conftest import ToyGrid, towards, weights
-from tests.server.test_tap import NODES, START, message
+from tests.server.tapped import NODES, START, message
 
 SPEC = {"name": "gpt2", "task": "classification"}
 

@@ -8,7 +8,7 @@ from server import PartitionedGrid
 from server.state import load_state, save_state
 from server.strategies import Driven, FromUpdates, make_strategy, uniform
 from tests.server.conftest import ToyGrid, towards, weights
-from tests.server.test_strategies import partitioned
+from tests.server.toys import partitioned, same
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "fedadagrad": {},
@@ -27,10 +27,6 @@ def rounds(inner: FedAvg, first: int, count: int, start: Any) -> dict[str, Any]:
     driven = Driven(FromUpdates(inner, learning_rate=1.0), uniform(2, seed=4), first_round=first)
     result = driven.start(PartitionedGrid(grid, 3), to_arrays(start), num_rounds=count)
     return to_tensors(result.arrays)
-
-
-def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return list(one) == list(other) and all((one[name] == other[name]).all() for name in one)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))

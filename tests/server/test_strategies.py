@@ -1,22 +1,23 @@
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord, RecordDict
 from flwr.serverapp import strategy
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
 from fedsim.errors import BadInput, MalformedMessage
 from fedsim.messages import Update, UpdateKind
-from fedsim.wire import to_arrays, to_tensors, update_content, whoami_content
+from fedsim.wire import to_arrays, to_tensors, update_content
 from server import PartitionedGrid
 from server.strategies import STRATEGIES, Driven, FromUpdates, make_strategy, uniform
 from tests.server.conftest import Answer, ToyGrid, towards, weights
+from tests.server.toys import partitioned
 
 START = weights(0)
 EXAMPLES = (1, 7, 4)  # of three clients: not equal, so an unweighted mean would be seen
@@ -219,20 +220,6 @@ def test_bulyan_is_not_made_for_fewer_clients_than_it_can_average() -> None:
 
 
 # Who takes part, and in which order
-
-
-def partitioned(nodes: dict[int, int], answer: Callable[[int], Answer]) -> ToyGrid:
-    """A grid whose node n holds partition ``nodes[n]`` and answers training like its client."""
-
-    def both(partition: int) -> Answer:
-        def reply(message: Message) -> RecordDict | Error | None:
-            if message.metadata.message_type == "query":
-                return whoami_content(partition)
-            return answer(partition)(message)
-
-        return reply
-
-    return ToyGrid({node: both(partition) for node, partition in nodes.items()})
 
 
 def run(

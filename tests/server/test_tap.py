@@ -10,22 +10,10 @@ from flwr.serverapp.strategy import FedAvg
 from fedsim.errors import ClientFailure
 from fedsim.wire import to_arrays, to_tensors
 from server import Exchange, GridProxy, TapGrid
-from tests.server.conftest import ToyGrid, towards, weights
+from tests.server.conftest import ToyGrid, weights
+from tests.server.tapped import NODES, START, message
 
-START = weights(0)
-NODES = {
-    71: towards(weights(1), examples=1),
-    5: towards(weights(2), examples=3),
-    33: towards(weights(3)),
-}
 Seen = list[Sequence[Exchange]]
-
-
-def message(node: int, *, kind: str = "train", content: RecordDict | None = None) -> Message:
-    if content is None:
-        config = ConfigRecord({"server-round": 4})
-        content = RecordDict({"arrays": to_arrays(START), "config": config})
-    return Message(content, node, kind)
 
 
 def tapped(nodes: Any = NODES, **options: Any) -> tuple[TapGrid, Seen]:

@@ -8,20 +8,23 @@ from fedsim.lab.commands.base import FINE, new_command
 
 EXAMPLES = """examples:
   fedsim list                                       everything
-  fedsim list attacks --json"""
+  fedsim list attacks dager                         its source, what it assumes and recovers
+  fedsim list attacks --json
+exit codes: 0 fine, 2 there is nothing of that name"""
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser's ``commands``."""
     what = new_command(commands, "list", _list, "list what there is", EXAMPLES)
     what.add_argument("kind", nargs="?", choices=["attacks", "defenses", "models", "data"])
+    what.add_argument("name", nargs="?", help="one of them, and all that its header says")
     what.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _list(options: argparse.Namespace) -> int:
     from fedsim.lab.terminal.catalogue import catalogue, print_catalogue
 
-    found = catalogue(options.kind)
+    found = catalogue(options.kind, options.name)
     if options.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:

@@ -28,6 +28,7 @@ class Table:
         columns: their heads.
         rows: one value a column; None is shown as a dash.
         digits: of floats on the page; the file has all of them.
+        wraps: its cells hold sentences, which may take more than one line.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     digits: int = 2
+    wraps: bool = False
 
     def write(self, folder: Path) -> Path:
         """Write the table as ``<name>.csv``."""

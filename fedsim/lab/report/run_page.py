@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from fedsim.lab.report import evidence, words
+from fedsim.lab.report.about import attack_tables
 from fedsim.lab.report.evidence import Row
 from fedsim.lab.report.page import Figure, Page, Section, Table
 from fedsim.lab.report.plots.timeline import timeline
@@ -53,6 +54,7 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
                     anchor="what",
                     title="What was attacked, and what the attacker knew",
                     facts=words.facts(config, summary),
+                    tables=attack_tables(section.name for section in config.attack),
                 ),
                 _leakage(summary, rows, redact=redact),
                 evidence.texts_section(

@@ -10,6 +10,7 @@ import tomli_w
 from fedsim.errors import BadInput
 from fedsim.lab.config import check
 from fedsim.lab.report import evidence, words
+from fedsim.lab.report.about import attack_tables
 from fedsim.lab.report.evidence import Row
 from fedsim.lab.report.page import Figure, Page, Sample, Section, Table
 from fedsim.lab.report.settings import Ran, Setting, together
@@ -172,6 +173,9 @@ def _what(it: Gathered) -> Section:
         title="What was attacked, and what the attacker knew",
         words=["The first cell's settings; what was swept differs from cell to cell."],
         facts=facts,
+        tables=attack_tables(
+            section.name for cell in it.sweep.cells for section in check(cell.config).attack
+        ),
     )
 
 

@@ -32,7 +32,7 @@ from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
 from fedsim.lab.scoring.scorer import Scored, Scorer
 from fedsim.lab.store.attack import RECORD, note_attack
 from fedsim.lab.store.summary import read_results
-from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.models import ModelAdapter, ModelSpec, family_of, load_adapter
 from fedsim.plugins import make
 from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
@@ -166,13 +166,10 @@ def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
         checked(ModelSection, {k: v for k, v in fields.items() if k in ModelSection.model_fields})
     except BadInput as error:
         raise BadInput(f"model.{error}") from error
-    heads = [
-        t
-        for n, t in first.broadcast.parameters.items()
-        if n in ("score.weight", "classifier.weight")
-    ]
-    if heads and "num_labels" not in fields:
-        fields["num_labels"] = heads[0].shape[0]
+    name = family_of(fields["name"]).heads.get("classification")
+    head = first.broadcast.parameters.get(f"{name}.weight")
+    if head is not None and "num_labels" not in fields:
+        fields["num_labels"] = head.shape[0]
     lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
     return ModelSpec(**{**fields, **lists})
 

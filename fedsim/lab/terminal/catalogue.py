@@ -1,47 +1,69 @@
 """What there is to choose from: `fedsim list`."""
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from attacks import attack_table
 from clients.named import NAMED
 from defenses import defense_table
-from fedsim.models import FAMILIES, PRESETS
+from fedsim.errors import BadInput, unknown
+from fedsim.headers import ATTACK, DEFENSE, NOT_SAID, first_line, header
+from fedsim.models import family, family_names, preset, preset_names
 
 
-def catalogue(kind: str | None) -> dict[str, list[dict[str, Any]]]:
-    """Return what there is, by kind: attacks, defenses, models, data; all of them for None."""
+def catalogue(kind: str | None, name: str | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Return what there is, by kind: attacks, defenses, models, data; all of them for None.
+
+    Args:
+        kind: one of the four, or None.
+        name: of the one thing of that kind that is asked for; None: all of them.
+
+    Raises:
+        BadInput: there is nothing of that name.
+    """
     everything = {
-        "attacks": [_plugin(name, one) for name, one in sorted(attack_table().items())],
-        "defenses": [_plugin(name, one) for name, one in sorted(defense_table().items())],
+        "attacks": [_plugin(n, plugin, ATTACK) for n, plugin in sorted(attack_table().items())],
+        "defenses": [_plugin(n, plugin, DEFENSE) for n, plugin in sorted(defense_table().items())],
         "models": _models(),
         "data": _data(),
     }
-    return everything if kind is None else {kind: everything[kind]}
+    if kind is None:
+        return everything
+    rows = {row["name"]: row for row in everything[kind]}
+    if name is not None and name not in rows:
+        raise BadInput(unknown(kind.removesuffix("s"), name, rows))
+    return {kind: everything[kind] if name is None else [rows[name]]}
 
 
-def _plugin(name: str, kind: type) -> dict[str, Any]:
+def _plugin(name: str, kind: type, keys: Sequence[str]) -> dict[str, Any]:
     parameters = {
         one.name: None if one.default is MISSING else one.default
         for one in fields(kind)
         if one.init
     }
-    row = {"name": name, "about": _first_line(kind), "parameters": parameters}
-    if families := getattr(kind, "families", ()):
-        row["families"] = list(families)
+    said = header(kind)
+    row: dict[str, Any] = {"name": name, "about": first_line(kind), "parameters": parameters}
+    row |= {key: said.get(key) for key in keys}
+    if hasattr(kind, "families"):
+        row["families"] = list(kind.families or family_names())
     return row
 
 
 def _models() -> list[dict[str, Any]]:
     rows = [
-        {"name": f"builtin:{name}", "about": f"{make().model_type}, random weights, no download"}
-        for name, make in sorted(PRESETS.items())
+        {
+            "name": f"builtin:{name}",
+            "about": f"{preset(name).model_type}, random weights, no download",
+        }
+        for name in preset_names()
     ]
-    for name, family in sorted(FAMILIES.items()):
-        tasks = ", ".join(sorted(family.classes))
+    for name in family_names():
+        tasks = ", ".join(sorted(family(name).classes))
         rows.append({"name": f"any {name} model", "about": f"hub id or directory; tasks: {tasks}"})
     return rows
 
@@ -58,17 +80,23 @@ def _data() -> list[dict[str, Any]]:
     return rows
 
 
-def _first_line(kind: type) -> str:
-    return (kind.__doc__ or "").strip().splitlines()[0] if kind.__doc__ else ""
-
-
 def print_catalogue(found: dict[str, list[dict[str, Any]]]) -> None:
-    """Print one table a kind."""
+    """Print one table a kind; of a plugin that stands alone, all that its header says."""
     console = Console(highlight=False)
     for kind, rows in found.items():
         table = Table("name", "about", title=kind, title_justify="left")
         for row in rows:
-            parameters = ", ".join(f"{k}={v!r}" for k, v in row.get("parameters", {}).items())
-            about = row["about"] + (f"\n{parameters}" if parameters else "")
-            table.add_row(row["name"], about)
+            table.add_row(row["name"], escape("\n".join(_about(row, whole=len(rows) == 1))))
         console.print(table)
+
+
+def _about(row: dict[str, Any], *, whole: bool) -> list[str]:
+    lines = [row["about"]]
+    if "parameters" not in row:  # a model, or data
+        return lines
+    header_keys = [key for key in row if key in (*ATTACK, *DEFENSE)]
+    for key in header_keys if whole else ("source",):
+        lines.append(f"{key.capitalize()}: {row[key] or NOT_SAID}")
+    if row["parameters"]:
+        lines.append(", ".join(f"{name}={value!r}" for name, value in row["parameters"].items()))
+    return lines

@@ -4,15 +4,17 @@ Source: Devlin et al., "BERT: Pre-training of Deep Bidirectional Transformers", 
         arXiv:1810.04805.
 """
 
+import functools
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
-from transformers import BertForMaskedLM, BertForSequenceClassification
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification
 from typing_extensions import override
 
 from fedsim.models.base import ModelAdapter
 from fedsim.models.norms import Norm
 from fedsim.models.opening import Opening, affine
+from fedsim.models.presets import VOCABULARY, token
 from fedsim.models.spec import Projection
 from fedsim.models.trunk import shell
 
@@ -40,6 +42,27 @@ class BertAdapter(ModelAdapter):
         "middle": (Projection("intermediate.dense.weight", input_axis=1),),
         "inner": (Projection("output.dense.weight", input_axis=1),),
     }
+    heads: ClassVar = {"classification": "classifier"}
+    last_norm = None
+    presets: ClassVar = {
+        "bert-tiny": functools.partial(
+            BertConfig,
+            vocab_size=VOCABULARY,
+            max_position_embeddings=256,
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            pad_token_id=token("[PAD]"),
+        )
+    }
+    special_tokens: ClassVar = {
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "pad_token": "[PAD]",
+        "mask_token": "[MASK]",
+    }
+    template = "[CLS] $A [SEP]"
 
     @override
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
@@ -72,7 +95,3 @@ class BertAdapter(ModelAdapter):
             middle=Norm.of(block.attention.output.LayerNorm),
             normed=True,
         )
-
-    @override
-    def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
-        return None, whole.classifier if self.spec.task == "classification" else None

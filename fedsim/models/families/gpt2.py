@@ -3,15 +3,17 @@
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019.
 """
 
+import functools
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
-from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel
 from typing_extensions import override
 
 from fedsim.models.base import ModelAdapter
 from fedsim.models.norms import Norm
 from fedsim.models.opening import Opening, affine
+from fedsim.models.presets import VOCABULARY, token
 from fedsim.models.spec import Projection
 from fedsim.models.trunk import shell
 
@@ -36,6 +38,22 @@ class GPT2Adapter(ModelAdapter):
         "middle": (Projection("mlp.c_fc.weight", input_axis=0),),
         "inner": (Projection("mlp.c_proj.weight", input_axis=0),),
     }
+    heads: ClassVar = {"classification": "score", "causal-lm": "lm_head"}
+    last_norm = "ln_f"
+    presets: ClassVar = {
+        "gpt2": GPT2Config,  # 12 layers, d = 768, 50,257 tokens: transformers' defaults
+        "gpt2-tiny": functools.partial(
+            GPT2Config,
+            vocab_size=VOCABULARY,
+            n_positions=256,
+            n_embd=192,
+            n_layer=4,
+            n_head=6,
+            bos_token_id=token("<|endoftext|>"),
+            eos_token_id=token("<|endoftext|>"),
+        ),
+    }
+    special_tokens: ClassVar = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
 
     @override
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
@@ -66,8 +84,3 @@ class GPT2Adapter(ModelAdapter):
             middle=Norm.of(block.ln_2),
             normed=False,
         )
-
-    @override
-    def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
-        head = whole.score if self.spec.task == "classification" else whole.lm_head
-        return whole.base_model.ln_f, head

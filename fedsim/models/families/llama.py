@@ -3,17 +3,19 @@
 Source: Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", arXiv:2302.13971.
 """
 
+import functools
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from typing_extensions import override
 
 from fedsim.models.base import ModelAdapter
 from fedsim.models.norms import Norm
 from fedsim.models.opening import Opening, affine
+from fedsim.models.presets import VOCABULARY, token
 from fedsim.models.spec import Projection
 from fedsim.models.trunk import shell
 
@@ -38,6 +40,24 @@ class LlamaAdapter(ModelAdapter):
         "middle": tuple(Projection(f"mlp.{x}_proj.weight", input_axis=1) for x in ("gate", "up")),
         "inner": (Projection("mlp.down_proj.weight", input_axis=1),),
     }
+    heads: ClassVar = {"classification": "score", "causal-lm": "lm_head"}
+    last_norm = "norm"
+    presets: ClassVar = {
+        "llama-tiny": functools.partial(
+            LlamaConfig,
+            vocab_size=VOCABULARY,
+            max_position_embeddings=256,
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=6,
+            num_key_value_heads=3,
+            bos_token_id=token("<s>"),
+            eos_token_id=token("</s>"),
+        )
+    }
+    special_tokens: ClassVar = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
+    template = "<s> $A"
 
     @override
     def _cut(self, base: nn.Module, depth: int) -> nn.Module:
@@ -72,8 +92,3 @@ class LlamaAdapter(ModelAdapter):
             middle=Norm.of(block.post_attention_layernorm),
             normed=False,
         )
-
-    @override
-    def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
-        head = whole.score if self.spec.task == "classification" else whole.lm_head
-        return whole.base_model.norm, head

@@ -10,7 +10,7 @@ from attacks.dager.prefixes import BlockCheck, MiddleCheck
 from attacks.dager.span import Span, open_gate
 from fedsim.models import ModelAdapter
 from tests.conftest import Adapt
-from tests.fedsim.models.test_opening import caught, stirred
+from tests.fedsim.models.insides import caught, stirred
 
 PRESETS = ["gpt2-tiny", "llama-tiny"]
 PREFIXES = [(9, 10, 11), (400, 10, 12), (9, 800, 3)]

@@ -12,7 +12,7 @@ from attacks.dager.spectrum import find_span
 from attacks.dager.tokens import TokenSets
 from fedsim.models import ModelAdapter, Opening
 from tests.conftest import Adapt, Gradient, Sentences
-from tests.fedsim.models.test_opening import stirred
+from tests.fedsim.models.insides import stirred
 
 PRESETS = ["gpt2-tiny", "llama-tiny", "bert-tiny"]
 

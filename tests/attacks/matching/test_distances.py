@@ -16,7 +16,8 @@ from attacks.matching.distances import (
     WrongSigns,
     entries,
 )
-from attacks.matching.factors import Factor, Outer, Plain, Rows, joined
+from attacks.matching.factors import joined
+from fedsim.models.factors import Factor, Outer, Plain, Rows
 
 K, N = 3, 5
 

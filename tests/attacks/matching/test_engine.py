@@ -230,6 +230,15 @@ def test_a_parameter_of_no_module_or_of_several_is_refused(look: Look) -> None:
         Engine(seen.observation, frame, [name])
 
 
+def test_a_module_that_runs_twice_is_refused(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_adapter(ModelSpec(name="builtin:bert-tiny"))
+    seen, logits = look(model, (6,)), model.logits
+    engine = engine_of(seen)
+    monkeypatch.setattr(model, "logits", lambda x, mask: logits(x, mask) + logits(x, mask))
+    with pytest.raises(UnsupportedObservation, match="one run, but Embedding runs twice in a step"):
+        engine.factors(engine.embed(seen.ids[None]), torch.tensor(seen.labels))
+
+
 def test_orders_of_a_start_stay_within_their_sentences(adapt: Adapt, look: Look) -> None:
     """Each sentence keeps its own vectors at its free places: none becomes padding or [SEP]."""
     seen = look(adapt("bert-tiny"), (4, 9))

@@ -1,39 +1,18 @@
 """Block 0 and the last MLP in the open, against the modules themselves and autograd."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fedsim.models import ModelAdapter, Norm, Place
+from fedsim.models import Norm, Place
 from fedsim.models.opening import affine
 from tests.conftest import Adapt
+from tests.fedsim.models.insides import caught, stirred
 
 PRESETS = ["gpt2-tiny", "llama-tiny", "bert-tiny"]
 PLACES: list[Place] = ["hidden", "context", "middle", "inner"]
-
-
-def stirred(model: ModelAdapter) -> dict[str, Tensor]:
-    """Return weights in which no bias is 0 and no norm's weight is 1."""
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: one + 0.05 * torch.randn(one.shape, generator=generator)
-        for name, one in model.initial_parameters().items()
-    }
-
-
-@contextmanager
-def caught(part: nn.Module) -> Iterator[list[Tensor]]:
-    """Yield the inputs that ``part`` is called with."""
-    seen: list[Tensor] = []
-    hook = part.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

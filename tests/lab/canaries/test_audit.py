@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from defenses import DEFENSES, DPSGD, Gaussian
 from defenses.base import Defense, Here, Memory
-from defenses.dp_sgd import _AtWork
+from defenses.dp.dp_sgd import _AtWork
 from fedsim.errors import BadInput
 from fedsim.lab.canaries.audit import ROUNDS, Audit, run_audit
 from fedsim.lab.canaries.bounds import mu_hat, one_run

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from defenses.accounting import gaussian
+from defenses.dp.accounting import gaussian
 from fedsim.lab.canaries.bounds import lower_bound, mu_hat, one_run, p_value
 
 

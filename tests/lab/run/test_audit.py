@@ -12,8 +12,8 @@ from torch import Tensor
 
 import clients.update
 from defenses import DEFENSES, Defense, Guarantee
-from defenses.accounting import gaussian
 from defenses.base import Here, Memory, Setting
+from defenses.dp.accounting import gaussian
 from fedsim.errors import BadInput, RunFailed
 from fedsim.lab.config import Config
 from fedsim.lab.display import Silent

@@ -1,5 +1,3 @@
-import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +9,13 @@ from torch.nn import functional as F
 
 from fedsim.errors import BadInput, ClientFailure, FedsimError
 from fedsim.lab.config import Config
-from fedsim.lab.display import Silent
-from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.utility import utility
 from fedsim.lab.store.run import RunDirectory, checksum
 from fedsim.rng import stream
 from fedsim.training import Examples
 from tests.lab.conftest import experiment, preset
+from tests.lab.runs import Kill, evidence, go
 
 ATTACK = [{"name": "dager", "rounds": [2, 3]}]
 FEDAVG = {
@@ -30,37 +27,7 @@ FEDAVG = {
 }
 
 
-def go(run: RunDirectory, config: Config) -> dict[str, Any]:
-    """Start the run, or go on with it, as the command line does."""
-    made = prepare(config)
-    if not (run.root / "config.toml").exists():
-        run.create(config)
-    return run_experiment(made, run, Silent())[0]
-
-
-def untimed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: untimed(one) for key, one in value.items() if key != "seconds"}
-    return [untimed(one) for one in value] if isinstance(value, list) else value
-
-
-def evidence(run: RunDirectory) -> dict[str, Any]:
-    """All that a run leaves behind, times aside."""
-    found: dict[str, Any] = {
-        name: untimed(run.rows(name)) for name in ("rounds.jsonl", "reconstructions.jsonl")
-    }
-    found["summary"] = untimed(json.loads((run.root / "summary.json").read_text()))
-    for path in sorted([*run.captures.rglob("*.*"), *run.vault.rglob("*.*")]):
-        name = path.relative_to(run.root).as_posix()
-        found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
 # A run that was interrupted, and one that was not
-
-
-class Kill(BaseException):
-    """Like a kill: nothing catches it."""
 
 
 def killed(run: RunDirectory, config: Config, at: int, patch: pytest.MonkeyPatch) -> bool:

@@ -12,7 +12,7 @@ from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.trackers import TRACKERS, check_trackers, curves, environment, flat, track
 from fedsim.lab.store.run import RunDirectory
 from tests.lab.conftest import experiment
-from tests.lab.run.test_experiment import go
+from tests.lab.runs import go
 
 ROUNDS: list[dict[str, Any]] = [
     {"round": 0, "utility": 0.5, "seconds": 1.0},

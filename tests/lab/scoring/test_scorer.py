@@ -13,6 +13,7 @@ from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
 from fedsim.vault.writer import VaultWriter
 from tests.lab.conftest import preset
+from tests.lab.rows import row
 
 ADAPTER = preset()
 TEXTS = [text for text, _ in clinic()]
@@ -25,25 +26,6 @@ def tokens(*places: int, adapter: ModelAdapter = ADAPTER) -> list[Tokens]:
 BATCHES = {0: tokens(0, 50, 100, 150), 1: tokens(200, 250, 300, 350), 2: tokens(20, 70, 120, 170)}
 OWN = tokens(400, 410, 420, 430)  # what the positive control is made of
 POOL = tuple(tokens(*range(440, 500)))
-
-
-def row(
-    client: int, sequences: Sequence[Tokens], *, role: str = "attack", round_: int = 1, **more: Any
-) -> dict[str, Any]:
-    return {
-        "attack": "dager",
-        "role": role,
-        "round": round_,
-        "client": client,
-        "settings": {"max_pairs": 5},
-        "knowledge": {},
-        "seconds": 0.5,
-        "sequences": [list(one) for one in sequences],
-        "texts": [],
-        "diagnostics": {"rank": 3},
-        "error": None,
-        **more,
-    }
 
 
 def positive(sequences: Sequence[Tokens] = tuple(OWN), client: int = 0) -> dict[str, Any]:

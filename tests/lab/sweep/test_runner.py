@@ -21,7 +21,7 @@ from fedsim.lab.sweep.grid import Plan, make_plan
 from fedsim.lab.sweep.runner import Queue, check_cells, run_cells
 from fedsim.lab.sweep.table import read_table, write_table
 from tests.lab.conftest import experiment
-from tests.lab.run.test_experiment import Kill, evidence, go
+from tests.lab.runs import Kill, evidence, go
 
 TIMES = ["seconds", "cell_seconds"]
 BASE: dict[str, Any] = {

@@ -8,7 +8,7 @@ from fedsim.lab.scoring.scorer import Scored
 from fedsim.lab.terminal.run import SHOWN, SideBySide, Terminal, print_summary, printable
 from fedsim.types import Tokens
 from tests.lab.conftest import preset
-from tests.lab.scoring.test_scorer import row
+from tests.lab.rows import row
 
 ADAPTER = preset()
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 a\rb\x08\x00 \u202e right \x9b31m"

@@ -23,7 +23,7 @@ from fedsim.messages import Reconstruction
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.types import Tokens
 from tests.conftest import Adapt, Gradient, Observe, Sentences
-from tests.fedsim.models.test_opening import caught, stirred
+from tests.fedsim.models.insides import caught, stirred
 
 OUTPUT = "bert.encoder.layer.0.attention.output.dense.weight"
 MIDDLE = "bert.encoder.layer.0.intermediate.dense.weight"

@@ -9,7 +9,7 @@ from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 from scipy.stats import norm
 
-from defenses.accounting import History, add, gaussian, noise_for, prv, rdp
+from defenses.dp.accounting import History, add, gaussian, noise_for, prv, rdp
 
 SETTINGS: list[tuple[History, float]] = [
     (((1.0, 1.0, 1),), 1e-5),

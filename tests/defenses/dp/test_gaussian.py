@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from defenses import CentralDP, Gaussian
-from defenses.accounting import gaussian
 from defenses.base import Here, Memory, Setting
+from defenses.dp.accounting import gaussian
 from fedsim.errors import BadInput, DefenseFailed
 from fedsim.training import TrainingSettings
 

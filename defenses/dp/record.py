@@ -13,7 +13,7 @@ from fedsim.training import TrainingSettings
 from fedsim.types import Parameters
 
 if TYPE_CHECKING:  # opacus takes a second to import, and most runs need none of it
-    from defenses.per_example import Noisy
+    from defenses.dp.per_example import Noisy
 
 TOLERANCE = 0.02  # of the noise on the wire
 
@@ -62,7 +62,7 @@ class Record:
         Raises:
             DefenseFailed: it is not what was claimed.
         """
-        from defenses.per_example import clip_factors
+        from defenses.dp.per_example import clip_factors
 
         norms = torch.cat(self.norms)
         if size == 0.0:

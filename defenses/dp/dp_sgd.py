@@ -1,7 +1,7 @@
 """DP-SGD on the client: per-example clipping and noise inside training, on Poisson batches.
 
 Source:      Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133,
-             algorithm 1; noise and accountants by Opacus 1.6, clipping by ``defenses.ghost``.
+             algorithm 1; noise and accountants by Opacus 1.6, clipping by ``defenses.dp.ghost``.
 Guarantee:   (epsilon, delta) for one example of a client, as it is or replaced by one without a
              gradient (zero-out: Kairouz et al., ICML 2021, arXiv:2103.00039), against whoever sees
              all that the client ever sent: the server, too. What steps send differs by as much as
@@ -24,9 +24,9 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from defenses.accounting import ACCOUNTANTS, Entry, add, noise_for
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, Steps
-from defenses.dp_record import Claim, Record
+from defenses.dp.accounting import ACCOUNTANTS, Entry, add, noise_for
+from defenses.dp.record import Claim, Record
 from fedsim.effects import Clips, Effect, Noises
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
 from fedsim.models import ModelAdapter
@@ -34,7 +34,7 @@ from fedsim.training import Examples, Gradient, Training, TrainingSettings
 from fedsim.types import Parameters
 
 if TYPE_CHECKING:  # opacus takes a second to import, and most runs need none of it
-    from defenses.per_example import Clip
+    from defenses.dp.per_example import Clip
 
 Accountant = Literal["prv", "rdp"]
 
@@ -92,7 +92,7 @@ class DPSGD(Private):
                 f"defense dp-sgd: delta must be below 1 / {most}, the examples of a client, got "
                 f"{self.delta:g}: it would allow to publish one of them"
             )
-        from defenses.ghost import untellable
+        from defenses.dp.ghost import untellable
 
         if why := untellable(setting.adapter.module):
             raise BadInput(f"defense dp-sgd: {why}")
@@ -231,7 +231,7 @@ class _AtWork(DPSGD):
 
     def gradient(self) -> Gradient:
         """Return the gradient of a batch, clipped and noised."""
-        from defenses.per_example import noisy_gradient
+        from defenses.dp.per_example import noisy_gradient
 
         here, clip = self.here, self.mechanism()
         noise: dict[str, torch.Generator] = {}
@@ -251,7 +251,7 @@ class _AtWork(DPSGD):
 
     def mechanism(self) -> "Clip":
         """Return how a step of this round is clipped and noised."""
-        from defenses.per_example import Clip
+        from defenses.dp.per_example import Clip
 
         z, size = self.noise_multiplier or 0.0, self.plan[0] * self.here.held
         return Clip(norm=self.clip, noise_multiplier=z, expected=size)

@@ -1,7 +1,7 @@
 """Clipped sums of per-example gradients with noise, on every family.
 
 Source: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133, alg. 1;
-        norms and sums of every example in one backward pass: see ``defenses.ghost``; noise by
+        norms and sums of every example in one backward pass: see ``defenses.dp.ghost``; noise by
         Opacus' optimizer.
 
 Why not Opacus' own hooks: they sample gradients of modules in training mode alone (none where
@@ -11,17 +11,16 @@ once for the whole batch, so their rows would count as one example, and a mean o
 tokens mixes examples: see ``ModelAdapter.losses``.
 """
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from defenses.ghost import Call, Sums, add_sums, owners, squared_norms
+from defenses.dp.ghost import Call, Sums, add_sums, owners, squared_norms
 from fedsim.errors import DefenseFailed
 from fedsim.models import ModelAdapter
+from fedsim.models.factors import RunsTwice, watched
 from fedsim.training import Examples
 
 TINY = 1e-6  # Opacus': a norm of 0 is divided by, too
@@ -113,16 +112,19 @@ def _clipped_sum(
     module: nn.Module, adapter: ModelAdapter, batch: dict[str, Tensor], clip: float, sums: Sums
 ) -> tuple[Tensor, Tensor]:
     """Add the clipped gradients of ``batch`` to ``sums``; return losses and norms, (B,) each."""
-    with _caught(module) as caught:
-        losses = adapter.losses(module, batch)
+    try:
+        with watched(owners(module)) as caught:
+            losses = adapter.losses(module, batch)
+    except RunsTwice as error:
+        raise DefenseFailed(f"dp-sgd: {error}") from error
     outputs = [output for _, output in caught.values()]
     slopes = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
-    calls = [
-        _call(part, read, slope, len(losses))
-        for (part, (read, _)), slope in zip(caught.items(), slopes, strict=True)
-        if slope is not None
-    ]
     with torch.no_grad():
+        calls = [
+            _call(part, read, slope, len(losses))
+            for (part, (read, _)), slope in zip(caught.items(), slopes, strict=True)
+            if slope is not None
+        ]
         norms = squared_norms(calls).sqrt()
         add_sums(calls, clip_factors(norms, clip), sums)
     return losses.detach(), norms
@@ -133,27 +135,5 @@ def _call(part: nn.Module, read: Tensor, slope: Tensor, examples: int) -> Call:
     if len(slope) != examples or len(read) != examples:
         raise DefenseFailed(f"dp-sgd: {type(part).__name__} does not keep examples apart")
     if isinstance(part, nn.Embedding):
-        return Call(part, read, slope)
-    return Call(part, *(one.reshape(examples, -1, one.shape[-1]) for one in (read, slope)))
-
-
-@contextlib.contextmanager
-def _caught(module: nn.Module) -> Iterator[dict[nn.Module, tuple[Tensor, Tensor]]]:
-    """Collect what each module that owns parameters reads and gives, inside the block.
-
-    Raises:
-        DefenseFailed: one runs twice: its gradients would add up before the norm.
-    """
-    found: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-    def note(part: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        if part in found:
-            raise DefenseFailed(f"dp-sgd: {type(part).__name__} runs twice in a step")
-        found[part] = (given[0].detach(), output)
-
-    handles = [part.register_forward_hook(note) for part in owners(module)]
-    try:
-        yield found
-    finally:
-        for one in handles:
-            one.remove()
+        return Call.of(part, read, slope)
+    return Call.of(part, *(one.reshape(examples, -1, one.shape[-1]) for one in (read, slope)))

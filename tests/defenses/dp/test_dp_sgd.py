@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from clients.training import LocalTraining
 from defenses import DPSGD, Defense, Gaussian, LoRA, RandomMask, SecAgg, TopK
-from defenses.accounting import prv
 from defenses.base import Here, Memory, Setting
+from defenses.dp.accounting import prv
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings

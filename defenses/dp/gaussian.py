@@ -17,8 +17,8 @@ from typing import ClassVar
 import torch
 from typing_extensions import override
 
-from defenses.accounting import LEAST, gaussian
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, norm
+from defenses.dp.accounting import LEAST, gaussian
 from defenses.encoding import Encoding, plain
 from fedsim.effects import Clips, Effect, Noises
 from fedsim.errors import BadInput, DefenseFailed

@@ -1,0 +1,27 @@
+"""Toy clients that hold partitions, and weights that are compared bit by bit."""
+
+from collections.abc import Callable
+from typing import Any
+
+from flwr.app import Error, Message, RecordDict
+
+from fedsim.wire import whoami_content
+from tests.server.conftest import Answer, ToyGrid
+
+
+def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return list(one) == list(other) and all((one[name] == other[name]).all() for name in one)
+
+
+def partitioned(nodes: dict[int, int], answer: Callable[[int], Answer]) -> ToyGrid:
+    """A grid whose node n holds partition ``nodes[n]`` and answers training like its client."""
+
+    def both(partition: int) -> Answer:
+        def reply(message: Message) -> RecordDict | Error | None:
+            if message.metadata.message_type == "query":
+                return whoami_content(partition)
+            return answer(partition)(message)
+
+        return reply
+
+    return ToyGrid({node: both(partition) for node, partition in nodes.items()})

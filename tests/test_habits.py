@@ -1,0 +1,71 @@
+"""What a repository owes its readers: one version, files that tools can read, working commands."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+import fedsim
+from attacks import ATTACKS
+from defenses import DEFENSES
+from fedsim.headers import header
+
+ROOT = Path(__file__).parents[1]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_version_stands_in_one_place() -> None:
+    project = tomllib.loads(read("pyproject.toml"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "fedsim/__init__.py"
+    assert re.findall(r'^__version__ = "(.+)"$', read("fedsim/__init__.py"), re.MULTILINE) == [
+        fedsim.__version__
+    ]
+    assert "version" not in yaml.safe_load(read("CITATION.cff"))
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    heads = re.findall(r"^## (.+)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert heads[0] == "[Unreleased]"
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", one) for one in heads[1:])
+    groups = set(re.findall(r"^### (.+)$", read("CHANGELOG.md"), re.MULTILINE))
+    assert groups <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_every_paper_of_an_attack_is_cited() -> None:
+    cited = yaml.safe_load(read("CITATION.cff"))
+    # What schema 1.2.0 of the Citation File Format asks for.
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["authors"] == [{"name": "the fedsim developers"}]
+    assert cited["title"] and cited["message"]
+    known = {mark["value"] for paper in cited["references"] for mark in paper["identifiers"]}
+    for name in ATTACKS:
+        paper = re.search(r"arXiv:\d{4}\.\d{5}", header(ATTACKS[name])["source"])
+        assert paper and paper[0] in known, name
+    for paper in cited["references"]:
+        kind, _, name = paper["notes"].partition(" ")
+        assert name in {"attack": ATTACKS, "defense": DEFENSES}.get(kind, {"and FedAvg"})
+        assert paper["authors"] and paper["title"] and 2015 < paper["year"] < 2030
+
+
+def test_what_lints_before_a_commit_is_what_make_installed() -> None:
+    (own,) = yaml.safe_load(read(".pre-commit-config.yaml"))["repos"]
+    assert own["repo"] == "local"
+    system = {hook["id"]: hook["entry"].split()[0] for hook in own["hooks"]
+              if hook["language"] == "system"}  # fmt: skip
+    assert system == {
+        "ruff": ".venv/bin/ruff", "ruff-format": ".venv/bin/ruff", "mypy": ".venv/bin/mypy",
+        "lint-imports": ".venv/bin/lint-imports",
+    }  # fmt: skip
+
+
+def test_each_issue_template_has_its_head() -> None:
+    templates = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md"))
+    assert [path.stem for path in templates] == ["attack", "bug", "model-family"]
+    for path in templates:
+        head = yaml.safe_load(path.read_text(encoding="utf-8").split("---")[1])
+        assert set(head) == {"name", "about", "labels"} and all(head.values())
