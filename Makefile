@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench docs
 
 demo: .venv/.ready
 	$(BIN)/fedsim run
@@ -19,6 +19,14 @@ lint: .venv/.ready
 bench: .venv/.ready
 	for name in $$($(BIN)/python benchmarks/run.py); do \
 	  $(BIN)/python benchmarks/run.py $$name || exit 1; done
+
+docs: .venv/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+.venv/.docs: .venv/.ready
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,docs]'
+	touch $@
 
 .venv/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

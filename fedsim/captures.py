@@ -110,19 +110,19 @@ def find_captures(root: Path) -> list[CapturePath]:
     root = root.resolve()
     if not root.is_dir():
         raise BadInput(f"captures: {str(root)!r} is not a directory")
-    found = []
+    captures = []
     for path in root.glob("**/observation.json"):
         match = PLACE.search(path.parent.as_posix())
         if match:
-            found.append(CapturePath(int(match[1]), int(match[2]), path.parent))
-    if not found:
+            captures.append(CapturePath(int(match[1]), int(match[2]), path.parent))
+    if not captures:
         raise BadInput(
             f"captures: {str(root)!r} holds no capture (wanted round=R/client=C/observation.json)"
         )
-    runs = sorted({str(one.directory.parents[1]) for one in found})
+    runs = sorted({str(capture.directory.parents[1]) for capture in captures})
     if len(runs) > 1:
         raise BadInput(f"captures: {str(root)!r} holds those of several runs; name one: {runs[0]}")
-    return sorted(found)
+    return sorted(captures)
 
 
 def _record(where: CapturePath) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def read_capture(where: CapturePath) -> Captured:
             config=dict(record["config"]),
         )
         model = dict(record["model"])
-        cohort = tuple(int(one) for one in record.get("cohort", ()))
+        cohort = tuple(int(client) for client in record.get("cohort", ()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise MalformedMessage(f"{path}: {error!r}") from error
     return Captured(

@@ -89,7 +89,7 @@ class Knowledge:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """Return every kind of knowledge that can be granted, in alphabetical order."""
-        return tuple(sorted(kind.name for kind in fields(cls)))
+        return tuple(sorted(entry.name for entry in fields(cls)))
 
     def granted(self) -> dict[str, bool]:
         """Return the kinds that were granted, for the record beside a score."""

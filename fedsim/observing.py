@@ -31,12 +31,12 @@ def observe(
         BadInput: another family or head, a tokenizer of another model, or no gradient.
     """
     adapter = adapter_of(model, tokenizer)
-    trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    gradient = {name: _copied(one.grad) for name, one in trained.items() if one.grad is not None}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    gradient = {name: _copied(p.grad) for name, p in trained.items() if p.grad is not None}
     if not gradient:
         raise BadInput(f"{adapter!r} holds no gradient; call loss.backward() first")
     config = TrainingSettings(dropout=model.training).as_config()
-    parameters = {name: _copied(one) for name, one in trained.items()}
+    parameters = {name: _copied(p) for name, p in trained.items()}
     return Observation(
         model=adapter,
         broadcast=Broadcast(round=1, parameters=parameters, config=config),

@@ -27,12 +27,12 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
             ``base``.
     """
     known = dict(own)
-    for point in _registered(group, tuple((one, _changed(one)) for one in sys.path)):
+    for point in _registered(group, tuple((folder, _changed(folder)) for folder in sys.path)):
         try:
-            found = point.load()
+            plugin = point.load()
         except Exception as error:  # anything may go wrong while a stranger's module is imported
             raise BadInput(f"plugin {point.name!r} ({point.value}): {error!r}") from error
-        fits = isinstance(found, type) and issubclass(found, base) and is_dataclass(found)
+        fits = isinstance(plugin, type) and issubclass(plugin, base) and is_dataclass(plugin)
         if not fits:
             raise BadInput(
                 f"plugin {point.name!r} ({point.value}) must be a dataclass that derives from "
@@ -40,7 +40,7 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
             )
         if point.name in known:
             raise BadInput(f"plugin {point.name!r} ({point.value}): that name is taken")
-        known[point.name] = found
+        known[point.name] = plugin
     return known
 
 
@@ -67,7 +67,7 @@ def make(what: str, name: str, known: Mapping[str, type[P]], parameters: Mapping
     if name not in known:
         raise BadInput(unknown(what, name, known))
     kind = known[name]
-    names = [one.name for one in fields(kind)]  # type: ignore[arg-type]
+    names = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]
     for parameter in parameters:
         if parameter not in names:
             raise BadInput(f"{what} {name}: {unknown('parameter', parameter, names)}")

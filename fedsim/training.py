@@ -38,22 +38,22 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         kinds: dict[type, Any] = {int: int, float: (int, float), bool: bool}
-        for one in fields(self):
-            value, default = getattr(self, one.name), one.default
-            words = WORDS.get(one.name)
+        for setting in fields(self):
+            value, default = getattr(self, setting.name), setting.default
+            words = WORDS.get(setting.name)
             fits = value in words if words else isinstance(value, kinds[type(default)])
             if not fits:
                 wanted = " or ".join(words) if words else type(default).__name__
-                raise MalformedMessage(f"training.{one.name} must be {wanted}, got {value!r}")
+                raise MalformedMessage(f"training.{setting.name} must be {wanted}, got {value!r}")
 
     def as_config(self) -> dict[str, Scalar]:
         """Return the settings as a training config's scalars."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        return {setting.name: getattr(self, setting.name) for setting in fields(self)}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Scalar]) -> "TrainingSettings":
         """Return the settings a server sent; keys of other owners are left alone."""
-        names = {one.name for one in fields(cls)}
+        names = {setting.name for setting in fields(cls)}
         known: dict[str, Any] = {k: v for k, v in config.items() if k in names}
         return cls(**known)
 

@@ -17,7 +17,16 @@ from torch.overrides import TorchFunctionMode
 from attacks.matching.frame import Frame
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
-from fedsim.models.factors import Caught, Factor, Rows, RunsTwice, factor, holders, known, watched
+from fedsim.models.factors import (
+    Caught,
+    Factor,
+    Lookups,
+    RunsTwice,
+    factor,
+    holders,
+    known,
+    watched,
+)
 
 Factors = dict[str, Factor]
 
@@ -67,25 +76,27 @@ class Engine:
         names: the parameters whose gradients are computed.
     """
 
-    def __init__(self, seen: Observation, frame: Frame, names: Iterable[str] | None = None) -> None:
-        self.model, self.frame = seen.model, frame
-        module: Any = seen.model.load(seen.broadcast.parameters)
+    def __init__(
+        self, observation: Observation, frame: Frame, names: Iterable[str] | None = None
+    ) -> None:
+        self.model, self.frame = observation.model, frame
+        module: Any = observation.model.load(observation.broadcast.parameters)
         module.eval()
         self._module = module
-        self._lease = seen.model.lease()
+        self._lease = observation.model.lease()
         self.words: Tensor = module.get_input_embeddings().weight.detach()
         owners = holders(module)
         by_name = dict(module.named_parameters())
         self.words_name: str | None = None
         self._sites: dict[str, tuple[nn.Module, str]] = {}
-        for name in seen.update.tensors if names is None else names:
-            found = owners[by_name[name]] if name in by_name else []
-            if any(isinstance(m, nn.Embedding) and m.weight is self._input() for m, _ in found):
-                self.words_name = name if len(found) == 1 else None
-            elif len(found) == 1 and known(found[0][0]):
-                self._sites[name] = found[0]
+        for name in observation.update.tensors if names is None else names:
+            places = owners[by_name[name]] if name in by_name else []
+            if any(isinstance(m, nn.Embedding) and m.weight is self._input() for m, _ in places):
+                self.words_name = name if len(places) == 1 else None
+            elif len(places) == 1 and known(places[0][0]):
+                self._sites[name] = places[0]
             else:
-                held = ", ".join(type(m).__name__ for m, _ in found) or "no module"
+                held = ", ".join(type(m).__name__ for m, _ in places) or "no module"
                 raise UnsupportedObservation(
                     f"parameter {name!r} must belong to one linear map, embedding or norm, "
                     f"but it belongs to {held}"
@@ -130,14 +141,14 @@ class Engine:
         self._lease.check(self)
         k, s, t, _ = x.shape
         chosen = list(range(len(self.frame.mask)) if rows is None else rows)
-        seen = self.frame.mask[chosen][:, :t]  # (S, T); padding may have been cut off
+        mask = self.frame.mask[chosen][:, :t]  # (S, T); padding may have been cut off
         if masks is not None:
             masks = [mask[chosen] for mask in masks]
         with torch.enable_grad(), self._dropout(masks, k), self._watched() as caught:
             flat = (x if graph else x.detach()).reshape(k * s, t, -1)
             if not flat.requires_grad:
                 flat.requires_grad_()
-            logits = self.model.logits(flat, seen.repeat(k, 1))
+            logits = self.model.logits(flat, mask.repeat(k, 1))
             each = self.frame.loss(logits.view(k, s, *logits.shape[1:]), targets, chosen)
             loss = (each if scales is None else each * scales).sum()
             outputs = {module: caught[module][1] for module, _ in self._sites.values()}
@@ -146,7 +157,7 @@ class Engine:
             made = _Made(caught, dict(zip(outputs, errors, strict=False)), k)
             result = {name: made.factor(*site) for name, site in self._sites.items()}
         if ids is not None and self.words_name is not None and errors[-1] is not None:
-            result[self.words_name] = Rows(ids.flatten(1), errors[-1].reshape(k, s * t, -1))
+            result[self.words_name] = Lookups(ids.flatten(1), errors[-1].reshape(k, s * t, -1))
         return result
 
     def dropout_masks(self, generator: torch.Generator) -> list[Tensor]:

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 
 import torch
 
-from fedsim.models.factors import Factor, Outer, Plain, Rows
+from fedsim.models.factors import Factor, Lookups, Outer, Plain
 
 
 def alike(name: str, factor: Factor) -> Hashable:
@@ -20,8 +20,8 @@ def stacked(factors: Sequence[Factor]) -> Factor:
     if len(factors) == 1:
         return first
     if isinstance(first, Plain):
-        return Plain(torch.cat([one.value for one in factors if isinstance(one, Plain)]))
-    outer = [one for one in factors if isinstance(one, Outer)]
+        return Plain(torch.cat([f.value for f in factors if isinstance(f, Plain)]))
+    outer = [f for f in factors if isinstance(f, Outer)]
     inputs, errors = (torch.cat([getattr(o, n) for o in outer]) for n in ("inputs", "errors"))
     return Outer(inputs, errors, outer[0].flipped)
 
@@ -30,10 +30,10 @@ def joined(factors: Sequence[Factor]) -> Factor:
     """Return the sum of one parameter's factors of one kind, each for one candidate."""
     first = factors[0]
     if isinstance(first, Plain):
-        return Plain(torch.stack([one.value for one in factors if isinstance(one, Plain)]).sum(0))
-    if isinstance(first, Rows):
-        rows = [one for one in factors if isinstance(one, Rows)]
-        return Rows(torch.cat([r.ids for r in rows], 1), torch.cat([r.errors for r in rows], 1))
-    outer = [one for one in factors if isinstance(one, Outer)]
+        return Plain(torch.stack([f.value for f in factors if isinstance(f, Plain)]).sum(0))
+    if isinstance(first, Lookups):
+        rows = [f for f in factors if isinstance(f, Lookups)]
+        return Lookups(torch.cat([r.ids for r in rows], 1), torch.cat([r.errors for r in rows], 1))
+    outer = [f for f in factors if isinstance(f, Outer)]
     inputs, errors = (torch.cat([getattr(o, n) for o in outer], 1) for n in ("inputs", "errors"))
     return Outer(inputs, errors, outer[0].flipped)

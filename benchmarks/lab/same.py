@@ -76,9 +76,9 @@ def results(case: Case, checkout: Path, out: Path) -> Fields:
     kept = out / fingerprint(checkout) / f"{case.name}-{_digest(repr(case))}.json"
     if not kept.exists():
         started = time.monotonic()
-        found = run(case, checkout.resolve(), out / f"work-{os.getpid()}")
+        left = run(case, checkout.resolve(), out / f"work-{os.getpid()}")
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(found), encoding="utf-8")
+        kept.write_text(json.dumps(left), encoding="utf-8")
         print(f"{case.name} on {checkout}: {time.monotonic() - started:.0f} s", flush=True)
     fields: Fields = json.loads(kept.read_text(encoding="utf-8"))
     return fields

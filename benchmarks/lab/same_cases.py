@@ -114,7 +114,8 @@ CASES = (
         name="bert-fedavg-mlm",
         steps=(
             f"run {BERT} {AVERAGED} model.task=masked-lm training.optimizer=momentum "
-            "training.learning_rate=1e-3 training.local_epochs=2 --out a",
+            "training.learning_rate=1e-3 training.local_epochs=2 training.batch_size=2 --out a "
+            """'attack={name="dager", max_searches=4, clients=[1]}'""",
         ),
     ),
     Case(
@@ -132,7 +133,7 @@ CASES = (
         name="dlg",
         steps=(
             f"""run {GPT2} 'attack={{name="dlg", steps=6, knowledge="paper"}}' --out adam""",
-            f"""run {BERT} 'attack={{name="dlg", steps=40, optimizer="lbfgs"}}' --out lbfgs""",
+            f"""run {BERT} 'attack={{name="dlg", steps=20, optimizer="lbfgs"}}' --out lbfgs""",
         ),
     ),
     Case(

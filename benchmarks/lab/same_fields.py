@@ -123,12 +123,12 @@ def _parquet(path: Path) -> Any:
 
 def _tensors(path: Path) -> Any:
     with safe_open(path, framework="np") as file:
-        found: Fields = {"metadata": file.metadata()}
+        tensors: Fields = {"metadata": file.metadata()}
         for name in file.keys():
             tensor = file.get_tensor(name)
             digest = hashlib.sha256(tensor.tobytes()).hexdigest()[:16]
-            found[f"tensor {name}"] = f"{tensor.dtype} {tensor.shape} {digest}"
-    return found
+            tensors[f"tensor {name}"] = f"{tensor.dtype} {tensor.shape} {digest}"
+    return tensors
 
 
 def _text(path: Path) -> Any:

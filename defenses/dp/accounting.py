@@ -68,10 +68,10 @@ def prv(history: History, delta: float) -> float:
     with warnings.catch_warnings():  # of RDP inside it, as above
         warnings.simplefilter("ignore")
         try:
-            found = float(accountant.get_epsilon(delta, eps_error=PRECISION * bound))
+            epsilon = float(accountant.get_epsilon(delta, eps_error=PRECISION * bound))
         except RuntimeError:  # its grid does not fit these steps, and it says so
             return bound
-    return min(found, bound)
+    return min(epsilon, bound)
 
 
 def gaussian(mu: float, delta: float) -> float:

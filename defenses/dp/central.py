@@ -31,7 +31,7 @@ class CentralDP(Defense):
 
     @override
     def check(self, setting: Setting) -> None:
-        if sum(isinstance(one, CentralDP) for one in setting.defenses) > 1:
+        if sum(isinstance(defense, CentralDP) for defense in setting.defenses) > 1:
             raise BadInput("defense: central-dp can be there once, got it twice")
 
     @override

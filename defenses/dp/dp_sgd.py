@@ -78,13 +78,13 @@ class DPSGD(Private):
 
     @override
     def check(self, setting: Setting) -> None:
-        if sum(isinstance(one, DPSGD) for one in setting.defenses) > 1:
+        if sum(isinstance(defense, DPSGD) for defense in setting.defenses) > 1:
             raise BadInput("defense: dp-sgd can be there once, got it twice")
-        for one in setting.defenses[: setting.defenses.index(self)]:
-            if type(one).protect is not Defense.protect:
+        for defense in setting.defenses[: setting.defenses.index(self)]:
+            if type(defense).protect is not Defense.protect:
                 raise BadInput(
                     f"defense: dp-sgd acts inside training, so it must stand before what changes "
-                    f"the update, got it after {one!r}"
+                    f"the update, got it after {defense!r}"
                 )
         most = max(setting.held)
         if self.delta >= 1.0 / most:
@@ -103,7 +103,7 @@ class DPSGD(Private):
         if self.target_epsilon is None:
             self._check_budget(plans)
             return self
-        found = []
+        needed = []
         for rate, steps in plans:
             total = steps * setting.rounds
             z = noise_for(self.target_epsilon, self.delta, rate, total, self.accountant)
@@ -112,9 +112,9 @@ class DPSGD(Private):
                     f"defense dp-sgd: target_epsilon {self.target_epsilon:g} cannot be met in "
                     f"{total} steps at sampling rate {rate:.3g} and delta {self.delta:g}"
                 )
-            found.append(z)
+            needed.append(z)
         budget = min(self.target_epsilon, self.budget or math.inf)  # nobody spends more than that
-        settled = replace(self, noise_multiplier=max(found), target_epsilon=None, budget=budget)
+        settled = replace(self, noise_multiplier=max(needed), target_epsilon=None, budget=budget)
         settled._check_budget(plans)
         return settled
 
@@ -134,8 +134,8 @@ class DPSGD(Private):
     def begin(self, here: Here) -> Defense:
         if self.noise_multiplier is None:
             raise DefenseFailed(f"{self!r} was not settled: it has no noise multiplier")
-        values = {one.name: getattr(self, one.name) for one in fields(DPSGD)}
-        work = _AtWork(**values, here=here)
+        values = {setting.name: getattr(self, setting.name) for setting in fields(DPSGD)}
+        work = _DPSGDRound(**values, here=here)
         if self.budget is not None and self.epsilons(work.history())[self.accountant] > self.budget:
             raise ClientFailure(
                 f"the privacy budget of epsilon {self.budget:g} is spent after "
@@ -146,10 +146,10 @@ class DPSGD(Private):
 
     @override
     def spent(self, memories: Sequence[Memory]) -> Guarantee | None:
-        found = [one for one in memories if one.values]
-        if not found:
+        trained = [memory for memory in memories if memory.values]
+        if not trained:
             return None
-        worst = max(found, key=lambda one: self.epsilons(_history(one))[self.accountant])
+        worst = max(trained, key=lambda memory: self.epsilons(_history(memory))[self.accountant])
         history, rounds = _history(worst), worst.values["rounds"]
         rate, steps = history[-1][1], sum(entry[2] for entry in history)
         epsilons = self.epsilons(history)
@@ -177,11 +177,11 @@ class DPSGD(Private):
     @override
     def epsilon_at(self, memories: Sequence[Memory], distance: float) -> float:
         histories = {tuple((1.0 / distance, q, n) for _, q, n in _history(m)) for m in memories}
-        return max(self.epsilons(one)[self.accountant] for one in histories if one)
+        return max(self.epsilons(history)[self.accountant] for history in histories if history)
 
     def epsilons(self, history: Sequence[Entry]) -> dict[str, float]:
         """Return epsilon after ``history``, by each accountant; infinite with hardly any noise."""
-        return {name: one(tuple(history), self.delta) for name, one in ACCOUNTANTS.items()}
+        return {name: spend(tuple(history), self.delta) for name, spend in ACCOUNTANTS.items()}
 
 
 def _history(memory: Memory) -> list[Entry]:
@@ -198,7 +198,7 @@ def _plan(training: TrainingSettings, held: int, expected: int) -> tuple[float, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AtWork(DPSGD):
+class _DPSGDRound(DPSGD):
     """DP-SGD in one client and round."""
 
     here: Here
@@ -226,8 +226,8 @@ class _AtWork(DPSGD):
                 f"dp-sgd takes the gradient's place inside training, but {training!r} has none; "
                 "name it before defenses that wrap the training"
             )
-        found: Any = replace(training, gradient=self.gradient())  # type: ignore[type-var]
-        return cast(Training, found)
+        wrapped: Any = replace(training, gradient=self.gradient())  # type: ignore[type-var]
+        return cast(Training, wrapped)
 
     def gradient(self) -> Gradient:
         """Return the gradient of a batch, clipped and noised."""
@@ -240,12 +240,12 @@ class _AtWork(DPSGD):
             module: nn.Module, adapter: ModelAdapter, examples: Examples, draw: torch.Generator
         ) -> float:
             on = noise.setdefault("on", _on(here.generator, adapter.device))
-            found = noisy_gradient(module, adapter, examples, clip, draw, on)
-            self.record.note(found, here.training)
+            noisy = noisy_gradient(module, adapter, examples, clip, draw, on)
+            self.record.note(noisy, here.training)
             for name, p in module.named_parameters():
                 if p.requires_grad:
-                    p.grad = found.sent[name]
-            return found.loss
+                    p.grad = noisy.sent[name]
+            return noisy.loss
 
         return leave
 

@@ -59,8 +59,8 @@ class Gaussian(Private):
 
     @override
     def begin(self, here: Here) -> Defense:
-        values = {one.name: getattr(self, one.name) for one in fields(Gaussian)}
-        return _AtWork(**values, rounds=here.memory.values.get("rounds", 0) + 1)
+        values = {setting.name: getattr(self, setting.name) for setting in fields(Gaussian)}
+        return _GaussianRound(**values, rounds=here.memory.values.get("rounds", 0) + 1)
 
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> Parameters:
@@ -126,11 +126,11 @@ class Gaussian(Private):
 
 def _rounds(memories: Sequence[Memory]) -> int:
     """Return the most rounds that any client took part in."""
-    return max((int(one.values.get("rounds", 0)) for one in memories), default=0)
+    return max((int(memory.values.get("rounds", 0)) for memory in memories), default=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AtWork(Gaussian):
+class _GaussianRound(Gaussian):
     """The mechanism in one client and round."""
 
     rounds: int  # of this client, this one among them

@@ -19,7 +19,7 @@ from functools import reduce
 import torch
 from torch import Tensor, nn
 
-from fedsim.models.factors import LINEAR, Factor, Outer, Rows, factor, holders, known
+from fedsim.models.factors import LINEAR, Factor, Lookups, Outer, factor, holders, known
 
 Sums = dict[nn.Parameter, Tensor]
 
@@ -42,17 +42,17 @@ class Call:
 def squared_norms(calls: Sequence[Call]) -> Tensor:
     """Return the squared L2 norm (B,) of each example's gradient over all that ``calls`` train."""
     parts = [reduce(torch.add, [g.square() for g in call.factors.values()]) for call in calls]
-    made = [(p, one) for call in calls for p, one in call.factors.items()]
-    heads = {p: one for p, one in made if isinstance(one, Outer)}
-    parts += [_cross(one, heads[p]) for p, one in made if isinstance(one, Rows) and p in heads]
+    made = [(p, g) for call in calls for p, g in call.factors.items()]
+    heads = {p: g for p, g in made if isinstance(g, Outer)}
+    parts += [_cross(g, heads[p]) for p, g in made if isinstance(g, Lookups) and p in heads]
     return torch.stack(parts).sum(0).clamp(min=0.0)  # rounding can leave -0.0001 of a 0
 
 
 def add_sums(calls: Sequence[Call], weights: Tensor, sums: Sums) -> None:
     """Add sum_i f_i g_i to ``sums``, g_i of each parameter that ``calls`` train, f (B,)."""
     for call in calls:
-        for p, one in call.factors.items():
-            total = _total(call, p, one, weights)
+        for p, gradient in call.factors.items():
+            total = _total(call, p, gradient, weights)
             sums[p] = sums[p].add_(total) if p in sums else total
 
 
@@ -74,7 +74,7 @@ def untellable(module: nn.Module) -> str | None:
             if not known(part):
                 return (
                     f"no rule for the gradients of {type(part).__name__}; known: "
-                    f"{', '.join(one.__name__ for one in LINEAR)}, Embedding, LayerNorm, RMSNorms"
+                    f"{', '.join(kind.__name__ for kind in LINEAR)}, Embedding, LayerNorm, RMSNorms"
                 )
         kinds = ", ".join(sorted(type(part).__name__ for part, _ in some))
         if len(some) > 1 and kinds != "Embedding, Linear":
@@ -82,7 +82,7 @@ def untellable(module: nn.Module) -> str | None:
     return None
 
 
-def _cross(lookup: Rows, head: Outer) -> Tensor:
+def _cross(lookup: Lookups, head: Outer) -> Tensor:
     """Return 2 <g_lookup, g_head> (B,) of a weight that an embedding and a linear map share."""
     ids = lookup.ids[:, None, :].expand(-1, head.errors.shape[1], -1)  # (B, T, U)
     meet = head.errors.gather(2, ids)  # b_t[id(u)]
@@ -94,7 +94,7 @@ def _total(call: Call, p: nn.Parameter, gradient: Factor, weights: Tensor) -> Te
     if isinstance(gradient, Outer):
         read, slope = gradient.inputs.flatten(0, 1), _weighted(gradient.errors, weights)
         return read.T @ slope if gradient.flipped else slope.T @ read
-    if isinstance(gradient, Rows):
+    if isinstance(gradient, Lookups):
         slope = _weighted(gradient.errors, weights)
         return torch.zeros_like(p).index_add_(0, gradient.ids.flatten(), slope)
     if isinstance(call.part, LINEAR):  # its bias: one sum over all places

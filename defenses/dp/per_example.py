@@ -66,12 +66,12 @@ def noisy_gradient(
         noise: draws the noise; on the module's device.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    found: Sums = {}
+    clipped: Sums = {}
     norms = losses = torch.zeros(0)
     if len(examples):
         batch = adapter.batch(examples.sequences, examples.labels, generator)
-        losses, norms = _clipped_sum(module, adapter, batch, clip.norm, found)
-    sums = {p: found[p] if p in found else torch.zeros_like(p) for p in trained.values()}
+        losses, norms = _clipped_sum(module, adapter, batch, clip.norm, clipped)
+    sums = {p: clipped[p] if p in clipped else torch.zeros_like(p) for p in trained.values()}
     noised = _with_noise(sums, clip, noise)
     return Noisy(
         clean={name: sums[p].div_(clip.expected) for name, p in trained.items()},
@@ -91,16 +91,16 @@ def _with_noise(sums: Sums, clip: Clip, noise: torch.Generator) -> Sums:
         loss_reduction="sum",
         generator=noise,
     )
-    found = {}
+    noised = {}
     for p, total in sums.items():
         p.summed_grad = total.view_as(total)  # type: ignore[attr-defined]  # which gets a mark
     optimizer.add_noise()
     for p in sums:
         assert p.grad is not None
-        found[p] = p.grad
+        noised[p] = p.grad
         p.grad = None
         del p.summed_grad  # type: ignore[attr-defined]
-    return found
+    return noised
 
 
 def clip_factors(norms: Tensor, clip: float) -> Tensor:
@@ -136,4 +136,4 @@ def _call(part: nn.Module, read: Tensor, slope: Tensor, examples: int) -> Call:
         raise DefenseFailed(f"dp-sgd: {type(part).__name__} does not keep examples apart")
     if isinstance(part, nn.Embedding):
         return Call.of(part, read, slope)
-    return Call.of(part, *(one.reshape(examples, -1, one.shape[-1]) for one in (read, slope)))
+    return Call.of(part, *(t.reshape(examples, -1, t.shape[-1]) for t in (read, slope)))

@@ -37,16 +37,16 @@ class Record:
     entries: int = 0
     norms: list[Tensor] = field(default_factory=list)
 
-    def note(self, found: "Noisy", training: TrainingSettings) -> None:
+    def note(self, noisy: "Noisy", training: TrainingSettings) -> None:
         """Keep what the audit needs of a step."""
-        self.norms.append(found.norms.cpu())
-        for name, clean in found.clean.items():
+        self.norms.append(noisy.norms.cpu())
+        for name, clean in noisy.clean.items():
             before = self.clean.get(name)
             self.clean[name] = clean if before is None else before + clean
         if not shows_noise(training):
-            gaps = {name: found.sent[name] - clean for name, clean in found.clean.items()}
+            gaps = {name: noisy.sent[name] - clean for name, clean in noisy.clean.items()}
             self.squares += norm(gaps) ** 2
-            self.entries += sum(one.numel() for one in gaps.values())
+            self.entries += sum(gap.numel() for gap in gaps.values())
 
     def figures(
         self, sent: Parameters, size: float, claim: Claim, training: TrainingSettings

@@ -26,7 +26,7 @@ class ModelAdapter(Batches):
     def projections(self, layer: int, place: Place = "hidden") -> tuple[Projection, ...]:
         """Return the weights of ``layer`` that read ``place``: by default its q, k and v."""
         base = f"{self._path()}{self.stack}.{layer}."
-        return tuple(replace(one, name=base + one.name) for one in self.reads[place])
+        return tuple(replace(read, name=base + read.name) for read in self.reads[place])
 
     def _path(self) -> str:
         """Return what stands before the list of blocks in a parameter's name."""
@@ -69,8 +69,8 @@ class ModelAdapter(Batches):
         inner = self.module.get_submodule(name)
         caught: dict[nn.Module, Tensor] = {}
         hooks = [
-            one.register_forward_pre_hook(lambda part, given: caught.update({part: given[0]}))
-            for one in (inner, norm)
+            module.register_forward_pre_hook(lambda part, given: caught.update({part: given[0]}))
+            for module in (inner, norm)
         ]
         activations, states = [], []
         try:
@@ -116,14 +116,14 @@ class ModelAdapter(Batches):
         """Return the names of the last norm, if all that follows it is the head, and of the head.
 
         Raises:
-            ValueError: an encoder's masked-token head, which is no one map.
+            ValueError: an encoder's masked-token head, which is more than one map.
         """
         whole: Any = self.module
         norm, head = self._end(whole.get_base_model() if self.spec.lora_rank else whole)
         if head is None:
             raise ValueError(f"{self!r} has no head of one map")
         head = getattr(head, "modules_to_save", {"default": head})["default"]  # peft's wrapper
-        names = {one: name for name, one in self.module.named_modules()}
+        names = {part: name for name, part in self.module.named_modules()}
         return None if norm is None else names[norm], names[head]
 
     def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:

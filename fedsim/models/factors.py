@@ -94,7 +94,7 @@ class Outer(Factor):
 
 
 @dataclass(frozen=True)
-class Rows(Factor):
+class Lookups(Factor):
     """The gradient of an embedding: each of N lookups adds its error to one row."""
 
     ids: Tensor  # (K, N) int64
@@ -121,8 +121,8 @@ class Rows(Factor):
         return empty.scatter_add(1, places, self.errors)
 
     @override
-    def double(self) -> "Rows":
-        return Rows(self.ids, self.errors.double())
+    def double(self) -> "Lookups":
+        return Lookups(self.ids, self.errors.double())
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def factor(module: nn.Module, name: str, read: Tensor, errors: Tensor) -> Factor
     if isinstance(module, nn.Embedding):
         if module.padding_idx is not None:  # autograd gives that row no gradient
             errors = errors.masked_fill((read == module.padding_idx)[..., None], 0.0)
-        return Rows(read, errors)
+        return Lookups(read, errors)
     if name == "bias":
         return Plain(errors.sum(dim=1))
     if isinstance(module, LINEAR):

@@ -90,7 +90,7 @@ def _kept_only(name: str) -> dict[str, bool]:
 def _check_directory(name: str, needed: str, key: str) -> None:
     path = Path(name)
     if path.is_dir():
-        if not any(found for one in needed.split(" or ") for found in path.glob(one)):
+        if not any(file for pattern in needed.split(" or ") for file in path.glob(pattern)):
             raise BadInput(f"{key}: the directory {name!r} holds no {needed} file")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise BadInput(f"{key}: wanted a hub id, a directory or builtin:<preset>, got {name!r}")

@@ -51,8 +51,8 @@ def _last(name: str) -> str:
 
 def _check_rank(rank: int, parts: Sequence[nn.Module]) -> None:
     """Raise BadInput where an adapter would be no low-rank one, and take memory without end."""
-    widths = [one.weight.shape[0] for one in parts if isinstance(one, Conv1D)]
-    widths += [one.in_features for one in parts if isinstance(one, nn.Linear)]
+    widths = [part.weight.shape[0] for part in parts if isinstance(part, Conv1D)]
+    widths += [part.in_features for part in parts if isinstance(part, nn.Linear)]
     if widths and rank > min(widths):
         raise BadInput(
             f"model.lora_rank, or a LoRA defense's rank, must be at most {min(widths)}, the inputs "

@@ -44,10 +44,10 @@ class Trunk:
         extra: dict[str, Any] = {}
         if self._workspace.causal:
             extra = {"past_key_values": past or DynamicCache(), "use_cache": True}
-        seen = tokens.shape[1] + (past.get_seq_length() if past is not None else 0)
+        length = tokens.shape[1] + (past.get_seq_length() if past is not None else 0)
         output = self._module(
             input_ids=tokens,
-            attention_mask=torch.ones(len(tokens), seen, dtype=torch.int64, device=device),
+            attention_mask=torch.ones(len(tokens), length, dtype=torch.int64, device=device),
             position_ids=positions.expand(tokens.shape),
             **extra,
         )

@@ -171,20 +171,20 @@ class Workspace(ABC):
             patterns = self.groups.get(name, (name,))
             if name.startswith("layers."):
                 patterns = (f"*.{self.stack}.{name.removeprefix('layers.')}.*",)
-            hits = [one for one in parameters if any(fnmatchcase(one, p) for p in patterns)]
+            hits = [path for path in parameters if any(fnmatchcase(path, p) for p in patterns)]
             if not hits:
                 if name in self.groups:  # a causal-lm head may be the embeddings themselves
                     raise BadInput(f"model.freeze: {self!r} has no {name} of its own")
                 known = [*self.groups, *(f"layers.{i}" for i in range(self.layers))]
                 raise BadInput(f"model.freeze: {unknown('parameters', name, known)}")
-            for one in hits:
-                parameters[one].requires_grad_(False)
+            for path in hits:
+                parameters[path].requires_grad_(False)
         if not any(parameter.requires_grad for parameter in parameters.values()):
             raise BadInput(f"model.freeze: nothing is left to train with {list(self.spec.freeze)}")
 
     def trainable(self) -> list[str]:
         """Return the names of the parameters that train, so travel."""
-        return [name for name, one in self.module.named_parameters() if one.requires_grad]
+        return [name for name, p in self.module.named_parameters() if p.requires_grad]
 
     def lease(self) -> "Lease":
         """Return what tells, later, that the weights of now are gone."""

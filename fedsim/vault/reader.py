@@ -27,12 +27,12 @@ class VaultReader:
     def truth(self, round_: int, *clients: int) -> Truth | None:
         """Return what ``clients`` trained on in one round, or None where one's was not noted."""
         parts = [self._one(round_, client) for client in clients]
-        known = [one for one in parts if one is not None]
+        known = [truth for truth in parts if truth is not None]
         if len(known) < len(parts):
             return None
         return Truth(
-            sequences=tuple(tokens for one in known for tokens in one.sequences),
-            labels=tuple(label for one in known for label in one.labels),
+            sequences=tuple(tokens for truth in known for tokens in truth.sequences),
+            labels=tuple(label for truth in known for label in truth.labels),
         )
 
     def _one(self, round_: int, client: int) -> Truth | None:

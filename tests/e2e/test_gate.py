@@ -20,7 +20,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthetic_run(tmp_path_factory.mktemp("gate") / "run", rounds=1).root
 
 
-@pytest.mark.slow
 def test_the_four_exit_codes_by_the_command(run: Path, fedsim: Fedsim, tmp_path: Path) -> None:
     (tmp_path / "loose.toml").write_text(LOOSE)
     (tmp_path / "strict.toml").write_text(STRICT)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,8 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: outsider\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text(ENTRY_POINTS)
     (site / "outsider.py").write_text(PACKAGE)
-    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delitem(sys.modules, "outsider", raising=False)  # of the test before
     table = [(f"short text {i}", i % 2) for i in range(24)] + [("very " * 40 + "long", 0)]
     with (tmp_path / "rows.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *table])
@@ -94,7 +96,6 @@ def test_plugins_are_listed_with_their_parameters(fedsim: Fedsim) -> None:
     assert {"blind", "crash", "dager"} <= {one["name"] for one in found["attacks"]}
 
 
-@pytest.mark.slow
 def test_a_failing_client_stops_the_run_or_is_noted(fedsim: Fedsim, tmp_path: Path) -> None:
     # With batch_size 0 a client trains on all it holds, so the one with the long text fails.
     stopped = fedsim("run", *SETTINGS, FRAGILE, "--out", "stopped")

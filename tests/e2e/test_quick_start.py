@@ -16,9 +16,9 @@ METRICS = {"exact_match", "token_accuracy", "bag_f1", "rouge1", "rouge2", "rouge
 
 @pytest.mark.slow
 def test_the_quick_start_reads_every_sentence_and_can_be_replayed(
-    fedsim: Fedsim, tmp_path: Path
+    fedsim: Fedsim, command: Fedsim, tmp_path: Path
 ) -> None:
-    done = fedsim("run", "--json", "--out", "run")
+    done = command("run", "--json", "--out", "run")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)  # nothing but JSON on stdout
     run = tmp_path / "run"
@@ -63,7 +63,6 @@ def test_quick_gives_no_verdict(fedsim: Fedsim) -> None:
     assert "inconclusive" in done.stdout and "controls were skipped" in done.stdout
 
 
-@pytest.mark.slow
 def test_what_there_is_can_be_listed(fedsim: Fedsim) -> None:
     done = fedsim("list", "--json")
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,6 @@ def test_three_rounds_of_fedavg_improve_the_accuracy(fedsim: Fedsim) -> None:
         "federation.clients=4", "federation.clients_per_round=4", "federation.rounds=3",
         "federation.capture=false", "training.algorithm=fedavg", "training.optimizer=adamw",
         "training.learning_rate=3e-4", "training.batch_size=2048", "training.mini_batch_size=32",
-        timeout=500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     utility = json.loads(done.stdout)["utility"]
@@ -52,7 +51,7 @@ def test_trained_llama_next_token_last_tokens_included(fedsim: Fedsim) -> None:
 
 def test_gpt2_at_its_real_size(tmp_path: Path) -> None:
     command = [
-        str(FEDSIM), "run", "--json", *SST2, "model.name=builtin:gpt2", "data.evaluate=32",
+        str(FEDSIM), "run", "--json", *SST2, "model.name=builtin:gpt2", "data.evaluate=8",
         f"model.tokenizer={DATA / 'tokenizers' / 'gpt2'}", "federation.clients=2",
         "federation.clients_per_round=2", "federation.rounds=1", "training.batch_size=4",
         "--out", "run",

@@ -2,14 +2,13 @@
 
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.e2e.conftest import FEDSIM, Fedsim
+from tests.e2e.conftest import HANG, Fedsim, started
 
 GRID = (
     "data.evaluate=8", "data.max_length=12", "federation.clients=2",
@@ -24,7 +23,7 @@ def _table(root: Path) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_killed_and_resumed_and_on_ray_the_table_is_the_same(
-    fedsim: Fedsim, tmp_path: Path
+    fedsim: Fedsim, command: Fedsim, tmp_path: Path
 ) -> None:
     whole = fedsim("sweep", *GRID, "--json")
     assert whole.returncode == 3, whole.stderr  # five pairs are too few: nothing is found
@@ -33,18 +32,14 @@ def test_killed_and_resumed_and_on_ray_the_table_is_the_same(
     assert (tmp_path / found["table"]).is_file()
 
     killed = tmp_path / "killed"
-    child = subprocess.Popen(
-        [str(FEDSIM), "sweep", *GRID, "--out", str(killed)],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    end = time.monotonic() + 120
-    while len(list(killed.glob("cells/*/cell.json"))) < 2:
-        assert child.poll() is None and time.monotonic() < end
-        time.sleep(0.005)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+    with started(tmp_path, "sweep", *GRID, "--out", "killed") as child:
+        while len(list(killed.glob("cells/*/cell.json"))) < 2:
+            assert child.poll() is None
+            time.sleep(0.005)
+    assert child.returncode < 0  # it was killed, and had not ended
     done = {path: path.stat().st_mtime_ns for path in killed.glob("cells/*/cell.json")}
-    resumed = fedsim("sweep", "--out", "killed", "--resume", "--jobs", "2")
+    # Jobs are Ray's: in a process of its own, to whose end it leaves sockets and processes.
+    resumed = command("sweep", "--out", "killed", "--resume", "--jobs", "2")
     assert resumed.returncode == 3, resumed.stderr
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
     pd.testing.assert_frame_equal(_table(killed), _table(tmp_path / found["directory"]))
@@ -60,16 +55,12 @@ def test_killed_and_resumed_and_on_ray_the_table_is_the_same(
 
 @pytest.mark.slow
 def test_interrupted_it_says_how_to_go_on(tmp_path: Path) -> None:
-    child = subprocess.Popen(
-        [str(FEDSIM), "sweep", *GRID, "--out", "stopped"],
-        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    end = time.monotonic() + 120
-    while not list(tmp_path.glob("stopped/cells/*/cell.json")):
-        assert child.poll() is None and time.monotonic() < end
-        time.sleep(0.005)
-    child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=180)
+    with started(tmp_path, "sweep", *GRID, "--out", "stopped") as child:
+        while not list(tmp_path.glob("stopped/cells/*/cell.json")):
+            assert child.poll() is None
+            time.sleep(0.005)
+        child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=HANG)
     assert child.returncode == 130
     assert "go on with: fedsim sweep --out stopped --resume" in said
     status = {

@@ -37,17 +37,18 @@ def test_the_wheel_works_outside_the_repository(tmp_path: Path) -> None:
     (site,) = (tmp_path / "env" / "lib").glob("python*/site-packages")
     (site / "dependencies.pth").write_text(
         "".join(
-            f"{one}\n" for one in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+            f"{folder}\n"
+            for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         )
     )
     away = tmp_path / "away"
     away.mkdir()
     plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = f"import {', '.join(PACKAGES)}; print(*[m.__file__ for m in ({', '.join(PACKAGES)})])"
-    found = subprocess.run(
+    files = subprocess.run(
         [str(python), "-c", code], cwd=away, env=plain, check=True, capture_output=True, text=True
     ).stdout.split()
-    assert [Path(one).parent for one in found] == [site / name for name in PACKAGES]
+    assert [Path(file).parent for file in files] == [site / name for name in PACKAGES]
     for package in PACKAGES:
         assert (site / package / "py.typed").exists()
     for data in ("models/tokenizer.json", "lab/config/quick_start.toml"):

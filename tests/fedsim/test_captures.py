@@ -39,8 +39,8 @@ def capture(root: Path, client: int = 0, round_: int = 1, **changes: Any) -> Pat
     return directory
 
 
-def bits(one: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
-    return one.dtype, one.shape, one.contiguous().numpy().tobytes()
+def bits(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
+    return tensor.dtype, tensor.shape, tensor.contiguous().numpy().tobytes()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -48,22 +48,22 @@ def test_a_capture_comes_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) ->
     update = Update(tensors=tensors(dtype), kind="gradient", num_examples=5, metrics={"loss": 0.1})
     capture(tmp_path, client=12, round_=3, update=update)
     (where,) = find_captures(tmp_path)
-    found = read_capture(where)
-    assert (found.round, found.client) == (3, 12)
+    captured = read_capture(where)
+    assert (captured.round, captured.client) == (3, 12)
     for name, tensor in tensors(dtype).items():
-        assert bits(found.update.tensors[name]) == bits(tensor)
+        assert bits(captured.update.tensors[name]) == bits(tensor)
     for name, tensor in tensors().items():
-        assert bits(found.broadcast.parameters[name]) == bits(tensor)
-    assert (found.update.kind, found.update.num_examples) == ("gradient", 5)
-    assert found.update.metrics == {"loss": 0.1}
-    assert found.broadcast.round == 3
-    assert found.broadcast.config == {
+        assert bits(captured.broadcast.parameters[name]) == bits(tensor)
+    assert (captured.update.kind, captured.update.num_examples) == ("gradient", 5)
+    assert captured.update.metrics == {"loss": 0.1}
+    assert captured.broadcast.round == 3
+    assert captured.broadcast.config == {
         "algorithm": "fedavg",
         "learning_rate": 1e-2,
         "dropout": False,
         "local_epochs": 3,
     }
-    assert found.model == {"name": "builtin:gpt2-tiny", "freeze": ["head"]}
+    assert captured.model == {"name": "builtin:gpt2-tiny", "freeze": ["head"]}
 
 
 def test_a_round_of_many_clients_stores_its_weights_once(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_round_of_many_clients_stores_its_weights_once(tmp_path: Path) -> None
     assert os.path.samefile(first, second)
     assert os.stat(first).st_nlink == 2
     first.unlink()  # the other stays readable
-    found = read_capture(find_captures(tmp_path)[1])
-    assert bits(found.broadcast.parameters["h.0.w"]) == bits(tensors()["h.0.w"])
+    captured = read_capture(find_captures(tmp_path)[1])
+    assert bits(captured.broadcast.parameters["h.0.w"]) == bits(tensors()["h.0.w"])
 
 
 def test_writing_a_capture_again_leaves_a_linked_broadcast_of_others_alone(tmp_path: Path) -> None:
@@ -104,15 +104,15 @@ def test_captures_are_found_in_order_of_round_and_client(tmp_path: Path) -> None
         capture(tmp_path / "captures", client=client, round_=round_)
     expected = [(1, 5), (2, 3), (2, 11), (10, 0)]  # as numbers, not as text
     for root in (tmp_path, tmp_path / "captures"):
-        assert [(one.round, one.client) for one in find_captures(root)] == expected
-    one = tmp_path / "captures" / "round=2" / "client=3"
-    assert find_captures(one) == [CapturePath(2, 3, one)]
+        assert [(path.round, path.client) for path in find_captures(root)] == expected
+    folder = tmp_path / "captures" / "round=2" / "client=3"
+    assert find_captures(folder) == [CapturePath(2, 3, folder)]
 
 
 def test_a_capture_that_was_never_finished_is_not_found(tmp_path: Path) -> None:
     capture(tmp_path, client=0)
     (capture(tmp_path, client=1) / "observation.json").unlink()
-    assert [one.client for one in find_captures(tmp_path)] == [0]
+    assert [path.client for path in find_captures(tmp_path)] == [0]
 
 
 def test_a_capture_cut_short_while_it_is_written_again_is_not_found(

@@ -39,4 +39,4 @@ def test_every_error_is_ours_and_the_builtin_that_others_catch(
 
 def test_the_tree_in_the_docstring_is_complete() -> None:
     drawn = {line.split()[1] for line in (errors.__doc__ or "").splitlines() if "──" in line}
-    assert drawn == {one.__name__ for one in FedsimError.__subclasses__()}
+    assert drawn == {kind.__name__ for kind in FedsimError.__subclasses__()}

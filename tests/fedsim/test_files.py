@@ -67,15 +67,15 @@ def test_half_a_surrogate_pair_is_one_line(tmp_path: Path) -> None:
 
 def test_the_file_appears_at_its_place_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
-    seen: list[bool] = []
+    existed: list[bool] = []
 
     def write(draft: Path) -> None:
         draft.write_text("whole")
-        seen.append(path.exists())
+        existed.append(path.exists())
         assert draft.parent == path.parent  # a move within one file system is atomic
 
     write_atomically(path, write)
-    assert seen == [False] and path.read_text() == "whole"
+    assert existed == [False] and path.read_text() == "whole"
     assert os.listdir(tmp_path) == ["file.txt"]
 
 
@@ -204,8 +204,8 @@ def test_tensors_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> No
     if dtype.is_floating_point:
         tensors["trained"] = torch.nn.Parameter(drawn.to(dtype))
     write_tensors(tmp_path / "tensors.safetensors", tensors)
-    found = load_file(tmp_path / "tensors.safetensors")
-    assert set(found) == set(tensors)
+    read = load_file(tmp_path / "tensors.safetensors")
+    assert set(read) == set(tensors)
     for name, tensor in tensors.items():
-        assert found[name].dtype == dtype
-        assert torch.equal(found[name], tensor.detach())
+        assert read[name].dtype == dtype
+        assert torch.equal(read[name], tensor.detach())

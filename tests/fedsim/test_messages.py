@@ -82,7 +82,7 @@ def test_labels_and_lengths_carry_no_text(name: str, values: Any) -> None:
 @pytest.mark.parametrize("name", ["labels", "lengths"])
 @pytest.mark.parametrize("values", [(8.0, 6.0), (1, True), (0.5, 1), (False,)])
 def test_labels_and_lengths_are_whole_numbers(name: str, values: Any) -> None:
-    wrong = next(one for one in values if type(one) is not int)
+    wrong = next(value for value in values if type(value) is not int)
     with pytest.raises(MalformedMessage, match=rf"knowledge.{name} must be ints, got {wrong}$"):
         Knowledge(**{name: values})
     known: Any = {name: (0, 3)}
@@ -119,7 +119,7 @@ def leaves(annotation: Any) -> set[Any]:
     if origin is Literal:
         return {annotation}
     if origin in (typing.Union, types.UnionType, tuple):
-        return set().union(*(leaves(one) for one in inside if one is not Ellipsis))
+        return set().union(*(leaves(part) for part in inside if part is not Ellipsis))
     if origin is Mapping:  # keys are names: of parameters, metrics, settings
         return leaves(inside[1])
     return {annotation}
@@ -176,7 +176,7 @@ def test_knowledge_is_nothing_by_default_and_says_what_was_granted() -> None:
 
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_messages_are_frozen_and_keyword_only(kind: type) -> None:
-    assert all(one.kw_only for one in fields(kind))
+    assert all(entry.kw_only for entry in fields(kind))
     with pytest.raises(FrozenInstanceError):
         Knowledge().labels = (1,)  # type: ignore[misc]
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]

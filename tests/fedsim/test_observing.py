@@ -134,14 +134,16 @@ def test_a_matching_attack_differentiates_twice_through_a_model_loaded_with_sdpa
 def test_the_model_is_left_as_it_was_and_later_steps_change_nothing() -> None:
     model, tokenizer = classifier("gpt2"), tokenizer_of("gpt2")
     backward(model, tokenizer)
-    before = {name: one.detach().clone() for name, one in model.named_parameters()}
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     observation = observe(model, tokenizer, num_examples=len(TEXTS))
     observation.model.load(observation.broadcast.parameters)
-    assert all(torch.equal(one, before[name]) for name, one in model.named_parameters())
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
     torch.optim.SGD(model.parameters(), lr=1.0).step()
     model.zero_grad(set_to_none=False)
-    assert all(torch.equal(before[n], one) for n, one in observation.broadcast.parameters.items())
-    assert all(one.any() for n, one in observation.update.tensors.items() if "c_attn.w" in n)
+    assert all(
+        torch.equal(before[n], tensor) for n, tensor in observation.broadcast.parameters.items()
+    )
+    assert all(tensor.any() for n, tensor in observation.update.tensors.items() if "c_attn.w" in n)
 
 
 def test_what_does_not_train_does_not_travel_and_dropout_is_told() -> None:

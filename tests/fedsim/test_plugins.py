@@ -127,10 +127,10 @@ class Theirs(Base):
 
 def test_an_outsiders_plugin_appears_beside_our_own(install: Install) -> None:
     install("theirs = outsider_a:Theirs", THEIRS)
-    found = table("fedsim.tests", Base, KNOWN)
-    assert sorted(found) == ["needy", "sieve", "theirs"]
-    assert issubclass(found["theirs"], Base)
-    assert repr(make("attack", "theirs", found, {"steps": 4})) == "Theirs(steps=4)"
+    plugins = table("fedsim.tests", Base, KNOWN)
+    assert sorted(plugins) == ["needy", "sieve", "theirs"]
+    assert issubclass(plugins["theirs"], Base)
+    assert repr(make("attack", "theirs", plugins, {"steps": 4})) == "Theirs(steps=4)"
     assert sorted(KNOWN) == ["needy", "sieve"]  # ours is as it was
     assert table("fedsim.nothing", Base, KNOWN) == KNOWN
 

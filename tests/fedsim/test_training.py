@@ -23,7 +23,7 @@ def test_settings_come_back_from_a_config() -> None:
     settings = TrainingSettings(**OTHER)
     assert settings.as_config() == OTHER
     assert TrainingSettings.from_config(settings.as_config()) == settings
-    assert all(OTHER[one.name] != one.default for one in fields(TrainingSettings))
+    assert all(OTHER[setting.name] != setting.default for setting in fields(TrainingSettings))
 
 
 def test_keys_of_others_are_left_alone_and_missing_ones_are_the_defaults() -> None:

@@ -33,8 +33,8 @@ def test_clients_never_share_a_file(tmp_path: Path) -> None:
     writer = VaultWriter(tmp_path)
     for round_, client in ((1, 0), (1, 1), (2, 0)):
         writer.note(round_, client, [(round_, client)], [0])
-    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jsonl"))
-    assert found == ["round=1/client=0.jsonl", "round=1/client=1.jsonl", "round=2/client=0.jsonl"]
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jsonl"))
+    assert files == ["round=1/client=0.jsonl", "round=1/client=1.jsonl", "round=2/client=0.jsonl"]
 
 
 def test_every_example_needs_a_label_or_none(tmp_path: Path) -> None:

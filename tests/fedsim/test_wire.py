@@ -61,9 +61,9 @@ def test_tensors_travel_bit_for_bit(dtype: torch.dtype) -> None:
     assert list(record) == list(tensors)
     for name, array in record.items():  # the oracle: Flower's own reading
         assert np.array_equal(array.numpy(), tensors[name].numpy())
-    found = to_tensors(record)
+    read = to_tensors(record)
     for name, tensor in tensors.items():
-        assert found[name].dtype == dtype and torch.equal(found[name], tensor)
+        assert read[name].dtype == dtype and torch.equal(read[name], tensor)
 
 
 def test_a_single_number_keeps_its_shape() -> None:
@@ -88,10 +88,10 @@ def test_an_update_comes_back(kind: Any) -> None:
     )
     content = update_content(update)
     assert update_kind(content) == kind
-    found = read_update(content, sent(w=torch.zeros(3, 2)))
-    assert torch.equal(found.tensors["w"], update.tensors["w"])
-    assert (found.kind, found.num_examples) == (kind, 7)
-    assert found.metrics == {"train_loss": 0.1}
+    read = read_update(content, sent(w=torch.zeros(3, 2)))
+    assert torch.equal(read.tensors["w"], update.tensors["w"])
+    assert (read.kind, read.num_examples) == (kind, 7)
+    assert read.metrics == {"train_loss": 0.1}
 
 
 def test_flowers_strategies_find_the_weight_of_a_reply() -> None:
@@ -101,20 +101,20 @@ def test_flowers_strategies_find_the_weight_of_a_reply() -> None:
 
 def test_a_stock_reply_with_weights_becomes_a_delta() -> None:
     before, after = drawn(3, 2), drawn(3, 2, seed=1)
-    found = read_update(stock_reply({"w": after}, loss=0.5), sent(w=before))
-    assert found.kind == "delta" and found.num_examples == 3 and found.metrics == {"loss": 0.5}
+    read = read_update(stock_reply({"w": after}, loss=0.5), sent(w=before))
+    assert read.kind == "delta" and read.num_examples == 3 and read.metrics == {"loss": 0.5}
     # float32 rounding of the exact difference; numpy in float64 is the oracle
     exact = after.numpy().astype(np.float64) - before.numpy().astype(np.float64)
-    assert np.array_equal(found.tensors["w"].numpy(), exact.astype(np.float32))
+    assert np.array_equal(read.tensors["w"].numpy(), exact.astype(np.float32))
     assert update_kind(stock_reply({"w": after})) is None
 
 
 def test_the_difference_of_float16_weights_is_not_rounded_to_float16() -> None:
     # 1 + 2^-10 is the float16 after 1, and 1/4096 is exact: their exact difference needs more bits
     local, start = torch.tensor([1.0009765625]).half(), torch.tensor([1 / 4096]).half()
-    found = difference({"w": local}, {"w": start})["w"]
-    assert found.dtype == torch.float32
-    assert found.item() == 1.0009765625 - 1 / 4096
+    delta = difference({"w": local}, {"w": start})["w"]
+    assert delta.dtype == torch.float32
+    assert delta.item() == 1.0009765625 - 1 / 4096
 
 
 def test_counters_are_no_update() -> None:
@@ -168,9 +168,9 @@ def test_text_in_a_reply_goes_no_further() -> None:
     content = update_content(Update(tensors={}, kind="delta", num_examples=1))
     content["notes"] = ConfigRecord({"text": "The patient is Ada.", "bytes": b"Ada"})
     content["more"] = MetricRecord({"history": [1.0, 2.0], "loss": 0.5})
-    found = read_update(content, sent())
-    assert found.metrics == {"loss": 0.5}
-    assert "Ada" not in repr(found)
+    read = read_update(content, sent())
+    assert read.metrics == {"loss": 0.5}
+    assert "Ada" not in repr(read)
 
 
 def test_a_broadcast_comes_back_with_every_training_setting() -> None:
@@ -178,21 +178,21 @@ def test_a_broadcast_comes_back_with_every_training_setting() -> None:
     config = train_config({**settings.as_config(), ROUND: 4})
     content = RecordDict({ARRAYS: to_arrays({"w": drawn(2, 3)}), CONFIG: config})
     assert sent_round(content) == 4
-    found = read_broadcast(content, 4)
-    assert found.round == 4 and torch.equal(found.parameters["w"], drawn(2, 3))
-    assert TrainingSettings.from_config(found.config) == settings
+    broadcast = read_broadcast(content, 4)
+    assert broadcast.round == 4 and torch.equal(broadcast.parameters["w"], drawn(2, 3))
+    assert TrainingSettings.from_config(broadcast.config) == settings
 
 
 def test_the_proximal_term_that_fedprox_sends_is_a_training_setting() -> None:
     config = ConfigRecord({**TrainingSettings().as_config(), "proximal-mu": 0.25})
-    found = read_broadcast(RecordDict({"a": to_arrays({}), "c": config}), 1)
-    assert TrainingSettings.from_config(found.config) == TrainingSettings(proximal_mu=0.25)
+    broadcast = read_broadcast(RecordDict({"a": to_arrays({}), "c": config}), 1)
+    assert TrainingSettings.from_config(broadcast.config) == TrainingSettings(proximal_mu=0.25)
 
 
 def test_a_broadcast_leaves_lists_and_bytes_out_of_its_config() -> None:
     config = ConfigRecord({"lr": 0.5, "name": "sgd", "many": [1, 2], "raw": b"x", "on": True})
-    found = read_broadcast(RecordDict({"a": to_arrays({}), "c": config}), 1)
-    assert found.config == {"lr": 0.5, "name": "sgd", "on": True}
+    broadcast = read_broadcast(RecordDict({"a": to_arrays({}), "c": config}), 1)
+    assert broadcast.config == {"lr": 0.5, "name": "sgd", "on": True}
 
 
 def test_a_message_that_names_no_round_has_none() -> None:
@@ -205,5 +205,5 @@ def test_a_client_tells_its_partition() -> None:
 
 def test_any_array_record_will_do_whatever_its_key() -> None:
     array = Array(np.arange(6, dtype=np.float32).reshape(2, 3))
-    found = read_broadcast(RecordDict({"weights of mine": ArrayRecord({"w": array})}), 1)
-    assert torch.equal(found.parameters["w"], torch.arange(6.0).view(2, 3))
+    broadcast = read_broadcast(RecordDict({"weights of mine": ArrayRecord({"w": array})}), 1)
+    assert torch.equal(broadcast.parameters["w"], torch.arange(6.0).view(2, 3))

@@ -24,9 +24,9 @@ def add(commands: Any) -> None:
 def _list(options: argparse.Namespace) -> int:
     from fedsim.lab.terminal.catalogue import catalogue, print_catalogue
 
-    found = catalogue(options.kind, options.name)
+    choices = catalogue(options.kind, options.name)
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(choices, indent=2, ensure_ascii=False))
     else:
-        print_catalogue(found)
+        print_catalogue(choices)
     return FINE

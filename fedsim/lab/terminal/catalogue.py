@@ -42,9 +42,9 @@ def catalogue(kind: str | None, name: str | None = None) -> dict[str, list[dict[
 
 def _plugin(name: str, kind: type, keys: Sequence[str]) -> dict[str, Any]:
     parameters = {
-        one.name: None if one.default is MISSING else one.default
-        for one in fields(kind)
-        if one.init
+        field.name: None if field.default is MISSING else field.default
+        for field in fields(kind)
+        if field.init
     }
     said = header(kind)
     row: dict[str, Any] = {"name": name, "about": first_line(kind), "parameters": parameters}
@@ -72,18 +72,18 @@ def _data() -> list[dict[str, Any]]:
     rows = [
         {"name": "builtin:clinic", "about": "invented messages to a clinic, with labels; offline"}
     ]
-    for name, one in sorted(NAMED.items()):
-        about = f"hub {one.hub[0]}, or data.path = a folder with {' and '.join(one.files)}"
+    for name, data in sorted(NAMED.items()):
+        about = f"hub {data.hub[0]}, or data.path = a folder with {' and '.join(data.files)}"
         rows.append({"name": name, "about": about})
     rows.append({"name": "<file>", "about": "a csv, tsv, jsonl, parquet or txt file of yours"})
     rows.append({"name": "<hub id>", "about": "any data set of the hub"})
     return rows
 
 
-def print_catalogue(found: dict[str, list[dict[str, Any]]]) -> None:
+def print_catalogue(choices: dict[str, list[dict[str, Any]]]) -> None:
     """Print one table a kind; of a plugin that stands alone, all that its header says."""
     console = Console(highlight=False)
-    for kind, rows in found.items():
+    for kind, rows in choices.items():
         table = Table("name", "about", title=kind, title_justify="left")
         for row in rows:
             table.add_row(row["name"], escape("\n".join(_about(row, whole=len(rows) == 1))))

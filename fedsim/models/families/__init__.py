@@ -29,10 +29,9 @@ def family(model_type: str, subject: str = "model:") -> type[ModelAdapter]:
         known = ", ".join(family_names())
         raise BadInput(f"{subject} a {model_type!r} model; families known: {known}")
     module = importlib.import_module(f"{__name__}.{name}")
-    own = (
-        one for one in vars(module).values() if getattr(one, "__module__", "") == module.__name__
-    )
-    return next(one for one in own if isinstance(one, type) and issubclass(one, ModelAdapter))
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
+    own = [kind for kind in kinds if kind.__module__ == module.__name__]
+    return next(kind for kind in own if issubclass(kind, ModelAdapter))
 
 
 def preset_names() -> list[str]:

@@ -35,8 +35,8 @@ class BertAdapter(ModelAdapter):
     stack = "layer"
     reads: ClassVar = {
         "hidden": tuple(
-            Projection(f"attention.self.{one}.weight", input_axis=1)
-            for one in ("query", "key", "value")
+            Projection(f"attention.self.{part}.weight", input_axis=1)
+            for part in ("query", "key", "value")
         ),
         "context": (Projection("attention.output.dense.weight", input_axis=1),),
         "middle": (Projection("intermediate.dense.weight", input_axis=1),),
@@ -78,7 +78,7 @@ class BertAdapter(ModelAdapter):
 
         def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             size = (attention.num_attention_heads, attention.attention_head_size)
-            q, k, v = (one(vectors).unflatten(-1, size) for one in maps)
+            q, k, v = (part(vectors).unflatten(-1, size) for part in maps)
             return q, k, v
 
         words = embeddings.word_embeddings.weight.detach()

@@ -68,7 +68,7 @@ class GPT2Adapter(ModelAdapter):
         def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             parts = attention.c_attn(vectors).split(width, dim=-1)
             q, k, v = (
-                one.unflatten(-1, (attention.num_heads, attention.head_dim)) for one in parts
+                part.unflatten(-1, (attention.num_heads, attention.head_dim)) for part in parts
             )
             return q, k, v
 

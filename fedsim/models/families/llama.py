@@ -72,7 +72,7 @@ class LlamaAdapter(ModelAdapter):
         maps = (attention.q_proj, attention.k_proj, attention.v_proj)
 
         def heads(vectors: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            q, k, v = (one(vectors).unflatten(-1, (-1, attention.head_dim)) for one in maps)
+            q, k, v = (part(vectors).unflatten(-1, (-1, attention.head_dim)) for part in maps)
             where = positions[None].to(vectors.device)
             cos, sin = base.rotary_emb(vectors, where)  # (1, N, E) each
             turned = apply_rotary_pos_emb(q, k, cos[0], sin[0], unsqueeze_dim=1)

@@ -17,7 +17,7 @@ from attacks.matching.distances import (
     entries,
 )
 from attacks.matching.factors import joined
-from fedsim.models.factors import Factor, Outer, Plain, Rows
+from fedsim.models.factors import Factor, Lookups, Outer, Plain
 
 K, N = 3, 5
 
@@ -29,7 +29,7 @@ def factors() -> dict[str, Factor]:
     return {
         "linear": Outer(torch.randn(K, N, 7, **d), torch.randn(K, N, 11, **d), False),
         "conv": Outer(torch.randn(K, N, 7, **d), torch.randn(K, N, 4, **d), True),
-        "rows": Rows(torch.randint(6, (K, N)), torch.randn(K, N, 3, **d)),
+        "rows": Lookups(torch.randint(6, (K, N)), torch.randn(K, N, 3, **d)),
         "bias": Plain(torch.randn(K, 9, **d)),
     }
 
@@ -47,7 +47,7 @@ def whole(factor: Factor, k: int) -> Tensor:
     """Return a candidate's gradient, one token at a time."""
     if isinstance(factor, Plain):
         return factor.value[k]
-    if isinstance(factor, Rows):
+    if isinstance(factor, Lookups):
         total = torch.zeros(6, 3, dtype=torch.float64)
         for place, error in zip(factor.ids[k].tolist(), factor.errors[k], strict=True):
             total[place] += error
@@ -94,7 +94,7 @@ def test_parameters_of_one_shape_taken_together_are_as_each_alone(distance: Dist
         factors[f"linear{place}"] = Outer(inputs[:1], errors[:1], False)
         factors[f"flipped{place}"] = Outer(inputs[1:], errors[1:], True)
         factors[f"bias{place}"] = Plain(torch.randn(1, 9, **d))
-        factors[f"rows{place}"] = Rows(torch.randint(6, (1, N)), torch.randn(1, N, 3, **d))
+        factors[f"rows{place}"] = Lookups(torch.randint(6, (1, N)), torch.randn(1, N, 3, **d))
     factors["linear"] = Outer(torch.randn(1, 2, 7, **d), torch.randn(1, 2, 11, **d), False)
     observed = Observed({n: torch.randn(shapes[n.rstrip("012")], **d) for n in factors})
     # two candidates are never taken together

@@ -35,26 +35,26 @@ def naive(
     norms, draw = [], seeded(7)
     whole = model.batch(examples.sequences, examples.labels, draw)
     for row, tokens in enumerate(examples.sequences):
-        one = {k: v[row : row + 1] for k, v in whole.items()}
-        one = {k: v if v.dim() == 1 else v[:, : len(tokens)] for k, v in one.items()}
-        loss = alone(module, one)
+        example = {k: v[row : row + 1] for k, v in whole.items()}
+        example = {k: v if v.dim() == 1 else v[:, : len(tokens)] for k, v in example.items()}
+        loss = alone(module, example)
         grads = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
-        found = [torch.zeros(1) if g is None else g for g in grads]
-        norms.append(float(torch.cat([g.flatten() for g in found]).norm()))
-        for name, g in zip(trained, found, strict=True):
+        gradients = [torch.zeros(1) if g is None else g for g in grads]
+        norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+        for name, g in zip(trained, gradients, strict=True):
             total[name] += min(1.0, clip / (norms[-1] + 1e-6)) * g  # Opacus' 1e-6
     return total, norms
 
 
-def alone(module: nn.Module, one: dict[str, Tensor]) -> Tensor:
+def alone(module: nn.Module, example: dict[str, Tensor]) -> Tensor:
     """Return an example's loss, without padding, and without positions of our making.
 
     By hand, because transformers takes losses of tokens in float32.
     """
-    logits, labels = module(**one).logits, one["labels"]
+    logits, labels = module(**example).logits, example["labels"]
     if labels.dim() == 1:
         return nn.functional.cross_entropy(logits, labels)
-    if (one["input_ids"] == labels).all():  # next tokens; masked ones are left out elsewhere
+    if (example["input_ids"] == labels).all():  # next tokens; masked ones are left out elsewhere
         logits, labels = logits[:, :-1], labels[:, 1:]
     return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
 
@@ -67,9 +67,9 @@ def agrees(model: ModelAdapter, module: nn.Module, examples: Examples) -> None:
     how = Clip(norm=clip, noise_multiplier=0.0, expected=4.0)
     got = noisy_gradient(module, model, examples, how, seeded(7), seeded())
     close = 1e-9 if model.positional else 1e-6  # an RMSNorm computes in float32
-    largest = max(float(one.abs().max()) for one in expected.values())
+    largest = max(float(tensor.abs().max()) for tensor in expected.values())
     assert list(got.clean) == list(expected)
-    for name, one in expected.items():
-        assert (4.0 * got.clean[name] - one).abs().max() <= close * largest, name
+    for name, tensor in expected.items():
+        assert (4.0 * got.clean[name] - tensor).abs().max() <= close * largest, name
         assert torch.equal(got.sent[name], got.clean[name])
     assert got.norms.tolist() == pytest.approx(norms, rel=close)

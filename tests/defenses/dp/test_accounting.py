@@ -57,9 +57,9 @@ def one_step(z: float, q: float, delta: float) -> float:
 def test_an_epsilon_of_hardly_any_noise_is_no_lower_than_the_closed_form(
     z: float, q: float
 ) -> None:
-    exact, found = one_step(z, q, 1e-5), prv(((z, q, 1),), 1e-5)
-    assert exact < found <= rdp(((z, q, 1),), 1e-5)
-    assert found < 1.1 * exact
+    exact, tight = one_step(z, q, 1e-5), prv(((z, q, 1),), 1e-5)
+    assert exact < tight <= rdp(((z, q, 1),), 1e-5)
+    assert tight < 1.1 * exact
 
 
 def test_many_steps_with_hardly_any_noise_have_a_finite_bound() -> None:

@@ -76,7 +76,7 @@ def test_lots_are_poisson() -> None:
         drawn.append(len(steps[0]))
     # Binomial(40, 8 / 40): mean 8, variance 6.4; five standard errors of 300 draws.
     mean = sum(drawn) / 300
-    variance = sum((one - mean) ** 2 for one in drawn) / 299
+    variance = sum((size - mean) ** 2 for size in drawn) / 299
     assert abs(mean - 8.0) < 5 * math.sqrt(6.4 / 300)
     assert abs(variance - 6.4) < 5 * 6.4 * math.sqrt(2 / 300)
 
@@ -85,7 +85,7 @@ def test_fedavg_draws_for_each_step_what_plain_training_would_take() -> None:
     at = here(algorithm="fedavg", local_epochs=3, mini_batch_size=3)
     steps = DPSGD(noise_multiplier=1.0).begin(at).draw(seeded())
     assert steps is not None and len(steps) == 9  # 3 epochs of ceil(8 / 3) steps
-    assert len({one for step in steps for one in step}) > 8  # from all that it holds
+    assert len({place for step in steps for place in step}) > 8  # from all that it holds
 
 
 # What is sent
@@ -120,7 +120,9 @@ def test_lora_moves_and_an_empty_batch_still_sends(adapt: Adapt, sentences: Sent
     sent, loss = work.wrap(LocalTraining(model, at.training))(
         model.initial_parameters(), nobody, seeded()
     )
-    assert loss == 0.0 and all(one.std() > 0.5 for one in sent.values() if one.numel() > 50)
+    assert loss == 0.0 and all(
+        tensor.std() > 0.5 for tensor in sent.values() if tensor.numel() > 50
+    )
     assert work.audit(sent, sent)["noise_std"] == pytest.approx(1.0, rel=0.03)  # z C / 1
 
 
@@ -149,7 +151,7 @@ def test_what_is_not_the_mechanism_fails(
     model, at = adapt("gpt2-tiny"), here(held=8, expected=4)
     work = DPSGD(noise_multiplier=1.0).begin(at)
     sent, _ = round_(work, model, texts(model, sentences, 8), at)
-    wrong = {name: factor * one for name, one in sent.items()}
+    wrong = {name: factor * tensor for name, tensor in sent.items()}
     with pytest.raises(DefenseFailed, match=message):
         work.audit(wrong, wrong)
 
@@ -178,8 +180,8 @@ def test_examples_that_were_not_clipped_fail(adapt: Adapt, sentences: Sentences)
     model, at = adapt("gpt2-tiny"), here(held=8, expected=4)
     work: Any = DPSGD(noise_multiplier=1.0).begin(at)
     sent, _ = round_(work, model, texts(model, sentences, 8), at)
-    for one in work.record.clean.values():
-        one *= 100.0
+    for tensor in work.record.clean.values():
+        tensor *= 100.0
     with pytest.raises(DefenseFailed, match="examples clipped to 1 sum to more"):
         work.audit(sent, sent)
 
@@ -217,14 +219,14 @@ def test_the_accountant_goes_over_the_rounds_a_client_took_part_in() -> None:
         for _ in range(rounds):
             memory = defense.begin(here(memory=memory)).keep()
         memories.append(memory)
-    found = defense.spent([*memories, Memory()])
-    assert found is not None
-    assert found.epsilon == prv(((1.3, 0.2, 5),), 1e-5) == found.epsilons["prv"]
-    assert found.epsilons["rdp"] > found.epsilon
-    assert (found.unit, found.delta, found.accountant) == ("example", 1e-5, "prv")
-    assert found.adjacency.startswith("zero-out: one example replaced by one without a gradient")
-    assert found.sampling == "poisson, rate 0.2"
-    assert found.composition == "5 steps in 5 rounds of the worst client"
+    spent = defense.spent([*memories, Memory()])
+    assert spent is not None
+    assert spent.epsilon == prv(((1.3, 0.2, 5),), 1e-5) == spent.epsilons["prv"]
+    assert spent.epsilons["rdp"] > spent.epsilon
+    assert (spent.unit, spent.delta, spent.accountant) == ("example", 1e-5, "prv")
+    assert spent.adjacency.startswith("zero-out: one example replaced by one without a gradient")
+    assert spent.sampling == "poisson, rate 0.2"
+    assert spent.composition == "5 steps in 5 rounds of the worst client"
 
 
 def test_without_noise_or_rounds_there_is_no_guarantee() -> None:

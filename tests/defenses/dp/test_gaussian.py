@@ -25,7 +25,7 @@ def seeded(seed: int = 1) -> torch.Generator:
 
 
 def flat(tensors: Any) -> Tensor:
-    return torch.cat([one.flatten() for one in tensors.values()])
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])
 
 
 def here(memory: Memory) -> Here:
@@ -61,19 +61,19 @@ def test_a_client_is_told_from_its_opposite_so_mu_is_twice_one_over_z() -> None:
     defense, memory = Gaussian(noise_multiplier=4.0), Memory()
     for _ in range(3):
         memory = defense.begin(here(memory)).keep()
-    found = defense.spent([Memory(), memory])
-    assert found is not None and found.unit == "client"
-    assert found.adjacency.startswith("replaced: all that one client holds")
-    assert found.epsilon == gaussian(2.0 * math.sqrt(3) / 4.0, 1e-5)
+    spent = defense.spent([Memory(), memory])
+    assert spent is not None and spent.unit == "client"
+    assert spent.adjacency.startswith("replaced: all that one client holds")
+    assert spent.epsilon == gaussian(2.0 * math.sqrt(3) / 4.0, 1e-5)
     # What it claims is seen: two clients whose clipped updates are opposite, along that direction.
-    one = {"a": torch.zeros(1000)}
-    one["a"][0] = 7.0
-    other = {"a": -one["a"]}
-    seen = [
+    update = {"a": torch.zeros(1000)}
+    update["a"][0] = 7.0
+    other = {"a": -update["a"]}
+    drawn = [
         [float(defense.protect(tensors, seeded(place + 50 * sign))["a"][0]) for place in range(400)]
-        for sign, tensors in enumerate((one, other))
+        for sign, tensors in enumerate((update, other))
     ]
-    gap = sum(seen[0]) / 400 - sum(seen[1]) / 400
+    gap = sum(drawn[0]) / 400 - sum(drawn[1]) / 400
     assert gap / 4.0 == pytest.approx(2.0 / 4.0, abs=0.36)  # five standard errors
 
 

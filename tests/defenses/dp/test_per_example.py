@@ -76,12 +76,12 @@ def test_dropout_stays_on_where_it_was_on(adapt: Adapt, sentences: Sentences) ->
     model = adapt("gpt2-tiny")
     module = moved(model).train()
     how = Clip(norm=1e9, noise_multiplier=0.0, expected=2.0)
-    found = []
+    losses = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         got = noisy_gradient(module, model, some(model, sentences, 2), how, seeded(), seeded())
-        found.append(got.loss)
-    assert found[0] == found[1] != found[2]
+        losses.append(got.loss)
+    assert losses[0] == losses[1] != losses[2]
     assert all(m.training for m in module.modules())
 
 
@@ -91,8 +91,8 @@ def test_an_empty_batch_is_noise_alone(adapt: Adapt) -> None:
     how = Clip(norm=0.5, noise_multiplier=2.0, expected=4.0)
     nobody = Examples(sequences=(), labels=())
     got = noisy_gradient(module, model, nobody, how, seeded(), seeded(1))
-    assert all(not one.any() for one in got.clean.values()) and len(got.norms) == 0
-    whole = torch.cat([one.flatten() for one in got.sent.values()])
+    assert all(not tensor.any() for tensor in got.clean.values()) and len(got.norms) == 0
+    whole = torch.cat([tensor.flatten() for tensor in got.sent.values()])
     assert whole.std().item() == pytest.approx(2.0 * 0.5 / 4.0, rel=0.01)  # z C / B, 2 M entries
     assert abs(whole.mean().item()) < 1e-3
 
@@ -101,11 +101,11 @@ def test_noise_is_drawn_from_its_generator_alone(adapt: Adapt, sentences: Senten
     model = adapt("gpt2-tiny")
     module, examples = moved(model), some(model, sentences, 2)
     how = Clip(norm=1.0, noise_multiplier=1.0, expected=2.0)
-    one, again, other = (
+    first, again, other = (
         noisy_gradient(module, model, examples, how, seeded(), seeded(seed)).sent["score.weight"]
         for seed in (1, 1, 2)
     )
-    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 def test_a_module_that_mixes_examples_is_refused(

@@ -15,8 +15,8 @@ from tests.conftest import Adapt, Gradient
 TINY = ["bert-tiny", "gpt2-tiny", "llama-tiny"]
 
 
-def equal(one: Parameters, other: Parameters) -> bool:
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+def equal(some: Parameters, other: Parameters) -> bool:
+    return list(some) == list(other) and all(torch.equal(some[name], other[name]) for name in some)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_initial_parameters_follow_the_seed_alone(adapt: Adapt, preset: str) -> 
     assert equal(other.initial_parameters(), first)
     assert torch.equal(torch.get_rng_state(), state)  # the global generator is left alone
     drawn = load_adapter(ModelSpec(name=f"builtin:{preset}", seed=2)).initial_parameters()
-    matrices = [name for name, one in first.items() if one.dim() == 2]
+    matrices = [name for name, tensor in first.items() if tensor.dim() == 2]
     assert matrices and not any(torch.equal(first[name], drawn[name]) for name in matrices)
 
 
@@ -64,10 +64,10 @@ def test_initial_parameters_follow_the_seed_alone(adapt: Adapt, preset: str) -> 
 def test_initial_parameters_do_not_remember_what_was_trained(adapt: Adapt, preset: str) -> None:
     model = adapt(preset)
     first = model.initial_parameters()
-    kept = {name: one.clone() for name, one in first.items()}
+    kept = {name: tensor.clone() for name, tensor in first.items()}
     with torch.no_grad():
-        for one in model.module.parameters():
-            one.add_(1.0)
+        for parameter in model.module.parameters():
+            parameter.add_(1.0)
     assert equal(first, kept)  # copies, not views of the workspace
     assert equal(model.initial_parameters(), kept)
 
@@ -77,11 +77,11 @@ def test_what_was_loaded_is_in_the_workspace_and_stays_the_callers(
     adapt: Adapt, preset: str
 ) -> None:
     model = adapt(preset)
-    wanted = {name: one + 0.5 for name, one in model.initial_parameters().items()}
-    kept = {name: one.clone() for name, one in wanted.items()}
+    wanted = {name: tensor + 0.5 for name, tensor in model.initial_parameters().items()}
+    kept = {name: tensor.clone() for name, tensor in wanted.items()}
     module = model.load(wanted)
     assert module is model.module
-    assert equal({name: one.data for name, one in module.named_parameters()}, kept)
+    assert equal({name: tensor.data for name, tensor in module.named_parameters()}, kept)
     with torch.no_grad():
         next(module.parameters()).zero_()
     assert equal(wanted, kept)
@@ -90,8 +90,8 @@ def test_what_was_loaded_is_in_the_workspace_and_stays_the_callers(
 def test_load_refuses_what_the_model_does_not_have(adapt: Adapt) -> None:
     model = adapt("gpt2-tiny")
     good = model.initial_parameters()
-    before = {name: one.detach().clone() for name, one in model.module.named_parameters()}
-    zeros = {name: torch.zeros_like(one) for name, one in good.items()}
+    before = {name: tensor.detach().clone() for name, tensor in model.module.named_parameters()}
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in good.items()}
     name = "transformer.h.0.attn.c_attn.weight"
     with pytest.raises(MalformedMessage, match=r"GPT2Adapter\('builtin:gpt2-tiny'.*'h.weight'"):
         model.load({**zeros, "h.weight": torch.ones(2)})
@@ -106,7 +106,7 @@ def test_load_refuses_what_the_model_does_not_have(adapt: Adapt) -> None:
 
 def test_load_takes_a_state_dict_in_which_a_tied_head_travels_twice(adapt: Adapt) -> None:
     model = adapt("gpt2-tiny", task="causal-lm")
-    state = {name: one + 0.5 for name, one in model.build().state_dict().items()}
+    state = {name: tensor + 0.5 for name, tensor in model.build().state_dict().items()}
     assert "lm_head.weight" in state and "lm_head.weight" not in model.trainable()
     module = model.load(state)
     assert equal(module.state_dict(), state)
@@ -167,12 +167,12 @@ def test_groups_and_patterns_add_up_and_the_rest_gets_its_gradient(
     model = adapt("gpt2-tiny", freeze=("embeddings", "layers.0", "*.ln_1.*"))
     whole = adapt("gpt2-tiny")
     sequences = [(5, 6, 7, 8), (9, 10)]
-    found = gradient(model, model.initial_parameters(), sequences)
+    part = gradient(model, model.initial_parameters(), sequences)
     full = gradient(whole, whole.initial_parameters(), sequences)
     gone = ("transformer.wte", "transformer.wpe", "transformer.h.0.")
-    assert list(found) == [n for n in full if not n.startswith(gone) and ".ln_1." not in n]
-    for name, one in found.items():  # what is frozen changes no other gradient
-        assert torch.equal(one, full[name])
+    assert list(part) == [n for n in full if not n.startswith(gone) and ".ln_1." not in n]
+    for name, tensor in part.items():  # what is frozen changes no other gradient
+        assert torch.equal(tensor, full[name])
 
 
 @pytest.mark.parametrize(
@@ -211,8 +211,8 @@ def test_a_task_that_the_family_cannot_do_is_bad_input(
 
 
 def test_a_head_has_as_many_rows_as_labels(adapt: Adapt) -> None:
-    found = adapt("gpt2-tiny", num_labels=5).initial_parameters()
-    assert found["score.weight"].shape == (5, 192)
+    parameters = adapt("gpt2-tiny", num_labels=5).initial_parameters()
+    assert parameters["score.weight"].shape == (5, 192)
 
 
 def test_a_spec_becomes_json_and_names_itself(adapt: Adapt) -> None:

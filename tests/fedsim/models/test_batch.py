@@ -26,7 +26,7 @@ def test_short_rows_are_filled_up_on_the_right(adapt: Adapt, preset: str) -> Non
     ]
     assert batch["attention_mask"].tolist() == [[1] * 5, [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]]
     assert batch["labels"].tolist() == [1, 0, 1]
-    assert {one.dtype for one in batch.values()} == {torch.int64}
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
 
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "llama-tiny"])
@@ -49,8 +49,8 @@ def test_padding_does_not_change_a_classification_loss(
         module(input_ids=torch.tensor([ids]), labels=torch.tensor([label])).loss
         for ids, label in zip(sequences, labels, strict=True)
     ]
-    found = module(**model.batch(sequences, labels, seeded())).loss
-    torch.testing.assert_close(found, torch.stack(alone).mean(), rtol=0, atol=1e-5)
+    loss = module(**model.batch(sequences, labels, seeded())).loss
+    torch.testing.assert_close(loss, torch.stack(alone).mean(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "llama-tiny"])
@@ -62,12 +62,12 @@ def test_padding_does_not_change_a_next_token_loss(
     sequences = [*sentences(model, 3), *RAGGED[1:2]]
     total, predicted = torch.zeros(()), 0  # naive: the sum over tokens, one example at a time
     for ids in sequences:
-        one = torch.tensor([ids])
-        logits = module(input_ids=one).logits[0, :-1]
-        total += torch.nn.functional.cross_entropy(logits, one[0, 1:], reduction="sum")
+        row = torch.tensor([ids])
+        logits = module(input_ids=row).logits[0, :-1]
+        total += torch.nn.functional.cross_entropy(logits, row[0, 1:], reduction="sum")
         predicted += len(ids) - 1
-    found = module(**model.batch(sequences, [None] * 4, seeded())).loss
-    torch.testing.assert_close(found, total / predicted, rtol=0, atol=1e-5)
+    loss = module(**model.batch(sequences, [None] * 4, seeded())).loss
+    torch.testing.assert_close(loss, total / predicted, rtol=0, atol=1e-5)
 
 
 def test_padding_does_not_change_a_masked_loss(adapt: Adapt, sentences: Sentences) -> None:
@@ -125,6 +125,6 @@ def test_masked_lm_has_nothing_to_mask_in_a_text_without_tokens(adapt: Adapt) ->
 def test_masks_follow_the_generator(adapt: Adapt, sentences: Sentences) -> None:
     model = adapt("bert-tiny", task="masked-lm")
     sequences = sentences(model, 4)
-    one, same, other = (model.batch(sequences, [None] * 4, seeded(s)) for s in (1, 1, 2))
-    assert torch.equal(one["input_ids"], same["input_ids"])
-    assert not torch.equal(one["labels"], other["labels"])
+    batch, same, other = (model.batch(sequences, [None] * 4, seeded(s)) for s in (1, 1, 2))
+    assert torch.equal(batch["input_ids"], same["input_ids"])
+    assert not torch.equal(batch["labels"], other["labels"])

@@ -144,7 +144,7 @@ def test_a_file_is_a_family_and_its_presets_are_named_after_it() -> None:
         kind = family(name)
         assert kind.family == name
         assert f"{name}-tiny" in kind.presets
-        assert all(preset(one).model_type == name for one in kind.presets)
+        assert all(preset(size).model_type == name for size in kind.presets)
     assert preset_names() == ["bert-tiny", "gpt2", "gpt2-tiny", "llama-tiny"]
     with pytest.raises(BadInput, match="a 'qwen2' model; families known: bert, gpt2, llama"):
         family("qwen2")
@@ -171,9 +171,9 @@ def test_a_fourth_family_trains_as_transformers_does(
     settings = TrainingSettings(algorithm="fedsgd")
     sent, _ = LocalTraining(model, settings)(parameters, some(model), torch.Generator())
     wanted = gradient(model, parameters, TEXTS, [0, 1])
-    assert list(sent) == list(wanted) and any(one.any() for one in sent.values())
-    for name, one in wanted.items():
-        torch.testing.assert_close(sent[name], one, rtol=1e-4, atol=1e-6)
+    assert list(sent) == list(wanted) and any(tensor.any() for tensor in sent.values())
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(sent[name], tensor, rtol=1e-4, atol=1e-6)
     assert isinstance(model.module, Qwen2ForSequenceClassification) == (fields == {})
 
 
@@ -190,10 +190,10 @@ def test_a_fourth_family_is_matched_and_read(gradient: Gradient, observe: Observ
     parameters = model.initial_parameters()
     update = gradient(model, parameters, TEXTS, [0, 1])
     granted = Knowledge(lengths=tuple(map(len, TEXTS)))
-    seen = observe(model, parameters, update, granted, examples=2)
+    observation = observe(model, parameters, update, granted, examples=2)
     for attack in (Dlg(steps=3), Dager()):
         attack.check(model)
-    matched = Dlg(steps=3).reconstruct(seen, torch.Generator().manual_seed(0))
+    matched = Dlg(steps=3).reconstruct(observation, torch.Generator().manual_seed(0))
     assert len(matched.sequences) == 2 and matched.diagnostics["distance"] > 0.0
-    read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
+    read = Dager().reconstruct(observation, torch.Generator().manual_seed(0))
     assert exact(read, TEXTS) == len(read.sequences) == 2

@@ -71,7 +71,7 @@ def test_weights_of_a_directory_come_back(tmp_path: Path) -> None:
     start = first.initial_parameters()
     first.module.save_pretrained(tmp_path)
     again = load(tmp_path, tokenizer="builtin:gpt2-tiny", seed=9).initial_parameters()
-    assert all(torch.equal(again[name], one) for name, one in start.items())
+    assert all(torch.equal(again[name], tensor) for name, tensor in start.items())
 
 
 @pytest.mark.parametrize("name", ["", "a/b/c", "./nowhere", "/nowhere", "~/model"])
@@ -174,18 +174,18 @@ def test_trained_llama_weights_load_with_their_own_tokenizer(shared: Shared) -> 
     assert (model.prefix, model.suffix) == ((1,), ())  # every text begins with BOS
     text = "Once upon a time, there was a little girl named Lily. She loved to play in the park."
     (ids,) = model.tokenizer([text])["input_ids"]
-    one = torch.tensor([ids])
+    row = torch.tensor([ids])
     with torch.no_grad():
-        loss = model.load(model.initial_parameters())(input_ids=one, labels=one).loss.item()
+        loss = model.load(model.initial_parameters())(input_ids=row, labels=row).loss.item()
     # perplexity on a story is 2.1 according to those who prepared it; 512 for untrained weights
     assert math.exp(loss) < 5.0
 
 
 def test_the_seed_draws_the_new_head_of_trained_weights(shared: Shared) -> None:
     name = shared("data/models/stories260K-hf")
-    one, same, other = (load(name, seed=seed).initial_parameters() for seed in (1, 1, 2))
-    assert torch.equal(one["score.weight"], same["score.weight"])
-    differ = [key for key in one if not torch.equal(one[key], other[key])]
+    first, same, other = (load(name, seed=seed).initial_parameters() for seed in (1, 1, 2))
+    assert torch.equal(first["score.weight"], same["score.weight"])
+    differ = [key for key in first if not torch.equal(first[key], other[key])]
     assert differ == ["score.weight"]
 
 
@@ -194,7 +194,7 @@ def test_trained_bert_weights_load_as_float32(shared: Shared) -> None:
     assert (model.family, model.width, model.layers) == ("bert", 384, 6)
     assert (model.prefix, model.suffix) == ((101,), (102,))  # [CLS] and [SEP] of BERT's vocabulary
     module: Any = model.load(model.initial_parameters())
-    assert {one.dtype for one in module.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     texts = ["A man is eating food.", "Someone has a meal.", "The girl plays the violin."]
     with torch.no_grad():  # a sentence encoder: near sentences have near vectors
         batch = model.batch(

@@ -45,7 +45,7 @@ MODULES = [  # each with the eps that its own family's checkpoints have
 ]
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda norm: type(norm).__name__)
 @pytest.mark.parametrize("size", [1.0, 1e-3])  # small enough that eps matters
 def test_a_norm_computes_what_its_module_does(module: nn.Module, size: float) -> None:
     for place, p in enumerate(module.parameters()):
@@ -55,7 +55,7 @@ def test_a_norm_computes_what_its_module_does(module: nn.Module, size: float) ->
         torch.testing.assert_close(Norm.of(module)(x), module(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda norm: type(norm).__name__)
 def test_what_a_norm_multiplies_by_its_weight_is_autograds(module: Any) -> None:
     x, told = drawn(3, 4, D), drawn(3, 4, D, seed=1)
     (wanted,) = torch.autograd.grad((module(x) * told).sum(), module.weight)
@@ -73,14 +73,14 @@ def test_what_a_norm_multiplies_by_its_weight_is_autograds(module: Any) -> None:
         OlmoLayerNorm(D),  # without a weight
         Square(),
     ],
-    ids=lambda one: type(one).__name__,
+    ids=lambda norm: type(norm).__name__,
 )
 def test_what_is_no_norm_is_refused_and_comes_back_as_it_was(module: nn.Module) -> None:
-    before = {name: one.clone() for name, one in module.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     assert kind_of(module) is None
     with pytest.raises(UnsupportedObservation, match=f"a norm must be .*{type(module).__name__}"):
         Norm.of(module)
-    assert all(torch.equal(one, before[name]) for name, one in module.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
 
 
 def test_a_class_is_known_once_whatever_its_first_module_holds() -> None:

@@ -24,7 +24,7 @@ def test_block_0_in_the_open_is_what_the_model_computes(adapt: Adapt, preset: st
     positions = torch.arange(11)
     reader = model.projections(0, "middle")[0].name.removesuffix(".weight")
     (trunk,) = model.trunks(parameters, 0)
-    with caught(model.module.get_submodule(reader)) as seen, torch.no_grad():
+    with caught(model.module.get_submodule(reader)) as read, torch.no_grad():
         model.module(input_ids=tokens[None], attention_mask=torch.ones(1, 11, dtype=torch.int64))
         inputs = opening.inputs(tokens, positions)
         assert torch.allclose(inputs, trunk.inputs(tokens[None])[0][0], atol=1e-5)
@@ -41,7 +41,7 @@ def test_block_0_in_the_open_is_what_the_model_computes(adapt: Adapt, preset: st
             rows.append(torch.cat(heads))
         context = torch.stack(rows) @ opening.output + opening.output_bias
         middle = opening.middle(opening.residual(tokens, positions) + context)
-    assert torch.allclose(middle, seen[0][0], atol=1e-4)
+    assert torch.allclose(middle, read[0][0], atol=1e-4)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -51,18 +51,18 @@ def test_a_projection_reads_what_its_place_says(adapt: Adapt, preset: str, place
     model = adapt(preset)
     parameters = stirred(model)
     module: Any = model.load(parameters)
-    for one in model.projections(1, place):
-        with caught(module.get_submodule(one.name.removesuffix(".weight"))) as seen:
+    for weight in model.projections(1, place):
+        with caught(module.get_submodule(weight.name.removesuffix(".weight"))) as inputs:
             module.zero_grad(set_to_none=True)
             module(
                 input_ids=torch.tensor([[9, 10, 11, 12]]), labels=torch.tensor([0])
             ).loss.backward()
-        gradient = dict(module.named_parameters())[one.name].grad
-        gradient = gradient if one.input_axis == 0 else gradient.T  # (D, K)
-        basis = torch.linalg.qr(seen[0][0].T.double()).Q  # (D, 4)
+        gradient = dict(module.named_parameters())[weight.name].grad
+        gradient = gradient if weight.input_axis == 0 else gradient.T  # (D, K)
+        basis = torch.linalg.qr(inputs[0][0].T.double()).Q  # (D, 4)
         rest = gradient.double() - basis @ (basis.T @ gradient.double())
         assert rest.norm() < 1e-4 * gradient.norm()
-        assert gradient.shape[1] % one.fused == 0
+        assert gradient.shape[1] % weight.fused == 0
     module.zero_grad(set_to_none=True)
 
 
@@ -103,8 +103,8 @@ def test_the_last_mlp_in_the_open_gives_the_models_logits(
         wanted = [module(input_ids=torch.tensor([ids])).logits[0] for ids in sequences]
     logits = closing.norm(closing.states) @ closing.head.T
     got = [logits[:3], logits[3:]] if task == "causal-lm" else [logits[2], logits[4]]
-    for one, other in zip(got, wanted, strict=True):
-        assert torch.allclose(one, other, atol=1e-4)
+    for image, other in zip(got, wanted, strict=True):
+        assert torch.allclose(image, other, atol=1e-4)
     assert closing.activations.shape[0] == 5
 
 

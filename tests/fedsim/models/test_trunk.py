@@ -36,17 +36,17 @@ def tokens_of(model: ModelAdapter, rows: int = 3, length: int = 11) -> Tensor:
 
 def hooked(module: nn.Module, names: tuple[str, ...], run: Callable[[], object]) -> list[Tensor]:
     """Return the inputs that the submodules ending in ``names`` read during ``run``."""
-    seen: list[Tensor] = []
+    read: list[Tensor] = []
     parts = [part for path, part in module.named_modules() if path.endswith(names)]
     handles = [
-        part.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
+        part.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].detach().clone()))
         for part in parts
     ]
     run()
     for handle in handles:
         handle.remove()
-    assert len(seen) == len(names)
-    return seen
+    assert len(read) == len(names)
+    return read
 
 
 def oracle(model: ModelAdapter, preset: str, parameters: Parameters, k: int, ids: Tensor) -> Tensor:
@@ -54,15 +54,15 @@ def oracle(model: ModelAdapter, preset: str, parameters: Parameters, k: int, ids
     module = model.load(parameters).eval()
     names = tuple(name.format(k) for name in READERS[preset])
     with torch.no_grad():
-        seen = hooked(module, names, lambda: module(input_ids=ids))
-    for one in seen:
-        assert torch.equal(one, seen[0])  # q, k and v read the same
-    return seen[0]
+        read = hooked(module, names, lambda: module(input_ids=ids))
+    for states in read:
+        assert torch.equal(states, read[0])  # q, k and v read the same
+    return read[0]
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)  # entries are about 1
+def close(states: Tensor, expected: Tensor) -> None:
+    assert states.dtype == torch.float32
+    torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)  # entries are about 1
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -72,9 +72,9 @@ def test_a_trunk_ends_in_what_the_real_q_k_v_read(adapt: Adapt, preset: str, dep
     parameters, ids = moved(model), tokens_of(model)
     expected = oracle(model, preset, parameters, depth, ids)
     (trunk,) = model.trunks(parameters, depth)
-    found, past = trunk.inputs(ids)
-    assert found.shape == (3, 11, model.width)
-    close(found, expected)
+    states, past = trunk.inputs(ids)
+    assert states.shape == (3, 11, model.width)
+    close(states, expected)
     assert (past is None) == (preset == "bert-tiny")
 
 
@@ -124,8 +124,8 @@ def test_a_token_alone_can_stand_anywhere(adapt: Adapt, preset: str) -> None:
     expected = oracle(model, preset, parameters, 0, ids)
     (trunk,) = model.trunks(parameters, 0)
     for position in (0, 6, 10):
-        found, _ = trunk.inputs(ids[:, position, None], first=position)
-        close(found[:, 0], expected[:, position])
+        states, _ = trunk.inputs(ids[:, position, None], first=position)
+        close(states[:, 0], expected[:, position])
     elsewhere, _ = trunk.inputs(ids[:, 6, None], first=3)
     assert torch.allclose(elsewhere[:, 0], expected[:, 6], atol=1e-3) == (not model.positional)
 
@@ -144,8 +144,8 @@ def test_selected_prefixes_go_on_as_if_they_had_been_run_alone(adapt: Adapt, pre
     layers: Any = past.layers
     before = [layer.keys.clone() for layer in layers]
     chosen = select(past, rows)
-    found, grown = trunk.inputs(whole[:, 5:], first=5, past=chosen)
-    close(found, expected[:, 5:])
+    states, grown = trunk.inputs(whole[:, 5:], first=5, past=chosen)
+    close(states, expected[:, 5:])
     assert grown is not None and grown.get_seq_length() == 7
     for layer, keys in zip(layers, before, strict=True):  # the old prefixes stay
         assert torch.equal(layer.keys, keys)
@@ -168,7 +168,7 @@ def test_a_trunk_outlives_the_loading_of_its_own_weights(adapt: Adapt) -> None:
     parameters, ids = moved(model), tokens_of(adapt("gpt2-tiny"))
     (trunk,) = model.trunks(parameters, 1)
     before = trunk.inputs(ids)[0]
-    model.load({name: one.clone() for name, one in parameters.items()})
+    model.load({name: tensor.clone() for name, tensor in parameters.items()})
     assert torch.equal(trunk.inputs(ids)[0], before)
 
 
@@ -217,19 +217,19 @@ def test_projections_are_the_weights_whose_gradient_lies_in_the_span_of_the_inpu
         ids = tokens_of(model, rows=2, length=9)
         names = tuple(name.format(layer) for name in READERS[preset])
         label = torch.tensor([1, 0])
-        seen = hooked(module, names, lambda: module(input_ids=ids, labels=label).loss.backward())
-        inputs = seen[0].flatten(0, 1)  # (18, D)
-        found = {
+        read = hooked(module, names, lambda: module(input_ids=ids, labels=label).loss.backward())
+        inputs = read[0].flatten(0, 1)  # (18, D)
+        spanned = {
             (name, axis)
-            for name, one in module.named_parameters()
-            for axis in range(one.dim())
-            if one.dim() == 2 and one.shape[axis] == model.width
-            if in_span(inputs, one.grad if axis == 0 else one.grad.T)
+            for name, p in module.named_parameters()
+            for axis in range(p.dim())
+            if p.dim() == 2 and p.shape[axis] == model.width
+            if in_span(inputs, p.grad if axis == 0 else p.grad.T)
         }
     finally:
         module.zero_grad(set_to_none=True)
         module.float()
-    assert found == {(one.name, one.input_axis) for one in model.projections(layer)}
+    assert spanned == {(weight.name, weight.input_axis) for weight in model.projections(layer)}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -240,9 +240,9 @@ def test_a_fused_projection_says_how_many_maps_it_holds(adapt: Adapt, preset: st
     heads = getattr(model.config, "num_key_value_heads", model.config.num_attention_heads)
     share = model.width // model.config.num_attention_heads
     widths = sorted([model.width, heads * share, heads * share])
-    found = [
-        parameters[one.name].shape[1 - one.input_axis] // one.fused
-        for one in model.projections(0)
-        for _ in range(one.fused)
+    shares = [
+        parameters[weight.name].shape[1 - weight.input_axis] // weight.fused
+        for weight in model.projections(0)
+        for _ in range(weight.fused)
     ]
-    assert sorted(found) == widths
+    assert sorted(shares) == widths

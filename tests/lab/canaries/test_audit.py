@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from defenses import DEFENSES, DPSGD, Gaussian
 from defenses.base import Defense, Here, Memory
-from defenses.dp.dp_sgd import _AtWork
+from defenses.dp.dp_sgd import _DPSGDRound
 from fedsim.errors import BadInput
 from fedsim.lab.canaries.audit import ROUNDS, Audit, run_audit
 from fedsim.lab.canaries.bounds import mu_hat, one_run
@@ -29,7 +29,7 @@ from tests.lab.conftest import experiment
 WORDS = ["data.evaluate=8", "data.max_length=12", "federation.rounds=1"]
 
 
-class Unwatched(_AtWork):
+class Unwatched(_DPSGDRound):
     """A bug is found by canaries here: the wire audit, which finds both at once, looks away."""
 
     def audit(self, clean: Parameters, sent: Parameters) -> dict[str, float]:

@@ -29,8 +29,8 @@ def test_json_has_each_attacks_header(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_json_has_each_defenses_guarantee(capsys: pytest.CaptureFixture[str]) -> None:
-    found = json.loads(listed(capsys, "defenses", "--json"))["defenses"]
-    rows = {row["name"]: row for row in found}
+    defenses = json.loads(listed(capsys, "defenses", "--json"))["defenses"]
+    rows = {row["name"]: row for row in defenses}
     assert set(rows) == set(DEFENSES)
     assert "arXiv:1607.00133" in rows["dp-sgd"]["source"]
     assert rows["topk"]["guarantee"].startswith("none; this is compression")

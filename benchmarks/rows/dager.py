@@ -1,0 +1,161 @@
+"""Tables of what DAGER reads."""
+
+from collections.abc import Callable, Iterable
+
+from rows.markdown import Cell, Results, exact, span, table
+
+DATASETS = {"cola": "CoLA", "sst2": "SST-2", "rotten_tomatoes": "Rotten Tomatoes"}
+SIZES = (1, 2, 4, 8, 16)
+
+
+def _cpu(cells: Iterable[Cell], digits: int = 1) -> str:
+    return span((cell["cpu_seconds"]["median"] for cell in cells), digits)
+
+
+def _rouge(cell: Cell, digits: int = 1) -> str:
+    return f"{cell['metrics']['rouge1']['mean']:.{digits}f}"
+
+
+def _pair(paper: Cell | None) -> str:
+    """Return the paper's ROUGE-1 / ROUGE-2; a figure that could not be read is a question mark."""
+    if paper is None:
+        return "-"
+    return " / ".join(
+        "?" if paper[key] is None else f"{paper[key]:g}" for key in ("rouge1", "rouge2")
+    )
+
+
+def exact_(results: Results) -> str:
+    """Sentences read exactly of a gradient of GPT-2 at its real size, by data set and batch."""
+    cells = results.cells("dager_exact")
+    rows = []
+    for size in SIZES:
+        row = [cells[f"{name} B={size}"] for name in DATASETS]
+        papers = ", ".join(f"{cell['paper']['rouge1']:g}" for cell in row)
+        prefixes = max(cell["distinct_prefixes"]["max"] for cell in row)
+        counts = [f"{cell['exact']} of {cell['sentences']}" for cell in row]
+        rows.append([size, *counts, papers, prefixes, _cpu(row)])
+    head = ["batch", *DATASETS.values(), "the paper's ROUGE-1", "distinct prefixes, at most",
+            "processor seconds"]  # fmt: skip
+    return table(head, rows)
+
+
+def fedavg(results: Results) -> str:
+    """What is left of a batch after local SGD, in two dtypes."""
+    cells = results.cells("dager_fedavg")
+    rows = []
+    for name, cell in cells.items():
+        if not name.endswith("float32"):
+            continue
+        double = cells.get(name.replace("float32", "float64"))
+        paper = _pair(cell.get("paper"))
+        rows.append(
+            [
+                cell["epochs"], f"{cell['learning_rate']:g}", cell["mini_batch"], paper,
+                f"{cell['exact']} of {cell['sentences']}", _rouge(cell),
+                f"{double['exact']} of {double['sentences']}" if double else "-",
+                _rouge(double) if double else "-", _cpu([cell]),
+            ]
+        )  # fmt: skip
+    head = ["epochs", "learning rate", "mini-batch", "paper (float64), ROUGE-1 / 2",
+            "float32: exact", "ROUGE-1", "float64: exact", "ROUGE-1",
+            "processor seconds, float32"]  # fmt: skip
+    return table(head, rows)
+
+
+def protocols(results: Results) -> str:
+    """Other protocols than a plain float32 gradient."""
+    rows = [
+        [name, cell["size"], exact([cell]), _rouge(cell), _cpu([cell])]
+        for name, cell in results.cells("dager_protocols").items()
+        if "N(0" not in name
+    ]
+    return table(["the client sends", "batch", "exact", "ROUGE-1", "processor seconds"], rows)
+
+
+def noise(results: Results) -> str:
+    """Gaussian noise on an unclipped gradient, with two heads."""
+    cells = results.cells("dager_protocols")
+    rows = []
+    for name, cell in cells.items():
+        if "N(0" in name and not name.endswith("head"):
+            small = cells[f"{name}, the paper's head"]
+            sigma = name.split("(0, ")[1].split("^")[0]
+            rows.append([f"{float(sigma):g}", _rouge(cell), _rouge(small), _pair(small["paper"])])
+    head = ["sigma", "the model's own head: ROUGE-1", "a head as small as the paper's: ROUGE-1",
+            "the paper, trained weights: ROUGE-1 / 2"]  # fmt: skip
+    return table(head, rows)
+
+
+def llama(results: Results) -> str:
+    """Rotary models."""
+    rows = [
+        [name, exact([cell]), f"{cell['n']['max']} of {cell['d']}", _cpu([cell], 2)]
+        for name, cell in results.cells("dager_llama").items()
+    ]
+    return table(["model, task, data", "exact", "inputs, at most, of d", "processor seconds"], rows)
+
+
+def bert(results: Results) -> str:
+    """Encoders: lengths together, then batches and deltas."""
+    cells = results.cells("dager_bert")
+    rows = []
+    for model, title in (("minilm", "MiniLM, trained"), ("base", "BERT-base's size, random")):
+        own = {n.split(", ", 1)[1]: cell for n, cell in cells.items() if n.startswith(model)}
+        lengths = [cell for name, cell in own.items() if name.startswith("wikitext2")]
+        longest = span((cell["longest"]["max"] for cell in lengths), 0)
+        what = f"gradient of one WikiText-2 text of {longest} tokens"
+        rows.append([title, what, exact(lengths), _cpu(lengths)])
+        for name in sorted(own, key=lambda name: ("delta" in name, name)):
+            if not name.startswith("wikitext2"):
+                kind = "" if "delta" in name else "gradient, "
+                rows.append([title, f"{kind}{name}", exact([own[name]]), _cpu([own[name]])])
+    return table(["model, weights", "update", "exact", "processor seconds"], rows)
+
+
+def speed(results: Results) -> str:
+    """Ours against the paper's algorithms, written plainly."""
+    rows = []
+    for name, cell in results.cells("dager_speed").items():
+        if not name.startswith("ratio"):
+            continue
+        ours, naive = cell["ours"], cell["naive"]
+        more = "" if naive["finished"] else "more than "
+        cpu = naive["cpu_seconds"] if naive["finished"] else None
+        ratio = "-" if cpu is None else f"{cpu / ours['cpu_seconds']:.0f}"
+        rows.append(
+            [
+                name.removeprefix("ratio "),
+                f"{ours['seconds']:.2f}",
+                f"{more}{naive['seconds']:.0f}",
+                f"{more}{cell['ratio']:.0f}",
+                f"{ours['cpu_seconds']:.2f}",
+                "-" if cpu is None else f"{cpu:.0f}",
+                ratio,
+            ]
+        )
+    head = ["batch", "ours, s by the clock", "plain", "ratio", "ours, s of processor", "plain",
+            "ratio"]  # fmt: skip
+    return table(head, rows)
+
+
+def growth(results: Results) -> str:
+    """How time grows with vocabulary, length and batch."""
+    rows = [
+        [name.removeprefix("growth "), cell["distinct_prefixes"], f"{cell['cpu_seconds']:.2f}",
+         f"{cell['peak_gb_beyond_model']:.2f}"]
+        for name, cell in results.cells("dager_speed").items() if name.startswith("growth")
+    ]  # fmt: skip
+    return table(["batch", "distinct prefixes", "processor seconds", "GB beyond the model"], rows)
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    "dager_exact": exact_,
+    "dager_fedavg": fedavg,
+    "dager_protocols": protocols,
+    "dager_noise": noise,
+    "dager_llama": llama,
+    "dager_bert": bert,
+    "dager_speed": speed,
+    "dager_growth": growth,
+}

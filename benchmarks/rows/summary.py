@@ -1,0 +1,69 @@
+"""The README's table: eight results that matter, each with what it was measured on."""
+
+from collections.abc import Callable, Iterable
+
+from rows.markdown import Results, exact, interval, span, table
+
+GPT2, MINILM, TINY = "GPT-2 (124M), random", "MiniLM (BERT), trained", "tiny GPT-2, random"
+
+
+def _dager(results: Results) -> list[list[object]]:
+    cells = results.cells("dager_exact").values()
+    seconds = span((cell["cpu_seconds"]["median"] for cell in cells), 1)
+    bert = results.cells("dager_bert").items()
+    gradients = [c for n, c in bert if n.startswith("minilm") and "delta" not in n]
+    deltas = results.cells("dager_fedavg").items()
+    floats = [cell for name, cell in deltas if name.endswith("float32")]
+    adam = [c for n, c in results.cells("dager_protocols").items() if n.startswith("AdamW")]
+    return [
+        ["A gradient of 1 to 16 sentences, `dager`", f"{GPT2}; CoLA, SST-2, Rotten Tomatoes",
+         f"{exact(cells)} read exactly, {seconds} s of processor each"],
+        ["A gradient of 1 to 8 sentences, `dager`", f"{MINILM}; the same and WikiText-2",
+         f"{exact(gradients)} read exactly"],
+        ["FedAvg: 2 to 20 local epochs on 16 sentences, `dager`", f"{GPT2}; Rotten Tomatoes",
+         f"{exact(floats)} read exactly"],
+        ["FedAvg with AdamW, `dager`", f"{GPT2}; Rotten Tomatoes",
+         f"{exact(adam)} read exactly"],
+    ]  # fmt: skip
+
+
+def _others(results: Results) -> list[list[object]]:
+    order = results.cells("matching_order")
+    lamp, tag = order["cola B=1 lamp"], order["cola B=1 2,500 steps of tag"]
+    scores = [interval(cell["summary"]["rouge1"], 0) for cell in (lamp, tag)]
+    chance = lamp["summary"]["chance_rouge1"]
+    grid = results["sweep"]["batches"]["table"]
+    mini = {row["training.batch_size"]: row["exact_match"] for row in grid
+            if row["training.mini_batch_size"] == 1}  # fmt: skip
+    cells = results.cells("defenses")
+    tiny = "gpt2-tiny random, "
+    sign = cells[f"leakage | {tiny}sst2 | sign"]["leakage"]["bag_f1"]["mean"]
+    seen = cells[f"matching | {tiny}sst2 | sign"]["leakage"]["bag_f1"]["mean"]
+    private = [cells[f"{kind} | {tiny}sst2 | dp-sgd z=0.5"] for kind in ("leakage", "matching")]
+    overlap = span((cell["leakage"]["bag_f1"]["mean"] for cell in private), 2)
+    after = cells[f"utility | {tiny}clinic | dp-sgd z=0.5"]["utility"]["after"]
+    return [
+        ["A gradient of one sentence, `lamp`; `tag`", f"{MINILM}, 2 layers; CoLA",
+         f"ROUGE-1 {scores[0]}; {scores[1]} (unrelated: {chance:.0f})"],
+        ["FedAvg in mini-batches of 1, `dager`", f"{TINY}; SST-2",
+         f"{_few(mini)} of 4, 16, 64 sentences read exactly"],
+        ["One bit an entry (`sign`): `dager`; `lamp`", f"{TINY}; SST-2",
+         f"token overlap {sign:.2f}; {seen:.2f}"],
+        ["DP-SGD, z = 0.5: `dager` and `lamp`", f"{TINY}; SST-2, clinic",
+         f"token overlap {overlap}, accuracy {after:.2f} (chance 0.5)"],
+    ]  # fmt: skip
+
+
+def _few(shares: dict[int, float], sizes: Iterable[int] = (4, 16, 64)) -> str:
+    return ", ".join(f"{shares[size]:.2f}" for size in sizes)
+
+
+def readme(results: Results) -> str:
+    """Eight rows."""
+    return table(
+        ["what the server gets", "model, weights; data", "what it reads"],
+        _dager(results) + _others(results),
+    )
+
+
+TABLES: dict[str, Callable[[Results], str]] = {"readme": readme}

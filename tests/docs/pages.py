@@ -1,0 +1,19 @@
+"""The pages that people read, and the blocks of code in them."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return a page's blocks of code in ``language``, in their order."""
+    found = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [code for name, code in found if name == language]
+
+
+def name(page: Path) -> str:
+    """Return how a test calls a page."""
+    return str(page.relative_to(ROOT))
