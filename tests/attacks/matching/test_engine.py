@@ -257,7 +257,8 @@ def test_the_observation_comes_back_as_it_was(adapt: Adapt, look: Look) -> None:
     observation: Observation = batch.observation
     before = {name: tensor.clone() for name, tensor in observation.update.tensors.items()}
     problem = Problem(replace(observation), torch.Generator(), lambda _: Cosine())
-    problem.loss(
+    dummies = problem.gaussian(2, torch.Generator()).requires_grad_()
+    problem.loss(dummies, torch.tensor(batch.labels))
         problem.gaussian(2, torch.Generator()).requires_grad_(), torch.tensor(batch.labels)
     )
     assert all(
