@@ -259,8 +259,6 @@ def test_the_observation_comes_back_as_it_was(adapt: Adapt, look: Look) -> None:
     problem = Problem(replace(observation), torch.Generator(), lambda _: Cosine())
     dummies = problem.gaussian(2, torch.Generator()).requires_grad_()
     problem.loss(dummies, torch.tensor(batch.labels))
-        problem.gaussian(2, torch.Generator()).requires_grad_(), torch.tensor(batch.labels)
-    )
     assert all(
         torch.equal(before[name], tensor) for name, tensor in observation.update.tensors.items()
     )
