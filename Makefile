@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench docs
+.PHONY: demo test test-fast lint bench docs
 
 demo: .venv/.ready
 	$(BIN)/fedsim run
 
 test: lint
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
+
+test-fast: lint
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

@@ -35,7 +35,7 @@ class ClientSettings:
     @property
     def memory(self) -> ClientMemory:
         """What the clients' defenses keep: beside the vault."""
-        return ClientMemory(self.vault.parent / "memory")
+        return ClientMemory.beside(self.vault)
 
 
 @functools.lru_cache(maxsize=1)

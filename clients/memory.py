@@ -24,6 +24,11 @@ class ClientMemory:
 
     root: Path
 
+    @classmethod
+    def beside(cls, vault: Path) -> "ClientMemory":
+        """Return the memory that lies beside a vault."""
+        return cls(vault.with_name("memory"))
+
     def before(self, client: int, round_: int, defenses: int) -> list[Memory]:
         """Return what each defense of ``client`` kept in its last round before ``round_``."""
         earlier = [path for path in self._paths(client) if _round(path) < round_]

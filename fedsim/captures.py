@@ -22,6 +22,8 @@ from fedsim.messages import Broadcast, Update
 from fedsim.types import Parameters
 
 SCHEMA = 1
+BROADCAST, UPDATE = "broadcast.safetensors", "update.safetensors"
+RECORD = "observation.json"
 PLACE = re.compile(r"round=(\d+)/client=(\d+)$")
 
 
@@ -77,16 +79,16 @@ def write_capture(
             linked, so that a round of many clients stores its weights once.
         cohort: the clients whose sum it is; none: the client's own update.
     """
-    target = directory / "broadcast.safetensors"
+    target = directory / BROADCAST
     make_directory(directory)
-    for stale in ("observation.json", target.name):
+    for stale in (RECORD, BROADCAST):
         (directory / stale).unlink(missing_ok=True)
     if same_broadcast is not None:
         with contextlib.suppress(OSError):  # a file system without links: write it again
             os.link(same_broadcast, target)
     if not target.exists():
         write_tensors(target, broadcast.parameters)
-    write_tensors(directory / "update.safetensors", update.tensors)
+    write_tensors(directory / UPDATE, update.tensors)
     record = {
         "schema": SCHEMA,
         "round": broadcast.round,
@@ -98,7 +100,7 @@ def write_capture(
         "model": dict(model),
         **({"cohort": list(cohort)} if cohort else {}),
     }
-    write_json(directory / "observation.json", record)
+    write_json(directory / RECORD, record)
 
 
 def find_captures(root: Path) -> list[CapturePath]:
@@ -111,13 +113,13 @@ def find_captures(root: Path) -> list[CapturePath]:
     if not root.is_dir():
         raise BadInput(f"captures: {str(root)!r} is not a directory")
     captures = []
-    for path in root.glob("**/observation.json"):
+    for path in root.glob(f"**/{RECORD}"):
         match = PLACE.search(path.parent.as_posix())
         if match:
             captures.append(CapturePath(int(match[1]), int(match[2]), path.parent))
     if not captures:
         raise BadInput(
-            f"captures: {str(root)!r} holds no capture (wanted round=R/client=C/observation.json)"
+            f"captures: {str(root)!r} holds no capture (wanted round=R/client=C/{RECORD})"
         )
     runs = sorted({str(capture.directory.parents[1]) for capture in captures})
     if len(runs) > 1:
@@ -125,8 +127,13 @@ def find_captures(root: Path) -> list[CapturePath]:
     return sorted(captures)
 
 
+def update_sizes(root: Path) -> list[int]:
+    """Return how many bytes each captured update under ``root`` takes on disk."""
+    return [path.stat().st_size for path in root.glob(f"round=*/client=*/{UPDATE}")]
+
+
 def _record(where: CapturePath) -> dict[str, Any]:
-    path = where.directory / "observation.json"
+    path = where.directory / RECORD
     record = read_json(path)
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise MalformedMessage(f"{path}: wanted schema {SCHEMA}")
@@ -148,17 +155,17 @@ def read_capture(where: CapturePath) -> Captured:
     Raises:
         MalformedMessage: a file is missing, cut short or of another schema.
     """
-    path, record = where.directory / "observation.json", _record(where)
+    path, record = where.directory / RECORD, _record(where)
     try:
         update = Update(
-            tensors=_tensors(where.directory / "update.safetensors"),
+            tensors=_tensors(where.directory / UPDATE),
             kind=record["kind"],
             num_examples=int(record["num_examples"]),
             metrics=dict(record["metrics"]),
         )
         broadcast = Broadcast(
             round=int(record["round"]),
-            parameters=_tensors(where.directory / "broadcast.safetensors"),
+            parameters=_tensors(where.directory / BROADCAST),
             config=dict(record["config"]),
         )
         model = dict(record["model"])

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.captures import place, write_capture
+from fedsim.captures import BROADCAST, place, write_capture
 from fedsim.wire import read_broadcast, read_update
 from server.tap import Exchange
 
@@ -42,7 +42,7 @@ class Capture:
                 same_broadcast=written.get(id(one.sent)),
                 cohort=one.cohort,
             )
-            written[id(one.sent)] = directory / "broadcast.safetensors"
+            written[id(one.sent)] = directory / BROADCAST
 
     def _client(self, exchange: Exchange) -> int:
         if exchange.client is not None:

@@ -8,7 +8,7 @@ Assumes:     fewer distinct prefixes in the batch (of an encoder: tokens) than i
              labels, no lengths, no batch size, no prior.
 Recovers:    every sequence, exactly: of a decoder with multiplicities, with those that begin others
              and with a next-token loss' last tokens, where the last block's MLP is in the update
-             (endings.py); of an encoder the distinct ones (encoder.py). Without learned positions
+             (endings.py); of an encoder the distinct ones (encoder/). Without learned positions
              or a BOS, none that begins with a token twice.
 Deviations:  q, k and v are stacked, each divided by its own noise (the paper's q alone never sees
              position 0); rank and thresholds come from each layer's own spectrum, a threshold for

@@ -70,13 +70,13 @@ def _fit(chances: Tensor, amounts: Tensor, examples: int) -> list[tuple[int, ...
 
 def _shares(chances: Tensor, amounts: Tensor) -> list[float]:
     """Return what one example's share of the loss would be if a text had one example alone."""
-    found = []
+    shares = []
     for chance, amount in zip(chances, amounts, strict=True):
         label = int(amount.argmin())  # dL/dlogits is p - y: negative at y alone
         share = float(amount[label] / (chance[label] - 1))
         if share > 0:
-            found.append(share)
-    return found
+            shares.append(share)
+    return shares
 
 
 def _times(chances: Tensor, amounts: Tensor, examples: int) -> list[int]:
@@ -100,7 +100,7 @@ def _adding_up(possible: Sequence[Sequence[int]], total: int) -> tuple[int, ...]
     chosen: list[int] = []
     for before, some in zip(reversed(ways[:-1]), reversed(possible), strict=True):
         left = total - sum(chosen)
-        chosen.append(next(one for one in some if one <= left and before[left - one]))
+        chosen.append(next(times for times in some if times <= left and before[left - times]))
     return tuple(reversed(chosen))
 
 
@@ -117,32 +117,34 @@ def with_counts(
     return told.sequences
 
 
-def counted(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
+def counted(observation: Observation, sentences: Sequence[Tokens]) -> Counted | None:
     """Return the sentences as often as they were there, by the gradient of a classifier's head.
 
     The head's gradient is the sum over the sentences of dL/dlogits times what the head reads of
     each, which is known once the sentences are. None where the update shows no such head.
     """
-    if seen.model.spec.task != "classification" or not found:
+    if observation.model.spec.task != "classification" or not sentences:
         return None
-    name, states, logits = seen.model.decisions(seen.broadcast.parameters, found)
-    update = seen.update.tensors.get(name)
+    name, states, logits = observation.model.decisions(observation.broadcast.parameters, sentences)
+    update = observation.update.tensors.get(name)
     if update is None:
         return None
-    sent = seen.broadcast.parameters[name].double()
-    gradient = update.double() - shown_decay(seen) * sent  # (K, D)
-    gradient = -gradient if seen.update.kind == "delta" else gradient
+    sent = observation.broadcast.parameters[name].double()
+    gradient = update.double() - shown_decay(observation) * sent  # (K, D)
+    gradient = -gradient if observation.update.kind == "delta" else gradient
     states, size = states.double().cpu(), gradient.square().sum()  # (N, D)
-    if len(found) > states.shape[1] or not size:
-        return Counted(sequences=tuple(found), explained=0.0, clear=False, counted=False)
+    if len(sentences) > states.shape[1] or not size:
+        return Counted(sequences=tuple(sentences), explained=0.0, clear=False, counted=False)
     amounts: Tensor = torch.linalg.lstsq(states.T, gradient.T).solution  # (N, K)
     explained = float(1 - (gradient - (states.T @ amounts).T).square().sum() / size)
     clear = explained >= enough(update)
     chances = logits.double().cpu().softmax(dim=1)
-    counts = whole_counts(chances, amounts, seen.update.num_examples) if clear else None
-    times = [1] * len(found) if counts is None else counts
+    counts = whole_counts(chances, amounts, observation.update.num_examples) if clear else None
+    times = [1] * len(sentences) if counts is None else counts
     return Counted(
-        sequences=tuple(one for one, some in zip(found, times, strict=True) for _ in range(some)),
+        sequences=tuple(
+            sentence for sentence, count in zip(sentences, times, strict=True) for _ in range(count)
+        ),
         explained=explained,
         clear=clear,
         counted=counts is not None,

@@ -47,37 +47,45 @@ def with_endings(
     return endings.sequences
 
 
-def read_endings(seen: Observation, found: Sequence[Tokens]) -> Counted | None:
-    """Return the sequences whose prefixes are those of ``found``, or None where nothing tells."""
-    model = seen.model
+def read_endings(observation: Observation, leaves: Sequence[Tokens]) -> Counted | None:
+    """Return the sequences whose prefixes are those of ``leaves``, or None where nothing tells."""
+    model = observation.model
     (inner,) = model.projections(model.layers - 1, "inner")
-    blocks = weight_blocks(seen, inner, shown_decay(seen))
-    if not blocks or not found:
+    blocks = weight_blocks(observation, inner, shown_decay(observation))
+    if not blocks or not leaves:
         return None
-    closing = model.closing(seen.broadcast.parameters, found)
+    closing = model.closing(observation.broadcast.parameters, leaves)
     if closing is None:
         return None
-    rows: dict[Tokens, int] = {}
-    places = ((tokens, stop) for tokens in found for stop in range(1, len(tokens) + 1))
-    for row, (tokens, stop) in enumerate(places):
-        rows.setdefault(tokens[:stop], row)
-    kept = torch.tensor(list(rows.values()), device=model.device)
-    closing = replace(
-        closing,
-        activations=closing.activations[kept].double(),
-        states=closing.states[kept].double(),
-    )
-    gradient = blocks[0].double() * (-1 if seen.update.kind == "delta" else 1)
+    prefixes, closing = _distinct(leaves, closing)
+    gradient = blocks[0].double() * (-1 if observation.update.kind == "delta" else 1)
     back, explained = coming_back(closing.activations, gradient)
     labels = model.spec.task == "classification"
-    clear = explained >= enough(seen.update.tensors[inner.name])
-    tree = Tree(prefixes=list(rows), closing=closing, back=back, examples=seen.update.num_examples)
-    sequences, counted = tuple(found), False
+    clear = explained >= enough(observation.update.tensors[inner.name])
+    examples = observation.update.num_examples
+    tree = Tree(prefixes=prefixes, closing=closing, back=back, examples=examples)
+    sequences, counted = tuple(leaves), False
     if clear:
-        sequences, counted = tree.read_labels(found) if labels else tree.read_tokens(found)
+        sequences, counted = tree.read_labels(leaves) if labels else tree.read_tokens(leaves)
     elif labels and explained >= thresholds.ROUGHLY:
-        sequences = tree.pruned(found)
+        sequences = tree.pruned(leaves)
     return Counted(sequences=sequences, explained=explained, clear=clear, counted=counted)
+
+
+def _distinct(leaves: Sequence[Tokens], closing: Closing) -> tuple[list[Tokens], Closing]:
+    """Return the prefixes of ``leaves``, each once, and what the last block makes of them, float64.
+
+    Args:
+        leaves: sequences.
+        closing: of each token of each sequence, one after the other.
+    """
+    rows: dict[Tokens, int] = {}
+    places = ((tokens, stop) for tokens in leaves for stop in range(1, len(tokens) + 1))
+    for row, (tokens, stop) in enumerate(places):
+        rows.setdefault(tokens[:stop], row)
+    kept = torch.tensor(list(rows.values()), device=closing.states.device)
+    activations, states = closing.activations[kept].double(), closing.states[kept].double()
+    return list(rows), replace(closing, activations=activations, states=states)
 
 
 def coming_back(activations: Tensor, gradient: Tensor) -> tuple[Tensor, float]:
@@ -105,16 +113,16 @@ class Tree:
     back: Tensor  # (N, D) float64
     examples: int  # as many as the client says
 
-    def read_labels(self, found: Sequence[Tokens]) -> tuple[tuple[Tokens, ...], bool]:
+    def read_labels(self, leaves: Sequence[Tokens]) -> tuple[tuple[Tokens, ...], bool]:
         """Return the sequences of a classifier's batch, and whether their counts are determined."""
         logits, amounts = self._logits()
         sizes = amounts.abs().amax(dim=1)
         ends = (sizes > thresholds.QUIET * sizes.max()).tolist()
-        rows = {one: row for row, one in enumerate(self.prefixes) if ends[row]}
+        rows = {prefix: row for row, prefix in enumerate(self.prefixes) if ends[row]}
         whole = self._counted(rows, logits, amounts)
         if whole is not None:
             return whole, True
-        for leaf in found:  # one that fits its label too well to be seen ends there all the same
+        for leaf in leaves:  # one that fits its label too well to be seen ends there all the same
             if not any(leaf[:stop] in rows for stop in range(1, len(leaf) + 1)):
                 rows[leaf] = self.prefixes.index(leaf)
         whole = self._counted(rows, logits, amounts)
@@ -128,15 +136,16 @@ class Tree:
         counts = whole_counts(logits[chosen], amounts[chosen], self.examples)
         if counts is None:
             return None
-        return tuple(one for one, times in zip(rows, counts, strict=True) for _ in range(times))
+        repeated = zip(rows, counts, strict=True)
+        return tuple(prefix for prefix, times in repeated for _ in range(times))
 
-    def pruned(self, found: Sequence[Tokens]) -> tuple[Tokens, ...]:
-        """Return ``found``, cut where one goes on beyond a loud end and is quiet itself."""
+    def pruned(self, leaves: Sequence[Tokens]) -> tuple[Tokens, ...]:
+        """Return ``leaves``, cut where one goes on beyond a loud end and is quiet itself."""
         sizes = self._logits()[1].abs().amax(dim=1)
         loud = (sizes > thresholds.LOUD * sizes.max()).tolist()
-        ends = {one for row, one in enumerate(self.prefixes) if loud[row]}
+        ends = {prefix for row, prefix in enumerate(self.prefixes) if loud[row]}
         cut = []
-        for leaf in found:
+        for leaf in leaves:
             stops = [stop for stop in range(1, len(leaf) + 1) if leaf[:stop] in ends]
             cut.append(leaf[: stops[-1]] if stops else leaf)
         return tuple(dict.fromkeys(cut))
@@ -151,21 +160,21 @@ class Tree:
         amounts = torch.cat([-rest.sum(dim=1, keepdim=True), rest], dim=1)
         return (self.closing.norm(states) @ head.T).softmax(dim=1).cpu(), amounts.cpu()
 
-    def read_tokens(self, found: Sequence[Tokens]) -> tuple[tuple[Tokens, ...], bool]:
+    def read_tokens(self, leaves: Sequence[Tokens]) -> tuple[tuple[Tokens, ...], bool]:
         """Return the sequences of a next-token batch, last tokens included, as far as it tells."""
-        rows = {one: row for row, one in enumerate(self.prefixes)}
-        follow: dict[Tokens, list[int]] = {one: [] for one in rows}
-        for one in rows:
-            if one[:-1] in follow:
-                follow[one[:-1]].append(one[-1])
-        read = {one: self._following(row, follow[one]) for one, row in rows.items()}
-        solved = {one: shares for one, shares in read.items() if shares is not None}
+        rows = {prefix: row for row, prefix in enumerate(self.prefixes)}
+        follow: dict[Tokens, list[int]] = {prefix: [] for prefix in rows}
+        for prefix in rows:
+            if prefix[:-1] in follow:
+                follow[prefix[:-1]].append(prefix[-1])
+        read = {prefix: self._following(row, follow[prefix]) for prefix, row in rows.items()}
+        solved = {prefix: shares for prefix, shares in read.items() if shares is not None}
         unit = self._unit([share for shares in solved.values() for share in shares.values()])
-        rest = [leaf for leaf in found if not sum(_rounded(solved.get(leaf, {}), unit))]
+        rest = [leaf for leaf in leaves if not sum(_rounded(solved.get(leaf, {}), unit))]
         sequences: list[Tokens] = []
-        for one, shares in solved.items():
+        for prefix, shares in solved.items():
             for token, times in zip(shares, _rounded(shares, unit), strict=True):
-                after = (*one, token)
+                after = (*prefix, token)
                 if after not in rest:  # where it goes on from there is not known: added below
                     times -= sum(_rounded(solved.get(after, {}), unit))
                     sequences += [after] * times
@@ -180,10 +189,11 @@ class Tree:
 
         Nearly all, as what follows a prefix with near certainty is only roughly read.
         """
-        found = torch.tensor([one for one in shares if one > 0] or [1.0], dtype=torch.float64)
-        usual = float(found.median())
+        positive = [share for share in shares if share > 0] or [1.0]
+        sizes = torch.tensor(positive, dtype=torch.float64)
+        usual = float(sizes.median())
         for parts in range(1, min(self.examples, thresholds.FOLLOWERS) + 1):
-            whole = found * parts / usual
+            whole = sizes * parts / usual
             near = (whole - whole.round()).abs() < thresholds.WHOLE_SHARE
             if near.double().mean() >= thresholds.NEARLY_ALL:
                 return usual / parts
@@ -238,4 +248,4 @@ class Tree:
 
 def _rounded(shares: Mapping[int, float], unit: float) -> list[int]:
     """Return how many examples each of ``shares`` stands for."""
-    return [round(one / unit) for one in shares.values()]
+    return [round(share / unit) for share in shares.values()]

@@ -13,20 +13,21 @@ from fedsim.messages import Observation
 from fedsim.models import Place, Projection
 
 
-def input_span(seen: Observation, layer: int, place: Place = "hidden") -> Span:
+def input_span(observation: Observation, layer: int, place: Place = "hidden") -> Span:
     """Return the span of what the weights of ``layer`` that read ``place`` read.
 
     Raises:
         UnsupportedObservation: the update has none of these weights, nor adapters on them.
     """
-    wanted = seen.model.projections(layer, place)
-    decay = shown_decay(seen)
-    blocks = [block for one in wanted for block in weight_blocks(seen, one, decay)]
+    wanted = observation.model.projections(layer, place)
+    decay = shown_decay(observation)
+    blocks = [block for weight in wanted for block in weight_blocks(observation, weight, decay)]
     if blocks:
-        return find_span(blocks, **ways(seen))
-    spans = [span for span in (_up(seen, wanted), _down(seen, wanted)) if span is not None]
+        return find_span(blocks, **ways(observation))
+    adapters = (_up(observation, wanted), _down(observation, wanted))
+    spans = [span for span in adapters if span is not None]
     if not spans:
-        names = ", ".join(one.name for one in wanted)
+        names = ", ".join(projection.name for projection in wanted)
         raise UnsupportedObservation(
             f"dager needs the update of at least one of {names}; the update has none of them"
         )
@@ -34,49 +35,51 @@ def input_span(seen: Observation, layer: int, place: Place = "hidden") -> Span:
     return (clear or spans)[0]
 
 
-def ways(seen: Observation) -> dict[str, bool]:
-    """Return how ``find_span`` takes an update of ``seen``'s kind.
+def ways(observation: Observation) -> dict[str, bool]:
+    """Return how ``find_span`` takes an update of ``observation``'s kind.
 
     An encoder's search needs what inputs are orthogonal to: as many equations as a gap allows.
     """
-    drifting = seen.update.kind == "delta"
-    return {"drifting": drifting, "wide": seen.model.causal}
+    drifting = observation.update.kind == "delta"
+    return {"drifting": drifting, "wide": observation.model.causal}
 
 
-def shows(seen: Observation, layer: int, place: Place) -> bool:
+def shows(observation: Observation, layer: int, place: Place) -> bool:
     """Return whether the update holds any weight of ``layer`` that reads ``place``."""
-    names = {n for one in seen.model.projections(layer, place) for n in (one.name, *one.adapters)}
-    return any(name in seen.update.tensors for name in names)
+    projections = observation.model.projections(layer, place)
+    names = {name for weight in projections for name in (weight.name, *weight.adapters)}
+    return any(name in observation.update.tensors for name in names)
 
 
-def weight_blocks(seen: Observation, one: Projection, decay: float) -> list[Tensor]:
+def weight_blocks(observation: Observation, projection: Projection, decay: float) -> list[Tensor]:
     """Return the update of a weight, less ``decay`` times it: (D, K) each, input axis first.
 
     A fused weight is taken apart, since q, k and v differ in size and so in rounding. [] where the
     update has no such weight.
     """
-    update = seen.update.tensors.get(one.name)
+    update = observation.update.tensors.get(projection.name)
     if update is None:
         return []
-    update = update.to(seen.model.device)
+    update = update.to(observation.model.device)
     if decay:
-        sent = seen.broadcast.parameters[one.name].to(update.device)
+        sent = observation.broadcast.parameters[projection.name].to(update.device)
         update = update.double() - decay * sent.double()
-    update = update if one.input_axis == 0 else update.T
-    return list(update.chunk(one.fused, dim=1))
+    update = update if projection.input_axis == 0 else update.T
+    return list(update.chunk(projection.fused, dim=1))
 
 
-def _down(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
+def _down(observation: Observation, wanted: Sequence[Projection]) -> Span | None:
     """Return the span by LoRA's A (R, D): it reads the input itself, as far as B has left zero.
 
     Its gradient's rank is at most B's, which is small for the first steps.
     """
-    found = [seen.update.tensors.get(one.adapters[0]) for one in wanted]
-    blocks = [one.T.to(seen.model.device) for one in found if one is not None]
-    return find_span(blocks, **ways(seen)) if blocks else None
+    tensors = observation.update.tensors
+    updates = [tensors.get(projection.adapters[0]) for projection in wanted]
+    blocks = [update.T.to(observation.model.device) for update in updates if update is not None]
+    return find_span(blocks, **ways(observation)) if blocks else None
 
 
-def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
+def _up(observation: Observation, wanted: Sequence[Projection]) -> Span | None:
     """Return the span by LoRA's B (K, R): it reads the input through A, and from the start.
 
     Of q's, k's and v's, one whose noise hides inputs that another shows is left out. An A that does
@@ -84,16 +87,16 @@ def _up(seen: Observation, wanted: Sequence[Projection]) -> Span | None:
     """
     spans: list[Span] = []
     maps: list[Tensor] = []
-    for one in wanted:
-        down, up = one.adapters
-        update = seen.update.tensors.get(up)
+    for projection in wanted:
+        down, up = projection.adapters
+        update = observation.update.tensors.get(up)
         if update is not None:
-            weight = seen.broadcast.parameters.get(down)
+            weight = observation.broadcast.parameters.get(down)
             if weight is None:
-                weight = seen.model.module.get_parameter(down).detach()
-            blocks = update.T.to(seen.model.device).chunk(one.fused, dim=1)
-            spans.append(find_span(blocks, **ways(seen)))
-            maps.append(weight.T.to(seen.model.device))
+                weight = observation.model.module.get_parameter(down).detach()
+            blocks = update.T.to(observation.model.device).chunk(projection.fused, dim=1)
+            spans.append(find_span(blocks, **ways(observation)))
+            maps.append(weight.T.to(observation.model.device))
     most = max((span.rank for span in spans), default=0)
     whole = [row for row, span in enumerate(spans) if span.rank >= thresholds.WHOLE_RANK * most]
     return join([spans[row] for row in whole], [maps[row] for row in whole]) if spans else None

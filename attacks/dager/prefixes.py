@@ -77,9 +77,9 @@ class MiddleCheck(PrefixCheck):
         self._offset = norm.bias @ view.directions  # (k,)
         count = thresholds.RULERS
         rulers = torch.randn(width, count, generator=generator).to(view.directions)
-        seen = torch.cat([norm.weight[:, None] * view.directions, rulers / count**0.5], dim=1)
-        self._seen = seen - seen.mean(dim=0) if norm.centred else seen  # (D, k + RULERS)
-        self._map = opening.output @ self._seen  # (H * E, k + RULERS)
+        views = torch.cat([norm.weight[:, None] * view.directions, rulers / count**0.5], dim=1)
+        self._views = views - views.mean(dim=0) if norm.centred else views  # (D, k + RULERS)
+        self._map = opening.output @ self._views  # (H * E, k + RULERS)
         self._past: list[Tensor] = []
 
     def _heads(self, tokens: Tensor, position: int) -> Heads:
@@ -98,7 +98,7 @@ class MiddleCheck(PrefixCheck):
     @override
     def begin(self, start: Tokens) -> None:
         none = self._heads(torch.tensor(start[:0], dtype=torch.int64), 0)
-        self._past = [one[None] for one in (none.keys, none.values, none.views)]  # (1, 0, ...)
+        self._past = [part[None] for part in (none.keys, none.values, none.views)]  # (1, 0, ...)
         for position, token in enumerate(start):
             self._now = self._heads(torch.tensor([token]), position)
             self.advance(torch.tensor([[0, 0]]))
@@ -108,8 +108,8 @@ class MiddleCheck(PrefixCheck):
         rows, places = chosen.unbind(1)
         new = (self._now.keys, self._now.values, self._now.views)
         self._past = [
-            torch.cat([old[rows], one[places][:, None]], dim=1)
-            for old, one in zip(self._past, new, strict=True)
+            torch.cat([old[rows], added[places][:, None]], dim=1)
+            for old, added in zip(self._past, new, strict=True)
         ]
 
     @override
@@ -119,22 +119,22 @@ class MiddleCheck(PrefixCheck):
         near = near if self.vague else max(thresholds.PREFIX_MARGIN * near, thresholds.PREFIX_FLOOR)
         size = self._now.queries.shape[1] * (position + 1) * max(len(tokens), 1)
         step = max(1, thresholds.WEIGHTS // size)
-        found, distances = [], []
+        close_pairs, distances = [], []
         for first in range(0, len(pairs), step):
             rows = slice(first, first + step)
             distance = self._distance(rows).cpu()
             close = (distance < near) & pairs[rows]
-            found.append(close.nonzero() + torch.tensor([first, 0]))
+            close_pairs.append(close.nonzero() + torch.tensor([first, 0]))
             distances.append(distance[close])
-        chosen = torch.cat(found)
+        chosen = torch.cat(close_pairs)
         if self.vague:  # the sketch is the whole complement, and one in ten is near enough
             return chosen, torch.cat(distances) / near
         vectors = [self._vectors(some) for some in torch.split(chosen, thresholds.PAIRS)]
-        return chosen, torch.cat([self._gate.excess(one).cpu() for one in vectors])
+        return chosen, torch.cat([self._gate.excess(vector).cpu() for vector in vectors])
 
     def _distance(self, rows: slice) -> Tensor:
         """Return an estimate of every pair's distance, for the prefixes ``rows``: (N, C)."""
-        keys, _, views = (one[rows] for one in self._past)
+        keys, _, views = (part[rows] for part in self._past)
         now = self._now
         count, heads, width = now.queries.shape
         groups = now.keys.shape[1]
@@ -149,15 +149,15 @@ class MiddleCheck(PrefixCheck):
         weights = weights.transpose(1, 2).flatten(2, 3)  # (N, C, H, i + 1)
         past = weights[..., :-1].flatten(2) @ views.transpose(1, 2).flatten(1, 2)  # (N, C, k)
         itself = torch.einsum("nch,chk->nck", weights[..., -1], now.views)
-        return self._angle(past + itself + now.residual @ self._seen)
+        return self._angle(past + itself + now.residual @ self._views)
 
     def _vectors(self, chosen: Tensor) -> Tensor:
         """Return what the MLP reads for the pairs ``chosen`` (K, 2): (K, D)."""
         rows, places = chosen.unbind(1)
         now = self._now
         keys, values = (
-            torch.cat([old[rows], one[places][:, None]], dim=1)  # (K, i + 1, G, E)
-            for old, one in zip(self._past, (now.keys, now.values), strict=False)
+            torch.cat([old[rows], added[places][:, None]], dim=1)  # (K, i + 1, G, E)
+            for old, added in zip(self._past, (now.keys, now.values), strict=False)
         )
         groups, width = keys.shape[2:]
         shared = now.queries.shape[1] // groups
@@ -167,17 +167,17 @@ class MiddleCheck(PrefixCheck):
         output: Tensor = contexts @ self._opening.output
         return self._opening.middle(output + now.residual[places])
 
-    def _angle(self, seen: Tensor) -> Tensor:
+    def _angle(self, sketched: Tensor) -> Tensor:
         """Return the sketched distance of norm(h) for h as the sketch sees it (..., k): (...)."""
-        inner, rulers = seen[..., : self._kept], seen[..., self._kept :]
+        inner, rulers = sketched[..., : self._kept], sketched[..., self._kept :]
         norm = self._opening.middle
         scale = (rulers.square().sum(-1) / len(norm.weight) + norm.eps).rsqrt()
         offset = self._offset
         if offset.any():  # then an error of the scale would show as a distance
             best = -(inner @ offset) / inner.square().sum(-1).clamp_min(1e-30)
             scale = best.clamp(scale / thresholds.SLACK, scale * thresholds.SLACK)
-        seen = inner * scale[..., None] + offset
-        distances: Tensor = torch.linalg.vector_norm(seen, dim=-1)
+        sketched = inner * scale[..., None] + offset
+        distances: Tensor = torch.linalg.vector_norm(sketched, dim=-1)
         return distances * self._scale
 
 
@@ -207,10 +207,10 @@ class BlockCheck(PrefixCheck):
     def excess(self, pairs: Tensor, tokens: Tensor, position: int) -> tuple[Tensor, Tensor]:
         self._tokens, self._position = tokens, position
         chosen = pairs.nonzero()
-        found = [torch.empty(0)]
+        excess = [torch.empty(0)]
         for some in torch.split(chosen, thresholds.PAIRS) if len(chosen) else ():
-            found.append(self._gate.excess(self._run(some)[0][:, 0]).cpu())
-        return chosen, torch.cat(found)
+            excess.append(self._gate.excess(self._run(some)[0][:, 0]).cpu())
+        return chosen, torch.cat(excess)
 
     @override
     def advance(self, chosen: Tensor) -> None:

@@ -36,13 +36,13 @@ class Span:
     saturated: bool = False
     map: Tensor | None = None
 
-    def seen(self, vectors: Tensor) -> Tensor:
+    def mapped(self, vectors: Tensor) -> Tensor:
         """Return ``vectors`` (..., D') as the span compares them: (..., D)."""
         return vectors if self.map is None else vectors @ self.map
 
     def distance(self, vectors: Tensor) -> Tensor:
         """Return the sine of the angle between each of ``vectors`` (..., D) and the span: (...)."""
-        vectors = self.seen(vectors)
+        vectors = self.mapped(vectors)
         return length(vectors @ self.complement) / length(vectors)
 
     def expected(self, vectors: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class Span:
         gradient and E its noise (Wedin, BIT 1972): far for what only weak directions carry.
         Measured against the true inputs of GPT-2 updates: right within a factor of 1.4.
         """
-        vectors = self.seen(vectors)
+        vectors = self.mapped(vectors)
         return length((vectors @ self.basis) * self.noise) / length(vectors)
 
 
@@ -67,16 +67,16 @@ def join(spans: Sequence[Span], maps: Sequence[Tensor]) -> Span:
 
     An input lies in it when each of its images lies in that image's own span.
     """
-    scaled = [one.float() / torch.linalg.matrix_norm(one.float()) for one in maps]
+    scaled = [weight.float() / torch.linalg.matrix_norm(weight.float()) for weight in maps]
     return Span(
-        basis=_diagonal([one.basis for one in spans]),
-        complement=_diagonal([one.complement for one in spans]),
-        noise=torch.cat([one.noise for one in spans]),
-        rank=max(one.rank for one in spans),
-        blurred=any(one.blurred for one in spans),
-        drifting=any(one.drifting for one in spans),
-        floor=max(one.floor for one in spans),
-        saturated=any(one.saturated for one in spans),
+        basis=_diagonal([span.basis for span in spans]),
+        complement=_diagonal([span.complement for span in spans]),
+        noise=torch.cat([span.noise for span in spans]),
+        rank=max(span.rank for span in spans),
+        blurred=any(span.blurred for span in spans),
+        drifting=any(span.drifting for span in spans),
+        floor=max(span.floor for span in spans),
+        saturated=any(span.saturated for span in spans),
         map=torch.cat(scaled, dim=1),
     )
 
@@ -135,7 +135,7 @@ def open_gate(span: Span, unrelated: Tensor, factor: float, share: float) -> Gat
     return Gate(
         span=span,
         outside=span.distance(unrelated).median().item(),
-        length=length(span.seen(unrelated)).median().item(),
+        length=length(span.mapped(unrelated)).median().item(),
         factor=factor,
         share=share,
     )

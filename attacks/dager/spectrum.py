@@ -68,7 +68,7 @@ def find_few(gradients: Sequence[Tensor]) -> Span | None:
     A random mixture of the columns of a matrix spans what stands out of its noise, when it has more
     columns than that has dimensions (Halko, Martinsson, Tropp, SIAM Review 2011, algorithm 4.1).
     """
-    blocks = [one.double() for one in gradients if one.any()]
+    blocks = [block.double() for block in gradients if block.any()]
     if not blocks:
         return None
     floor = thresholds.ROUNDING * torch.finfo(gradients[0].dtype).eps
@@ -81,31 +81,31 @@ def find_few(gradients: Sequence[Tensor]) -> Span | None:
 
 def _few(blocks: Sequence[Tensor], size: int, floor: float) -> Span | None:
     """Return the span of ``blocks`` (D, K) if ``size`` dimensions show it and noise beside it."""
-    width, columns = len(blocks[0]), sum(one.shape[1] for one in blocks)
+    width, columns = len(blocks[0]), sum(block.shape[1] for block in blocks)
     generator = torch.Generator().manual_seed(0)  # any will do: the span is the same
     count = thresholds.PROBES
     mixed, probes = [], []  # (D, size): what a range is made of; (D, count): what tests it
-    for one in blocks:
-        mix = torch.randn(one.shape[1], size + count, generator=generator).to(one)
-        images = (one @ mix) / torch.linalg.matrix_norm(one)
+    for block in blocks:
+        mix = torch.randn(block.shape[1], size + count, generator=generator).to(block)
+        images = (block @ mix) / torch.linalg.matrix_norm(block)
         mixed.append(images[:, :size])
         probes.append(images[:, size:] / count**0.5)
     basis = torch.linalg.qr(_sum(mixed)).Q
-    rests = [torch.linalg.matrix_norm(_outside(one, basis)).item() for one in probes]
+    rests = [torch.linalg.matrix_norm(_outside(probe, basis)).item() for probe in probes]
     weights = [
-        (one.shape[1] * (width - size)) ** 0.5 / max(rest, floor * (width - size) ** 0.5)
-        for one, rest in zip(blocks, rests, strict=True)
+        (block.shape[1] * (width - size)) ** 0.5 / max(rest, floor * (width - size) ** 0.5)
+        for block, rest in zip(blocks, rests, strict=True)
     ]  # make the noise of each one a number
     weigh = zip(mixed, weights, strict=True)
-    basis = torch.linalg.qr(_sum([one * weight for one, weight in weigh])).Q
+    basis = torch.linalg.qr(_sum([image * weight for image, weight in weigh])).Q
     weigh = zip(probes, weights, strict=True)
-    outside = _outside(_sum([one * weight for one, weight in weigh]), basis)  # (D, count)
+    outside = _outside(_sum([probe * weight for probe, weight in weigh]), basis)  # (D, count)
     if not _even(outside):
         return None
     inside = torch.cat(
         [
-            basis.T @ one * (weight / torch.linalg.matrix_norm(one))
-            for one, weight in zip(blocks, weights, strict=True)
+            basis.T @ block * (weight / torch.linalg.matrix_norm(block))
+            for block, weight in zip(blocks, weights, strict=True)
         ],
         dim=1,
     )  # (size, K)
@@ -161,11 +161,11 @@ def _span(
         drifting: see ``Span``.
     """
     width, kept = len(left), len(values)
-    seen = (width - kept) / columns  # the share of noise that turns a direction out of the span
+    turning = (width - kept) / columns  # the share of noise that turns a direction out of the span
     return Span(
         basis=left[:, :kept].float(),
         complement=left[:, kept:].float(),
-        noise=(spread * seen**0.5 / values).float(),
+        noise=(spread * turning**0.5 / values).float(),
         rank=rank,
         blurred=blurred or drifting,
         drifting=drifting,
@@ -215,9 +215,9 @@ def noise_levels(gradients: Sequence[Tensor]) -> list[float]:
         max(
             values[_quiet(values)].item() if is_wide else share * values[0].item(),
             least * values[0].item(),
-            steps_level(one),
+            steps_level(gradient),
         )
-        for one, values, is_wide in zip(gradients, spectra, wide, strict=True)
+        for gradient, values, is_wide in zip(gradients, spectra, wide, strict=True)
     ]
 
 

@@ -6,7 +6,10 @@ plain one stops at a cap, and its time is then a lower bound. First both must gi
 sentences on a small batch. Besides: how the attack's time grows with vocabulary, length and batch,
 and where it goes. Writes results/dager_speed.json.
 
+With --against: the attack of another checkout and this one's in turns (against.py), nothing else.
+
     python benchmarks/run.py dager/speed [--part ratio growth profile] [--cap 600]
+    python benchmarks/run.py dager/speed --against /path/to/another/checkout [--turns 4]
 """
 
 import argparse
@@ -21,6 +24,7 @@ from typing import Any
 from common.attempts import attempt, score, timed
 from common.results import Cell, Results, arguments, code, markdown, start
 from common.victims import Pool, Victim, gpt2, gradient, observation, pool, prefixes, victim
+from dager.against import measure_against
 from dager.clocked import Progress, run_plain
 from transformers import GPT2Config
 
@@ -257,12 +261,17 @@ def main() -> None:
     parser.add_argument("--cap", type=float, default=600.0, help="seconds for one naive attack")
     parser.add_argument("--repeats", type=int, default=3, help="of our attack on each gradient")
     parser.add_argument("--small", action="store_true", help="one point of each, to try it out")
+    parser.add_argument("--against", type=Path, help="another checkout: old against new alone")
+    parser.add_argument("--turns", type=int, default=4, help="of old and new")
     options = parser.parse_args()
     options.ratio_batches = ((4, 1),) if options.small else ((4, 3), (16, 1))
     options.vocabularies = VOCABULARIES[:1] if options.small else VOCABULARIES
     options.lengths = LENGTHS[:1] if options.small else LENGTHS
     options.sizes = SIZES[:1] if options.small else SIZES
     claim = "the fast DAGER takes a small share of the time of the paper's own algorithms"
+    if options.against is not None:
+        measure_against(options)
+        return
     results = start(options, "dager_speed", claim, model="GPT-2 at real size, random weights")
     who = gpt2()
     sentences = pool(who.adapter, "rotten_tomatoes")

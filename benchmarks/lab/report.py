@@ -19,9 +19,9 @@ from typing import Any
 from common.places import RESULTS
 
 from fedsim.lab.report import write_report
+from fedsim.lab.report.texts import adapter_of
 from fedsim.lab.scoring.scorer import Scorer
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.samples import adapter_of
 from fedsim.vault.reader import VaultReader
 from tests.lab.synthetic import synthetic_run
 
@@ -42,11 +42,11 @@ def score(run: RunDirectory) -> None:
     scorer = Scorer(
         adapter=adapter_of(run),
         vault=VaultReader(run.vault),
-        pool=[tuple(row["tokens"]) for row in run.rows("vault/pool.jsonl")],
+        pool=run.pool(),
         controls=True,
         seed=SEED,
     )
-    scorer.leakage(scorer.score(run.rows("reconstructions.jsonl")))
+    scorer.leakage(scorer.score(run.attempts()))
 
 
 def measure(joined: int) -> dict[str, Any]:

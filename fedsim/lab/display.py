@@ -1,7 +1,8 @@
 """What runs and sweeps tell whoever watches; they know this much and no terminal."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
+
+from fedsim.lab.store.sweep import CellEnd
 
 
 class Display(Protocol):
@@ -20,8 +21,8 @@ class SweepDisplay(Display, Protocol):
     def began(self, name: str) -> None:
         """Show that the cell ``name`` has begun."""
 
-    def ended(self, name: str, record: Mapping[str, Any]) -> None:
-        """Show how the cell ``name`` ended; ``record`` is its cell.json."""
+    def ended(self, name: str, end: CellEnd) -> None:
+        """Show how the cell ``name`` ended."""
 
 
 class Silent:
@@ -36,5 +37,5 @@ class Silent:
     def began(self, name: str) -> None:
         """Show nothing."""
 
-    def ended(self, name: str, record: Mapping[str, Any]) -> None:
+    def ended(self, name: str, end: CellEnd) -> None:
         """Show nothing."""

@@ -120,12 +120,15 @@ def _tried(module: nn.Module) -> Kind | None:
     names = [name for name, _ in module.named_parameters()]
     weight = torch.linspace(0.5, 1.5, len(module.weight))  # type: ignore[arg-type]  # (D,)
     slots = {name: weight + place for place, name in enumerate(names)}
-    rows = torch.stack([weight.square(), 3e-3 * weight.flip(0).square()])  # (2, D)
+    rows = torch.stack([weight.square(), 3e-3 * weight.flip(0).square()])[None]  # (1, 2, D)
     with torch.no_grad():
-        made = torch.func.functional_call(module, slots, (rows,))
+        try:
+            made = torch.func.functional_call(module, slots, (rows,))
+        except (RuntimeError, TypeError):  # it wants its channels elsewhere, or more than rows
+            return None
         for kind in (Kind(c, s) for c in (True, False) for s in (0.0, 1.0)):
-            centred = rows - rows.mean(dim=1, keepdim=True) if kind.centred else rows
-            scale = (centred.square().mean(dim=1, keepdim=True) + _eps(module)).rsqrt()
+            centred = rows - rows.mean(dim=-1, keepdim=True) if kind.centred else rows
+            scale = (centred.square().mean(dim=-1, keepdim=True) + _eps(module)).rsqrt()
             wanted = centred * scale * (weight + kind.shift) + slots.get("bias", 0.0)
             if made.shape == wanted.shape and torch.allclose(made, wanted, rtol=1e-3, atol=1e-4):
                 return kind

@@ -7,7 +7,7 @@ from typing import Any
 from fedsim.errors import MalformedMessage
 from fedsim.files import read_json, read_lines
 from fedsim.types import Tokens
-from fedsim.vault import audit_path
+from fedsim.vault import audit_path, truth_path
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class VaultReader:
         )
 
     def _one(self, round_: int, client: int) -> Truth | None:
-        path = self.root / f"round={round_}" / f"client={client}.jsonl"
+        path = truth_path(self.root, round_, client)
         if not path.exists():
             return None
         rows = list(read_lines(path))

@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsim.files import write_json, write_lines
 from fedsim.types import Tokens
-from fedsim.vault import audit_path
+from fedsim.vault import audit_path, truth_path
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class VaultWriter:
             {"tokens": list(tokens), "label": label}
             for tokens, label in zip(sequences, labels, strict=True)
         ]
-        write_lines(self.root / f"round={round_}" / f"client={client}.jsonl", rows)
+        write_lines(truth_path(self.root, round_, client), rows)
 
     def measured(self, round_: int, client: int, row: Mapping[str, Any]) -> None:
         """Write what the wire audit found of this client's update, for the lab alone."""

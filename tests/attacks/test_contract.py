@@ -39,6 +39,8 @@ CHEAP: dict[str, dict[str, Any]] = {
     "tag": {"steps": 60, "learning_rate": 0.05, "deviation": 0.05},
 }
 ONE_SHORT_TEXT = tuple(CHEAP)  # attacks that see one text of six random tokens, not two sentences
+# A run of DAGER takes a moment, of the others seconds.
+SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name != "dager")) for name in NAMES]
 BLOCKED = ("clients", "defenses", "server", "flwr", "ray", "fedsim.lab", "fedsim.vault")
 SEED = 11
 
@@ -128,7 +130,7 @@ def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, C
     return made
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=SLOW)
 def case(request: Any, cases: dict[str, Case]) -> Case:
     return cases[request.param]
 
@@ -140,9 +142,14 @@ def write(observation: Observation, directory: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(cases: dict[str, Case], tmp_path_factory: Any) -> dict[str, Any]:
-    """Return every attack's guess from a capture on disk, in a process that knows no clients."""
+def elsewhere(request: Any, cases: dict[str, Case], tmp_path_factory: Any) -> dict[str, Any]:
+    """Return the attacks' guesses from captures on disk, in a process that knows no clients."""
     root = tmp_path_factory.mktemp("captures")
+    test = test_the_same_guess_where_clients_cannot_be_imported
+    asked = {
+        item.callspec.params["name"] for item in request.session.items if item.function is test
+    }
+    cases = {name: cases[name] for name in asked}
     for name, case in cases.items():
         write(case.observation, place(root / name, 1, 0))
     pickled = root / "attacks.pickle"
@@ -155,7 +162,7 @@ def elsewhere(cases: dict[str, Case], tmp_path_factory: Any) -> dict[str, Any]:
     return guesses
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SLOW)
 def test_the_same_guess_where_clients_cannot_be_imported(
     cases: dict[str, Case], elsewhere: dict[str, Any], name: str
 ) -> None:

@@ -22,6 +22,7 @@ def attack(observation: Observation) -> Reconstruction:
     return Dager().reconstruct(observation, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "spec", "training", "shown"),
     [

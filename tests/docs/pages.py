@@ -1,6 +1,8 @@
 """The pages that people read, and the blocks of code in them."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -17,3 +19,15 @@ def blocks(page: Path, language: str) -> list[str]:
 def name(page: Path) -> str:
     """Return how a test calls a page."""
     return str(page.relative_to(ROOT))
+
+
+def printed(code: str, folder: Path) -> list[str]:
+    """Run ``code`` as a file of a user's, in an empty folder; return its lines."""
+    path = folder / "mine.py"
+    path.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(path)], cwd=folder, capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()

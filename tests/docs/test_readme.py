@@ -1,33 +1,19 @@
 """The README's twelve lines of Python run as they stand, and with a model of one's own."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from fedsim.models import ModelSpec, load_adapter
-from tests.docs.pages import ROOT, blocks
+from tests.docs.pages import ROOT, blocks, printed
 
 CODE = blocks(ROOT / "README.md", "python")[0]
 TEXTS = {
     "Nora Petrov has had a rash since Tuesday.",
     "Call Jonas Weber about his blood results.",
 }
-
-
-def printed(code: str, folder: Path) -> list[str]:
-    """Run ``code`` as a file of a user's, in an empty folder; return its lines."""
-    path = folder / "mine.py"
-    path.write_text(code, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(path)], cwd=folder, capture_output=True, text=True, check=False,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def test_it_has_one_block_of_about_twelve_lines_of_public_names() -> None:
@@ -52,8 +38,8 @@ def test_with_the_two_lines_of_a_model_of_ones_own_it_does_the_same(tmp_path: Pa
     BertForSequenceClassification(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     code = re.sub(
-        r"^(\w+) = .*# yours: (\w+)\.from_pretrained\(\.\.\.\)$",
-        r'from transformers import \2\n\1 = \2.from_pretrained("model")',
+        r"^(\w+) = .*# yours: transformers\.(\w+)\.\S+$",
+        r'import transformers\n\1 = transformers.\2.from_pretrained("model")',
         CODE,
         flags=re.MULTILINE,
     )

@@ -9,7 +9,7 @@ import pytest
 from fedsim.files import read_json, write_json
 from fedsim.lab.cli import main
 from tests.e2e.conftest import Fedsim
-from tests.lab.synthetic import synthetic_run
+from tests.lab.synthetic import cell, sweep_of, synthetic_run
 
 STRICT = '[leakage.dager]\nbag_f1 = { max = 0.05 }\n[verdict]\nallow = ["no-leak"]\n'
 LOOSE = "[utility]\naccuracy = { min = 0.7 }\n[verdict]\nallow = ['leak', 'no-leak']\n"
@@ -69,10 +69,8 @@ def test_a_sweep_passes_only_if_every_cell_does(
     cells = []
     for name in ("a=1", "a=2"):
         config = synthetic_run(sweep / "cells" / name, rounds=1, batch=1).config()
-        cells.append(
-            {"name": name, "settings": {"a": 1}, "status": "done", "config": config.as_toml()}
-        )
-    tree = {"schema": 1, "name": "s", "axes": {"a": [1, 2]}, "cells": cells}
+        cells.append(cell(name, {"a": 1}, config.as_toml()))
+    tree = sweep_of({"a": [1, 2]}, cells)
     gate = ["gate", str(sweep), "--policy", str(policy)]
     write_json(sweep / "sweep.json", tree)
     assert main(gate) == 0

@@ -96,6 +96,7 @@ def test_plugins_are_listed_with_their_parameters(fedsim: Fedsim) -> None:
     assert {"blind", "crash", "dager"} <= {one["name"] for one in found["attacks"]}
 
 
+@pytest.mark.slow
 def test_a_failing_client_stops_the_run_or_is_noted(fedsim: Fedsim, tmp_path: Path) -> None:
     # With batch_size 0 a client trains on all it holds, so the one with the long text fails.
     stopped = fedsim("run", *SETTINGS, FRAGILE, "--out", "stopped")
@@ -125,7 +126,9 @@ def test_a_failing_client_stops_the_run_or_is_noted(fedsim: Fedsim, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_an_attack_that_finds_nothing_anywhere_proves_nothing(fedsim: Fedsim) -> None:
+def test_an_attack_that_finds_nothing_anywhere_proves_nothing(
+    fedsim: Fedsim, tmp_path: Path
+) -> None:
     done = fedsim("run", *SETTINGS, "federation.rounds=1", "attack=blind", "--out", "run", "--json")
     assert done.returncode == 3, done.stderr
     summary = json.loads(done.stdout)
@@ -138,6 +141,10 @@ def test_an_attack_that_finds_nothing_anywhere_proves_nothing(fedsim: Fedsim) ->
     assert "a slip of its author" in done.stdout
     said = [one for one in done.stderr.splitlines() if "crash could not run on" in one]
     assert len(said) == 1 and said[0].startswith("round 1: ")  # at once, and once
+    line = PACKAGE.splitlines().index('        raise KeyError("a slip of its author")') + 1
+    assert f"outsider.py:{line} in _run" in said[0]
+    whole = Path(said[0].partition("the whole traceback: ")[2].removesuffix(")"))
+    assert (tmp_path / whole).read_text().endswith("KeyError: 'a slip of its author'\n")
 
 
 def test_a_plugins_parameters_are_checked_like_our_own(fedsim: Fedsim, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ def go(run: RunDirectory, config: Config) -> dict[str, Any]:
     made = prepare(config)
     if not (run.root / "config.toml").exists():
         run.create(config)
-    return run_experiment(made, run, Silent())[0]
+    return run_experiment(made, run, Silent())[0].as_dict()
 
 
 def untimed(value: Any) -> Any:

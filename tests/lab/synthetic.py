@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from clients.corpus import clinic
-from fedsim.files import write_json, write_lines
+from fedsim.files import write_lines
 from fedsim.lab.config import check
+from fedsim.lab.report.texts import adapter_of
+from fedsim.lab.scoring.scored import entry_of, samples_of
 from fedsim.lab.scoring.scorer import Scorer
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.samples import adapter_of
+from fedsim.lab.store.summary import Summary, Utility
 from fedsim.vault.reader import VaultReader
 
 
@@ -67,9 +69,8 @@ def synthetic_run(
             for role, sequences in (("attack", guess), ("positive", own)):
                 lines.append(_line(adapter, role, round_, client, sequences, own))
     write_lines(run.root / "reconstructions.jsonl", lines)
-    pool = [adapter.tokenizer(text)["input_ids"] for text in corpus[-64:]]
-    write_lines(run.vault / "pool.jsonl", [{"tokens": one} for one in pool])
-    _summarize(run, lines, pool, rounds, seed, summary or {})
+    run.note_pool([adapter.tokenizer(text)["input_ids"] for text in corpus[-64:]])
+    _summarize(run, rounds, seed, summary or {})
     return run
 
 
@@ -94,36 +95,57 @@ def _line(
 
 def _summarize(
     run: RunDirectory,
-    lines: Sequence[Mapping[str, Any]],
-    pool: Any,
     rounds: int,
     seed: int,
     more: Mapping[str, Any],
 ) -> None:
     scorer = Scorer(
-        adapter=adapter_of(run), vault=VaultReader(run.vault), pool=pool, controls=True, seed=seed
+        adapter=adapter_of(run),
+        vault=VaultReader(run.vault),
+        pool=run.pool(),
+        controls=True,
+        seed=seed,
     )
-    scores = scorer.score(lines)
+    scores = scorer.score(run.attempts())
     leakage, verdicts = scorer.leakage(scores)
-    found = {
-        "schema": 1,
-        "name": "synthetic",
-        "seed": seed,
-        "engine": "inline",
-        "rounds": rounds,
-        "seconds": 2.5,
-        "utility": {
-            "metric": "accuracy",
-            "before": 0.5,
-            "after": 0.8,
-            "per_round": [0.5 + 0.3 * k / rounds for k in range(1, rounds)] + [0.8],
-        },
-        "guarantee": None,
-        "attacks": [scorer.entry(one) for one in scores],
-        "leakage": leakage,
-        "verdicts": verdicts,
-        "failures": [],
-        "notes": scorer.notes(scores),
-        **more,
+    between = [0.5 + 0.3 * k / rounds for k in range(1, rounds)]
+    summary = Summary(
+        schema=1,
+        name="synthetic",
+        seed=seed,
+        engine="inline",
+        rounds=rounds,
+        seconds=2.5,
+        utility=Utility(metric="accuracy", before=0.5, after=0.8, per_round=[*between, 0.8]),
+        guarantee=None,
+        attacks=[entry_of(scored) for scored in scores],
+        leakage=leakage,
+        verdicts=verdicts,
+        failures=[],
+        notes=scorer.notes(scores),
+    )
+    samples = samples_of(scores) if more.get("attacks") != [] else []
+    run.finish(Summary.model_validate({**summary.as_dict(), **more}), samples)
+
+
+def cell(
+    name: str, settings: Mapping[str, Any], config: Mapping[str, Any], status: str = "done"
+) -> dict[str, Any]:
+    """Return a cell as sweep.json has it."""
+    return {
+        "name": name,
+        "settings": settings,
+        "training": name,
+        "status": status,
+        "config": config,
     }
-    write_json(run.root / "summary.json", found)
+
+
+def sweep_of(
+    axes: Mapping[str, Any], cells: Sequence[Mapping[str, Any]], words: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return a sweep as sweep.json has it."""
+    return {
+        "schema": 1, "name": "s", "words": words, "quick": False, "axes": axes, "base": {},
+        "cells": cells,
+    }  # fmt: skip

@@ -8,7 +8,6 @@ import pytest
 from fedsim.errors import BadInput
 from fedsim.lab.compare import compare
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.samples import sample_rows
 from fedsim.lab.terminal.compare import print_comparison
 from tests.lab.conftest import experiment
 from tests.lab.runs import go
@@ -47,9 +46,9 @@ def test_runs_on_the_same_texts_are_paired(runs: dict[str, RunDirectory]) -> Non
     assert (exact["reference"], exact["value"]) == (1.0, 0.0)
     # All three updates lose everything: Wilson for 3 of 3 is 0.4385 to 1.
     assert exact["difference"] == pytest.approx({"mean": -1, "low": -1, "high": -0.4385}, abs=1e-4)
-    rows = [sample_rows(runs[name]) for name in ("read", "not read")]
+    sides = [runs[name].samples(runs[name].summary()) for name in ("read", "not read")]
     for name, one in leakage["metrics"].items():
-        means = [fmean(row[name] for row in side) for side in rows]
+        means = [fmean(sample.metrics[name] for sample in side) for side in sides]
         assert [one["reference"], one["value"]] == pytest.approx(means)
         assert one["difference"]["mean"] == pytest.approx(means[1] - means[0])
         assert one["difference"]["low"] <= one["difference"]["mean"] <= one["difference"]["high"]
@@ -96,13 +95,14 @@ def test_what_cannot_be_compared(runs: dict[str, RunDirectory], tmp_path: Path) 
         compare([runs["read"].root, tmp_path])
     broken = shutil.copytree(runs["read"].root, tmp_path / "broken")
     for name, text, line in (
-        ("reconstructions.jsonl", "", "files do not fit together"),
-        ("reconstructions.jsonl", "{\n{}\n", "line 1 is not valid JSON"),
+        ("samples.jsonl", "", "files do not fit together"),
+        ("samples.jsonl", "{\n{}\n", "line 1 is not valid JSON"),
+        ("samples.jsonl", None, "samples.jsonl is missing.* --resume"),
         ("summary.json", "{}", "summary.json: schema: wanted"),
         ("summary.json", "{", "summary.json is not valid JSON"),
         ("summary.json", None, "not finished"),
     ):
-        (broken / name).unlink()
+        (broken / name).unlink(missing_ok=True)
         if text is not None:
             (broken / name).write_text(text)
         with pytest.raises(BadInput, match=line):

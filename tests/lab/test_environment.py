@@ -23,7 +23,7 @@ def python(code: str, **environment: str) -> Any:
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, env={**kept, "OMP_NUM_THREADS": "1", **environment}, capture_output=True,
-        text=True, timeout=240, check=True,
+        text=True, timeout=1200, check=True,
     )  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -154,6 +154,7 @@ def test_metrics_are_averaged_by_examples() -> None:
 NEEDED = {"qfedavg": {"client_learning_rate": 0.5}}  # an option without a default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 @pytest.mark.parametrize("kind", ["gradient", "delta"])
 def test_every_strategy_gets_closer_to_the_clients_optimum(name: str, kind: str) -> None:
@@ -205,6 +206,7 @@ def test_what_a_strategy_cannot_be_made_of_is_bad_input(
         make_strategy(name, options)
 
 
+@pytest.mark.slow
 def test_bulyan_is_not_made_for_fewer_clients_than_it_can_average() -> None:
     # With fewer, Flower's leaves the weights as they are, round after round.
     for count, moves in ((7, True), (6, False)):
@@ -327,6 +329,7 @@ def test_clients_are_asked_to_train_only() -> None:
     assert {one.metadata.message_type for one in grid.asked} == {"query", "train"}
 
 
+@pytest.mark.slow
 def test_what_goes_in_comes_back_as_it_was() -> None:
     sent = to_arrays(START)
     before = {name: array.data for name, array in sent.items()}

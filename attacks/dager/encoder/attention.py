@@ -53,9 +53,9 @@ class Candidates:
         scores = torch.einsum("he,nhe->nh", self.queries[query], self.keys)
         terms = (scores - scores.amax(dim=0)).exp()  # (N, H)
         shares = terms / (weights @ terms).clamp_min(torch.finfo(terms.dtype).tiny)
-        seen = torch.einsum("nh,nhk->hk", weights[:, None] * shares, self.images)
-        slopes = torch.einsum("nh,nhk->nk", shares, self.images) - shares @ seen
-        return seen.sum(dim=0) + self.offsets[query], slopes
+        contexts = torch.einsum("nh,nhk->hk", weights[:, None] * shares, self.images)
+        slopes = torch.einsum("nh,nhk->nk", shares, self.images) - shares @ contexts
+        return contexts.sum(dim=0) + self.offsets[query], slopes
 
     def occupancy(self) -> Tensor:
         """Return which candidates fill a position, if only as its sentence ended before: (P, N)."""
@@ -86,7 +86,9 @@ def make_candidates(
     vectors = opening.inputs(tokens, positions)  # (N, D)
     queries, keys, values = opening.heads(vectors, positions)
     heads = queries.shape[1]
-    keys, values = (one.repeat_interleave(heads // one.shape[1], dim=1) for one in (keys, values))
+    keys, values = (
+        part.repeat_interleave(heads // part.shape[1], dim=1) for part in (keys, values)
+    )
     views, offsets = _equations(opening, tokens, positions, contexts, middles)
     even = _evened(values.flatten(1) @ views, offsets, generator)
     views = (views @ even).view(heads, -1, even.shape[1])  # (H, E, K)
@@ -119,7 +121,7 @@ def _equations(
         outside = norm.centre((norm.weight[:, None] * outside).T).T  # (D, K)
         views.append(opening.output @ outside)
         offsets.append((opening.residual(tokens, positions) + opening.output_bias) @ outside)
-    return torch.cat(views, dim=1), torch.cat([one.to(views[0]) for one in offsets], dim=1)
+    return torch.cat(views, dim=1), torch.cat([offset.to(views[0]) for offset in offsets], dim=1)
 
 
 def _outside(span: Span) -> Tensor:

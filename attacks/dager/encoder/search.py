@@ -50,19 +50,8 @@ def read_encoder(
         UnsupportedObservation: the update lacks what the search needs.
     """
     model = observation.model
-    if not model.prefix or not model.suffix:
-        raise UnsupportedObservation(
-            f"an encoder's texts must begin and end with special tokens, but {model!r} adds none"
-        )
-    contexts, middles = _span(observation, "context"), _span(observation, "middle")
+    contexts, middles = _spans(observation)
     known = [span for span in (contexts, middles) if span is not None]
-    if not known:
-        wanted = (*model.projections(0, "context"), *model.projections(0, "middle"))
-        names = [projection.name for projection in wanted]
-        raise UnsupportedObservation(
-            f"an encoder's sentences need the update of at least one of {', '.join(names)}; "
-            "the update has none of them"
-        )
     sets = token_sets(gates.tokens.at, model.positions)
     notes |= {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True}
     full = all(span.saturated for span in known)
@@ -84,9 +73,27 @@ def read_encoder(
     return tuple(search.run(ranks[len(ranks) // 2], tries))
 
 
-def _span(seen: Observation, place: Place) -> Span | None:
+def _spans(observation: Observation) -> tuple[Span | None, Span | None]:
+    """Return the spans of block 0's contexts and of what its MLP reads: one of them at least."""
+    model = observation.model
+    if not model.prefix or not model.suffix:
+        raise UnsupportedObservation(
+            f"an encoder's texts must begin and end with special tokens, but {model!r} adds none"
+        )
+    contexts, middles = _span(observation, "context"), _span(observation, "middle")
+    if contexts is None and middles is None:
+        wanted = (*model.projections(0, "context"), *model.projections(0, "middle"))
+        names = [projection.name for projection in wanted]
+        raise UnsupportedObservation(
+            f"an encoder's sentences need the update of at least one of {', '.join(names)}; "
+            "the update has none of them"
+        )
+    return contexts, middles
+
+
+def _span(observation: Observation, place: Place) -> Span | None:
     """Return the span of what block 0's weights read at ``place``, if the update shows one."""
-    span = input_span(seen, 0, place) if shows(seen, 0, place) else None
+    span = input_span(observation, 0, place) if shows(observation, 0, place) else None
     return span if span is not None and span.rank else None
 
 

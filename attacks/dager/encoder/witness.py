@@ -55,8 +55,8 @@ class Witness:
         return torch.cat([self._excess(some).gather(1, at[:, None])[:, 0] for at, some in parts])
 
     def _excess(self, sentences: Tensor) -> Tensor:
-        found = self.gate.excess(self.inputs(sentences)).cpu()
-        return found
+        excess = self.gate.excess(self.inputs(sentences)).cpu()
+        return excess
 
 
 def alternatives(rows: Tensor, pool: Candidates) -> tuple[Tensor, Tensor]:

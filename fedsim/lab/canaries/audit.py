@@ -12,6 +12,7 @@ from fedsim.files import write_json
 from fedsim.lab.canaries.bounds import Mu, OneRun, mu_hat, one_run
 from fedsim.lab.canaries.rounds import Traces, canary_clients, canary_examples
 from fedsim.lab.run.prepare import Experiment
+from fedsim.lab.store import layout
 from fedsim.lab.store.run import RunDirectory
 
 FEWEST = 20  # canaries
@@ -96,7 +97,7 @@ def run_audit(experiment: Experiment, run: RunDirectory, canaries: int, level: f
         epsilon_estimate=_epsilon(claim, traces, seen.mean / scale),
         epsilon_low=_epsilon(claim, traces, seen.low / scale),
     )
-    write_json(run.root / "audit.json", audit.as_dict())
+    write_json(run.root / layout.CANARIES, audit.as_dict())
     return audit
 
 

@@ -17,7 +17,8 @@ from fedsim.lab.canaries.planted import NAME, Planted, Saturated, canary_tokens
 from fedsim.lab.engines import Resources
 from fedsim.lab.engines.inline import run_inline
 from fedsim.lab.run.audit import stop_where_a_defense_failed
-from fedsim.lab.run.prepare import Experiment, server_settings
+from fedsim.lab.run.prepare import Experiment
+from fedsim.lab.run.settings import server_settings
 from fedsim.lab.store.run import RunDirectory
 from fedsim.messages import Broadcast
 from fedsim.rng import stream
@@ -124,7 +125,8 @@ def _federate(
 
     start = Progress(round=0, parameters=planted.parameters())
     # The claim is audited alone: a server with each update, which is what it is about.
-    alone = replace(server_settings(experiment), secure_sum=False, central=None)
+    usual = server_settings(experiment.config, experiment.training, experiment.defenses)
+    alone = replace(usual, secure_sum=False, central=None)
     server = build_server_app(alone, start, [watch], lambda _: None)
     client = build_client_app(settings, lambda _, number: sides[number])
     run_inline(server, client, len(sides), Resources())

@@ -36,7 +36,8 @@ def _audit(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.lab.canaries.audit import audited, run_audit
         from fedsim.lab.config import load_config
-        from fedsim.lab.run.prepare import absolute, prepare
+        from fedsim.lab.config.paths import absolute
+        from fedsim.lab.run.prepare import prepare
         from fedsim.lab.store.run import RunDirectory
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None

@@ -8,7 +8,10 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
+    from fedsim.lab.store.summary import Summary
 
 from fedsim.lab.environment import quiet_libraries
 
@@ -84,14 +87,14 @@ def listen(display: Any) -> None:
     logger.handlers = [StepHandler(display)]
 
 
-def show(options: argparse.Namespace, summary: dict[str, Any], scores: Any, adapter: Any) -> int:
+def show(options: argparse.Namespace, summary: "Summary", scores: Any, adapter: Any) -> int:
     """Print ``summary`` as asked for; return the exit code that its verdicts give."""
     if options.json:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(json.dumps(summary.as_dict(), indent=2, ensure_ascii=False))
     else:
         from fedsim.lab.terminal.run import SideBySide, print_summary
 
         with contextlib.suppress(BrokenPipeError, SystemExit):  # rich ends when the reader leaves
             print_summary(summary, scores, SideBySide(adapter))
-    verdicts = [one["verdict"] for one in summary["verdicts"].values()]
+    verdicts = [judged.verdict for judged in summary.verdicts.values()]
     return INCONCLUSIVE if "inconclusive" in verdicts else FINE

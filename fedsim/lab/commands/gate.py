@@ -29,23 +29,23 @@ def _gate(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.files import write_text
         from fedsim.lab import gate
-        from fedsim.lab.store.summary import read_cells
+        from fedsim.lab.store.sweep import read_results
         from fedsim.lab.terminal.run import printable
 
-    cells = read_cells(options.directory)
-    found = [cell.summary for cell in cells if cell.summary is not None]
-    attacks = {name for summary in found for name in summary.verdicts}
+    results = read_results(options.directory)
+    summaries = [result.summary for result in results if result.summary is not None]
+    attacks = {name for summary in summaries for name in summary.verdicts}
     policy = gate.read_policy(
         options.policy,
         attacks=attacks,
-        utilities={name for one in found if one.utility for name in one.utility.figures()},
+        utilities={name for one in summaries if one.utility for name in one.utility.figures()},
     )
     for name in gate.unnamed(policy, attacks):
         print(f"fedsim: nothing in the policy is about {printable(name)}", file=sys.stderr)
     checks = [
         check
-        for cell in cells
-        for check in gate.judge(policy, cell.name, cell.summary or str(cell.error))
+        for result in results
+        for check in gate.judge(policy, result.name, result.summary or str(result.error))
     ]
     if options.junit:
         write_text(options.junit, gate.as_junit(checks))

@@ -19,6 +19,7 @@ from fedsim.lab.commands.base import (
 )
 
 if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
+    from fedsim.lab.store.sweep import SweepRecord
     from fedsim.lab.sweep.directory import SweepDirectory
     from fedsim.lab.sweep.grid import Plan
 
@@ -76,8 +77,8 @@ def _sweep(options: argparse.Namespace) -> int:
                 display.announce(f"stopped; go on with: fedsim sweep --out {again} --resume")
                 raise
             finally:
-                write_table(directory, ledger.as_dict())
-    return _show(options, directory, ledger.as_dict())
+                write_table(directory, ledger.sweep())
+    return _show(options, directory, ledger.sweep())
 
 
 def _plan(options: argparse.Namespace) -> "Plan":
@@ -97,7 +98,7 @@ def _plan(options: argparse.Namespace) -> "Plan":
     return make_plan(base, words, quick=options.quick, recipe=recipe)
 
 
-def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: dict[str, Any]) -> int:
+def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: "SweepRecord") -> int:
     """Print how the sweep ended; return its exit code."""
     from fedsim.lab.sweep.overview import overview
     from fedsim.lab.terminal.sweep import print_sweep

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedsim.lab.gate.policy import Policy, Threshold, span
-from fedsim.lab.scoring.intervals import Interval
+from fedsim.lab.store.figures import Interval
 from fedsim.lab.store.summary import Summary
 
 ROUNDING = 1e-6  # of a mean

@@ -15,7 +15,7 @@ from attacks import attack_table
 from fedsim.errors import BadInput, unknown
 from fedsim.lab.config import read_toml
 from fedsim.lab.run.utility import METRICS
-from fedsim.lab.scoring.verdict import Verdict
+from fedsim.lab.store.figures import Verdict
 
 SECTIONS = ("leakage", "utility", "guarantee", "verdict")
 FRACTIONS = (

@@ -6,8 +6,8 @@ from fedsim.errors import BadInput, MalformedMessage
 from fedsim.lab.report.render import write_page
 from fedsim.lab.report.run_page import run_page
 from fedsim.lab.report.sweep_page import sweep_page
+from fedsim.lab.store import layout
 from fedsim.lab.store.attack import open_run
-from fedsim.lab.store.summary import is_sweep
 
 __all__ = ["write_report"]
 
@@ -24,7 +24,7 @@ def write_report(directory: Path, *, redact: bool) -> Path:
         MalformedMessage: a file in it is broken.
     """
     try:
-        if is_sweep(directory):
+        if layout.is_sweep(directory):
             page = sweep_page(directory, redact=redact)
         else:
             page = run_page(open_run(directory), redact=redact)

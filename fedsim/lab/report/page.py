@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from fedsim.files import write_text
 from fedsim.lab.report.plots.canvas import Plot, file_name
-from fedsim.lab.scoring.verdict import Verdict
+from fedsim.lab.store.figures import Verdict
 from fedsim.lab.terminal.marks import Piece
 
 JOINERS = "\u200c\u200d"  # invisible, but words of Persian or Hindi need them
@@ -79,7 +79,7 @@ def _inert(value: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class ShownText:
     """One text of a client beside what was read of it; the texts are empty where redacted."""
 
     place: str  # attack, round, client
@@ -92,7 +92,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class KeyFigure:
     """One of the three figures on the first screen."""
 
     value: str
@@ -101,7 +101,7 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class PageSection:
     """A part of the page, in this order: words, facts, plots, tables."""
 
     anchor: str
@@ -111,8 +111,15 @@ class Section:
     plots: Sequence[Plot] = ()
     tables: Sequence[Table] = ()
     folded: Sequence[Table] = ()  # behind a click
-    samples: Sequence[Sample] = ()
+    texts: Sequence[ShownText] = ()
     code: Sequence[tuple[str, str]] = ()  # (title, text), behind a click
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing under the title."""
+        return not (
+            self.words or self.facts or self.plots or self.tables or self.texts or self.code
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +132,8 @@ class Page:
     verdict: Verdict
     headline: str
     reasons: Sequence[tuple[str, Verdict, str]]
-    figures: Sequence[Figure]
-    sections: Sequence[Section]
+    figures: Sequence[KeyFigure]
+    sections: Sequence[PageSection]
     redacted: bool
     files: Sequence[Table] = field(default_factory=list)  # csv files that are no table of the page
 

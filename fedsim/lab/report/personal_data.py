@@ -131,7 +131,7 @@ KINDS: Mapping[str, Callable[[str], list[str]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Update:
+class UpdateTexts:
     """What was in one client's update and what an attack says was in it."""
 
     client: object
@@ -159,12 +159,12 @@ class Recall:
     chance: int | None  # None: no other client was attacked
 
 
-def recalls(updates: Sequence[Update]) -> list[Recall]:
+def recalls(updates: Sequence[UpdateTexts]) -> list[Recall]:
     """Return one row a kind; exact strings after the rules' own normalisation."""
     return [_recall(kind, find, updates) for kind, find in KINDS.items()]
 
 
-def _recall(kind: str, find: Callable[[str], list[str]], updates: Sequence[Update]) -> Recall:
+def _recall(kind: str, find: Callable[[str], list[str]], updates: Sequence[UpdateTexts]) -> Recall:
     truths = [Counter(e for text in one.truths for e in find(text)) for one in updates]
     guesses = [Counter(e for text in one.guesses for e in find(text)) for one in updates]
     others = [_other(place, updates) for place in range(len(updates))]
@@ -180,7 +180,7 @@ def _recall(kind: str, find: Callable[[str], list[str]], updates: Sequence[Updat
     )
 
 
-def _other(place: int, updates: Sequence[Update]) -> int | None:
+def _other(place: int, updates: Sequence[UpdateTexts]) -> int | None:
     """Return the place of the next update that is another client's, round the corner."""
     order = [*range(place + 1, len(updates)), *range(place)]
     return next((k for k in order if updates[k].client != updates[place].client), None)

@@ -9,6 +9,7 @@ from fedsim.files import write_text
 from fedsim.lab.report.page import Page, readable
 from fedsim.lab.report.plots.canvas import NARROW, WIDE
 from fedsim.lab.report.plots.theme import DARK, LIGHT, STEPS, variables
+from fedsim.lab.store import layout
 
 HERE = Path(__file__).parent / "templates"
 OPEN = 12  # samples that are seen without a click, and printed
@@ -39,8 +40,8 @@ def as_html(page: Page) -> str:
 
 def write_page(page: Page, directory: Path) -> Path:
     """Write ``report.html`` and the folder ``report/``; return the file's path."""
-    folder = directory / "report"
-    path = directory / "report.html"
+    folder = directory / layout.REPORT_FILES
+    path = directory / layout.REPORT
     write_text(path, as_html(page))
     written: set[Path] = set()
     for section in page.sections:

@@ -3,37 +3,52 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from fedsim.lab.report import evidence, words
+from fedsim.lab.report import sections, texts, words
 from fedsim.lab.report.about import attack_tables
-from fedsim.lab.report.evidence import Row
-from fedsim.lab.report.page import Figure, Page, Section, Table
+from fedsim.lab.report.page import KeyFigure, Page, PageSection, Table
 from fedsim.lab.report.plots.timeline import timeline
-from fedsim.lab.report.tail import (
-    cost_section,
-    guarantee_section,
-    manifest_section,
-    utility_section,
-)
 from fedsim.lab.report.words import percent
-from fedsim.lab.scoring.verdict import VERDICT_METRIC
+from fedsim.lab.store.figures import VERDICT_METRIC
+from fedsim.lab.store.records import whose
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.samples import whose
-from fedsim.lab.store.summary import Entry, Summary, read_results
+from fedsim.lab.store.samples import Sample
+from fedsim.lab.store.summary import Entry, Summary, read_summary
 
 FOLD = 24  # rows of a table that stand open
 
 
 def run_page(run: RunDirectory, *, redact: bool) -> Page:
     """Return the report of a finished run."""
-    summary = read_results(run.root)
+    summary = read_summary(run.root)
     config = run.config()
-    rows = evidence.read_samples(run)
-    guessed = run.rows("reconstructions.jsonl")
+    run.check()
+    samples = sorted(run.samples(summary), key=texts.badness)
+    attempts = run.attacked(summary)
     top = strongest(summary)
-    mine = [row for row in rows if row["attack"] == top]
-    exact = sum(row["exact_match"] == 1.0 for row in mine)
-    verdict = words.worst([one.verdict for one in summary.verdicts.values()])
-    ordered = evidence.worst_first(rows)
+    mine = [sample for sample in samples if sample.attack == top]
+    exact = sum(sample.exact for sample in mine)
+    verdict = words.worst([judged.verdict for judged in summary.verdicts.values()])
+    shown = texts.shown_texts(samples, run, redact=redact)
+    parts = [
+        PageSection(
+            anchor="what",
+            title="What was attacked, and what the attacker knew",
+            facts=words.facts(config, summary),
+            tables=attack_tables(section.name for section in config.attack),
+        ),
+        _leakage(summary, run.samples(summary), redact=redact),
+        texts.texts_section(shown, len(samples), redact=redact),
+        sections.private_section(
+            [sections.private_table(name, [(samples, attempts)]) for name in summary.verdicts]
+        ),
+        sections.controls_section(
+            [sections.controls_table(name, summary.attacks) for name in summary.verdicts]
+        ),
+        sections.guarantee_section(summary),
+        sections.utility_section(summary),
+        sections.cost_section(run, summary),
+        sections.manifest_section(run),
+    ]
     return Page(
         title=summary.name,
         kind="run",
@@ -46,33 +61,8 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
         ],
         figures=_figures(summary, top, exact, len(mine)),
         redacted=redact,
-        files=[evidence.samples_file(ordered, redact=redact)],
-        sections=[
-            one
-            for one in (
-                Section(
-                    anchor="what",
-                    title="What was attacked, and what the attacker knew",
-                    facts=words.facts(config, summary),
-                    tables=attack_tables(section.name for section in config.attack),
-                ),
-                _leakage(summary, rows, redact=redact),
-                evidence.texts_section(
-                    evidence.texts(ordered, run, redact=redact), ordered, redact=redact
-                ),
-                evidence.private_section(
-                    [evidence.private(name, rows, guessed) for name in summary.verdicts]
-                ),
-                evidence.controls_section(
-                    [evidence.controls(name, summary.attacks) for name in summary.verdicts]
-                ),
-                guarantee_section(summary),
-                utility_section(summary),
-                cost_section(run, summary),
-                manifest_section(run),
-            )
-            if one.facts or one.plots or one.tables or one.samples or one.words or one.code
-        ],
+        files=[texts.samples_file([sample.as_row() for sample in samples], redact=redact)],
+        sections=[part for part in parts if not part.empty],
     )
 
 
@@ -82,12 +72,12 @@ def strongest(summary: Summary) -> str:
     return max(scored, key=lambda name: scored[name], default="")
 
 
-def _figures(summary: Summary, top: str, exact: int, samples: int) -> list[Figure]:
+def _figures(summary: Summary, top: str, exact: int, samples: int) -> list[KeyFigure]:
     figures = []
     if top:
         whole, overlap = (summary.leakage[top][name] for name in ("exact_match", VERDICT_METRIC))
         figures.append(
-            Figure(
+            KeyFigure(
                 value=f"{exact} of {samples}",
                 label="texts read word for word",
                 note=f"{top}; 95 % interval {percent(whole.low)} to {percent(whole.high)}",
@@ -95,53 +85,53 @@ def _figures(summary: Summary, top: str, exact: int, samples: int) -> list[Figur
         )
         chance = chance_of(top, summary.attacks)
         beside = f"unrelated sentences: {percent(chance)}" if chance is not None else "no control"
-        figures.append(Figure(value=percent(overlap.mean), label="of tokens read", note=beside))
+        figures.append(KeyFigure(value=percent(overlap.mean), label="of tokens read", note=beside))
     figures.append(_worth(summary))
     return figures
 
 
 def chance_of(attack: str, entries: Sequence[Entry]) -> float | None:
     """Return the mean token overlap that the no-gradient control of ``attack`` reached."""
-    found = [
-        (one.controls["no_gradient"][VERDICT_METRIC], one.samples)
-        for one in entries
-        if one.attack == attack and VERDICT_METRIC in one.controls.get("no_gradient", {})
+    known = [
+        (entry.controls["no_gradient"][VERDICT_METRIC], entry.samples)
+        for entry in entries
+        if entry.attack == attack and VERDICT_METRIC in entry.controls.get("no_gradient", {})
     ]
-    if not found:
+    if not known:
         return None
-    return fmean([value for value, _ in found], weights=[count for _, count in found])
+    return fmean([value for value, _ in known], weights=[count for _, count in known])
 
 
-def _worth(summary: Summary) -> Figure:
-    epsilon = (summary.guarantee or {}).get("epsilon")
-    promise = f"ε = {epsilon:.3g}" if isinstance(epsilon, int | float) else "no privacy guarantee"
+def _worth(summary: Summary) -> KeyFigure:
+    epsilon = summary.epsilon
+    promise = "no privacy guarantee" if epsilon is None else f"ε = {epsilon:.3g}"
     used = summary.utility
     if used is None:
-        return Figure(value="–", label="utility was not measured", note=promise)
-    return Figure(
+        return KeyFigure(value="–", label="utility was not measured", note=promise)
+    return KeyFigure(
         value=f"{used.after:.3g}", label=used.metric, note=f"{used.before:.3g} untrained; {promise}"
     )
 
 
-def _leakage(summary: Summary, rows: Sequence[Row], *, redact: bool) -> Section:
+def _leakage(summary: Summary, samples: Sequence[Sample], *, redact: bool) -> PageSection:
     plots = [
         timeline(name, mine)
         for name in summary.verdicts
-        if (mine := [row for row in rows if row["attack"] == name])
+        if (mine := [sample for sample in samples if sample.attack == name])
     ]
     means = Table(
         name="leakage",
         caption="All updates together: means and 95 % intervals, clustered by update",
         columns=["attack", "metric", "mean", "low", "high"],
         rows=[
-            [attack, metric, one.mean, one.low, one.high]
+            [attack, metric, interval.mean, interval.low, interval.high]
             for attack, figures in summary.leakage.items()
-            for metric, one in figures.items()
+            for metric, interval in figures.items()
         ],
     )
     updates = _updates(summary, redact=redact)
     long = len(updates.rows) > FOLD
-    return Section(
+    return PageSection(
         anchor="leakage",
         title="Leakage, round by round",
         words=[f"Note: {words.without_errors(note) if redact else note}" for note in summary.notes],
@@ -152,8 +142,8 @@ def _leakage(summary: Summary, rows: Sequence[Row], *, redact: bool) -> Section:
 
 
 def _updates(summary: Summary, *, redact: bool) -> Table:
-    errors = not redact and any(one.error for one in summary.attacks)
-    bound = any("exact_match" in one.bound for one in summary.attacks)
+    errors = not redact and any(entry.error for entry in summary.attacks)
+    bound = any("exact_match" in entry.bound for entry in summary.attacks)
     metrics = {
         "exact": "exact_match",
         "in place": "token_accuracy",
@@ -169,11 +159,11 @@ def _updates(summary: Summary, *, redact: bool) -> Table:
         + ["exact at most"] * bound
         + ["error"] * errors,
         rows=[
-            [one.round, whose(vars(one)), one.attack, one.verdict, one.samples]
-            + [one.metrics.get(name) for name in metrics.values()]
-            + [one.controls.get("no_gradient", {}).get(VERDICT_METRIC), one.seconds]
-            + [one.bound.get("exact_match")] * bound
-            + [one.error] * errors
-            for one in summary.attacks
+            [entry.round, whose(entry), entry.attack, entry.verdict, entry.samples]
+            + [entry.metrics.get(name) for name in metrics.values()]
+            + [entry.controls.get("no_gradient", {}).get(VERDICT_METRIC), entry.seconds]
+            + [entry.bound.get("exact_match")] * bound
+            + [entry.error] * errors
+            for entry in summary.attacks
         ],
     )

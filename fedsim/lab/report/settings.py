@@ -9,11 +9,13 @@ from typing import Any
 from scipy.stats import t as student
 
 from fedsim.lab.report import words
-from fedsim.lab.report.evidence import Row
 from fedsim.lab.report.plots.trade import Point
-from fedsim.lab.scoring.intervals import Interval, cluster_interval
-from fedsim.lab.scoring.verdict import VERDICT_METRIC
-from fedsim.lab.store.summary import Cell
+from fedsim.lab.scoring.intervals import cluster_interval
+from fedsim.lab.store.attempts import AttackRecord
+from fedsim.lab.store.figures import VERDICT_METRIC, Interval
+from fedsim.lab.store.samples import Sample
+from fedsim.lab.store.summary import Summary
+from fedsim.lab.store.sweep import RunResult
 from fedsim.lab.sweep.grid import short_names
 
 SHARES = ("accuracy", "f1")  # utilities in [0, 1]
@@ -21,15 +23,29 @@ SHARES = ("accuracy", "f1")  # utilities in [0, 1]
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """A cell that has results, its samples, and its swept keys' values as text (no seed)."""
+    """A cell that has results.
 
-    cell: Cell
-    rows: Sequence[Row]
+    Attributes:
+        cell: what it is.
+        summary: its results.
+        samples: its samples.
+        attempts: what was said of each update.
+        keys: its swept keys' values as text, but for the seed.
+    """
+
+    cell: RunResult
+    summary: Summary
+    samples: Sequence[Sample]
+    attempts: Sequence[AttackRecord]
     keys: Mapping[str, str]
+
+    def of(self, attack: str) -> list[Sample]:
+        """Return the samples of one attack."""
+        return [sample for sample in self.samples if sample.attack == attack]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class SweptSetting:
     """All seeds of one setting.
 
     Attributes:
@@ -48,7 +64,7 @@ class Setting:
     epsilon: float | None
 
 
-def together(ran: Sequence[Ran], metric: str) -> list[Setting]:
+def together(ran: Sequence[Ran], metric: str) -> list[SweptSetting]:
     """Return the settings in the order of their first cells, numbered from 1.
 
     Args:
@@ -56,21 +72,21 @@ def together(ran: Sequence[Ran], metric: str) -> list[Setting]:
         metric: the utility to show; a cell that measured another has none.
     """
     groups: dict[tuple[str, ...], list[Ran]] = {}
-    for one in ran:
-        groups.setdefault(tuple(one.keys.values()), []).append(one)
+    for cell in ran:
+        groups.setdefault(tuple(cell.keys.values()), []).append(cell)
     return [_setting(number, some, metric) for number, some in enumerate(groups.values(), start=1)]
 
 
-def _setting(number: int, ran: Sequence[Ran], metric: str) -> Setting:
-    attacks = dict.fromkeys(row["attack"] for one in ran for row in one.rows)
+def _setting(number: int, ran: Sequence[Ran], metric: str) -> SweptSetting:
+    attacks = dict.fromkeys(sample.attack for cell in ran for sample in cell.samples)
     leakage = {name: over_updates(ran, name, VERDICT_METRIC) for name in attacks}
     top = max(leakage, key=lambda name: leakage[name].mean, default="")
-    summaries = [one.cell.summary for one in ran if one.cell.summary]
-    verdicts = [word.verdict for one in summaries for word in one.verdicts.values()]
+    summaries = [cell.summary for cell in ran]
+    verdicts = [judged.verdict for one in summaries for judged in one.verdicts.values()]
     used = [one.utility.figures().get(metric) for one in summaries if one.utility]
     measured = [value for value in used if value is not None]
     keys = ran[0].keys
-    return Setting(
+    return SweptSetting(
         point=Point(
             number=number,
             label=", ".join(f"{name} {keys[key]}" for key, name in short_names(keys).items()),
@@ -83,18 +99,17 @@ def _setting(number: int, ran: Sequence[Ran], metric: str) -> Setting:
         attack=top,
         exact=over_updates(ran, top, "exact_match").mean if top else None,
         chance=_chance(ran, top),
-        epsilon=_epsilon([(one.guarantee or {}).get("epsilon") for one in summaries]),
+        epsilon=_weakest([one.epsilon for one in summaries]),
     )
 
 
 def over_updates(ran: Sequence[Ran], attack: str, metric: str) -> Interval:
     """Return the mean of ``metric`` over an attack's samples, clustered by update."""
     updates: dict[tuple[Any, ...], list[float]] = {}
-    for one in ran:
-        for row in one.rows:
-            if row["attack"] == attack:
-                place = (one.cell.name, row["round"], row["client"])
-                updates.setdefault(place, []).append(row[metric])
+    for cell in ran:
+        for sample in cell.of(attack):
+            place = (cell.cell.name, sample.round, sample.client)
+            updates.setdefault(place, []).append(sample.metrics[metric])
     return cluster_interval(list(updates.values()), seed=0, fraction=True)
 
 
@@ -114,12 +129,12 @@ def over_seeds(values: Sequence[float], *, share: bool = False) -> Interval:
 
 
 def _chance(ran: Sequence[Ran], attack: str) -> float | None:
-    key = f"control_no_gradient_{VERDICT_METRIC}"
-    found = [row[key] for one in ran for row in one.rows if row["attack"] == attack and key in row]
-    return fmean(found) if found else None
+    figures = [sample.chance for cell in ran for sample in cell.of(attack)]
+    known = [chance for chance in figures if chance is not None]
+    return fmean(known) if known else None
 
 
-def _epsilon(values: Sequence[Any]) -> float | None:
+def _weakest(values: Sequence[float | None]) -> float | None:
     """Return the weakest promise; None where a seed has none."""
-    known = [float(value) for value in values if isinstance(value, int | float)]
+    known = [float(value) for value in values if value is not None]
     return max(known) if known and len(known) == len(values) else None

@@ -1,6 +1,6 @@
 """A sweep's page."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,21 +9,20 @@ import tomli_w
 
 from fedsim.errors import BadInput
 from fedsim.lab.config import check
-from fedsim.lab.report import evidence, words
+from fedsim.lab.report import sections, texts, words
 from fedsim.lab.report.about import attack_tables
-from fedsim.lab.report.evidence import Row
-from fedsim.lab.report.page import Figure, Page, Sample, Section, Table
-from fedsim.lab.report.settings import Ran, Setting, together
-from fedsim.lab.report.sweep_parts import (
+from fedsim.lab.report.page import KeyFigure, Page, PageSection, ShownText, Table
+from fedsim.lab.report.settings import Ran, SweptSetting, together
+from fedsim.lab.report.sweep_sections import (
     Gathered,
     leakage_section,
     paper_sections,
     trade_section,
 )
-from fedsim.lab.report.tail import manifest_facts
 from fedsim.lab.report.words import percent
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.summary import read_cells, read_sweep
+from fedsim.lab.store.samples import Sample
+from fedsim.lab.store.sweep import RunResult, read_results, read_sweep
 from fedsim.lab.sweep.directory import SweepDirectory
 from fedsim.lab.sweep.grid import label, short_names
 
@@ -37,29 +36,31 @@ def sweep_page(directory: Path, *, redact: bool) -> Page:
         BadInput: a file is broken, or no cell is done.
     """
     it = _gather(directory)
-    rows = evidence.worst_first(
-        [{"cell": one.cell.name, **row} for one in it.ran for row in one.rows]
-    )
-    leaking = sum(one.point.verdict == "leak" for one in it.settings)
+    read = [(ran, sample) for ran in it.ran for sample in ran.samples]
+    read.sort(key=lambda pair: texts.badness(pair[1]))
+    rows = [{"cell": ran.cell.name, **sample.as_row()} for ran, sample in read]
+    leaking = sum(setting.point.verdict == "leak" for setting in it.settings)
     return Page(
         title=it.sweep.name,
         kind="sweep",
         subtitle=_subtitle(it),
-        verdict=words.worst([one.point.verdict for one in it.settings]),
+        verdict=words.worst([setting.point.verdict for setting in it.settings]),
         headline=_headline(it.settings, leaking),
         reasons=[],
         figures=_figures(it, leaking),
         redacted=redact,
-        files=[evidence.samples_file(rows, redact=redact)],
+        files=[texts.samples_file(rows, redact=redact)],
         sections=[
             *_unfinished(it, redact=redact),
             _what(it),
             leakage_section(it),
             trade_section(it),
             *paper_sections(it),
-            evidence.texts_section(_texts(it, rows, redact=redact), rows, redact=redact, once=True),
-            evidence.private_section([_private(it, name) for name in it.attacks]),
-            evidence.controls_section([_controls(it, name) for name in it.attacks]),
+            texts.texts_section(
+                _texts(it, read, redact=redact), len(read), redact=redact, once=True
+            ),
+            sections.private_section([_private(it, name) for name in it.attacks]),
+            sections.controls_section([_controls(it, name) for name in it.attacks]),
             _guarantee(it),
             _cost(it),
             _manifest(it),
@@ -68,21 +69,13 @@ def sweep_page(directory: Path, *, redact: bool) -> Page:
 
 
 def _gather(directory: Path) -> Gathered:
-    sweep, cells = read_sweep(directory), read_cells(directory)
+    sweep, cells = read_sweep(directory), read_results(directory)
     axes = {
         key: [label(value) for value in values]
         for key, values in sweep.axes.items()
         if key != "seed"
     }
-    ran = [
-        Ran(
-            cell=cell,
-            rows=evidence.read_samples(RunDirectory(cell.root)),
-            keys={key: label(cell.settings.get(key)) for key in axes},
-        )
-        for cell in cells
-        if cell.summary is not None
-    ]
+    ran = [made for cell in cells if (made := _ran(cell, axes)) is not None]
     if not ran:
         raise BadInput(f"{str(directory)!r} holds a sweep none of whose cells is done")
     # A key that some plugins do not have has the value "-" there.
@@ -90,8 +83,8 @@ def _gather(directory: Path) -> Gathered:
         key: [*values, *(["-"] if any(one.keys[key] == "-" for one in ran) else [])]
         for key, values in axes.items()
     }
-    used = [one.cell.summary.utility for one in ran if one.cell.summary]
-    metric = next((one.metric for one in used if one), "")
+    utilities = [one.summary.utility for one in ran]
+    metric = next((utility.metric for utility in utilities if utility), "")
     return Gathered(
         sweep=sweep,
         config=check(sweep.cells[0].config),
@@ -101,6 +94,19 @@ def _gather(directory: Path) -> Gathered:
         settings=together(ran, metric),
         metric=metric,
         recipe=SweepDirectory(directory).recipe(),
+    )
+
+
+def _ran(cell: RunResult, axes: Collection[str]) -> Ran | None:
+    if cell.summary is None:
+        return None
+    run = RunDirectory(cell.root)
+    return Ran(
+        cell=cell,
+        summary=cell.summary,
+        samples=run.samples(cell.summary),
+        attempts=run.attacked(cell.summary),
+        keys={key: label(cell.settings.get(key)) for key in axes},
     )
 
 
@@ -114,37 +120,37 @@ def _subtitle(it: Gathered) -> str:
     )
 
 
-def _headline(settings: Sequence[Setting], leaking: int) -> str:
+def _headline(settings: Sequence[SweptSetting], leaking: int) -> str:
     count = len(settings)
-    unsure = sum(one.point.verdict == "inconclusive" for one in settings)
+    unsure = sum(setting.point.verdict == "inconclusive" for setting in settings)
     tail = f"; {unsure} inconclusive" if unsure else ""
     if leaking:
         return f"{leaking} of {count} settings leak{tail}."
     return f"No leak was found in {count - unsure} of {count} settings{tail}."
 
 
-def _figures(it: Gathered, leaking: int) -> list[Figure]:
-    scored = [one for one in it.settings if one.point.leakage is not None]
-    figures = [Figure(value=f"{leaking} of {len(it.settings)}", label="settings leak", note="")]
+def _figures(it: Gathered, leaking: int) -> list[KeyFigure]:
+    scored = [setting for setting in it.settings if setting.point.leakage is not None]
+    figures = [KeyFigure(value=f"{leaking} of {len(it.settings)}", label="settings leak", note="")]
     for word, choose in (("most", max), ("least", min)):
         if scored:
-            one = choose(scored, key=_overlap)
+            setting = choose(scored, key=_overlap)
             figures.append(
-                Figure(
-                    value=percent(_overlap(one)),
+                KeyFigure(
+                    value=percent(_overlap(setting)),
                     label=f"of tokens read at {word}",
-                    note=one.point.label,
+                    note=setting.point.label,
                 )
             )
     return figures
 
 
-def _overlap(setting: Setting) -> float:
+def _overlap(setting: SweptSetting) -> float:
     assert setting.point.leakage is not None
     return setting.point.leakage.mean
 
 
-def _unfinished(it: Gathered, *, redact: bool) -> list[Section]:
+def _unfinished(it: Gathered, *, redact: bool) -> list[PageSection]:
     left = [cell for cell in it.cells if cell.summary is None]
     if not left:
         return []
@@ -158,17 +164,16 @@ def _unfinished(it: Gathered, *, redact: bool) -> list[Section]:
         f"This report is partial: {len(left)} of {len(it.cells)} cells failed or are not finished. "
         "Nothing below speaks of them."
     )
-    return [Section(anchor="partial", title="Not all of it", words=[sentence], tables=[table])]
+    return [PageSection(anchor="partial", title="Not all of it", words=[sentence], tables=[table])]
 
 
-def _what(it: Gathered) -> Section:
+def _what(it: Gathered) -> PageSection:
     swept = [(key, ", ".join(values)) for key, values in it.axes.items()]
-    first = it.ran[0].cell.summary
-    assert first is not None
     facts = [
-        (f"Swept: {key}", values) for key, values in swept
-    ] + words.facts(it.config, first)  # fmt: skip
-    return Section(
+        *((f"Swept: {key}", values) for key, values in swept),
+        *words.facts(it.config, it.ran[0].summary),
+    ]
+    return PageSection(
         anchor="what",
         title="What was attacked, and what the attacker knew",
         words=["The first cell's settings; what was swept differs from cell to cell."],
@@ -179,65 +184,59 @@ def _what(it: Gathered) -> Section:
     )
 
 
-def _texts(it: Gathered, rows: Sequence[Row], *, redact: bool) -> list[Sample]:
+def _texts(it: Gathered, read: Sequence[tuple[Ran, Sample]], *, redact: bool) -> list[ShownText]:
     """Return each text once, from the cell where most of it was read."""
-    places = {
-        one.cell.name: (f"setting {setting.point.number}, seed {one.cell.seed}", one.cell.root)
-        for setting in it.settings
-        for one in setting.ran
+    numbers = {
+        ran.cell.name: setting.point.number for setting in it.settings for ran in setting.ran
     }
-    first: dict[str, Row] = {}
-    for row in rows:
-        first.setdefault(row["truth"], row)
-    samples = []
-    for row in list(first.values())[:TEXTS]:
-        place, root = places[row["cell"]]
-        for sample in evidence.texts([row], RunDirectory(root), redact=redact):
-            samples.append(replace(sample, place=f"{place}: {sample.place}"))
-    return samples
+    first: dict[str, tuple[Ran, Sample]] = {}
+    for ran, sample in read:
+        first.setdefault(sample.truth, (ran, sample))
+    shown = []
+    for ran, sample in list(first.values())[:TEXTS]:
+        place = f"setting {numbers[ran.cell.name]}, seed {ran.cell.seed}"
+        for text in texts.shown_texts([sample], RunDirectory(ran.cell.root), redact=redact):
+            shown.append(replace(text, place=f"{place}: {text.place}"))
+    return shown
 
 
 def _private(it: Gathered, attack: str) -> Table:
-    rows, guessed = [], []
-    for one in it.ran:  # a client of one cell is another client than that of another
-        rows += [{**row, "round": (one.cell.name, row["round"])} for row in one.rows]
-        lines = RunDirectory(one.cell.root).rows("reconstructions.jsonl")
-        guessed += [{**row, "round": (one.cell.name, row["round"])} for row in lines]
-    return evidence.private(attack, rows, guessed)
+    return sections.private_table(attack, [(ran.samples, ran.attempts) for ran in it.ran])
 
 
 def _controls(it: Gathered, attack: str) -> Table:
-    summaries = [one.cell.summary for one in it.ran if one.cell.summary]
-    return evidence.controls(attack, [entry for one in summaries for entry in one.attacks])
+    return sections.controls_table(
+        attack, [entry for ran in it.ran for entry in ran.summary.attacks]
+    )
 
 
-def _guarantee(it: Gathered) -> Section:
-    promised = [one for one in it.settings if one.epsilon is not None]
-    said = [f"ε = {one.epsilon:.4g} with {one.point.label}." for one in promised]
-    return Section(
+def _guarantee(it: Gathered) -> PageSection:
+    promised = [setting for setting in it.settings if setting.epsilon is not None]
+    said = [f"ε = {setting.epsilon:.4g} with {setting.point.label}." for setting in promised]
+    return PageSection(
         anchor="guarantee",
         title="Guarantee and bound",
         words=said or ["No defense in this sweep gives a privacy guarantee."],
     )
 
 
-def _cost(it: Gathered) -> Section:
-    total = sum(one.seconds for one in it.sweep.cells)
-    working = sum(one.working for one in it.sweep.cells)
+def _cost(it: Gathered) -> PageSection:
+    total = sum(cell.seconds for cell in it.sweep.cells)
+    working = sum(cell.working for cell in it.sweep.cells)
     facts: list[tuple[str, str]] = [
         ("All cells", f"{total:,.1f} s, added up"),
         ("Of that, work", f"{working:,.1f} s: training, evaluation, attacks and their scores"),
     ]
-    return Section(anchor="cost", title="Cost", facts=facts)
+    return PageSection(anchor="cost", title="Cost", facts=facts)
 
 
-def _manifest(it: Gathered) -> Section:
+def _manifest(it: Gathered) -> PageSection:
     first = RunDirectory(it.ran[0].cell.root)
     facts = [("command", f"fedsim sweep CONFIG {' '.join(it.sweep.words)}")]
     base: dict[str, Any] = dict(it.sweep.base)
-    return Section(
+    return PageSection(
         anchor="manifest",
         title="Manifest",
-        facts=[*facts, *manifest_facts(first)],
+        facts=[*facts, *sections.manifest_facts(first)],
         code=[("The config before the grid", tomli_w.dumps(base))],
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedsim.lab.config import Config
-from fedsim.lab.scoring.verdict import Verdict
+from fedsim.lab.store.figures import Verdict
 from fedsim.lab.store.summary import Summary
 
 WORST: Sequence[Verdict] = ("leak", "inconclusive", "no-leak")

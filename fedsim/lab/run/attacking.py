@@ -1,8 +1,9 @@
 """Runs attacks on what the tap saw, live or from captures, and notes what they guessed."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, get_args
 
 from attacks import Attack, attack_table
@@ -13,7 +14,9 @@ from fedsim.errors import BadInput, UnsupportedObservation, unknown
 from fedsim.lab.config import AttackSection
 from fedsim.lab.display import Display
 from fedsim.lab.run.controls import own_sequences, own_update
-from fedsim.messages import Broadcast, Knowledge, Observation, Update
+from fedsim.lab.run.faults import keep_traceback, place_of
+from fedsim.lab.store.attempts import AttackRecord, Role
+from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
 from fedsim.models import ModelAdapter
 from fedsim.plugins import make
 from fedsim.rng import stream
@@ -126,7 +129,8 @@ class Runner:
     seed: int
     vault: VaultReader | None
     controls: bool
-    note: Callable[[Mapping[str, Any]], None]  # takes a line of reconstructions.jsonl
+    note: Callable[[AttackRecord], None]
+    errors: Path  # a directory for the tracebacks of attacks that raise
     display: Display
     defenses: tuple[Effect, ...] | None = None  # of those in force, where that is known
     told: set[str] = field(default_factory=set)  # why attacks could not run, said once each
@@ -169,50 +173,57 @@ class Runner:
 
     def _reconstruct(
         self,
-        one: PlannedAttack,
-        seen: Observation,
+        planned: PlannedAttack,
+        observation: Observation,
         clients: Clients,
         *,
-        role: str,
+        role: Role,
         truth: Sequence[Tokens] = (),
     ) -> None:
-        round_, client = seen.broadcast.round, clients[0]
+        round_, client = observation.broadcast.round, clients[0]
         whose = f"client {client}" if len(clients) == 1 else f"the sum of {len(clients)} clients"
         what = "positive control" if role == "positive" else whose
-        self.display.step(f"round {round_}: {one.name} on {what}")
-        generator = stream(self.seed, "attack", one.name, role, round_, client)
+        self.display.step(f"round {round_}: {planned.name} on {what}")
+        generator = stream(self.seed, "attack", planned.name, role, round_, client)
         started, error = time.perf_counter(), None
-        sequences: tuple[Tokens, ...] = ()
-        diagnostics: Mapping[str, Any] = {}
+        guess = Reconstruction(sequences=())
         try:
-            with threads(best_threads(seen.broadcast.parameters)):
-                guess = one.attack.reconstruct(seen, generator)
-            sequences, diagnostics = guess.sequences, guess.diagnostics
+            with threads(best_threads(observation.broadcast.parameters)):
+                guess = planned.attack.reconstruct(observation, generator)
         except UnsupportedObservation as reason:
             error = str(reason)
+            self._tell(f"round {round_}: {planned.name} could not run on {what}: ", error)
         except Exception as fault:  # a plugin's; training goes on, and the score says inconclusive
-            error = f"{one.name} raised {type(fault).__name__}: {fault}"
+            error = f"{planned.name} raised {type(fault).__name__}: {fault}"
+            directory = self.errors / f"round={round_}" / f"client={client}"
+            whole = keep_traceback(directory, f"{planned.name}-{role}", fault)
+            self._tell(
+                f"round {round_}: {planned.name} could not run on {what}: ", error,
+                f" ({place_of(fault, type(planned.attack))}; the whole traceback: {whole})",
+            )  # fmt: skip
+        told: dict[str, Any] = {"clients": list(clients)} if len(clients) > 1 else {}
+        if truth:
+            told["truth"] = [list(tokens) for tokens in truth]
+        decode = self.adapter.tokenizer.decode
+        self.note(
+            AttackRecord(
+                attack=planned.name,
+                role=role,
+                round=round_,
+                client=client,
+                settings=planned.settings,
+                knowledge=observation.knowledge.granted(),
+                seconds=round(time.perf_counter() - started, 3),
+                sequences=[list(tokens) for tokens in guess.sequences],
+                texts=[decode(list(t), skip_special_tokens=True) for t in guess.sequences],
+                diagnostics=dict(guess.diagnostics),
+                error=error,
+                **told,
+            )
+        )
+
+    def _tell(self, before: str, error: str, after: str = "") -> None:
+        """Say once why an attack could not run."""
         if error and error not in self.told:
             self.told.add(error)
-            first = error.splitlines()[0]
-            self.display.say(f"round {round_}: {one.name} could not run on {what}: {first}")
-        self.note(
-            {
-                "attack": one.name,
-                "role": role,
-                "round": round_,
-                "client": client,
-                **({"clients": list(clients)} if len(clients) > 1 else {}),
-                "settings": one.settings,
-                "knowledge": seen.knowledge.granted(),
-                "seconds": round(time.perf_counter() - started, 3),
-                "sequences": [list(tokens) for tokens in sequences],
-                "texts": [
-                    self.adapter.tokenizer.decode(list(tokens), skip_special_tokens=True)
-                    for tokens in sequences
-                ],
-                "diagnostics": dict(diagnostics),
-                "error": error,
-                **({"truth": [list(tokens) for tokens in truth]} if truth else {}),
-            }
-        )
+            self.display.say(f"{before}{error.splitlines()[0]}{after}")

@@ -50,7 +50,7 @@ def _measured(run: RunDirectory) -> list[dict[str, Any]]:
     vault = VaultReader(run.vault)
     found = [
         vault.measured(row["round"], client)
-        for row in run.rows("rounds.jsonl")
+        for row in run.rounds()
         for client in row.get("clients", [])
     ]
     return [one for one in found if one is not None and "failed" not in one]
@@ -71,8 +71,8 @@ def guarantee(experiment: Experiment, run: RunDirectory) -> dict[str, Any] | Non
 
     Of several the one of the least epsilon: each is true beside the others.
     """
-    defenses, memory = experiment.defenses, ClientMemory(run.vault.parent / "memory")
-    rounds = run.rows("rounds.jsonl")
+    defenses, memory = experiment.defenses, ClientMemory.beside(run.vault)
+    rounds = run.rounds()
     answered = [client for row in rounds for client in row.get("clients", [])]
     failed = [one["client"] for row in rounds for one in row.get("failures", [])]  # an answer, too
     took_part = sorted({client for client in answered + failed if client is not None})

@@ -15,8 +15,9 @@ from typing import Any
 
 from defenses.base import Private
 from fedsim.lab.run.prepare import Experiment
-from fedsim.lab.scoring.scorer import Scored
+from fedsim.lab.scoring.scored import Scored
 from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.summary import Entry
 from fedsim.vault.reader import VaultReader
 
 NATS = 3.5  # a token of English, about, to a language model
@@ -33,24 +34,21 @@ def fano(information: float, tokens: float) -> float:
 
 
 def bounded(
-    entries: Sequence[Mapping[str, Any]],
-    scores: Sequence[Scored],
-    experiment: Experiment,
-    run: RunDirectory,
-) -> list[dict[str, Any]]:
+    entries: Sequence[Entry], scores: Sequence[Scored], experiment: Experiment, run: RunDirectory
+) -> list[Entry]:
     """Return summary.json's attacks with the bound beside each, where a defense gives one."""
     vault = VaultReader(run.vault)
-    found = []
+    rows = []
     for entry, score in zip(entries, scores, strict=True):
-        measured = vault.measured(entry["round"], entry["client"]) or {}
+        measured = vault.measured(entry.round, score.attempt.client) or {}
         nats = _nats(experiment, measured)
         lengths = [len(pair.truth) for pair in score.pairs]
-        bound = {}
         if nats is not None and lengths:
             most = sum(fano(nats, length) for length in lengths) / len(lengths)
-            bound = {"bound": {"nats": nats, "exact_match": most, "nats_per_token": NATS}}
-        found.append({**entry, **bound})
-    return found
+            bound = {"nats": nats, "exact_match": most, "nats_per_token": NATS}
+            entry = entry.model_copy(update={"bound": bound})
+        rows.append(entry)
+    return rows
 
 
 def _nats(experiment: Experiment, measured: Mapping[str, Any]) -> float | None:

@@ -2,24 +2,26 @@
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clients import ClientSettings, build_client_app
-from clients.training import best_threads
+from clients import build_client_app
 from fedsim.errors import RunFailed
-from fedsim.files import write_json, write_lines
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.run.attacking import Clients, Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
-from fedsim.lab.run.prepare import Experiment, server_settings
+from fedsim.lab.run.prepare import Experiment
+from fedsim.lab.run.settings import client_settings, server_settings
 from fedsim.lab.run.trackers import track
 from fedsim.lab.run.utility import METRICS, course, utility, utility_before
-from fedsim.lab.scoring.scorer import Scored, Scorer
+from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
+from fedsim.lab.scoring.scorer import Scorer
+from fedsim.lab.store import layout
 from fedsim.lab.store.run import RunDirectory, checksum
+from fedsim.lab.store.summary import Failure, Summary
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.vault.reader import VaultReader
@@ -78,7 +80,7 @@ class Recorder:
         """Measure the utility, note the round, save a checkpoint."""
         self.display.step(f"round {progress.round}: evaluating")
         held_out = self.experiment.held_out
-        done = {row["round"] for row in self.run.rows("rounds.jsonl")}
+        done = {row["round"] for row in self.run.rounds()}
         if not all(bool(one.isfinite().all()) for one in progress.parameters.values()):
             raise RunFailed(
                 f"round {progress.round}: the weights are not finite, training diverged; lower "
@@ -97,7 +99,7 @@ class Recorder:
             "seconds": round(time.perf_counter() - self.started, 3),
             **self.round,
         }
-        self.run.append("rounds.jsonl", row)
+        self.run.append(layout.ROUNDS, row)
         if progress.round:  # what a run starts from comes from its seed
             self.run.save(progress)  # last: a round without one is run again, and noted again
         self.started, self.round = time.perf_counter(), {}
@@ -118,7 +120,7 @@ class Recorder:
 
 def run_experiment(
     experiment: Experiment, run: RunDirectory, display: Display, *, quick: bool = False
-) -> tuple[dict[str, Any], list[Scored]]:
+) -> tuple[Summary, list[Scored]]:
     """Run what is left of ``experiment`` in ``run``; return its summary and the scores.
 
     Args:
@@ -135,7 +137,7 @@ def run_experiment(
         run.forget_after(-1)
     else:
         run.forget_after(start.round)
-    write_lines(run.vault / "pool.jsonl", [{"tokens": list(one)} for one in experiment.pool])
+    run.note_pool(experiment.pool)
     runner = attack_runner(experiment, run, display, quick=quick)
     recorder = Recorder(experiment=experiment, run=run, runner=runner, display=display)
     if start.round < config.federation.rounds:
@@ -154,7 +156,8 @@ def attack_runner(
         seed=experiment.config.seed,
         vault=VaultReader(run.vault),
         controls=not quick,
-        note=lambda row: run.append("reconstructions.jsonl", row),
+        note=run.note_attempt,
+        errors=run.errors,
         display=display,
         defenses=in_force(experiment.defenses),
     )
@@ -173,34 +176,23 @@ def _run_rounds(
     federation = config.federation
     hooks = [Capture(run.captures, model=adapter.spec.as_dict())] if federation.capture else []
     server = build_server_app(
-        server_settings(experiment),
+        server_settings(config, experiment.training, experiment.defenses),
         start,
         [*hooks, recorder.watch],
         recorder.after_round,
     )
-    settings = ClientSettings(
-        model=adapter.spec,
-        data=experiment.data,
-        max_length=config.data.max_length,
-        clients=federation.clients,
-        batch_size=config.training.batch_size,
-        seed=config.seed,
-        vault=run.vault.absolute(),
-        defenses=tuple(experiment.defenses),
-        threads=best_threads(start.parameters),
-        device=str(adapter.device),
-    )
+    settings = client_settings(config, adapter, experiment.defenses, run.vault, start.parameters)
     resources = Resources(cpus=federation.cpus_per_client, gpus=federation.gpus_per_client)
     ENGINES[federation.engine](server, build_client_app(settings), federation.clients, resources)
-    done = [row["round"] for row in run.rows("rounds.jsonl")]
+    done = [row["round"] for row in run.rounds()]
     if max(done, default=0) < federation.rounds:  # Flower may return as if all were well
         raise RunFailed(f"the engine stopped after round {max(done, default=0)}")
 
 
 def summarize(
     experiment: Experiment, run: RunDirectory, *, quick: bool
-) -> tuple[dict[str, Any], list[Scored]]:
-    """Score what is noted in ``run``, write its summary.json and return both."""
+) -> tuple[Summary, list[Scored]]:
+    """Score what is noted in ``run``, write its samples and its summary; return summary, scores."""
     config, adapter = experiment.config, experiment.adapter
     scorer = Scorer(
         adapter=adapter,
@@ -210,34 +202,39 @@ def summarize(
         seed=config.seed,
     )
     started = time.perf_counter()
-    scores = scorer.score(run.rows("reconstructions.jsonl"))
+    scores = scorer.score(run.attempts())
     leakage, verdicts = scorer.leakage(scores)
     scoring = time.perf_counter() - started
-    rounds = run.rows("rounds.jsonl")
-    summary: dict[str, Any] = {
-        "schema": 1,
-        "name": config.name,
-        "seed": config.seed,
-        "engine": config.federation.engine,
-        "rounds": config.federation.rounds,
-        "seconds": round(sum(row["seconds"] for row in rounds), 3),
-        "scoring": {"seconds": round(scoring, 3)},
-        "utility": course(adapter.spec.task, rounds),
-        "guarantee": guarantee(experiment, run),
-        "wire": wire(experiment, run),
-        "attacks": bounded([scorer.entry(one) for one in scores], scores, experiment, run),
-        "leakage": leakage,
-        "verdicts": verdicts,
-        "failures": [
-            {"round": row["round"], "client": one["client"], "error": last_line(one["error"])}
-            for row in rounds
-            for one in row.get("failures", [])
-        ],
-        "checksum": rounds[-1]["checksum"],
-        "notes": scorer.notes(scores),
-    }
-    write_json(run.root / "summary.json", summary)
+    rounds = run.rounds()
+    summary = Summary(
+        schema=1,
+        name=config.name,
+        seed=config.seed,
+        engine=config.federation.engine,
+        rounds=config.federation.rounds,
+        seconds=round(sum(row["seconds"] for row in rounds), 3),
+        scoring={"seconds": round(scoring, 3)},
+        utility=course(adapter.spec.task, rounds),
+        guarantee=guarantee(experiment, run),
+        wire=wire(experiment, run),
+        attacks=bounded([entry_of(scored) for scored in scores], scores, experiment, run),
+        leakage=leakage,
+        verdicts=verdicts,
+        failures=failures(rounds),
+        checksum=rounds[-1]["checksum"],
+        notes=scorer.notes(scores),
+    )
+    run.finish(summary, samples_of(scores))
     if failed := track(run, summary, config.tracker):
-        summary["notes"] += failed
-        write_json(run.root / "summary.json", summary)
+        summary = summary.model_copy(update={"notes": [*summary.notes, *failed]})
+        run.write_summary(summary)
     return summary, scores
+
+
+def failures(rounds: Sequence[Mapping[str, Any]]) -> list[Failure]:
+    """Return the failures that the lines of rounds.jsonl tell of, each in one line."""
+    return [
+        Failure(round=row["round"], client=failed["client"], error=last_line(failed["error"]))
+        for row in rounds
+        for failed in row.get("failures", [])
+    ]

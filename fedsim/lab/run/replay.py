@@ -17,7 +17,6 @@ from fedsim.captures import (
 )
 from fedsim.effects import Effect
 from fedsim.errors import BadInput, MalformedMessage, unknown
-from fedsim.files import append_line, read_lines, write_json
 from fedsim.lab.config import (
     AttackSection,
     Config,
@@ -29,9 +28,12 @@ from fedsim.lab.config import (
 )
 from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
-from fedsim.lab.scoring.scorer import Scored, Scorer
-from fedsim.lab.store.attack import RECORD, note_attack
-from fedsim.lab.store.summary import read_results
+from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
+from fedsim.lab.scoring.scorer import Scorer
+from fedsim.lab.store import layout
+from fedsim.lab.store.attack import begin_attack, note_attack
+from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.summary import Summary, read_summary
 from fedsim.models import ModelAdapter, ModelSpec, family_of, load_adapter
 from fedsim.plugins import make
 from fedsim.types import Tokens
@@ -95,11 +97,11 @@ def prepare_replay(
         adapter.load(first.broadcast.parameters)
     except MalformedMessage as error:
         raise BadInput(f"model.name: the captures are of another model: {error}") from error
-    config = read_toml(run / "config.toml") if (run / "config.toml").exists() else None
+    config = read_toml(run / layout.CONFIG) if layout.is_run(run) else None
     if seed is None:  # that of the run, so that a replay guesses as the run did
         seed = (config or {}).get("seed", 1)
-    vault = VaultReader(run / "vault") if (run / "vault").is_dir() else None
-    pool = [tuple(row["tokens"]) for row in read_lines(run / "vault" / "pool.jsonl")]
+    directory = RunDirectory(run)
+    vault = VaultReader(directory.vault) if directory.vault.is_dir() else None
     if out is not None:
         _check_out(out)
     text = json.dumps(
@@ -111,7 +113,7 @@ def prepare_replay(
         adapter=adapter,
         planned=planned,
         vault=vault,
-        pool=pool,
+        pool=directory.pool(),
         seed=seed,
         out=out or run / name,
         defenses=None if config is None else _defenses(config),
@@ -122,8 +124,7 @@ def prepare_replay(
 
 def _check_out(out: Path) -> None:
     """Raise BadInput where results would replace others than those of an attack."""
-    others = [name for name in ("config.toml", "sweep.json") if (out / name).exists()]
-    if others or (out.exists() and not out.is_dir()):
+    if layout.is_run(out) or layout.is_sweep(out) or (out.exists() and not out.is_dir()):
         raise BadInput(f"--out: {str(out)!r} is a run, a sweep or a file; choose another directory")
 
 
@@ -131,9 +132,9 @@ def _as_run(
     run: Path, section: AttackSection, seed: int, model: Mapping[str, Any]
 ) -> Config | None:
     """Return the config with which this attack would have been part of ``run``, if that ended."""
-    if not ((run / "config.toml").exists() and (run / "summary.json").exists()):
+    if not (layout.is_run(run) and layout.is_finished(run)):
         return None
-    tree = read_toml(run / "config.toml")
+    tree = read_toml(run / layout.CONFIG)
     known = {key: value for key, value in model.items() if key in ModelSection.model_fields}
     return check({**tree, "seed": seed, "model": {**tree["model"], **known},
                   "attack": [section.model_dump()]})  # fmt: skip
@@ -176,18 +177,17 @@ def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
 
 def run_replay(
     replay: Replay, display: Display, *, quick: bool = False
-) -> tuple[dict[str, Any], list[Scored]]:
+) -> tuple[Summary, list[Scored]]:
     """Attack every capture asked for; return the summary, also a file in ``out``, and scores."""
-    path = replay.out / "reconstructions.jsonl"
-    for old in (path, replay.out / "summary.json", replay.out / RECORD):  # maybe of another run
-        old.unlink(missing_ok=True)
+    out = begin_attack(replay.out)
     runner = Runner(
         planned=[replay.planned],
         adapter=replay.adapter,
         seed=replay.seed,
         vault=replay.vault,
         controls=not quick,
-        note=lambda row: append_line(path, row),
+        note=out.note_attempt,
+        errors=out.errors,
         display=display,
         defenses=replay.defenses,
     )
@@ -201,19 +201,19 @@ def run_replay(
         controls=not quick,
         seed=replay.seed,
     )
-    scores = scorer.score(list(read_lines(path)))
+    scores = scorer.score(out.attempts())
     leakage, verdicts = scorer.leakage(scores)
-    summary: dict[str, Any] = {
-        "schema": 1,
-        "name": replay.out.name,
-        "seed": replay.seed,
-        "guarantee": _guarantee(replay),
-        "attacks": [scorer.entry(one) for one in scores],
-        "leakage": leakage,
-        "verdicts": verdicts,
-        "notes": scorer.notes(scores),
-    }
-    write_json(replay.out / "summary.json", summary)
+    summary = Summary(
+        schema=1,
+        name=replay.out.name,
+        seed=replay.seed,
+        guarantee=_guarantee(replay),
+        attacks=[entry_of(scored) for scored in scores],
+        leakage=leakage,
+        verdicts=verdicts,
+        notes=scorer.notes(scores),
+    )
+    out.finish(summary, samples_of(scores))
     if replay.config is not None:
         note_attack(replay.out, replay.run, replay.config)
     return summary, scores
@@ -221,4 +221,4 @@ def run_replay(
 
 def _guarantee(replay: Replay) -> dict[str, Any] | None:
     """Return what the run's defenses promise: no attack of ours changes that."""
-    return None if replay.config is None else read_results(replay.run).guarantee
+    return None if replay.config is None else read_summary(replay.run).guarantee

@@ -15,7 +15,9 @@ from statistics import fmean
 from typing import Any, Final
 
 from fedsim.errors import BadInput, unknown
+from fedsim.lab.store import layout
 from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.summary import Summary
 
 Point = tuple[str, int, float]  # what, round, value
 Facts = Mapping[str, str]  # the config, flat
@@ -46,41 +48,41 @@ def check_trackers(names: Sequence[str]) -> None:
             )
 
 
-def track(run: RunDirectory, summary: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+def track(run: RunDirectory, summary: Summary, names: Sequence[str]) -> list[str]:
     """Write the run's curves to each tracker, in place of what was written before.
 
     Returns:
         a line for each tracker that failed: the run's own files are whole without it.
     """
     failed = []
-    points = list(curves(run.rows("rounds.jsonl"), summary))
+    points = list(curves(run.rounds(), summary))
     facts = dict(flat(run.config().as_toml()))
     for name in names:
-        root = (run.root / "trackers" / name).absolute()
+        root = (run.root / layout.TRACKERS / name).absolute()
         try:
             shutil.rmtree(root, ignore_errors=True)
             root.mkdir(parents=True)
-            TRACKERS[name].write(root, str(summary["name"]), facts, points)
+            TRACKERS[name].write(root, summary.name, facts, points)
         except Exception as error:  # a library's: what was trained and attacked is not lost for it
             why = " ".join(f"{type(error).__name__}: {error}".split())
             failed.append(f"the tracker {name!r} could not run: {why}")
     return failed
 
 
-def curves(rounds: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Iterator[Point]:
+def curves(rounds: Sequence[Mapping[str, Any]], summary: Summary) -> Iterator[Point]:
     """Yield utility and seconds of each round, and each attack's means over its updates in it."""
-    metric = (summary["utility"] or {}).get("metric", "utility")
+    metric = summary.utility.metric if summary.utility else "utility"
     for row in rounds:
         if row["utility"] is not None:
             yield f"utility/{metric}", row["round"], row["utility"]
         yield "seconds", row["round"], row["seconds"]
     groups: dict[tuple[str, int], list[Mapping[str, float]]] = {}
-    for entry in summary["attacks"]:
-        weighted = [entry["metrics"]] * entry["samples"]  # a mean over samples, not over updates
-        groups.setdefault((entry["attack"], entry["round"]), []).extend(weighted)
-    for (attack, round_), found in groups.items():
-        for name in found[0] if found else ():
-            yield f"leakage/{attack}/{name}", round_, fmean(one[name] for one in found)
+    for entry in summary.attacks:
+        weighted = [entry.metrics] * entry.samples  # a mean over samples, not over updates
+        groups.setdefault((entry.attack, entry.round), []).extend(weighted)
+    for (attack, round_), samples in groups.items():
+        for name in samples[0] if samples else ():
+            yield f"leakage/{attack}/{name}", round_, fmean(metrics[name] for metrics in samples)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedsim.lab.store.summary import Course, Utility
 from fedsim.models import ModelAdapter
 from fedsim.rng import stream
 from fedsim.training import Examples
@@ -95,23 +96,19 @@ def batches(examples: Examples) -> list[Examples]:
     return [examples.take(list(range(len(examples)))[start : start + BATCH]) for start in starts]
 
 
-def course(task: str, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return summary.json's ``utility`` from the lines of rounds.jsonl; None: none was measured.
-
-    The task's own metric, and under ``others`` every other one, each before the first round, after
-    the last, and after each.
-    """
+def course(task: str, rounds: Sequence[Mapping[str, Any]]) -> Utility | None:
+    """Return summary.json's ``utility`` from the lines of rounds.jsonl; None: none was measured."""
     measured = [row["measures"] for row in rounds]
-    if any(one is None for one in measured):
+    if any(figures is None for figures in measured):
         return None
     main = METRICS[task]
     columns = {
-        name: {
-            "before": measured[0][name],
-            "after": measured[-1][name],
-            "per_round": [one[name] for one in measured[1:]],
-        }
+        name: Course(
+            before=measured[0][name],
+            after=measured[-1][name],
+            per_round=[figures[name] for figures in measured[1:]],
+        )
         for name in measured[0]
     }
     others = {name: column for name, column in columns.items() if name != main}
-    return {"metric": main, **columns[main], "others": others}
+    return Utility(metric=main, **columns[main].as_dict(), others=others)

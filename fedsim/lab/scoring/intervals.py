@@ -8,22 +8,14 @@ Why:         samples of one update succeed or fail together, so the update is wh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
+from fedsim.lab.store.figures import Interval
+
 PERCENT = ("rouge1", "rouge2", "rougeL")  # x 100; all other metrics are fractions
 _Z = NormalDist().inv_cdf(0.975)  # 1.95996...
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and the ends of its 95 % interval, in the units of the values."""
-
-    mean: float
-    low: float
-    high: float
 
 
 def cluster_interval(

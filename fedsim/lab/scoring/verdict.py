@@ -6,15 +6,8 @@ its absence means something only if the attack works where it should (the positi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
 
-from fedsim.lab.scoring.intervals import Interval
-
-Verdict = Literal["leak", "no-leak", "inconclusive"]
-
-VERDICT_METRIC: Final = "bag_f1"
-"""What a verdict compares: token ids, so it works for any script, and with order ignored any token
-that was read beyond chance is a leak."""
+from fedsim.lab.store.figures import Interval, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """What ``fedsim attack`` leaves: guesses and scores of its own, over a run that was finished."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ from typing_extensions import override
 from fedsim.errors import BadInput, MalformedMessage
 from fedsim.files import read_json, write_json
 from fedsim.lab.config import Config, check
-from fedsim.lab.store.run import RunDirectory, manifest
-
-RECORD = "attack.json"
+from fedsim.lab.store import layout
+from fedsim.lab.store.manifest import manifest
+from fedsim.lab.store.run import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class AttackDirectory(RunDirectory):
 
     @override
     def check(self) -> None:
-        if not (self.run.root / "summary.json").exists():
+        if not layout.is_finished(self.run.root):
             raise BadInput(
                 f"{str(self.root)!r} holds an attack on the run in {str(self.run.root)!r}, which "
                 "is no finished run any more: what it read cannot be held against the truth"
@@ -48,11 +49,11 @@ class AttackDirectory(RunDirectory):
         return check(self._record("config", dict))
 
     def _record(self, key: str, kind: type) -> Any:
-        path = self.root / RECORD
-        found = read_json(path)
-        if not isinstance(found, dict) or not isinstance(found.get(key), kind):
+        path = self.root / layout.ATTACK
+        record = read_json(path)
+        if not isinstance(record, dict) or not isinstance(record.get(key), kind):
             raise MalformedMessage(f"{path}: wanted a table with {key}; give the attack again")
-        return found[key]
+        return record[key]
 
 
 def open_run(root: Path) -> RunDirectory:
@@ -61,10 +62,10 @@ def open_run(root: Path) -> RunDirectory:
     Raises:
         BadInput: it holds an attack on the captures of a run that was not finished then.
     """
-    if (root / RECORD).exists():
+    if layout.is_attack(root):
         return AttackDirectory(root)
     run = RunDirectory(root)
-    if (root / "summary.json").exists() and not (root / "config.toml").exists():
+    if layout.is_finished(root) and not layout.is_run(root):
         raise BadInput(
             f"{str(root)!r} holds an attack on captures of no finished run, which has no settings "
             "to report; finish the run (fedsim run --out RUN --resume), then give the attack again"
@@ -72,8 +73,17 @@ def open_run(root: Path) -> RunDirectory:
     return run
 
 
+def begin_attack(out: Path) -> RunDirectory:
+    """Return the directory of an attack that is to be run; an earlier one's results are removed."""
+    for name in (layout.ATTEMPTS, layout.SAMPLES, layout.SUMMARY, layout.ATTACK):
+        (out / name).unlink(missing_ok=True)
+    run = RunDirectory(out)
+    shutil.rmtree(run.errors, ignore_errors=True)
+    return run
+
+
 def note_attack(out: Path, run: Path, config: Config) -> None:
     """Note in ``out`` which run was attacked, and with which config that would be a run."""
     where = os.path.relpath(run.resolve(), out.resolve())
-    write_json(out / "manifest.json", manifest(config))
-    write_json(out / RECORD, {"schema": 1, "run": where, "config": config.as_toml()})
+    write_json(out / layout.MANIFEST, manifest(config))
+    write_json(out / layout.ATTACK, {"schema": 1, "run": where, "config": config.as_toml()})

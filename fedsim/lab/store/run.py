@@ -1,34 +1,31 @@
 """A run's directory: every file is whole or not there, and a killed run goes on from it."""
 
-import functools
 import hashlib
 import json
-import os
-import platform
-import subprocess
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import tomli_w
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fedsim.errors import BadInput
 from fedsim.files import append_line, read_lines, write_json, write_lines, write_tensors, write_text
 from fedsim.lab.config import Config, check, read_toml
-from fedsim.types import Parameters
+from fedsim.lab.store import layout
+from fedsim.lab.store.attempts import AttackRecord
+from fedsim.lab.store.manifest import manifest
+from fedsim.lab.store.records import check_fit, checked_rows
+from fedsim.lab.store.samples import Sample, read_samples, write_samples
+from fedsim.lab.store.summary import Summary, read_summary
+from fedsim.types import Parameters, Tokens
 from server import Progress
 
 KEPT = 2  # checkpoints
-PACKAGES = (
-    "fedsim", "torch", "transformers", "flwr", "ray", "datasets", "flwr-datasets", "peft",
-    "opacus", "numpy", "scipy", "safetensors", "rouge-score",
-)  # fmt: skip
 
 
 def checksum(parameters: Parameters) -> str:
@@ -42,7 +39,7 @@ def checksum(parameters: Parameters) -> str:
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The files of one run, by the names that other people's scripts rely on."""
+    """The files of one run."""
 
     root: Path
 
@@ -51,24 +48,28 @@ class RunDirectory:
         """Return ``runs/<name>-<UTC>-<hash>``, the hash over the resolved config."""
         text = json.dumps(config.as_toml(), sort_keys=True, default=str)
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        return cls(
-            Path("runs") / f"{config.name}-{now}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        )
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        return cls(layout.RUNS / f"{config.name}-{now}-{digest}")
 
     @property
     def captures(self) -> Path:
         """What the server saw."""
-        return self.root / "captures"
+        return self.root / layout.CAPTURES
 
     @property
     def vault(self) -> Path:
         """What the clients trained on."""
-        return self.root / "vault"
+        return self.root / layout.VAULT
 
     @property
     def checkpoints(self) -> Path:
         """Where a killed run goes on."""
-        return self.root / "checkpoints"
+        return self.root / layout.CHECKPOINTS
+
+    @property
+    def errors(self) -> Path:
+        """The tracebacks of plugins that raised: one line of each is told elsewhere."""
+        return self.root / layout.ERRORS
 
     def create(self, config: Config) -> None:
         """Make the directory and write what the run is: config and manifest.
@@ -76,15 +77,15 @@ class RunDirectory:
         Raises:
             BadInput: there is a run already.
         """
-        if (self.root / "config.toml").exists():
+        if layout.is_run(self.root):
             raise BadInput(
                 f"--out: {str(self.root)!r} already holds a run; add --resume to go on with it, "
                 "or choose another directory"
             )
         if self.root.exists() and not self.root.is_dir():
             raise BadInput(f"--out: {str(self.root)!r} is not a directory")
-        write_json(self.root / "manifest.json", manifest(config))
-        write_text(self.root / "config.toml", tomli_w.dumps(config.as_toml()))
+        write_json(self.root / layout.MANIFEST, manifest(config))
+        write_text(self.root / layout.CONFIG, tomli_w.dumps(config.as_toml()))
 
     def check(self) -> None:
         """Make sure that this is a run.
@@ -92,8 +93,8 @@ class RunDirectory:
         Raises:
             BadInput: it is none.
         """
-        if not (self.root / "config.toml").exists():
-            raise BadInput(f"{str(self.root)!r} holds no run (no config.toml)")
+        if not layout.is_run(self.root):
+            raise BadInput(f"{str(self.root)!r} holds no run (no {layout.CONFIG})")
 
     def config(self) -> Config:
         """Return the config of a run that is to go on.
@@ -101,10 +102,69 @@ class RunDirectory:
         Raises:
             BadInput: there is no run here.
         """
-        path = self.root / "config.toml"
-        if not path.exists():
-            raise BadInput(f"--resume: {str(self.root)!r} holds no run (no config.toml)")
-        return check(read_toml(path))
+        if not layout.is_run(self.root):
+            raise BadInput(f"--resume: {str(self.root)!r} holds no run (no {layout.CONFIG})")
+        return check(read_toml(self.root / layout.CONFIG))
+
+    def finish(self, summary: Summary, samples: Sequence[Sample]) -> None:
+        """Write the results; the summary last, which says that the run is finished."""
+        write_samples(self.root, samples)
+        self.write_summary(summary)
+
+    def write_summary(self, summary: Summary) -> None:
+        """Write summary.json."""
+        write_json(self.root / layout.SUMMARY, summary.as_dict())
+
+    def summary(self) -> Summary:
+        """Return the results of a finished run.
+
+        Raises:
+            BadInput: there is no run, it is not finished, or the file does not say what it must.
+        """
+        self.check()
+        return read_summary(self.root)
+
+    def samples(self, summary: Summary) -> list[Sample]:
+        """Return the samples that ``summary`` is of, in its order.
+
+        Raises:
+            MalformedMessage: the file is missing or broken, or is not that of the summary.
+        """
+        return read_samples(self.root, summary)
+
+    def attempts(self) -> list[AttackRecord]:
+        """Return each time that an attack was run.
+
+        Raises:
+            MalformedMessage: a line does not say what it must.
+        """
+        return checked_rows(self.root / layout.ATTEMPTS, self.rows(layout.ATTEMPTS), AttackRecord)
+
+    def attacked(self, summary: Summary) -> list[AttackRecord]:
+        """Return what was said of each update, in the order of ``summary``; no controls.
+
+        Raises:
+            MalformedMessage: as :meth:`attempts`, or it is not what the summary is of.
+        """
+        attacked = [attempt for attempt in self.attempts() if attempt.role == "attack"]
+        check_fit(self.root / layout.ATTEMPTS, attacked, summary.attacks)
+        return attacked
+
+    def note_attempt(self, attempt: AttackRecord) -> None:
+        """Note that an attack was run."""
+        self.append(layout.ATTEMPTS, attempt.as_dict())
+
+    def note_pool(self, pool: Sequence[Tokens]) -> None:
+        """Write the unrelated sequences of the no-gradient control."""
+        write_lines(self.vault / layout.POOL, [{"tokens": list(tokens)} for tokens in pool])
+
+    def pool(self) -> list[Tokens]:
+        """Return the unrelated sequences of the no-gradient control; none where none were noted."""
+        return [tuple(row["tokens"]) for row in read_lines(self.vault / layout.POOL)]
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the lines of rounds.jsonl."""
+        return self.rows(layout.ROUNDS)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint and drop those that are no longer needed."""
@@ -137,7 +197,7 @@ class RunDirectory:
         return None
 
     def append(self, name: str, row: Mapping[str, Any]) -> None:
-        """Append one line to ``name``, e.g. rounds.jsonl."""
+        """Append one line to ``name``, of those in :mod:`fedsim.lab.store.layout`."""
         append_line(self.root / name, row)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
@@ -146,50 +206,10 @@ class RunDirectory:
 
     def forget_after(self, round_: int) -> None:
         """Drop what a killed run noted about rounds that will be run again."""
-        for name in ("rounds.jsonl", "reconstructions.jsonl"):
+        for name in (layout.ROUNDS, layout.ATTEMPTS):
             if (self.root / name).exists():
                 kept = [row for row in self.rows(name) if row["round"] <= round_]
                 write_lines(self.root / name, kept)
-
-
-def manifest(config: Config) -> dict[str, Any]:
-    """Return what it takes to run the same again: versions, seed, machine, dtype, commit."""
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seed": config.seed,
-        "versions": _versions(),
-        "python": platform.python_version(),
-        "machine": {
-            "system": platform.system(),
-            "processor": platform.machine(),
-            "cpus": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        },
-        "dtype": {"compute": "float32", "wire": config.training.wire_dtype},
-        "git": _commit(),
-    }
-
-
-@functools.cache
-def _versions() -> Mapping[str, str | None]:
-    return {name: _version(name) for name in PACKAGES}
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-@functools.cache
-def _commit() -> str | None:
-    """Return the commit of the source checkout, or None: installed from a wheel, or no git."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+        for path in self.errors.glob("round=*"):
+            if int(path.name.removeprefix("round=")) > round_:
+                shutil.rmtree(path)

@@ -1,122 +1,113 @@
-"""A run sample by sample: what a client had, what was read of it, how well, beside the controls."""
+"""samples.jsonl: a run sample by sample, scored once, beside the controls."""
 
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from fedsim.errors import FedsimError, MalformedMessage
-from fedsim.files import read_json
-from fedsim.lab.scoring.scorer import Scored, Scorer
-from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.summary import read_results
-from fedsim.models import ModelAdapter, ModelSpec, load_adapter
-from fedsim.vault.reader import VaultReader
+from pydantic import InstanceOf, field_validator
+
+from fedsim.errors import MalformedMessage
+from fedsim.files import read_lines, write_lines
+from fedsim.lab.store import layout
+from fedsim.lab.store.figures import VERDICT_METRIC, Verdict
+from fedsim.lab.store.records import Record, check_fit, checked_rows
+from fedsim.lab.store.summary import Summary
+
+CONTROL = "control_"  # before a control's figures, in a line
+Text = InstanceOf[str]  # as it came: half of a surrogate pair is a client's text, too
+ALWAYS = ("exact_match", "token_accuracy", VERDICT_METRIC)  # metrics that every sample has
 
 
-def sample_rows(run: RunDirectory) -> list[dict[str, Any]]:
-    """Return one row for each (attack, round, client, sample) of a finished run.
+class Sample(Record):
+    """One text of a client and what an attack read of it, special tokens dropped.
 
-    Keys: ``attack``, ``round``, ``client``, ``clients`` (whose update it is; several: their sum was
-    attacked, and ``client`` is the first of them), ``sample`` (its place in what was attacked);
-    ``truth``, ``guess`` (texts) and ``truth_tokens``, ``guess_tokens``, special tokens dropped,
-    paired one to one, empty where nothing was paired; every metric of summary.json but
-    ``precision``, as it defines them; ``control_<control>_<metric>``, ``verdict``, ``reason``,
-    ``knowledge``, ``settings``, ``seconds`` and ``error`` of the update the sample was in. An
-    update whose truth is not known has no rows.
-
-    Raises:
-        BadInput: there is no finished run.
-        MalformedMessage: its files do not belong together.
+    In a line of the file every metric is a key of its own, and ``control_<control>_<metric>`` is.
+    What is of the whole update stands in each of its samples.
     """
-    summary = read_summary(run)
-    try:
-        return rows_of(summary, rescored(run))
-    except FedsimError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MalformedMessage(
-            f"{run.root}: its files do not fit together ({type(error).__name__}: {error}); "
-            "run it again"
-        ) from error
+
+    attack: str
+    round: int
+    client: int
+    clients: list[int]  # whose update it is; several: their sum, and ``client`` the first
+    sample: int  # its place in what was attacked
+    truth: Text
+    guess: Text  # what was paired with it, one to one; "" and [] where nothing was
+    truth_tokens: list[int]
+    guess_tokens: list[int]
+    metrics: dict[str, float]  # those of summary.json but ``precision``, as it defines them
+    controls: dict[str, float]  # of the update, by <control>_<metric>
+    verdict: Verdict  # of the update, as all that follows
+    reason: str
+    knowledge: dict[str, Any]
+    settings: dict[str, Any]
+    seconds: float
+    error: str | None
+
+    @field_validator("metrics")
+    @classmethod
+    def _whole(cls, metrics: dict[str, float]) -> dict[str, float]:
+        if missing := [name for name in ALWAYS if name not in metrics]:
+            raise ValueError(f"a figure of {missing[0]}")
+        return metrics
+
+    @property
+    def exact(self) -> bool:
+        """Whether it was read word for word."""
+        return self.metrics["exact_match"] == 1.0
+
+    @property
+    def overlap(self) -> float:
+        """What verdicts compare."""
+        return self.metrics[VERDICT_METRIC]
+
+    @property
+    def chance(self) -> float | None:
+        """The same of the no-gradient control; None where it was not run."""
+        return self.controls.get(f"no_gradient_{VERDICT_METRIC}")
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the line of the file, flat: also a row of a table."""
+        row: dict[str, Any] = {}
+        for name, value in self.as_dict().items():
+            if name == "controls":
+                row |= {f"{CONTROL}{key}": figure for key, figure in value.items()}
+            else:
+                row |= value if name == "metrics" else {name: value}
+        return row
 
 
-def read_summary(run: RunDirectory) -> dict[str, Any]:
-    """Return a finished run's summary.json.
-
-    Raises:
-        BadInput: there is no run, it is not finished, or the file does not say what it must.
-    """
-    run.check()
-    path = run.root / "summary.json"
-    read_results(run.root)  # checks it
-    summary: dict[str, Any] = read_json(path)
-    return summary
-
-
-def rescored(run: RunDirectory) -> list[Scored]:
-    """Return what was read, paired with the truth again; the controls are in summary.json."""
-    scorer = Scorer(
-        adapter=adapter_of(run),
-        vault=VaultReader(run.vault),
-        pool=(),
-        controls=False,
-        seed=run.config().seed,
-    )
-    return scorer.score(run.rows("reconstructions.jsonl"))
-
-
-def adapter_of(run: RunDirectory) -> ModelAdapter:
-    """Return an adapter that decodes a run's tokens; its weights are random, none are needed."""
-    model = run.config().model
-    return _adapter(
-        ModelSpec(name=model.name, tokenizer=model.tokenizer, task=model.task, weights="random")
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _adapter(spec: ModelSpec) -> ModelAdapter:
-    return load_adapter(spec)
-
-
-def rows_of(summary: Mapping[str, Any], scores: Sequence[Scored]) -> list[dict[str, Any]]:
-    """Return the rows of :func:`sample_rows`, from a summary and its scores, in its order."""
-    return [
-        {
-            "attack": entry["attack"],
-            "round": entry["round"],
-            "client": entry["client"],
-            "clients": clients_of(entry),
-            "sample": place,
-            "truth": pair.truth_text,
-            "guess": pair.guess_text,
-            "truth_tokens": list(pair.truth),
-            "guess_tokens": list(pair.guess),
-            **metrics,
-            **_controls(entry),
-            **{key: entry[key] for key in _OF_THE_UPDATE},
-        }
-        for entry, one in zip(summary["attacks"], scores, strict=True)
-        for place, (pair, metrics) in enumerate(zip(one.pairs, one.samples, strict=True))
-    ]
-
-
-def clients_of(row: Mapping[str, Any]) -> list[Any]:
-    """Return the clients whose update a row or a summary's entry is about; several: their sum."""
-    return list(row.get("clients") or [row["client"]])
-
-
-def whose(row: Mapping[str, Any]) -> Any:
-    """Return the client whose update it is, or ``sum of 0, 1, 2``."""
-    clients = clients_of(row)
-    return clients[0] if len(clients) == 1 else f"sum of {', '.join(map(str, clients))}"
-
-
-_OF_THE_UPDATE = ("verdict", "reason", "knowledge", "settings", "seconds", "error")
-
-
-def _controls(entry: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        f"control_{control}_{metric}": value
-        for control, values in entry["controls"].items()
-        for metric, value in values.items()
+def nested(row: Any) -> Any:
+    """Return a line of the file as :class:`Sample` has it."""
+    if not isinstance(row, dict):
+        return row  # its check will say what is wrong
+    known = {key: value for key, value in row.items() if key in Sample.model_fields}
+    figures = {key: value for key, value in row.items() if key not in known}
+    controls = {key: value for key, value in figures.items() if key.startswith(CONTROL)}
+    return known | {
+        "metrics": {key: value for key, value in figures.items() if key not in controls},
+        "controls": {key.removeprefix(CONTROL): value for key, value in controls.items()},
     }
+
+
+def write_samples(directory: Path, samples: Sequence[Sample]) -> None:
+    """Write samples.jsonl."""
+    write_lines(directory / layout.SAMPLES, (sample.as_row() for sample in samples))
+
+
+def read_samples(directory: Path, summary: Summary) -> list[Sample]:
+    """Return the samples of a finished run, in the order of its summary.
+
+    Raises:
+        MalformedMessage: the file is missing or broken, or is not that of the summary.
+    """
+    path = directory / layout.SAMPLES
+    if not path.exists():
+        again = (
+            "give the attack again"
+            if summary.rounds == 0
+            else (f"score the run again: fedsim run --out {directory} --resume")
+        )
+        raise MalformedMessage(f"{path} is missing, as in runs of before it was written; {again}")
+    samples = checked_rows(path, map(nested, read_lines(path)), Sample)
+    check_fit(path, samples, [entry for entry in summary.attacks for _ in range(entry.samples)])
+    return samples

@@ -12,26 +12,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from clients.memory import ClientMemory
 from fedsim.captures import CapturePath, captured_clients, place, read_capture
 from fedsim.errors import FedsimError, RunFailed
-from fedsim.files import make_directory, read_json, write_atomically, write_json, write_lines
+from fedsim.files import make_directory, write_atomically
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import Clients
 from fedsim.lab.run.experiment import attack_runner, run_experiment, summarize
+from fedsim.lab.run.faults import keep_traceback
 from fedsim.lab.run.prepare import Experiment, prepare
-from fedsim.lab.scoring.scorer import Scored
+from fedsim.lab.store import layout
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.samples import rows_of
+from fedsim.lab.store.summary import Summary
+from fedsim.lab.store.sweep import CellEnd, write_end
 from fedsim.messages import Broadcast, Update
-
-RECORD = "cell.json"
-SAMPLES = "samples.jsonl"
+from fedsim.vault import audit_root
 
 
 def run_cell(
     root: Path, config: Config, source: Path | None, *, quick: bool, display: Display
-) -> dict[str, Any]:
+) -> CellEnd:
     """Run what is left of a cell, note how it ended in ``root`` and return that.
 
     Args:
@@ -40,54 +41,42 @@ def run_cell(
         source: a finished cell that trained alike; None: train.
         quick: skip the controls.
         display: shows progress.
-
-    Returns:
-        ``status`` (``done`` or ``failed``), ``error`` in one line or None, ``seconds`` in all, of
-        which ``working``: training, evaluation, attacks, controls, their scores.
     """
     run = RunDirectory(root)
-    before = sum(row["seconds"] for row in run.rows("rounds.jsonl"))  # of a cell that was killed
+    before = sum(row["seconds"] for row in run.rounds())  # of a cell that was killed
     started = time.perf_counter() - before
+    (run.errors / "cell.txt").unlink(missing_ok=True)  # of an earlier try
     try:
-        summary, scores = _run(run, config, source, quick=quick, display=display)
-        write_lines(root / SAMPLES, rows_of(summary, scores))
-        working = summary["seconds"] + summary["scoring"]["seconds"]
-        record = ended(None, time.perf_counter() - started, working)
+        summary = _run(run, config, source, quick=quick, display=display)
+        working = summary.seconds + summary.scoring["seconds"]
+        end = ended(None, time.perf_counter() - started, working)
     except FedsimError as error:
-        record = ended(str(error), time.perf_counter() - started)
+        end = ended(str(error), time.perf_counter() - started)
     except Exception as error:  # of a plugin or a library: the other cells go on
-        record = ended(f"{type(error).__name__}: {error}", time.perf_counter() - started)
-    write_json(root / RECORD, record)
-    return record
+        keep_traceback(run.errors, "cell", error)
+        end = ended(f"{type(error).__name__}: {error}", time.perf_counter() - started)
+    write_end(root, end)
+    return end
 
 
-def ended(error: str | None, seconds: float, working: float = 0.0) -> dict[str, Any]:
+def ended(error: str | None, seconds: float, working: float = 0.0) -> CellEnd:
     """Return how a cell ended; ``error``: None when it is done."""
-    return {
-        "status": "failed" if error else "done",
-        "error": " ".join(error.split()) if error else None,
-        "seconds": round(seconds, 3),
-        "working": round(working, 3),
-    }
-
-
-def how_it_ended(root: Path) -> dict[str, Any] | None:
-    """Return what :func:`run_cell` noted in ``root``, or None where it did not come to that."""
-    path = root / RECORD
-    if not path.exists():
-        return None
-    record: dict[str, Any] = read_json(path)
-    return record
+    return CellEnd(
+        status="failed" if error else "done",
+        error=" ".join(error.split()) if error else None,
+        seconds=round(seconds, 3),
+        working=round(working, 3),
+    )
 
 
 def _run(
     run: RunDirectory, config: Config, source: Path | None, *, quick: bool, display: Display
-) -> tuple[dict[str, Any], list[Scored]]:
+) -> Summary:
     experiment = prepare(config)
-    if not (run.root / "config.toml").exists():
+    if not layout.is_run(run.root):
         run.create(config)
     if source is None:
-        return run_experiment(experiment, run, display, quick=quick)
+        return run_experiment(experiment, run, display, quick=quick)[0]
     return attack_captures(experiment, run, RunDirectory(source), display, quick=quick)
 
 
@@ -98,26 +87,28 @@ def attack_captures(
     display: Display,
     *,
     quick: bool = False,
-) -> tuple[dict[str, Any], list[Scored]]:
+) -> Summary:
     """Give ``run`` the rounds of ``source``, attack them as its own config says, and score.
 
     Raises:
         RunFailed: the captures are not there, or the disk cannot be written.
     """
-    for name in ("vault", "audit", "memory", "captures"):
-        _link(source.root / name, run.root / name)
-    done = [row["round"] for row in run.rows("rounds.jsonl")]
+    _link(source.vault, run.vault)
+    _link(audit_root(source.vault), audit_root(run.vault))
+    _link(ClientMemory.beside(source.vault).root, ClientMemory.beside(run.vault).root)
+    _link(source.captures, run.captures)
+    done = [row["round"] for row in run.rounds()]
     run.forget_after(max(done, default=-1))  # a round that a killed cell was attacking
     runner = attack_runner(experiment, run, display, quick=quick)
-    for row in source.rows("rounds.jsonl"):
+    for row in source.rounds():
         if row["round"] in done:
             continue
         started = time.perf_counter()
         if row["round"]:
             runner.attack_round(_seen(experiment, run, row, source))
-        run.append("rounds.jsonl", {**row, "seconds": round(time.perf_counter() - started, 3)})
+        run.append(layout.ROUNDS, {**row, "seconds": round(time.perf_counter() - started, 3)})
     _link(source.checkpoints, run.checkpoints)
-    return summarize(experiment, run, quick=quick)
+    return summarize(experiment, run, quick=quick)[0]
 
 
 def _seen(

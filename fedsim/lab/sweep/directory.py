@@ -11,17 +11,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedsim.errors import BadInput, RunFailed
-from fedsim.files import make_directory, read_json, write_json
+from fedsim.files import make_directory, write_json
 from fedsim.lab.config import check
-from fedsim.lab.config.recipes import FILE, Recipe, read_recipe
-from fedsim.lab.store.summary import BegunSweep, read_checked
-from fedsim.lab.sweep.cells import how_it_ended
+from fedsim.lab.config.recipes import Recipe, read_recipe
+from fedsim.lab.store import layout
+from fedsim.lab.store.sweep import (
+    CellEnd,
+    CellRecord,
+    Status,
+    SweepRecord,
+    cell_root,
+    read_end,
+    read_sweep,
+    write_sweep,
+)
 from fedsim.lab.sweep.grid import Cell, Plan, digest
 
-SCHEMA = 1
 PAUSE = 2.0  # seconds between writes of sweep.json
 
 
@@ -35,54 +42,51 @@ class SweepDirectory:
     def default(cls, plan: Plan) -> "SweepDirectory":
         """Return ``runs/sweep-<name>-<hash>``: the same cells, the same directory."""
         what = digest([plan.quick, *(cell.name for cell in plan.cells)])
-        return cls(Path("runs") / f"sweep-{plan.cells[0].config.name}-{what}")
+        return cls(layout.RUNS / f"sweep-{plan.cells[0].config.name}-{what}")
 
     @property
     def table(self) -> Path:
         """All samples of all cells."""
-        return self.root / "table.parquet"
+        return self.root / layout.TABLE
 
     def cell(self, name: str) -> Path:
         """Return a cell's run directory."""
-        return self.root / "cells" / name
+        return cell_root(self.root, name)
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> SweepRecord:
         """Return what sweep.json says.
 
         Raises:
             BadInput: there is no sweep, one of another version, or a broken file.
         """
-        path = self.root / "sweep.json"
-        if not path.exists():
-            raise BadInput(f"{str(self.root)!r} holds no sweep (no sweep.json)")
-        read_checked(path, BegunSweep)
-        found: dict[str, Any] = read_json(path)
-        return found
+        if not layout.is_sweep(self.root):
+            raise BadInput(f"{str(self.root)!r} holds no sweep (no {layout.SWEEP})")
+        return read_sweep(self.root)
 
     def plan(self) -> Plan:
         """Return the sweep that was begun here."""
-        found = self.read()
+        begun = self.read()
         cells = [
             Cell(
-                name=one["name"],
-                settings=one["settings"],
-                config=check(one["config"]),
-                training=one["training"],
+                name=cell.name,
+                settings=cell.settings,
+                config=check(cell.config),
+                training=cell.training,
             )
-            for one in found["cells"]
+            for cell in begun.cells
         ]
         return Plan(
-            base=found["base"],
-            words=found["words"],
-            axes=found["axes"],
+            base=begun.base,
+            words=begun.words,
+            axes=begun.axes,
             cells=cells,
-            quick=found["quick"],
+            quick=begun.quick,
             recipe=self.recipe(),
         )
 
     def recipe(self) -> Recipe | None:
         """Return the paper's figures, if this sweep is a recipe's."""
-        return read_recipe(self.root / FILE)
+        return read_recipe(self.root / layout.PAPER)
 
     def claim(self, plan: Plan) -> None:
         """Make sure that what is here is this sweep, or nothing.
@@ -93,15 +97,15 @@ class SweepDirectory:
         what = f"--out: {str(self.root)!r}"
         if self.root.exists() and not self.root.is_dir():
             raise BadInput(f"{what} is not a directory")
-        if (self.root / "config.toml").exists():
+        if layout.is_run(self.root):
             raise BadInput(f"{what} holds a run; choose another directory")
-        if not (self.root / "sweep.json").exists():
+        if not layout.is_sweep(self.root):
             return
-        found = self.read()
-        if [one["name"] for one in found["cells"]] != [cell.name for cell in plan.cells]:
-            grid = " ".join(found["words"])
+        begun = self.read()
+        if [cell.name for cell in begun.cells] != [cell.name for cell in plan.cells]:
+            grid = " ".join(begun.words)
             raise BadInput(f"{what} holds another sweep ({grid}); choose another directory")
-        if found["quick"] != plan.quick:
+        if begun.quick != plan.quick:
             without = "without" if plan.quick else "with"
             raise BadInput(f"{what} holds this sweep {without} --quick; choose another directory")
 
@@ -112,11 +116,12 @@ class SweepDirectory:
         Raises:
             BadInput: another process does.
         """
-        make_directory(self.root, wanted=self.root / "sweep.json")
+        make_directory(self.root, wanted=self.root / layout.SWEEP)
+        lock = self.root / layout.LOCK
         try:
-            file = (self.root / ".lock").open("w")
+            file = lock.open("w")
         except OSError as error:
-            raise RunFailed(f"could not write {self.root / '.lock'}: {error}") from error
+            raise RunFailed(f"could not write {lock}: {error}") from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,46 +136,54 @@ class Ledger:
     """How each cell ended, kept in sweep.json; the cells' own cell.json are the truth."""
 
     def __init__(self, directory: SweepDirectory, plan: Plan) -> None:
-        self._directory = directory
+        self._directory, self._plan = directory, plan
         self._written = 0.0
-        self.rows: dict[str, dict[str, Any]] = {}
-        for cell in plan.cells:
-            record = how_it_ended(directory.cell(cell.name))
-            self.rows[cell.name] = {
-                "name": cell.name,
-                "settings": dict(cell.settings),
-                "training": cell.training,
-                **(record or {"status": "waiting", "error": None, "seconds": 0.0, "working": 0.0}),
-                "config": cell.config.as_toml(),
-            }
-        self._head = {
-            "schema": SCHEMA,
-            "name": plan.cells[0].config.name,
-            "words": list(plan.words),
-            "quick": plan.quick,
-            "axes": {key: list(values) for key, values in plan.axes.items()},
-            "seeds": sorted({cell.config.seed for cell in plan.cells}),
-            "base": dict(plan.base),
-        }
+        self.cells = {cell.name: _record(directory, cell) for cell in plan.cells}
         if plan.recipe is not None:
-            write_json(directory.root / FILE, plan.recipe.model_dump(by_alias=True))
+            write_json(directory.root / layout.PAPER, plan.recipe.model_dump(by_alias=True))
         self.save()
 
-    def note(self, name: str, record: dict[str, Any]) -> None:
+    def note(self, name: str, end: CellEnd) -> None:
         """Note how a cell ended, or that it has begun."""
-        self.rows[name] |= record
+        self.cells[name] = self.cells[name].ended(end)
         if time.monotonic() - self._written > PAUSE:
             self.save()
 
     def save(self) -> None:
         """Write sweep.json."""
-        write_json(self._directory.root / "sweep.json", self.as_dict())
+        write_sweep(self._directory.root, self.sweep())
         self._written = time.monotonic()
 
-    def as_dict(self) -> dict[str, Any]:
+    def sweep(self) -> SweepRecord:
         """Return what sweep.json holds."""
-        return {**self._head, "cells": list(self.rows.values())}
+        plan = self._plan
+        return SweepRecord(
+            schema=1,
+            name=plan.cells[0].config.name,
+            words=list(plan.words),
+            quick=plan.quick,
+            axes={key: list(values) for key, values in plan.axes.items()},
+            seeds=sorted({cell.config.seed for cell in plan.cells}),
+            base=dict(plan.base),
+            cells=list(self.cells.values()),
+        )
 
-    def count(self, status: str) -> int:
+    def count(self, status: Status) -> int:
         """Return how many cells have that status."""
-        return sum(row["status"] == status for row in self.rows.values())
+        return sum(cell.status == status for cell in self.cells.values())
+
+
+def _record(directory: SweepDirectory, cell: Cell) -> CellRecord:
+    """Return the record of a cell, with how it ended where it was run before."""
+    waiting = CellRecord(
+        name=cell.name,
+        settings=dict(cell.settings),
+        training=cell.training,
+        status="waiting",
+        error=None,
+        seconds=0.0,
+        working=0.0,
+        config=cell.config.as_toml(),
+    )
+    end = read_end(directory.cell(cell.name))
+    return waiting if end is None else waiting.ended(end)

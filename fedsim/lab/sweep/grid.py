@@ -19,8 +19,8 @@ from attacks import attack_table
 from defenses import defense_table
 from fedsim.errors import BadInput, unknown
 from fedsim.lab.config import AttackSection, Config, DefenseSection, assign, check, parse, tables
+from fedsim.lab.config.paths import absolute
 from fedsim.lab.config.recipes import Recipe
-from fedsim.lab.run.prepare import absolute
 
 PLUGINS = ("attack", "defense")
 PAIRS = {"[": "]", "{": "}"}

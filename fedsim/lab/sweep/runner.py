@@ -9,12 +9,12 @@ from typing import Any, Protocol
 import torch
 
 from fedsim.errors import BadInput
-from fedsim.files import write_json
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display, Silent, SweepDisplay
 from fedsim.lab.environment import quiet_libraries, set_environment
 from fedsim.lab.run.prepare import prepare
-from fedsim.lab.sweep.cells import RECORD, ended, run_cell
+from fedsim.lab.store.sweep import CellEnd, write_end
+from fedsim.lab.sweep.cells import ended, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import Cell
 from fedsim.lab.sweep.interrupts import remembered
@@ -66,38 +66,38 @@ def run_cells(
     queue = Queue(cells, directory, ledger)
     if not queue.left:
         return
-    quick = bool(ledger.as_dict()["quick"])
-    pool: Pool = (
+    quick = ledger.sweep().quick
+    workers: Workers = (
         InProcess(directory, quick, display) if jobs == 1 else OnRay(directory, quick, jobs)
     )
     try:
         with remembered() as raise_lost:
-            for cell, record in _drive(queue, pool, jobs, ledger, display):
-                ledger.note(cell.name, record)
-                display.ended(cell.name, record)
+            for cell, end in _drive(queue, workers, jobs, ledger, display):
+                ledger.note(cell.name, end)
+                display.ended(cell.name, end)
                 raise_lost()
     finally:
-        pool.close()
-        for name, row in ledger.rows.items():
-            if row["status"] == "running":
-                ledger.note(name, {"status": "waiting"})
+        workers.close()
+        for name, record in list(ledger.cells.items()):
+            if record.status == "running":
+                ledger.note(name, CellEnd(status="waiting"))
         ledger.save()
 
 
 def _drive(
-    queue: "Queue", pool: "Pool", jobs: int, ledger: Ledger, display: SweepDisplay
-) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    queue: "Queue", workers: "Workers", jobs: int, ledger: Ledger, display: SweepDisplay
+) -> Iterator[tuple[Cell, CellEnd]]:
     running = 0
     while queue.left or running:
         while running < jobs and (job := queue.take()):
-            ledger.note(job[0].name, {"status": "running", "error": None})
+            ledger.note(job[0].name, CellEnd(status="running", error=None))
             display.began(job[0].name)
-            pool.start(*job)
+            workers.start(*job)
             running += 1
-        cell, record = pool.wait()
+        cell, end = workers.wait()
         running -= 1
-        queue.ended(cell, record["status"] == "done")
-        yield cell, record
+        queue.ended(cell, end.status == "done")
+        yield cell, end
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Queue:
     def __post_init__(self) -> None:
         """Find what is done; what has failed is tried again."""
         for cell in near(self.cells):
-            if self.ledger.rows[cell.name]["status"] == "done":
+            if self.ledger.cells[cell.name].status == "done":
                 self.sources.setdefault(cell.training, self.directory.cell(cell.name))
             else:
                 self.left.append(cell)
@@ -137,13 +137,13 @@ class Queue:
             self.sources.setdefault(cell.training, self.directory.cell(cell.name))
 
 
-class Pool(Protocol):
+class Workers(Protocol):
     """Where cells run."""
 
     def start(self, cell: Cell, source: Path | None) -> None:
         """Start a cell."""
 
-    def wait(self) -> tuple[Cell, dict[str, Any]]:
+    def wait(self) -> tuple[Cell, CellEnd]:
         """Return a cell that has ended, and how."""
 
     def close(self) -> None:
@@ -161,7 +161,7 @@ class InProcess:
         """Put it down: it runs when it is waited for."""
         self._next.append((cell, source))
 
-    def wait(self) -> tuple[Cell, dict[str, Any]]:
+    def wait(self) -> tuple[Cell, CellEnd]:
         """Run it."""
         cell, source = self._next.pop()
         root = self._directory.cell(cell.name)
@@ -198,23 +198,23 @@ class OnRay:
         task = self._task.remote(str(root), cell.config.as_toml(), there, self._quick)
         self._running[task] = cell
 
-    def wait(self) -> tuple[Cell, dict[str, Any]]:
+    def wait(self) -> tuple[Cell, CellEnd]:
         """Return what ended first."""
         (task,), _ = self._ray.wait(list(self._running), num_returns=1)
         cell = self._running.pop(task)
         try:
-            record: dict[str, Any] = self._ray.get(task)
+            end: CellEnd = self._ray.get(task)
         except self._ray.exceptions.RayError as error:  # its process died: no memory, a signal
-            record = ended(f"the cell's process died: {error}".splitlines()[0], 0.0)
-            write_json(self._directory.cell(cell.name) / RECORD, record)
-        return cell, record
+            end = ended(f"the cell's process died: {error}".splitlines()[0], 0.0)
+            write_end(self._directory.cell(cell.name), end)
+        return cell, end
 
     def close(self) -> None:
         """End Ray, and with it what still runs."""
         self._ray.shutdown()
 
 
-def _task(root: str, tree: dict[str, Any], source: str | None, quick: bool) -> dict[str, Any]:
+def _task(root: str, tree: dict[str, Any], source: str | None, quick: bool) -> CellEnd:
     from fedsim.lab.config import check
 
     quiet_libraries()

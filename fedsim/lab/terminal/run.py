@@ -15,15 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.lab.display import Display
-from fedsim.lab.scoring.scorer import Scored
-from fedsim.lab.store.samples import whose
+from fedsim.lab.scoring.scored import Scored
+from fedsim.lab.store import layout
+from fedsim.lab.store.attempts import AttackRecord
+from fedsim.lab.store.figures import VERDICT_METRIC
+from fedsim.lab.store.records import whose
+from fedsim.lab.store.summary import Course, Summary, Utility
 from fedsim.lab.terminal.marks import marked
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
 
-SHOWN = 8  # pairs of texts; all of them are in reconstructions.jsonl
+SHOWN = 8  # pairs of texts; all of them are in samples.jsonl
 PAUSE = 10.0  # seconds between lines of progress where no terminal can redraw one
-NOTHING = [{"bag_f1": 0.0}]
 STYLES = {"leak": "bold red", "no-leak": "bold green", "inconclusive": "bold yellow"}
 
 
@@ -71,61 +74,58 @@ class StepHandler(logging.Handler):
         self._display.step(record.getMessage())
 
 
-def print_table(summary: Mapping[str, Any]) -> None:
+def print_table(summary: Summary) -> None:
     """Print one row for each attacked update, and each attack's verdict with its reason."""
     console = Console(file=sys.stdout, highlight=False)
     columns = ["round", "client", "attack", "n", "exact", "tokens", "R-1", "chance", "s"]
-    if bounded := any("bound" in one for one in summary["attacks"]):
+    if bounded := any(entry.bound for entry in summary.attacks):
         columns.insert(5, "limit")  # of exact: the reconstruction bound
     table = Table(*columns, title="What the server could read", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
-    for one in summary["attacks"]:
-        found, chance = one["metrics"], one["controls"].get("no_gradient", {})
-        exact = found.get("exact_match_but_last", found.get("exact_match"))
-        accuracy = found.get("token_accuracy_but_last", found.get("token_accuracy"))
-        most = [_number(one.get("bound", {}).get("exact_match"), 2)] if bounded else []
+    for entry in summary.attacks:
+        metrics, chance = entry.metrics, entry.controls.get("no_gradient", {})
+        exact = metrics.get("exact_match_but_last", metrics.get("exact_match"))
+        accuracy = metrics.get("token_accuracy_but_last", metrics.get("token_accuracy"))
+        most = [_number(entry.bound.get("exact_match"), 2)] if bounded else []
         table.add_row(
-            str(one["round"]),
-            str(one["client"]) if "clients" not in one else f"sum of {len(one['clients'])}",
-            one["attack"],
-            str(one["samples"] or "?"),
+            str(entry.round),
+            f"sum of {len(entry.clients)}" if entry.clients else str(entry.client),
+            entry.attack,
+            str(entry.samples or "?"),
             _number(exact, 2),
             *most,
             _number(accuracy, 2),
-            _number(found.get("rouge1"), 1),
+            _number(metrics.get("rouge1"), 1),
             _number(chance.get("rouge1"), 1),
-            f"{one['seconds']:.1f}",
-            Text(one["verdict"], style=STYLES[one["verdict"]]),
+            f"{entry.seconds:.1f}",
+            Text(entry.verdict, style=STYLES[entry.verdict]),
         )
     console.print(table)
-    for note in summary["notes"]:
+    for note in summary.notes:
         console.print(escape(f"Note: {note}"))
-    for name, verdict in summary["verdicts"].items():
-        word = verdict["verdict"]
+    for name, judged in summary.verdicts.items():
+        style = STYLES[judged.verdict]
         console.print(
-            f"[{STYLES[word]}]{escape(name)}: {word}[/]. {escape(verdict['reason'])}",
+            f"[{style}]{escape(name)}: {judged.verdict}[/]. {escape(judged.reason)}",
             soft_wrap=True,
         )
 
 
-def print_summary(
-    summary: Mapping[str, Any], scores: Sequence[Scored], texts: "SideBySide"
-) -> None:
+def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide") -> None:
     """Print the texts side by side, the worst first, then the table and the verdicts."""
-    ranked = sorted(scores, key=lambda one: -fmean(s["bag_f1"] for s in one.samples or NOTHING))
-    pairs = [(pair.truth, pair.guess) for one in ranked for pair in one.pairs]
+    ranked = sorted(scores, key=lambda scored: -fmean(scored.values(VERDICT_METRIC) or [0.0]))
+    pairs = [(pair.truth, pair.guess) for scored in ranked for pair in scored.pairs]
     if pairs:
         texts.print(pairs)
-    for one in scores:
-        if not one.pairs:
-            texts.print_guesses(one.row)
-    if summary["attacks"]:
+    for scored in scores:
+        if not scored.pairs:
+            texts.print_guesses(scored.attempt)
+    if summary.attacks:
         print_table(summary)
-    utility = summary.get("utility")
-    if utility:
-        print_utility(utility)
-    if summary.get("wire"):
-        print_wire(summary["wire"])
+    if summary.utility:
+        print_utility(summary.utility)
+    if summary.wire:
+        print_wire(summary.wire)
 
 
 def print_wire(wire: Mapping[str, Any]) -> None:
@@ -137,10 +137,10 @@ def print_wire(wire: Mapping[str, Any]) -> None:
     Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
 
 
-def print_utility(utility: Mapping[str, Any]) -> None:
+def print_utility(utility: Utility) -> None:
     """Print each metric of the global model, before the first round and after the last."""
-    measured = {utility["metric"]: utility, **utility.get("others", {})}
-    parts = [f"{name} {one['before']:.3f} -> {one['after']:.3f}" for name, one in measured.items()]
+    measured: dict[str, Utility | Course] = {utility.metric: utility, **utility.others}
+    parts = [f"{name} {one.before:.3f} -> {one.after:.3f}" for name, one in measured.items()]
     line = f"Utility, before the first round -> after the last: {', '.join(parts)}"
     Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
 
@@ -169,14 +169,14 @@ class SideBySide:
         console = Console(file=sys.stdout, highlight=False)
         console.print(table)
         if len(pairs) > SHOWN:
-            console.print(f"... and {len(pairs) - SHOWN} more in reconstructions.jsonl")
+            console.print(f"... and {len(pairs) - SHOWN} more in {layout.SAMPLES}")
 
-    def print_guesses(self, row: Mapping[str, Any]) -> None:
+    def print_guesses(self, attempt: AttackRecord) -> None:
         """Print what was read of an update whose truth nobody here knows."""
         console = Console(file=sys.stdout, highlight=False)
-        title = f"Round {row['round']}, client {whose(row)}: what the server read (truth unknown)"
-        console.print(Text(title, "bold"))
-        for text in row["texts"][:SHOWN] or ["nothing"]:
+        place = f"Round {attempt.round}, client {whose(attempt)}"
+        console.print(Text(f"{place}: what the server read (truth unknown)", "bold"))
+        for text in attempt.texts[:SHOWN] or ["nothing"]:
             console.print(f"  {escape(printable(text))}", soft_wrap=True)
 
     def _marked(self, truth: Tokens, guess: Tokens) -> tuple[Text, Text]:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.lab.store.sweep import CellEnd
 from fedsim.lab.sweep.grid import label, short_names
 from fedsim.lab.terminal.run import STYLES, Terminal, printable
 
@@ -44,11 +45,11 @@ class SweepTerminal(Terminal):
         self._started = self._started or time.monotonic()
         self.step(name)
 
-    def ended(self, name: str, record: Mapping[str, Any]) -> None:
+    def ended(self, name: str, end: CellEnd) -> None:
         """Say how a cell ended."""
         self.done += 1
         self._here += 1
-        how = f"failed: {record['error']}" if record["error"] else f"{record['seconds']:.1f} s"
+        how = f"failed: {end.error}" if end.error else f"{end.seconds:.1f} s"
         super().say(f"{self.done}/{self._total} {name}: {how}{self._left()}")
 
     def _left(self) -> str:

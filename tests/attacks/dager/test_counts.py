@@ -25,18 +25,18 @@ def batch(
 @pytest.mark.parametrize("labels", [2, 3])
 def test_counts_are_found_or_left_open_but_never_wrong(scale: float, labels: int) -> None:
     generator = torch.Generator().manual_seed(labels)
-    some = [one for one in product(range(3), repeat=labels) if 0 < sum(one) <= 3]
-    found = total = 0
+    some = [labels_of for labels_of in product(range(3), repeat=labels) if 0 < sum(labels_of) <= 3]
+    determined = total = 0
     for pair in list(combinations_with_replacement(some, 2))[::2]:
         chances = torch.rand(2, labels, generator=generator, dtype=torch.float64)
         chances = chances / chances.sum(dim=1, keepdim=True)
         amounts, examples = batch(chances, list(pair), scale)
         counts = whole_counts(chances, amounts, examples)
-        assert counts in (None, [sum(one) for one in pair])
-        if scale == 1.0 or any(one.count(0) == labels - 1 for one in pair):
-            found += counts is not None  # else nothing tells one share
+        assert counts in (None, [sum(labels_of) for labels_of in pair])
+        if scale == 1.0 or any(labels_of.count(0) == labels - 1 for labels_of in pair):
+            determined += counts is not None  # else nothing tells one share
             total += 1
-    assert found > 0.8 * total
+    assert determined > 0.8 * total
 
 
 def test_what_two_counts_explain_is_left_open() -> None:

@@ -69,8 +69,8 @@ def test_what_is_in_no_span_is_read_by_neither(
 def test_the_distance_is_the_sine_of_the_angle() -> None:
     # by hand: (3, 4, 0) is at 53.13 degrees from the x axis, its sine 4 / 5
     axis = torch.diag(torch.tensor([1.0, 0.0, 0.0]))
-    found = distance(torch.tensor([[3.0, 4.0, 0.0], [7.0, 0.0, 0.0], [0.0, 0.0, 2.0]]), axis)
-    torch.testing.assert_close(found, torch.tensor([0.8, 0.0, 1.0]))
+    sines = distance(torch.tensor([[3.0, 4.0, 0.0], [7.0, 0.0, 0.0], [0.0, 0.0, 2.0]]), axis)
+    torch.testing.assert_close(sines, torch.tensor([0.8, 0.0, 1.0]))
 
 
 def test_the_projector_leaves_inputs_as_they_are() -> None:
@@ -86,9 +86,11 @@ def test_candidates_are_run_in_chunks_and_all_of_them(adapt: Adapt, gradient: Gr
     model = adapt("gpt2-tiny")
     (f1,) = model.trunks(model.initial_parameters(), 1)
     everything = torch.arange(model.vocabulary)
-    found: list[Tokens] = []
-    steps = PlainDager().grow((), [everything], f1, torch.eye(model.width), found, places=True)
+    sentences: list[Tokens] = []
+    steps = PlainDager().grow((), [everything], f1, torch.eye(model.width), sentences, places=True)
     with torch.no_grad():
         chunks = [size for _, size, _ in steps]
     assert chunks == [CHUNK, CHUNK, model.vocabulary - 2 * CHUNK]
-    assert found == [(token,) for token in range(model.vocabulary)]  # all are in the whole space
+    assert sentences == [
+        (token,) for token in range(model.vocabulary)
+    ]  # all are in the whole space

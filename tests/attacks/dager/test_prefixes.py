@@ -34,20 +34,20 @@ def read(model: ModelAdapter, ids: tuple[int, ...]) -> Tensor:
     """Return what block 0's MLP reads at the last token of ``ids``, by a hook: (D,)."""
     reader = model.projections(0, "middle")[0].name.removesuffix(".weight")
     module: Any = model.module
-    with caught(module.get_submodule(reader)) as seen, torch.no_grad():
+    with caught(module.get_submodule(reader)) as inputs, torch.no_grad():
         module(input_ids=torch.tensor([ids]))
-    return seen[0][0, -1]
+    return inputs[0][0, -1]
 
 
 def grown(check: MiddleCheck | BlockCheck, start: tuple[int, ...]) -> None:
     """Have ``check`` hold ``PREFIXES``, token by token."""
     check.begin(start)
     for place in range(3):
-        ids = sorted({one[place] for one in PREFIXES})
+        ids = sorted({prefix[place] for prefix in PREFIXES})
         check.excess(torch.ones(1 if not place else 3, len(ids), dtype=torch.bool),
                      torch.tensor(ids), len(start) + place)  # fmt: skip
-        check.advance(torch.tensor([[row * bool(place), ids.index(one[place])]
-                                    for row, one in enumerate(PREFIXES)]))  # fmt: skip
+        check.advance(torch.tensor([[row * bool(place), ids.index(prefix[place])]
+                                    for row, prefix in enumerate(PREFIXES)]))  # fmt: skip
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -90,8 +90,8 @@ def test_pairs_that_are_not_asked_for_are_not_answered(adapt: Adapt, preset: str
         both, excess = check.excess(torch.ones(1, 3, dtype=torch.bool), tokens, len(model.prefix))
         assert both.tolist() == [[0, 1], [0, 2]] and excess.max() < 1.0
         asked = torch.tensor([[True, True, False]])
-        one, _ = check.excess(asked, tokens, len(model.prefix))
-    assert one.tolist() == [[0, 1]]
+        chosen, _ = check.excess(asked, tokens, len(model.prefix))
+    assert chosen.tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -103,7 +103,7 @@ def test_the_block_check_measures_what_the_trunk_gives(adapt: Adapt, preset: str
     check = BlockCheck(trunk, gate)
     grown(check, model.prefix)
     pairs, excess = check.excess(torch.ones(3, 4, dtype=torch.bool), TOKENS, len(model.prefix) + 3)
-    for (row, place), one in zip(pairs.tolist(), excess, strict=True):
+    for (row, place), value in zip(pairs.tolist(), excess, strict=True):
         ids = (*model.prefix, *PREFIXES[row], int(TOKENS[place]))
         wanted = gate.excess(trunk.inputs(torch.tensor([ids]))[0][0, -1:])
-        assert torch.allclose(one, wanted[0], rtol=1e-3)
+        assert torch.allclose(value, wanted[0], rtol=1e-3)

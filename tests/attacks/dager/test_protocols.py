@@ -33,8 +33,8 @@ def test_lora_is_read_through_its_adapters(
     assert len({ids[:n] for ids in truth for n in range(1, len(ids) + 1)}) < 96 - 12
     if after_a_step:  # B has left zero, so A gets a gradient
         step = scene.update(sentences(scene.model, 2, skip=40))
-        for name, one in step.items():
-            scene.parameters[name] = scene.parameters[name] - 0.1 * one
+        for name, tensor in step.items():
+            scene.parameters[name] = scene.parameters[name] - 0.1 * tensor
     guess = scene.attack(scene.update(truth))
     assert sorted(guess.sequences) == sorted(truth)
 
@@ -74,17 +74,22 @@ def test_more_prefixes_than_loras_rank_give_nothing_exact(
     ids=str,
 )
 def test_deltas_of_several_steps_are_read_in_float32(
-    scene: Scene, sentences: Sentences, local: Local, settings: dict[str, Any]
+    request: pytest.FixtureRequest,
+    scene: Scene,
+    sentences: Sentences,
+    local: Local,
+    settings: dict[str, Any],
 ) -> None:
     if scene.model.family == "llama" and settings.get("local_epochs") == 10:
-        pytest.skip("forty steps at 1e-2 move so narrow a model too far: measured as not read")
+        far = "forty steps at 1e-2 move so narrow a model too far"
+        request.applymarker(pytest.mark.xfail(strict=True, raises=AssertionError, reason=far))
     truth = sentences(scene.model, 4)
     guess = scene.attack(local(scene, truth, **settings), kind="delta")
     assert sorted(guess.sequences) == sorted(truth)
 
 
 def test_a_delta_of_decay_alone_gives_nothing(scene: Scene) -> None:
-    update = {name: -1e-3 * one for name, one in scene.parameters.items()}
+    update = {name: -1e-3 * tensor for name, tensor in scene.parameters.items()}
     assert scene.attack(update, kind="delta", max_pairs=20_000).sequences == ()
 
 
@@ -93,8 +98,8 @@ def test_noise_is_allowed_for(scene: Scene, sentences: Sentences, scale: float) 
     truth, generator = sentences(scene.model, 2), torch.Generator().manual_seed(0)
     update = scene.update(truth)
     update = {
-        name: one + scale * one.abs().max() * torch.randn(one.shape, generator=generator)
-        for name, one in update.items()
+        name: tensor + scale * tensor.abs().max() * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in update.items()
     }
     guess = scene.attack(update)
     if scale < 1e-3:
@@ -125,9 +130,9 @@ def test_what_loras_adapters_do_not_tell_is_not_claimed(
     adapt: Adapt, gradient: Gradient, observe: Observe, sentences: Sentences, task: str
 ) -> None:
     scene = Scene(adapt("llama-tiny", lora_rank=96, task=task), gradient, observe)
-    one, other = sentences(scene.model, 2)
-    guess = scene.attack(scene.update([one, one, other]))
-    whole = [one, other] if task == "classification" else [one[:-1], other[:-1]]
+    sentence, other = sentences(scene.model, 2)
+    guess = scene.attack(scene.update([sentence, sentence, other]))
+    whole = [sentence, other] if task == "classification" else [sentence[:-1], other[:-1]]
     assert sorted(guess.sequences) == sorted(whole)  # once each, or without the last token
     assert guess.diagnostics["best_effort"] and not guess.diagnostics["counted"]
 
@@ -144,16 +149,17 @@ def test_a_delta_of_one_step_is_read_to_its_ends_and_counts(
     task: str,
 ) -> None:
     scene = Scene(adapt(preset, task=task), gradient, observe)
-    one, other = sentences(scene.model, 2)
-    truth = [one, one, one[:6], other, one]
+    sentence, other = sentences(scene.model, 2)
+    truth = [sentence, sentence, sentence[:6], other, sentence]
     # in float64: in float32 the weights' rounding, 1e-4 of such a step, hides where texts end
     rate = 1e-2
-    update = {name: -rate * one.double() for name, one in scene.update(truth).items()}
+    update = {name: -rate * tensor.double() for name, tensor in scene.update(truth).items()}
     guess = scene.attack(update, kind="delta")
     assert sorted(guess.sequences) == sorted(truth)
     assert guess.diagnostics["counted"] and not guess.diagnostics["best_effort"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "dtype", "least"),
     [

@@ -38,7 +38,7 @@ def test_distance_is_what_is_left_after_least_squares() -> None:
     outside = drawn(5, 9, D)
     inside = drawn(6, 9, 17) @ inputs
     vectors = torch.cat([outside, inside, inside + 0.01 * outside, inputs])
-    expected = torch.tensor([naive_distance(inputs, one) for one in vectors])
+    expected = torch.tensor([naive_distance(inputs, vector) for vector in vectors])
     assert expected[:9].min() > 0.5 and expected[9:18].max() < 1e-12  # both kinds are there
     torch.testing.assert_close(span.distance(vectors.float()), expected, rtol=0, atol=1e-6)
     shaped = span.distance(vectors.float().view(4, -1, D))
@@ -89,9 +89,9 @@ def test_what_only_weak_directions_carry_is_expected_further_away() -> None:
     gradient = inputs.T @ (strength[:, None] * drawn(4, 12, K)) + 1e-6 * drawn(5, D, K)
     span = find_span([gradient])
     assert span.rank == 12
-    found, expected = span.distance(inputs.float()), span.expected(inputs.float())
+    distances, expected = span.distance(inputs.float()), span.expected(inputs.float())
     assert expected[-1] > 100 * expected[0]
-    assert ((found / expected).max() < 2) and ((found / expected).min() > 0.5)
+    assert ((distances / expected).max() < 2) and ((distances / expected).min() > 0.5)
 
 
 def test_the_expected_distance_is_naive_first_order_perturbation() -> None:
@@ -191,16 +191,16 @@ def test_a_gate_is_the_distance_over_each_vectors_own_threshold() -> None:
     inputs, gradient = made(17, noise=1e-3)
     span = find_span([gradient])
     gate = open_gate(span, drawn(77, 51, D).float(), 16.0, 0.4)
-    away = sorted(naive_distance(span.basis.T.double(), one) for one in drawn(77, 51, D))[25]
+    away = sorted(naive_distance(span.basis.T.double(), vector) for vector in drawn(77, 51, D))[25]
     assert gate.outside == pytest.approx(away, abs=1e-5)  # the median of 51
     vectors = torch.cat([inputs, drawn(5, 9, D), inputs[:9] + 0.1 * drawn(5, 9, D)]).float()
-    found = gate.excess(vectors)
-    for one, excess in zip(vectors.double(), found, strict=True):
-        noise = span.basis.T.double() @ one * span.noise.double()
-        threshold = min(max(16.0 * (noise.norm() / one.norm()).item(), 1e-4), away / 2)
-        wanted = naive_distance(span.basis.T.double(), one) / threshold
+    excesses = gate.excess(vectors)
+    for vector, excess in zip(vectors.double(), excesses, strict=True):
+        noise = span.basis.T.double() @ vector * span.noise.double()
+        threshold = min(max(16.0 * (noise.norm() / vector.norm()).item(), 1e-4), away / 2)
+        wanted = naive_distance(span.basis.T.double(), vector) / threshold
         assert excess.item() == pytest.approx(wanted, rel=1e-3)
-    assert (found[:17] < 1).all() and (found[17:26] > 1).all()
+    assert (excesses[:17] < 1).all() and (excesses[17:26] > 1).all()
 
 
 def test_no_vector_has_a_wider_threshold_than_the_widest() -> None:
@@ -243,9 +243,9 @@ def test_a_sketch_of_a_small_complement_is_exact() -> None:
 
 def test_gradients_come_back_as_they_were() -> None:
     parts = [made(17)[1].float(), torch.zeros(D, 24), made(17, 24)[1].half()]
-    kept = [one.clone() for one in parts]
+    kept = [part.clone() for part in parts]
     find_span(parts)
-    assert all(torch.equal(one, other) for one, other in zip(parts, kept, strict=True))
+    assert all(torch.equal(part, other) for part, other in zip(parts, kept, strict=True))
 
 
 def weak_to_strong(count: int, weakest: float) -> tuple[Tensor, Tensor]:

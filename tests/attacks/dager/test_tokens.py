@@ -22,9 +22,9 @@ def prepared(
 ) -> tuple[Opening, TokenSets]:
     opening = model.opening(parameters)
     blocks = []
-    for one in model.projections(0):
-        gradient = update[one.name] if one.input_axis == 0 else update[one.name].T
-        blocks += list(gradient.chunk(one.fused, dim=1))
+    for weight in model.projections(0):
+        gradient = update[weight.name] if weight.input_axis == 0 else update[weight.name].T
+        blocks += list(gradient.chunk(weight.fused, dim=1))
     generator = torch.Generator().manual_seed(0)
     random = torch.randint(model.vocabulary, (512,), generator=generator)
     gate = open_gate(find_span(blocks), opening.inputs(random, 0 * random), 100.0, 0.4)
@@ -55,15 +55,15 @@ def test_the_sets_are_those_of_a_naive_loop(
     opening, sets = prepared(model, parameters, gradient(model, parameters, truth))
     gate = sets._gate
     for position in (0, 1, 7, 17):
-        found = set(sets.at(position).tolist())
-        for token in [*range(0, 2048, 17), *(ids[0] for ids in truth), *found]:
+        passing = set(sets.at(position).tolist())
+        for token in [*range(0, 2048, 17), *(ids[0] for ids in truth), *passing]:
             if not opening.words[token].any():  # a padding row: its direction is not defined
                 continue
             vector = opening.inputs(torch.tensor([token]), torch.tensor([position]))
             limit = max(gate.factor * gate.span.expected(vector).item(), 1e-4)
             distance = naive(opening, token, position, gate.span.complement)
             if not 0.9 < distance / limit < 1.1:  # float32 may decide the closest
-                assert (token in found) == (distance < limit)
+                assert (token in passing) == (distance < limit)
     for ids in truth:
         for position, token in enumerate(ids):
             assert token in sets.at(position).tolist()
@@ -106,8 +106,8 @@ def test_a_narrow_threshold_is_compared_with_what_no_scale_makes_less(
     for place, position in enumerate(positions.tolist()):
         tokens = torch.arange(1, 2048, 7)
         embedded = opening.embedding(tokens, torch.full_like(tokens, position)).double()
-        seen = bare(embedded) @ sets._turned.double() + sets._offset.double()  # (N, k)
-        exact = seen.norm(dim=1) * sets._scale
+        views = bare(embedded) @ sets._turned.double() + sets._offset.double()  # (N, k)
+        exact = views.norm(dim=1) * sets._scale
         assert (estimates[tokens, place] <= exact * 1.001 + 1e-3).all()
         assert (estimates[tokens, place] > 0.1 * exact).double().mean() > 0.9  # and still tells
 

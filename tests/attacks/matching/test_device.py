@@ -20,6 +20,7 @@ def run(attack: Attack, batch: Batch) -> Reconstruction:
     return attack.reconstruct(batch.observation, torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attack", "preset", "setting", "granted"),
     [

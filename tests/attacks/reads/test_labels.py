@@ -64,6 +64,7 @@ def test_the_scale_of_an_update_makes_no_label_of_another(
         assert labels(batch, lambda tensor: scale * tensor) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
 def test_a_random_mask_that_is_known_is_undone(adapt: Adapt, look: Look, preset: str) -> None:
     read = []

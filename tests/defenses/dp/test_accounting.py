@@ -35,6 +35,7 @@ def event(history: History) -> dp_accounting.DpEvent:
     return dp_accounting.ComposedDpEvent(steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("history", "delta"), SETTINGS)
 def test_epsilon_is_googles_to_a_percent(history: History, delta: float) -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -107,6 +108,7 @@ def test_equal_steps_are_counted_together() -> None:
     assert history == [(1.0, 0.1, 5), (1.0, 0.2, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accountant", ["prv", "rdp"])
 @pytest.mark.parametrize("epsilon", [0.5, 8.0])
 def test_the_noise_for_an_epsilon_spends_it(epsilon: float, accountant: str) -> None:

@@ -212,6 +212,7 @@ def test_a_training_without_a_gradient_is_refused() -> None:
 # The accountant
 
 
+@pytest.mark.slow
 def test_the_accountant_goes_over_the_rounds_a_client_took_part_in() -> None:
     defense, memories = DPSGD(noise_multiplier=1.3), []
     for rounds in (3, 1, 5):
@@ -238,6 +239,7 @@ def test_without_noise_or_rounds_there_is_no_guarantee() -> None:
     assert math.isinf(silent.distance())
 
 
+@pytest.mark.slow
 def test_a_budget_stops_the_client() -> None:
     defense, memory = DPSGD(noise_multiplier=1.0, budget=3.0), Memory()
     rounds = 0
@@ -248,6 +250,7 @@ def test_a_budget_stops_the_client() -> None:
     assert prv(((1.0, 0.2, rounds),), 1e-5) <= 3.0 < prv(((1.0, 0.2, rounds + 1),), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"noise_multiplier": 1.0}, {"target_epsilon": 8.0}])
 def test_a_budget_below_one_round_is_refused(adapt: Adapt, how: dict[str, float]) -> None:
     defense = DPSGD(budget=0.01, **how)  # type: ignore[arg-type]
@@ -255,6 +258,7 @@ def test_a_budget_below_one_round_is_refused(adapt: Adapt, how: dict[str, float]
         defense.settle(setting(adapt("gpt2-tiny"), defense))
 
 
+@pytest.mark.slow
 def test_a_target_gives_the_noise_that_meets_it(adapt: Adapt) -> None:
     defense = DPSGD(target_epsilon=2.0)
     settled = defense.settle(setting(adapt("gpt2-tiny"), defense))

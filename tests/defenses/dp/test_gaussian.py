@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from scipy.stats import norm
 from torch import Tensor
 
 from defenses import CentralDP, Gaussian
 from defenses.base import Here, Memory, Setting
-from defenses.dp.accounting import gaussian
 from fedsim.errors import BadInput, DefenseFailed
 from fedsim.training import TrainingSettings
 
@@ -37,11 +37,11 @@ def here(memory: Memory) -> Here:
 def test_the_update_is_clipped_and_noised(scale: float) -> None:
     defense, raw = Gaussian(noise_multiplier=2.0, clip=0.5), update(scale)
     sent = defense.protect(raw, seeded())
-    norm = flat(raw).norm()
-    noise = flat(sent) - flat(raw) * min(1.0, 0.5 / norm)
+    size = flat(raw).norm()
+    noise = flat(sent) - flat(raw) * min(1.0, 0.5 / size)
     assert noise.std().item() == pytest.approx(1.0, rel=0.02)
     figures = defense.audit(raw, sent)
-    assert figures["clip_factor"] == pytest.approx(min(1.0, float(0.5 / norm)), rel=1e-5)
+    assert figures["clip_factor"] == pytest.approx(min(1.0, float(0.5 / size)), rel=1e-5)
     assert figures["noise_std"] == pytest.approx(1.0, rel=0.02)
 
 
@@ -64,7 +64,11 @@ def test_a_client_is_told_from_its_opposite_so_mu_is_twice_one_over_z() -> None:
     spent = defense.spent([Memory(), memory])
     assert spent is not None and spent.unit == "client"
     assert spent.adjacency.startswith("replaced: all that one client holds")
-    assert spent.epsilon == gaussian(2.0 * math.sqrt(3) / 4.0, 1e-5)
+    # Balle & Wang, theorem 8: the delta of the Gaussian mechanism at an epsilon, with mu = 2 / z a
+    # round and sqrt(3) mu in three.
+    mu, epsilon = 2.0 * math.sqrt(3) / 4.0, spent.epsilon
+    delta = norm.cdf(mu / 2 - epsilon / mu) - math.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
+    assert delta == pytest.approx(1e-5, rel=1e-4)
     # What it claims is seen: two clients whose clipped updates are opposite, along that direction.
     update = {"a": torch.zeros(1000)}
     update["a"][0] = 7.0
@@ -78,9 +82,11 @@ def test_a_client_is_told_from_its_opposite_so_mu_is_twice_one_over_z() -> None:
 
 
 def test_no_noise_and_no_round_give_no_guarantee_and_no_loss_is_told() -> None:
-    assert Gaussian(noise_multiplier=0.0).spent([Memory(values={"rounds": 1})]) is None
-    assert Gaussian(noise_multiplier=1e-200).spent([Memory(values={"rounds": 1})]) is None
-    assert Gaussian().spent([]) is None and Gaussian().guarantee() is None
+    kept = Gaussian().begin(here(Memory())).keep()
+    assert Gaussian().spent([kept]) is not None
+    assert Gaussian(noise_multiplier=0.0).spent([kept]) is None
+    assert Gaussian(noise_multiplier=1e-200).spent([kept]) is None
+    assert Gaussian().spent([]) is None and Gaussian().spent([Memory()]) is None
     assert Gaussian().report({"train_loss": 1.0}) == {}
 
 
@@ -111,7 +117,7 @@ def test_a_delta_beyond_the_clients_is_refused() -> None:
 
 def test_central_dp_claims_nothing_and_can_be_there_once() -> None:
     defense = CentralDP(noise_multiplier=0.3, clip=2.0)
-    assert defense.guarantee() is None and defense.spent([Memory()]) is None
+    assert defense.spent([defense.begin(here(Memory())).keep()]) is None
     assert defense.central() == {"noise_multiplier": 0.3, "clipping_norm": 2.0}
     with pytest.raises(BadInput, match="central-dp can be there once"):
         defense.check(setting(defense, defense))

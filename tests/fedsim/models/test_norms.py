@@ -68,6 +68,7 @@ def test_what_a_norm_multiplies_by_its_weight_is_autograds(module: Any) -> None:
     [
         nn.Linear(D, D),
         nn.BatchNorm1d(D),
+        nn.GroupNorm(1, D),
         nn.GroupNorm(4, D),
         nn.LayerNorm(D, elementwise_affine=False),
         OlmoLayerNorm(D),  # without a weight

@@ -76,6 +76,7 @@ def audit(root: Path, defense: Any, canaries: int = 200, **sections: Any) -> Aud
                      canaries, 0.05)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_correct_run_stands(tmp_path: Path) -> None:
     z = 0.5
     found = audit(tmp_path, {"name": "dp-sgd", "noise_multiplier": z})
@@ -86,6 +87,7 @@ def test_a_correct_run_stands(tmp_path: Path) -> None:
     assert found.epsilon_estimate == pytest.approx(found.claimed["epsilon"], rel=0.4)
 
 
+@pytest.mark.slow
 def test_fewer_clients_and_a_sampling_rate_stand_too(tmp_path: Path) -> None:
     federation = {"clients": 3, "clients_per_round": 2, "rounds": 2}
     defense = {"name": "dp-sgd", "noise_multiplier": 0.5}
@@ -96,6 +98,7 @@ def test_fewer_clients_and_a_sampling_rate_stand_too(tmp_path: Path) -> None:
     assert found.canaries in (80, 120)  # of the clients that took part
 
 
+@pytest.mark.slow
 def test_fedavg_adds_up_its_steps(tmp_path: Path) -> None:
     training = {"batch_size": 0, "algorithm": "fedavg", "mini_batch_size": 500, "local_epochs": 2}
     found = audit(tmp_path, {"name": "dp-sgd", "noise_multiplier": 1.0}, 60, training=training)
@@ -106,6 +109,7 @@ def test_fedavg_adds_up_its_steps(tmp_path: Path) -> None:
         audit(tmp_path / "b", {"name": "dp-sgd", "noise_multiplier": 1.0}, 40, training=wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", ["read", "server"])
 def test_planted_bugs_are_far_above_the_claim(tmp_path: Path, bug: str) -> None:
     found = audit(tmp_path, {"name": "planted", "noise_multiplier": 8.0, "bug": bug}, 120)
@@ -116,6 +120,7 @@ def test_planted_bugs_are_far_above_the_claim(tmp_path: Path, bug: str) -> None:
     assert found.as_dict()["epsilon_estimate"] == "inf"
 
 
+@pytest.mark.slow
 def test_what_stands_beside_the_claim_is_left_out(tmp_path: Path) -> None:
     defense = {"name": "dp-sgd", "noise_multiplier": 0.5}
     three = {"clients": 3, "clients_per_round": 3, "rounds": 2}
@@ -125,6 +130,7 @@ def test_what_stands_beside_the_claim_is_left_out(tmp_path: Path) -> None:
         assert beside == alone
 
 
+@pytest.mark.slow
 def test_a_clients_guarantee_is_audited_by_clients(tmp_path: Path) -> None:
     found = audit(tmp_path, {"name": "gaussian", "noise_multiplier": 2.0}, 20)
     assert found.mu_claimed == 1.0 and found.claimed["unit"] == "client"
@@ -152,6 +158,7 @@ def test_the_two_bounds_share_the_level(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.bound == one_run(traces.inside, traces.totals, 1e-5, 0.025)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_found(tmp_path: Path, capsys: Any) -> None:
     defense = 'defense={name="dp-sgd", noise_multiplier=1.0}'
     words = ["audit-dp", *WORDS, defense, "training.batch_size=0", "--canaries", "40"]
@@ -187,6 +194,7 @@ def test_bad_input_is_one_line(words: list[str], message: str, capsys: Any) -> N
     assert message in line
 
 
+@pytest.mark.slow
 def test_a_rate_too_small_for_the_canaries_is_told(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="too few canaries were trained on"):
         few = {"clients": 2, "clients_per_round": 2, "rounds": 1}

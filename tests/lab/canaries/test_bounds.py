@@ -45,6 +45,7 @@ def simulated(mu: float, m: int, seed: int) -> tuple[list[bool], list[float]]:
     return inside.tolist(), (mu * inside + source.standard_normal(m)).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [0.5, 1.0, 2.0])
 def test_the_bound_is_below_the_truth_in_at_least_95_percent_of_runs(mu: float) -> None:
     truth = gaussian(mu, 1e-5)

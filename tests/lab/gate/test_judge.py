@@ -39,7 +39,7 @@ def found(low: float = 0.1, high: float = 0.3, verdict: str = "no-leak", **more:
             "metric": "accuracy",
             "before": 0.5,
             "after": 0.8,
-            "others": {"mcc": {"after": 0.25}},
+            "others": {"mcc": {"before": 0.0, "after": 0.25}},
         },
         "guarantee": {"epsilon": 3.0, "delta": 1e-5},
     }

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from clients import corpus
-from fedsim.lab.report.personal_data import Update, dates, mails, names, phones, recalls
+from fedsim.lab.report.personal_data import UpdateTexts, dates, mails, names, phones, recalls
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_the_corpus_has_as_many_as_its_writer_put_in() -> None:
 
 def test_recall_and_invention_by_hand() -> None:
     updates = [
-        Update(
+        UpdateTexts(
             client=0,
             truths=["Zelda Birkett, 555-0100", "Zelda Birkett again, on 3 May"],
             guesses=["Zelda Birkett, 555-0199", "on 3 May", "Bruno Adeyemi"],
         ),
-        Update(client=1, truths=["Bruno Adeyemi"], guesses=["Bruno Adeyemi"]),
-        Update(client=1, truths=["nothing"], guesses=[]),
+        UpdateTexts(client=1, truths=["Bruno Adeyemi"], guesses=["Bruno Adeyemi"]),
+        UpdateTexts(client=1, truths=["nothing"], guesses=[]),
     ]
     found = {one.kind: one for one in recalls(updates)}
     people = found["names"]
@@ -106,5 +106,5 @@ def test_recall_and_invention_by_hand() -> None:
 
 
 def test_without_another_client_there_is_no_chance_level() -> None:
-    updates = [Update(client=0, truths=["Zelda Birkett"], guesses=[]) for _ in range(2)]
+    updates = [UpdateTexts(client=0, truths=["Zelda Birkett"], guesses=[]) for _ in range(2)]
     assert {one.chance for one in recalls(updates)} == {None}

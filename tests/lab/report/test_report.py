@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 
 from fedsim.errors import BadInput
-from fedsim.files import read_json, write_json, write_text
+from fedsim.files import read_json, write_json, write_lines, write_text
 from fedsim.lab.cli import main
 from fedsim.lab.report import write_report
 from fedsim.lab.report.page import Table
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.samples import sample_rows
 from tests.lab.conftest import experiment
 from tests.lab.report.conftest import EVIL
 from tests.lab.synthetic import synthetic_run
@@ -128,7 +127,7 @@ def test_what_a_cell_of_a_table_holds(text: Any, cell: str, tmp_path: Path) -> N
 
 def test_a_lone_surrogate_in_a_sample_is_shown(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path / "run", rounds=1, batch=1)
-    rows = [{**row, "truth": "a \ud800 b", "guess": "\ud800"} for row in sample_rows(run)]
+    rows = [row | {"truth": "a \ud800 b", "guess": "\ud800"} for row in run.rows("samples.jsonl")]
     (run.root / "samples.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     write_report(run.root, redact=False)
     assert "a U+D800 b" in (run.root / "report" / "samples.csv").read_text(encoding="utf-8")
@@ -142,6 +141,7 @@ def test_the_worst_come_first(page: Path) -> None:
     assert len({order[0], order[-1]}) == 2
 
 
+@pytest.mark.slow
 def test_redacted_there_is_no_text_anywhere(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path / "run", texts=EVIL, read=0.8)
     write_report(run.root, redact=False)
@@ -169,13 +169,18 @@ def test_redacted_there_is_no_text_anywhere(tmp_path: Path) -> None:
     assert not {"truth", "guess", "truth_tokens", "guess_tokens"} & set(columns)
 
 
+@pytest.mark.slow
 def test_redacted_an_attacks_own_words_are_left_out(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path / "run")
     path = run.root / "summary.json"
     summary = read_json(path)
+    said = {
+        "error": "ValueError: at Zelda Birkett",
+        "reason": "The attack could not run: at Zelda Birkett.",
+    }
     for entry in summary["attacks"]:
-        entry["error"] = "ValueError: at Zelda Birkett"
-        entry["reason"] = "The attack could not run: at Zelda Birkett."
+        entry |= said
+    write_lines(run.root / "samples.jsonl", [row | said for row in run.rows("samples.jsonl")])
     summary["verdicts"]["dager"]["reason"] = "The attack could not run: at Zelda Birkett."
     summary["notes"] = ["an attack could not run: at Zelda Birkett"]
     summary["failures"] = [{"round": 1, "client": 1, "error": "at Zelda Birkett"}]
@@ -189,6 +194,7 @@ def test_redacted_an_attacks_own_words_are_left_out(tmp_path: Path) -> None:
         assert b"Birkett" not in one.read_bytes(), one.name
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_report(run: RunDirectory, page: Path) -> None:
     once = page.read_bytes()
     assert write_report(run.root, redact=False).read_bytes() == once
@@ -203,8 +209,11 @@ BROKEN: list[tuple[str, str, str]] = [
     ("summary.json", "[]", "summary.json: all of it: wanted"),
     ("summary.json", '{"schema": 2}', "summary.json: schema: wanted 1, got '2'"),
     ("reconstructions.jsonl", "{\n{}\n", "reconstructions.jsonl, line 1 is not valid JSON"),
-    ("reconstructions.jsonl", '{"role": "attack"}\n', "its files do not fit together"),
+    ("reconstructions.jsonl", '{"role": "attack"}\n', "line 1: attack: wanted"),
     ("reconstructions.jsonl", "", "its files do not fit together"),
+    ("samples.jsonl", "{\n{}\n", "samples.jsonl, line 1 is not valid JSON"),
+    ("samples.jsonl", "{}\n", "samples.jsonl, line 1: attack: wanted"),
+    ("samples.jsonl", "", "its files do not fit together"),
     ("config.toml", "= 3", "is not valid TOML"),
 ]
 
@@ -258,7 +267,6 @@ def test_a_run_without_attacks_has_a_report(tmp_path: Path) -> None:
 def test_guarantee_bound_wire_and_bytes_are_shown(tmp_path: Path) -> None:
     more = {
         "guarantee": {"epsilon": 3.25, "delta": 1e-5, "unit": "client", "accountant": "prv"},
-        "bound": {"nats": 0.125},
         "wire": {
             "bytes_up": 1234,
             "defenses": [{"defense": "dp-sgd", "noise_std": {"mean": 0.0625}}],
@@ -273,7 +281,6 @@ def test_guarantee_bound_wire_and_bytes_are_shown(tmp_path: Path) -> None:
         "3.25",
         "1e-05",
         "prv",
-        "0.125",
         "0.0625",
         "1234",
         "0.00123 MB an update",

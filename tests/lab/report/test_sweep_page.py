@@ -19,8 +19,8 @@ from fedsim.lab.report.plots.grids import heat_maps
 from fedsim.lab.report.plots.theme import LIGHT
 from fedsim.lab.report.plots.trade import Point, _lanes, _unbeaten, frontier
 from fedsim.lab.report.settings import over_seeds
-from fedsim.lab.scoring.intervals import Interval
-from tests.lab.synthetic import synthetic_run
+from fedsim.lab.store.figures import Interval
+from tests.lab.synthetic import cell, sweep_of, synthetic_run
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +37,11 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 settings = {"defense": defense, "training.local_epochs": epochs, "seed": seed}
                 config = run.config().as_toml()
                 config["training"]["local_epochs"] = epochs
-                cells.append(
-                    {"name": name, "settings": settings, "status": "done", "config": config}
-                )
+                cells.append(cell(name, settings, config))
     cells[-1] |= {"status": "failed", "error": "RunFailed: diverged"}
     cells[-2] |= {"status": "running"}
     axes = {"defense": ["none", "topk"], "training.local_epochs": [1, 5], "seed": [1, 2]}
-    write_json(
-        root / "sweep.json",
-        {"schema": 1, "name": "s", "axes": axes, "cells": cells, "words": ["defense=none,topk"]},
-    )
+    write_json(root / "sweep.json", sweep_of(axes, cells, words=["defense=none,topk"]))
     recipe = {
         "schema": 1, "attack": "dager", "paper": "A Paper", "table": "Table 2", "setup": "float64",
         "differs": "float32", "grid": ["defense=none"],
@@ -64,12 +59,8 @@ def write_sweep(root: Path, axes: dict[str, list[Any]]) -> None:
         run = synthetic_run(root / f"cells/{number}", rounds=1, clients=1, batch=1, read=read)
         settings = dict(zip(axes, values, strict=True))
         config = run.config().as_toml()
-        cells.append(
-            {"name": str(number), "settings": settings, "status": "done", "config": config}
-        )
-    write_json(
-        root / "sweep.json", {"schema": 1, "name": "s", "axes": axes, "cells": cells, "words": []}
-    )
+        cells.append(cell(str(number), settings, config))
+    write_json(root / "sweep.json", sweep_of(axes, cells))
 
 
 def table(sweep: Path, name: str) -> list[dict[str, str]]:
@@ -110,6 +101,7 @@ def test_a_recipes_report_has_the_papers_figures(sweep: Path) -> None:
     assert "diverged" not in html  # redacted: an error might quote a text
 
 
+@pytest.mark.slow
 def test_a_sweep_over_tasks_has_every_tasks_metrics(tmp_path: Path) -> None:
     """Only a causal-lm run has the figures without the last token; either may come first."""
     tasks = ("causal-lm", "classification")
@@ -118,11 +110,10 @@ def test_a_sweep_over_tasks_has_every_tasks_metrics(tmp_path: Path) -> None:
         model = {"name": "builtin:gpt2-tiny", "task": task}
         run = synthetic_run(tmp_path / "cells" / task, rounds=1, batch=1, sections={"model": model})
         config, settings = run.config().as_toml(), {"model.task": task}
-        cells.append({"name": task, "settings": settings, "status": "done", "config": config})
+        cells.append(cell(task, settings, config))
     axes = {"model.task": tasks}
     for order in (cells, cells[::-1]):
-        tree = {"schema": 1, "name": "s", "axes": axes, "cells": order}
-        write_json(tmp_path / "sweep.json", tree)
+        write_json(tmp_path / "sweep.json", sweep_of(axes, order))
         write_report(tmp_path, redact=False)
         for row in table(tmp_path, "samples"):
             assert (row["exact_match_but_last"] == "") == (row["cell"] == "classification")
@@ -153,6 +144,7 @@ def test_swept_attacks_have_a_heat_map(tmp_path: Path) -> None:
     assert [row["attack"] for row in rows] == ["dager", "dager"]
 
 
+@pytest.mark.slow
 def test_keys_that_end_alike_are_named_whole(tmp_path: Path) -> None:
     axes: dict[str, list[Any]] = {
         "model.name": ["a", "b"], "data.name": ["c"], "x.exact": [1], "training.epochs": [5],
@@ -225,8 +217,7 @@ def test_the_interval_over_seeds_is_students() -> None:
 def test_a_sweep_without_results_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cell = {"name": "a", "settings": {}, "status": "waiting", "config": {}}
-    tree = {"schema": 1, "name": "s", "axes": {}, "cells": [cell]}
+    tree = sweep_of({}, [cell("a", {}, {}, status="waiting")])
     write_json(tmp_path / "sweep.json", tree)
     assert main(["report", str(tmp_path)]) == 2
     assert "none of whose cells is done" in capsys.readouterr().err

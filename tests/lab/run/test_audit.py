@@ -68,9 +68,10 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(config: Config, root: Path) -> dict[str, Any]:
     directory = RunDirectory(root)
     directory.create(config)
-    return run_experiment(prepare(config), directory, Silent())[0]
+    return run_experiment(prepare(config), directory, Silent())[0].as_dict()
 
 
+@pytest.mark.slow
 def test_the_summary_has_what_clients_measured_and_the_worst_clients_guarantee(
     tmp_path: Path,
 ) -> None:
@@ -123,6 +124,7 @@ def captured(root: Path) -> dict[str, Tensor]:
     return load_file(path)
 
 
+@pytest.mark.slow
 def test_central_dp_leaves_each_update_raw_before_the_server(tmp_path: Path) -> None:
     once = {"clients": 4, "clients_per_round": 3, "rounds": 1}
     plain = run(experiment(federation=once), tmp_path / "plain")
@@ -135,6 +137,7 @@ def test_central_dp_leaves_each_update_raw_before_the_server(tmp_path: Path) -> 
     assert plain["checksum"] != noised["checksum"] == again["checksum"]  # by the seed
 
 
+@pytest.mark.slow
 def test_dp_sgd_stops_dager_and_the_bound_stands_beside(tmp_path: Path) -> None:
     config = experiment(
         defense={"name": "dp-sgd", "noise_multiplier": 0.5},
@@ -152,6 +155,7 @@ def test_dp_sgd_stops_dager_and_the_bound_stands_beside(tmp_path: Path) -> None:
     assert sum(one["samples"] for one in found) != 8  # Poisson, not a fixed batch
 
 
+@pytest.mark.slow
 def test_an_empty_batch_is_answered_and_scored_as_noise(tmp_path: Path) -> None:
     config = experiment(
         defense={"name": "dp-sgd", "noise_multiplier": 1.0},
@@ -166,6 +170,7 @@ def test_an_empty_batch_is_answered_and_scored_as_noise(tmp_path: Path) -> None:
     assert summary["verdicts"]["dager"]["verdict"] == "no-leak"
 
 
+@pytest.mark.slow
 def test_an_accountant_survives_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = experiment(defense={"name": "dp-sgd", "noise_multiplier": 1.0})
     whole = run(config, tmp_path / "whole")
@@ -182,10 +187,11 @@ def test_an_accountant_survives_a_kill(tmp_path: Path, monkeypatch: pytest.Monke
             run(config, tmp_path / "parts")
     resumed = run_experiment(prepare(config), RunDirectory(tmp_path / "parts"),
                              Silent())[0]  # fmt: skip
-    assert resumed["guarantee"] == whole["guarantee"]
-    assert resumed["checksum"] == whole["checksum"]
+    assert resumed.guarantee == whole["guarantee"]
+    assert resumed.checksum == whole["checksum"]
 
 
+@pytest.mark.slow
 def test_of_two_guarantees_the_strongest_is_stated(tmp_path: Path) -> None:
     weak: dict[str, Any] = {"name": "dp-sgd", "noise_multiplier": 0.5}
     strong = {"name": "gaussian", "noise_multiplier": 50.0}
@@ -197,6 +203,7 @@ def test_of_two_guarantees_the_strongest_is_stated(tmp_path: Path) -> None:
     assert found["epsilon"] == pytest.approx(gaussian(2 / 50.0, 1e-5))
 
 
+@pytest.mark.slow
 def test_a_round_that_nobody_answers_fails_the_run(tmp_path: Path) -> None:
     config = experiment(
         defense={"name": "dp-sgd", "noise_multiplier": 1.0, "budget": 5.0},
@@ -207,6 +214,7 @@ def test_a_round_that_nobody_answers_fails_the_run(tmp_path: Path) -> None:
         run(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_spent_budget_leaves_the_federation_to_the_others(tmp_path: Path) -> None:
     config = experiment(
         defense={"name": "dp-sgd", "noise_multiplier": 1.0, "budget": 5.0},
@@ -218,6 +226,7 @@ def test_a_spent_budget_leaves_the_federation_to_the_others(tmp_path: Path) -> N
     assert summary["failures"] and all("is spent" in f["error"] for f in summary["failures"])
 
 
+@pytest.mark.slow
 def test_a_target_is_met_by_what_clients_can_train_on(tmp_path: Path) -> None:
     # A next-token loss needs two tokens: of 240 texts 40 have them, and 36 are left to train on.
     rows = [f"row {place} of six" if place % 6 == 0 else "a" for place in range(240)]
@@ -246,6 +255,7 @@ def test_a_delta_is_held_against_what_clients_can_train_on(tmp_path: Path) -> No
         prepare(config)
 
 
+@pytest.mark.slow
 def test_a_client_that_failed_has_spent_its_epsilon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

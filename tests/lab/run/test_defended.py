@@ -13,7 +13,7 @@ from fedsim.lab.report import write_report
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.samples import sample_rows
+from fedsim.lab.store.samples import Sample
 from tests.lab.conftest import experiment
 
 SMALL = {"freeze": ["embeddings", "layers.2", "layers.3"]}
@@ -26,9 +26,15 @@ def go(root: Path, **sections: Any) -> dict[str, Any]:
     run = RunDirectory(root)
     if not (root / "config.toml").exists():
         run.create(config)
-    return run_experiment(prepare(config), run, Silent(), quick=False)[0]
+    return run_experiment(prepare(config), run, Silent(), quick=False)[0].as_dict()
 
 
+def samples(root: Path) -> list[Sample]:
+    run = RunDirectory(root)
+    return run.samples(run.summary())
+
+
+@pytest.mark.slow
 def test_under_secagg_dager_reads_the_sum_and_is_scored_against_all_clients(tmp_path: Path) -> None:
     summary = go(tmp_path / "run", defense="secagg", attack=["dager"], federation={"rounds": 1})
     (entry,) = summary["attacks"]
@@ -36,24 +42,24 @@ def test_under_secagg_dager_reads_the_sum_and_is_scored_against_all_clients(tmp_
     assert entry["metrics"]["exact_match"] == 1.0 and entry["verdict"] == "leak"
     assert entry["knowledge"] == {}
     (where,) = (tmp_path / "run" / "captures").glob("*/*")  # one capture, not three
-    plain = go(tmp_path / "plain", federation={"rounds": 1})
+    plain = go(tmp_path / "plain", attack=["dager"], federation={"rounds": 1})
     updates = [load_file(p) for p in (tmp_path / "plain").glob("captures/*/*/update.safetensors")]
     mean = torch.stack([one["score.weight"].double() for one in updates]).mean(0)
     seen = load_file(where / "update.safetensors")["score.weight"]
     torch.testing.assert_close(seen.double(), mean, rtol=1e-5, atol=1e-8)
     assert summary["wire"]["updates"] == plain["wire"]["updates"] == 3
     assert summary["guarantee"] is None
-    rows = sample_rows(RunDirectory(tmp_path / "run"))
-    assert [row["clients"] for row in rows] == [entry["clients"]] * 6
+    assert [one.clients for one in samples(tmp_path / "run")] == [entry["clients"]] * 6
     said = f"sum of {', '.join(map(str, entry['clients']))}"
     html = write_report(tmp_path / "run", redact=False).read_text(encoding="utf-8")
     assert f"dager, round 1, client {said}" in html  # beside the texts
     assert f"the update most read is that of client {said}" in html  # the plot
     assert said in (tmp_path / "run/report/updates.csv").read_text(encoding="utf-8")
-    alone = sample_rows(RunDirectory(tmp_path / "plain"))
-    assert all(row["clients"] == [row["client"]] for row in alone)
+    alone = samples(tmp_path / "plain")
+    assert alone and all(one.clients == [one.client] for one in alone)
 
 
+@pytest.mark.slow
 def test_the_sum_trains_as_the_mean_does(tmp_path: Path) -> None:
     def last(name: str, **sections: Any) -> dict[str, torch.Tensor]:
         go(tmp_path / name, **sections)
@@ -68,6 +74,7 @@ def test_the_sum_trains_as_the_mean_does(tmp_path: Path) -> None:
         torch.testing.assert_close(summed[name], tensor, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_residual_goes_on_after_a_kill_bit_by_bit(tmp_path: Path) -> None:
     how: dict[str, Any] = {
         "training": FEDAVG,
@@ -86,6 +93,7 @@ def test_a_residual_goes_on_after_a_kill_bit_by_bit(tmp_path: Path) -> None:
     assert go(tmp_path / "other", **forgetful)["checksum"] != whole["checksum"]
 
 
+@pytest.mark.slow
 def test_composed_defenses_are_measured_in_order(tmp_path: Path) -> None:
     summary = go(
         tmp_path / "run",

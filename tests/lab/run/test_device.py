@@ -71,6 +71,7 @@ def guesses(root: Path) -> list[tuple[Any, ...]]:
     return [(row["role"], sorted(row["sequences"]), row["error"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_a_run_on_another_device_guesses_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

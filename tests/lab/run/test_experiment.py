@@ -57,6 +57,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_a_run_interrupted_after_a_round_gives_the_same_bits(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -85,6 +86,7 @@ def test_a_run_interrupted_after_a_round_gives_the_same_bits(
     assert evidence(parts) == evidence(whole)
 
 
+@pytest.mark.slow
 def test_a_run_killed_anywhere_gives_the_same_evidence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_finished_run_goes_on_to_its_summary(tmp_path: Path) -> None:
 # What a run says
 
 
+@pytest.mark.slow
 def test_the_rounds_are_noted_one_by_one(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     summary = go(run, experiment(training=FEDAVG))
@@ -151,6 +154,7 @@ def test_without_held_out_data_there_is_no_utility(tmp_path: Path) -> None:
     assert go(RunDirectory(tmp_path / "run"), config)["utility"] is None
 
 
+@pytest.mark.slow
 def test_attacks_see_the_rounds_and_clients_that_were_asked_for(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     config = experiment(
@@ -180,6 +184,7 @@ def test_weights_that_diverge_on_the_server_fail_the_run(tmp_path: Path) -> None
         go(RunDirectory(tmp_path / "run"), config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_failure", ["stop", "continue"])
 def test_a_failing_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_failure: str) -> None:
     import clients.holdings

@@ -111,7 +111,7 @@ def test_an_attack_adapts_to_an_outsiders_defense_that_it_is_told_of(tmp_path: P
     summary, _ = run_experiment(prepare(config), run, Silent(), quick=True)
     adapts = {row["attack"]: row["diagnostics"]["adapts"] for row in reconstructions(run.root)}
     assert adapts == {"dlg": True, "dlg-2": False}
-    knowledge = {entry["attack"]: entry["knowledge"] for entry in summary["attacks"]}
+    knowledge = {entry.attack: entry.knowledge for entry in summary.attacks}
     assert knowledge == {"dlg": told, "dlg-2": {"labels": True, "lengths": True}}
 
     asked = ["steps=1", "knowledge.defense=true", "knowledge.lengths=true"]

@@ -13,12 +13,11 @@ from fedsim.files import write_json
 from fedsim.lab.compare import compare
 from fedsim.lab.display import Silent
 from fedsim.lab.report import write_report
-from fedsim.lab.report.tail import NOT_TRAINED
+from fedsim.lab.report.sections import NOT_TRAINED
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.replay import Replay, prepare_replay, run_replay
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.samples import sample_rows
 from fedsim.messages import Broadcast, Update
 from tests.lab.conftest import experiment, preset
 
@@ -45,7 +44,7 @@ def replay(captures: Path, *words: str, out: Path | None = None) -> Replay:
 
 
 def go(made: Replay) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    summary, _ = run_replay(made, Silent())
+    summary = run_replay(made, Silent())[0].as_dict()
     lines = (made.out / "reconstructions.jsonl").read_text().splitlines()
     return summary, [json.loads(line) for line in lines]
 
@@ -67,8 +66,8 @@ def test_an_attack_on_a_run_has_a_report_and_can_be_compared(
     out = tmp_path / "out"
     go(replay(run.root, "rounds=[2]", out=out))
     page = write_report(out, redact=False).read_text()
-    told = [row for row in sample_rows(run) if row["round"] == 2]
-    assert told and all(escape(row["truth"]) in page for row in told)
+    told = [sample for sample in run.samples(run.summary()) if sample.round == 2]
+    assert told and all(escape(sample.truth) in page for sample in told)
     mine, live = (
         list(csv.DictReader((one / "report/samples.csv").read_text().splitlines()))
         for one in (out, write_report(run.root, redact=False).parent)

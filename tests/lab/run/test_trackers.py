@@ -11,6 +11,7 @@ from fedsim.lab.config import check
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.trackers import TRACKERS, check_trackers, curves, environment, flat, track
 from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.summary import Summary
 from tests.lab.conftest import experiment
 from tests.lab.runs import go
 
@@ -19,15 +20,26 @@ ROUNDS: list[dict[str, Any]] = [
     {"round": 1, "utility": 0.75, "seconds": 2.0},
     {"round": 2, "utility": None, "seconds": 3.0},
 ]
-SUMMARY: dict[str, Any] = {
-    "name": "mine",
-    "utility": {"metric": "accuracy"},
-    "attacks": [
-        {"attack": "dager", "round": 1, "samples": 1, "metrics": {"rouge1": 100.0}},
-        {"attack": "dager", "round": 1, "samples": 3, "metrics": {"rouge1": 20.0}},
-        {"attack": "dager", "round": 2, "samples": 0, "metrics": {}},
-    ],
-}
+
+
+def entry(round_: int, samples: int, **metrics: float) -> dict[str, Any]:
+    return {
+        "attack": "dager", "round": round_, "client": 0, "samples": samples, "seconds": 1.0,
+        "verdict": "leak", "metrics": metrics, "controls": {},
+    }  # fmt: skip
+
+
+SUMMARY = Summary.model_validate(
+    {
+        "schema": 1,
+        "name": "mine",
+        "seed": 1,
+        "utility": {"metric": "accuracy", "before": 0.5, "after": 0.75},
+        "attacks": [entry(1, 1, rouge1=100.0), entry(1, 3, rouge1=20.0), entry(2, 0)],
+        "leakage": {},
+        "verdicts": {},
+    }
+)
 CURVES = [
     ("utility/accuracy", 0, 0.5),
     ("seconds", 0, 1.0),

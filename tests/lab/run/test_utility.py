@@ -92,7 +92,8 @@ def test_the_course_of_a_run_has_every_metric() -> None:
         {"measures": {"accuracy": 0.6, "f1": 0.5, "mcc": 0.2}},
         {"measures": {"accuracy": 0.7, "f1": 0.6, "mcc": 0.3}},
     ]
-    assert course("classification", rows) == {
+    utility = course("classification", rows)
+    assert utility is not None and utility.as_dict() == {
         "metric": "accuracy", "before": 0.5, "after": 0.7, "per_round": [0.6, 0.7],
         "others": {
             "f1": {"before": 0.4, "after": 0.6, "per_round": [0.5, 0.6]},

@@ -36,6 +36,7 @@ def unrelated(sentences: list[str], batch: int) -> dict[str, float]:
 
 # "unrelated, Hungarian" and the same with [CLS], [SEP], for, R-L; measured elsewhere, by
 # another implementation, on other draws from the same split
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("batch", "clean", "kept"),
     [

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from fedsim.lab.scoring.intervals import (
-    Interval,
     cluster_interval,
     difference_interval,
     metric_interval,
     paired_interval,
     wilson,
 )
+from fedsim.lab.store.figures import Interval
 
 
 def naive_bootstrap(values: Sequence[Sequence[float]], resamples: int) -> tuple[float, float]:

@@ -141,9 +141,9 @@ def test_a_large_batch_is_matched_in_seconds() -> None:
     truths, guesses = (
         [tuple(dice.choices(range(500), k=30)) for _ in range(n)] for n in (128, 5000)
     )
-    started = time.perf_counter()
+    started = time.process_time()  # of this process alone: the machine may be shared
     match(truths, guesses)
-    assert time.perf_counter() - started < 5  # takes about 0.3 s
+    assert time.process_time() - started < 60  # takes about 0.3 s; pair after pair, minutes
 
 
 # sample_metrics

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from clients.corpus import clinic
-from fedsim.lab.scoring.scorer import Scored, Scorer
+from fedsim.lab.scoring import Scored, Scorer
+from fedsim.lab.scoring.scored import entry_of
+from fedsim.lab.store.attempts import AttackRecord
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
 from fedsim.vault.writer import VaultWriter
+from tests.lab.attempts import attempt
 from tests.lab.conftest import preset
-from tests.lab.rows import row
 
 ADAPTER = preset()
 TEXTS = [text for text, _ in clinic()]
@@ -28,8 +30,10 @@ OWN = tokens(400, 410, 420, 430)  # what the positive control is made of
 POOL = tuple(tokens(*range(440, 500)))
 
 
-def positive(sequences: Sequence[Tokens] = tuple(OWN), client: int = 0) -> dict[str, Any]:
-    return row(client, sequences, role="positive", truth=[list(one) for one in OWN])
+def positive(
+    sequences: Sequence[Tokens] = tuple(OWN), client: int = 0, **more: Any
+) -> AttackRecord:
+    return attempt(client, sequences, role="positive", truth=OWN, **more)
 
 
 ALL = [positive(client=client) for client in BATCHES]  # each update has its own
@@ -47,13 +51,12 @@ def scorer(vault: VaultReader | None, **changes: Any) -> Scorer:
     return Scorer(vault=vault, **{**usual, **changes})
 
 
-def score(vault: VaultReader | None, *rows: dict[str, Any], **changes: Any) -> list[Scored]:
+def score(vault: VaultReader | None, *rows: AttackRecord, **changes: Any) -> list[Scored]:
     return scorer(vault, **changes).score(rows)
 
 
-def metrics(vault: VaultReader, scored: Scored) -> dict[str, float]:
-    found: dict[str, float] = scorer(vault).entry(scored)["metrics"]
-    return found
+def metrics(scored: Scored) -> dict[str, float]:
+    return entry_of(scored).metrics
 
 
 # Figures, counted by hand
@@ -61,26 +64,24 @@ def metrics(vault: VaultReader, scored: Scored) -> dict[str, float]:
 
 def test_a_perfect_guess_in_any_order(vault: VaultReader) -> None:
     for order in list(itertools.permutations(BATCHES[0]))[::5]:
-        (one,) = score(vault, row(0, order))
+        (one,) = score(vault, attempt(0, order))
         # exact_match, token_accuracy, bag_f1, precision are fractions, ROUGE is x 100
         expected = dict.fromkeys(("exact_match", "token_accuracy", "bag_f1", "precision"), 1.0)
-        assert metrics(vault, one) == expected | dict.fromkeys(
-            ("rouge1", "rouge2", "rougeL"), 100.0
-        )
+        assert metrics(one) == expected | dict.fromkeys(("rouge1", "rouge2", "rougeL"), 100.0)
 
 
 @pytest.mark.parametrize("error", [None, "the update is malformed"])
 def test_nothing_found_counts_as_zeros(vault: VaultReader, error: str | None) -> None:
-    (one,) = score(vault, row(0, [], error=error))
-    found = metrics(vault, one)
+    (one,) = score(vault, attempt(0, [], error=error))
+    found = metrics(one)
     assert len(found) == 7
     assert set(found.values()) == {0.0}
-    assert scorer(vault).entry(one)["samples"] == 4
+    assert entry_of(one).samples == 4
 
 
 def test_a_sample_that_was_not_found_counts_as_zero(vault: VaultReader) -> None:
-    (one,) = score(vault, row(0, BATCHES[0][1:3]))
-    found = metrics(vault, one)
+    (one,) = score(vault, attempt(0, BATCHES[0][1:3]))
+    found = metrics(one)
     # two of four, each whole; both of the two that were said
     assert found["exact_match"] == found["token_accuracy"] == found["bag_f1"] == 0.5
     assert found["rouge1"] == 50.0
@@ -88,8 +89,8 @@ def test_a_sample_that_was_not_found_counts_as_zero(vault: VaultReader) -> None:
 
 
 def test_surplus_guesses_cost_precision_alone(vault: VaultReader) -> None:
-    (one,) = score(vault, row(0, [*BATCHES[0], *OWN[:2]]))
-    found = metrics(vault, one)
+    (one,) = score(vault, attempt(0, [*BATCHES[0], *OWN[:2]]))
+    found = metrics(one)
     assert one.surplus == 2
     assert found["exact_match"] == 1.0
     assert found["precision"] == pytest.approx(4 / 6)
@@ -99,8 +100,8 @@ def test_a_wrong_token_counts_for_its_own_sample(vault: VaultReader) -> None:
     wrong = next(t for t in range(500, 2000) if all(t not in one for one in BATCHES[0]))
     first = BATCHES[0][0]
     guess = [(*first[:-1], wrong), *BATCHES[0][1:]]
-    (one,) = score(vault, row(0, guess))
-    found, share = metrics(vault, one), (len(first) - 1) / len(first)
+    (one,) = score(vault, attempt(0, guess))
+    found, share = metrics(one), (len(first) - 1) / len(first)
     assert found["exact_match"] == 0.75
     assert found["token_accuracy"] == pytest.approx((3 + share) / 4)
     assert found["bag_f1"] == pytest.approx((3 + share) / 4)  # as many tokens on both sides
@@ -114,51 +115,52 @@ def test_special_tokens_are_dropped_on_both_sides(tmp_path: Path, name: str) -> 
     assert all(len(b) < len(t) for b, t in zip(bare, texts, strict=True))
     VaultWriter(tmp_path).note(1, 0, texts, [0, 1])
     only_special = tuple(sorted(adapter.special))[:2]
-    (one,) = score(VaultReader(tmp_path), row(0, [*bare, only_special]), adapter=adapter)
+    (one,) = score(VaultReader(tmp_path), attempt(0, [*bare, only_special]), adapter=adapter)
     assert [s["exact_match"] for s in one.samples] == [1.0, 1.0]
     assert one.surplus == 0  # a guess of special tokens says nothing
     # Nor do they help: else every guess would share two or three tokens with every truth.
-    (none,) = score(VaultReader(tmp_path), row(0, [only_special] * 2), adapter=adapter)
+    (none,) = score(VaultReader(tmp_path), attempt(0, [only_special] * 2), adapter=adapter)
     assert [s["bag_f1"] for s in none.samples] == [0.0, 0.0]
 
 
 def test_the_last_token_of_next_token_prediction_is_told_apart(vault: VaultReader) -> None:
     adapter = preset(task="causal-lm")
-    (one,) = score(vault, row(0, [t[:-1] for t in BATCHES[0]]), adapter=adapter)
+    (one,) = score(vault, attempt(0, [t[:-1] for t in BATCHES[0]]), adapter=adapter)
     assert [s["exact_match"] for s in one.samples] == [0.0] * 4
     assert [s["exact_match_but_last"] for s in one.samples] == [1.0] * 4
     assert any("last token" in note for note in scorer(vault, adapter=adapter).notes([one]))
-    (plain,) = score(vault, row(0, BATCHES[0]))
+    (plain,) = score(vault, attempt(0, BATCHES[0]))
     assert "exact_match_but_last" not in plain.samples[0]
 
 
 def test_leakage_is_the_mean_over_samples_with_its_interval(vault: VaultReader) -> None:
-    rows = [row(0, BATCHES[0]), row(1, []), row(2, BATCHES[2][:2]), positive()]
+    rows = [attempt(0, BATCHES[0]), attempt(1, []), attempt(2, BATCHES[2][:2]), positive()]
     leakage, verdicts = scorer(vault).leakage(score(vault, *rows))
     exact = leakage["dager"]["exact_match"]
-    assert exact["mean"] == 0.5  # (4 + 0 + 2) / 12
-    assert 0.0 <= exact["low"] < 0.5 < exact["high"] <= 1.0
-    assert verdicts["dager"]["updates"] == 3
-    assert verdicts["dager"]["samples"] == 12
+    assert exact.mean == 0.5  # (4 + 0 + 2) / 12
+    assert 0.0 <= exact.low < 0.5 < exact.high <= 1.0
+    assert verdicts["dager"].updates == 3
+    assert verdicts["dager"].samples == 12
 
 
 def test_no_metric_of_one_update_is_certain(vault: VaultReader) -> None:
-    leakage, verdicts = scorer(vault).leakage(score(vault, row(0, []), positive()))
+    leakage, verdicts = scorer(vault).leakage(score(vault, attempt(0, []), positive()))
     assert set(leakage["dager"]) == {
         "exact_match", "token_accuracy", "bag_f1", "rouge1", "rouge2", "rougeL",
     }  # fmt: skip
     for name, one in leakage["dager"].items():
         most = 100.0 if name.startswith("rouge") else 1.0
         # Wilson for 0 of 4 samples: 1.96^2 / (4 + 1.96^2) = 0.4899
-        assert one == pytest.approx({"mean": 0.0, "low": 0.0, "high": 0.4899 * most}, rel=1e-4)
-    assert verdicts["dager"]["verdict"] == "no-leak"  # its own interval is not so wide
+        assert (one.mean, one.low) == (0.0, 0.0)
+        assert one.high == pytest.approx(0.4899 * most, rel=1e-4)
+    assert verdicts["dager"].verdict == "no-leak"  # its own interval is not so wide
 
 
 def test_attacks_are_counted_apart(vault: VaultReader) -> None:
-    rows = [row(0, BATCHES[0]), row(0, [], attack="lamp"), positive(), positive() | {"attack": "x"}]
+    rows = [attempt(0, BATCHES[0]), attempt(0, [], attack="lamp"), positive(), positive(attack="x")]
     leakage, verdicts = scorer(vault).leakage(score(vault, *rows))
-    assert leakage["dager"]["exact_match"]["mean"] == 1.0
-    assert leakage["lamp"]["exact_match"]["mean"] == 0.0
+    assert leakage["dager"]["exact_match"].mean == 1.0
+    assert leakage["lamp"]["exact_match"].mean == 0.0
     assert list(verdicts) == ["dager", "lamp"]
 
 
@@ -166,66 +168,66 @@ def test_attacks_are_counted_apart(vault: VaultReader) -> None:
 
 
 def test_the_other_update_is_another_clients_guess(vault: VaultReader) -> None:
-    rows = [row(0, BATCHES[0]), row(1, BATCHES[0][:2])]  # what was read of 1 is half of 0's
+    rows = [attempt(0, BATCHES[0]), attempt(1, BATCHES[0][:2])]  # what was read of 1 is half of 0's
     first, second = score(vault, *rows)
     assert first.controls["other_update"]["exact_match"] == 0.5
     assert second.controls["other_update"]["exact_match"] == 0.0
 
 
 def test_a_lone_client_has_the_positive_control_as_its_other_update(vault: VaultReader) -> None:
-    (one,) = score(vault, row(0, BATCHES[0]), positive(BATCHES[0][:1]))
+    (one,) = score(vault, attempt(0, BATCHES[0]), positive(BATCHES[0][:1]))
     assert one.controls["other_update"]["exact_match"] == 0.25
     assert one.controls["positive"]["exact_match"] == 0.0  # against its own truth
 
 
 def test_the_no_gradient_control_scores_unrelated_sentences(vault: VaultReader) -> None:
-    (one,) = score(vault, row(0, BATCHES[0]))
+    (one,) = score(vault, attempt(0, BATCHES[0]))
     chance = one.controls["no_gradient"]
     assert chance["exact_match"] == 0.0
     assert 0.02 < chance["bag_f1"] < 0.5  # full stops, names of medicines: well above zero
-    (same,) = score(vault, row(0, BATCHES[0]), pool=tuple(BATCHES[0]))
+    (same,) = score(vault, attempt(0, BATCHES[0]), pool=tuple(BATCHES[0]))
     # A pool of the truths themselves: four draws out of four; a truth is missed with (3/4)^4.
     hit = same.controls["no_gradient"]["exact_match"]
     assert 0.4 < hit < 0.95  # 1 - (3/4)^4 = 0.68 of the truths are drawn, five draws of four
 
 
 def test_the_control_is_drawn_by_the_seed(vault: VaultReader) -> None:
-    first, again = (score(vault, row(0, []))[0].chance for _ in range(2))
+    first, again = (score(vault, attempt(0, []))[0].chance for _ in range(2))
     assert first == again
-    assert score(vault, row(0, []), seed=2)[0].chance != first
+    assert score(vault, attempt(0, []), seed=2)[0].chance != first
 
 
 # Verdicts
 
 
-def verdict(vault: VaultReader | None, *rows: dict[str, Any], **changes: Any) -> tuple[str, str]:
+def verdict(vault: VaultReader | None, *rows: AttackRecord, **changes: Any) -> tuple[str, str]:
     _, verdicts = scorer(vault, **changes).leakage(score(vault, *rows, **changes))
-    return verdicts["dager"]["verdict"], verdicts["dager"]["reason"]
+    return verdicts["dager"].verdict, verdicts["dager"].reason
 
 
 def test_leak_and_no_leak(vault: VaultReader) -> None:
-    full = [row(client, batch) for client, batch in BATCHES.items()]
-    nothing = [row(client, []) for client in BATCHES]
+    full = [attempt(client, batch) for client, batch in BATCHES.items()]
+    nothing = [attempt(client, []) for client in BATCHES]
     assert verdict(vault, *full, *ALL)[0] == "leak"
     assert verdict(vault, *nothing, *ALL)[0] == "no-leak"
-    assert score(vault, row(0, BATCHES[0]), positive())[0].verdict == "leak"
-    assert score(vault, row(0, []), positive())[0].verdict == "no-leak"
+    assert score(vault, attempt(0, BATCHES[0]), positive())[0].verdict == "leak"
+    assert score(vault, attempt(0, []), positive())[0].verdict == "no-leak"
 
 
 def test_guessing_likely_words_is_no_leak(vault: VaultReader) -> None:
     chance = random.Random(3)
-    lucky = [row(client, chance.sample(POOL, 4)) for client in BATCHES]
+    lucky = [attempt(client, chance.sample(POOL, 4)) for client in BATCHES]
     assert verdict(vault, *lucky, *ALL)[0] == "no-leak"
 
 
 def test_many_guesses_are_compared_with_as_many_of_chance(vault: VaultReader) -> None:
     # Among many unrelated sentences some are near: that is chance, and no leak.
-    blind = [row(client, POOL) for client in BATCHES]
+    blind = [attempt(client, POOL) for client in BATCHES]
     assert verdict(vault, *blind, *ALL)[0] == "no-leak"
 
 
 def test_a_mean_does_not_hide_the_one_client_that_was_read(vault: VaultReader) -> None:
-    rows = [row(0, BATCHES[0]), row(1, []), row(2, [])]
+    rows = [attempt(0, BATCHES[0]), attempt(1, []), attempt(2, [])]
     found, reason = verdict(vault, *rows, *ALL)
     assert found == "leak"
     assert reason.startswith("4 of 12 samples were read exactly")
@@ -233,13 +235,13 @@ def test_a_mean_does_not_hide_the_one_client_that_was_read(vault: VaultReader) -
 
 def test_a_mean_does_not_hide_the_one_client_that_was_nearly_read(vault: VaultReader) -> None:
     nearly = [(*ids[:-1], ids[-2]) for ids in BATCHES[0]]
-    found, reason = verdict(vault, row(0, nearly), row(1, []), row(2, []), *ALL)
+    found, reason = verdict(vault, attempt(0, nearly), attempt(1, []), attempt(2, []), *ALL)
     assert found == "leak"
     assert "client 0" in reason or "above" in reason
 
 
 def test_one_update_without_a_working_control_forbids_no_leak(vault: VaultReader) -> None:
-    nothing = [row(client, []) for client in BATCHES]
+    nothing = [attempt(client, []) for client in BATCHES]
     broken = [positive(client=0), positive(client=1), positive((), client=2)]
     found, reason = verdict(vault, *nothing, *broken)
     assert found == "inconclusive"
@@ -249,16 +251,20 @@ def test_one_update_without_a_working_control_forbids_no_leak(vault: VaultReader
 @pytest.mark.parametrize(
     ("rows", "changes", "reason"),
     [
-        ([row(0, BATCHES[0]), positive()], {"controls": False}, "controls were skipped"),  # --quick
-        ([row(0, []), positive([])], {}, "positive control"),  # the attack is broken
-        ([row(0, []), positive(BATCHES[1])], {}, "positive control"),  # it says something else
-        ([row(0, [])], {}, "no positive control"),
-        ([row(0, [], error="no q, k, v"), positive()], {}, "could not run: no q, k, v"),
-        ([row(5, BATCHES[0]), positive()], {}, "no truth"),  # a client the vault does not know
+        (
+            [attempt(0, BATCHES[0]), positive()],
+            {"controls": False},
+            "controls were skipped",
+        ),  # --quick
+        ([attempt(0, []), positive([])], {}, "positive control"),  # the attack is broken
+        ([attempt(0, []), positive(BATCHES[1])], {}, "positive control"),  # it says something else
+        ([attempt(0, [])], {}, "no positive control"),
+        ([attempt(0, [], error="no q, k, v"), positive()], {}, "could not run: no q, k, v"),
+        ([attempt(5, BATCHES[0]), positive()], {}, "no truth"),  # a client the vault does not know
     ],
 )
 def test_what_proves_nothing_is_inconclusive(
-    vault: VaultReader, rows: list[dict[str, Any]], changes: dict[str, Any], reason: str
+    vault: VaultReader, rows: list[AttackRecord], changes: dict[str, Any], reason: str
 ) -> None:
     found, why = verdict(vault, *rows, **changes)
     assert found == "inconclusive"
@@ -269,32 +275,37 @@ def test_what_proves_nothing_is_inconclusive(
 
 
 def test_without_a_vault_nothing_is_scored(vault: VaultReader) -> None:
-    rows = [row(0, BATCHES[0]), positive()]
+    rows = [attempt(0, BATCHES[0]), positive()]
     found, why = verdict(None, *rows)
     assert (found, "no truth" in why) == ("inconclusive", True)
     (one,) = score(None, *rows)
-    entry = scorer(None).entry(one)
-    assert (entry["samples"], entry["metrics"]) == (0, {})  # no zeros for what is not known
+    entry = entry_of(one)
+    assert (entry.samples, entry.metrics) == (0, {})  # no zeros for what is not known
     assert scorer(None).leakage([one])[0] == {"dager": {}}
 
 
 def test_one_error_among_nothing_found_is_inconclusive(vault: VaultReader) -> None:
-    rows = [row(0, []), row(1, [], error="broken"), row(2, []), positive()]
+    rows = [attempt(0, []), attempt(1, [], error="broken"), attempt(2, []), positive()]
     assert verdict(vault, *rows) == ("inconclusive", "The attack could not run: broken.")
 
 
 def test_an_attack_that_gave_up_shows_no_absence(vault: VaultReader) -> None:
-    whole = [row(client, []) for client in BATCHES]
+    whole = [attempt(client, []) for client in BATCHES]
     assert verdict(vault, *whole, *ALL)[0] == "no-leak"
-    stopped = [row(0, [], diagnostics={"cut": True}), *whole[1:]]
+    stopped = [attempt(0, [], diagnostics={"cut": True}), *whole[1:]]
     found, why = verdict(vault, *stopped, *ALL)
     assert found == "inconclusive" and "gave up at its own limits" in why
-    leaky = [row(client, batch, diagnostics={"cut": True}) for client, batch in BATCHES.items()]
+    leaky = [attempt(client, batch, diagnostics={"cut": True}) for client, batch in BATCHES.items()]
     assert verdict(vault, *leaky, *ALL)[0] == "leak"
 
 
 def test_an_error_does_not_hide_a_leak(vault: VaultReader) -> None:
-    rows = [row(0, BATCHES[0]), row(1, BATCHES[1]), row(2, [], error="broken"), positive()]
+    rows = [
+        attempt(0, BATCHES[0]),
+        attempt(1, BATCHES[1]),
+        attempt(2, [], error="broken"),
+        positive(),
+    ]
     scores = score(vault, *rows)
     assert [one.verdict for one in scores] == ["leak", "leak", "inconclusive"]
     assert "an attack could not run: broken" in scorer(vault).notes(scores)[-1]
@@ -304,30 +315,30 @@ def test_an_error_does_not_hide_a_leak(vault: VaultReader) -> None:
 
 
 def test_the_order_of_clients_does_not_matter(vault: VaultReader) -> None:
-    rows = [row(0, BATCHES[0]), row(1, BATCHES[1][:1]), row(2, []), positive()]
+    rows = [attempt(0, BATCHES[0]), attempt(1, BATCHES[1][:1]), attempt(2, []), positive()]
     found = []
     for order in list(itertools.permutations(rows))[::5]:
         scores = score(vault, *order)
-        entries = {one.row["client"]: scorer(vault).entry(one) for one in scores}
+        entries = {one.attempt.client: entry_of(one) for one in scores}
         leakage, verdicts = scorer(vault).leakage(scores)
-        means = {name: round(one["mean"], 12) for name, one in leakage["dager"].items()}
-        chance = {client: one["controls"]["no_gradient"] for client, one in entries.items()}
-        figures = {client: one["metrics"] for client, one in entries.items()}
-        found.append((means, figures, chance, verdicts["dager"]["verdict"]))
+        means = {name: round(one.mean, 12) for name, one in leakage["dager"].items()}
+        chance = {client: one.controls["no_gradient"] for client, one in entries.items()}
+        figures = {client: one.metrics for client, one in entries.items()}
+        found.append((means, figures, chance, verdicts["dager"].verdict))
     assert all(one == found[0] for one in found)
 
 
 def test_scores_come_in_the_order_of_the_rows(vault: VaultReader) -> None:
-    rows = [row(2, []), positive(), row(0, []), row(1, [])]
-    assert [one.row["client"] for one in score(vault, *rows)] == [2, 0, 1]
+    rows = [attempt(2, []), positive(), attempt(0, []), attempt(1, [])]
+    assert [one.attempt.client for one in score(vault, *rows)] == [2, 0, 1]
 
 
 def test_the_entry_is_that_of_the_contract(vault: VaultReader) -> None:
-    (one,) = score(vault, row(0, BATCHES[0]), positive())
-    entry = scorer(vault).entry(one)
+    (one,) = score(vault, attempt(0, BATCHES[0]), positive())
+    entry = entry_of(one)
     # design.md, section 6, summary.json
     wanted = "attack settings knowledge round client samples seconds verdict metrics controls"
-    assert set(wanted.split()) <= set(entry)
-    assert set(entry["controls"]) == {"no_gradient", "other_update", "positive"}
-    assert (entry["round"], entry["client"], entry["seconds"]) == (1, 0, 0.5)
-    assert entry["settings"] == {"max_pairs": 5}
+    assert set(wanted.split()) <= set(entry.as_dict())
+    assert set(entry.controls) == {"no_gradient", "other_update", "positive"}
+    assert (entry.round, entry.client, entry.seconds) == (1, 0, 0.5)
+    assert entry.settings == {"max_pairs": 5}

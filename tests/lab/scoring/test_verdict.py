@@ -2,9 +2,9 @@ import re
 
 import pytest
 
-from fedsim.lab.scoring.intervals import Interval
 from fedsim.lab.scoring.metrics import Pair, sample_metrics
-from fedsim.lab.scoring.verdict import VERDICT_METRIC, Evidence, decide
+from fedsim.lab.scoring.verdict import Evidence, decide
+from fedsim.lab.store.figures import VERDICT_METRIC, Interval
 
 HIGH, MIDDLE, LOW = Interval(0.9, 0.8, 1.0), Interval(0.4, 0.3, 0.5), Interval(0.1, 0.05, 0.2)
 CONTROLS = {"no_gradient": LOW, "other_update": Interval(0.08, 0.02, 0.25)}

@@ -5,18 +5,22 @@ from typing import Any
 
 import pytest
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, MalformedMessage
 from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
+from fedsim.lab.scoring.scored import samples_of
 from fedsim.lab.store.run import RunDirectory
-from fedsim.lab.store.samples import rows_of, sample_rows
+from fedsim.lab.store.samples import Sample
 from tests.lab.conftest import experiment, preset
+from tests.lab.synthetic import synthetic_run
+
+Done = tuple[RunDirectory, list[Sample]]
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, list[dict[str, Any]]]:
-    """A run of two rounds, three clients each, and the rows made of it while it was at hand."""
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A run of two rounds, three clients each, and the samples of the scores that were at hand."""
     run = RunDirectory(tmp_path_factory.mktemp("samples") / "run")
     config = experiment(
         federation={"clients": 3, "clients_per_round": 3, "rounds": 2},
@@ -25,29 +29,27 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, list[d
         attack=[{"name": "dager", "rounds": [2]}],
     )
     run.create(config)
-    summary, scores = run_experiment(prepare(config), run, Silent())
-    return run, rows_of(summary, scores)
+    _, scores = run_experiment(prepare(config), run, Silent())
+    return run, samples_of(scores)
 
 
-def test_the_rows_of_a_directory_are_those_of_the_run(
-    done: tuple[RunDirectory, list[dict[str, Any]]],
-) -> None:
+def test_a_run_leaves_its_samples(done: Done) -> None:
     run, live = done
-    assert sample_rows(run) == live
-    places = [(row["round"], row["client"], row["sample"]) for row in live]
+    assert run.samples(run.summary()) == live
+    places = [(sample.round, sample.client, sample.sample) for sample in live]
     assert places == [(2, client, sample) for client in range(3) for sample in range(2)]
 
 
-def test_a_row_says_what_the_vault_and_the_summary_say(
-    done: tuple[RunDirectory, list[dict[str, Any]]],
-) -> None:
-    run, rows = done
+def test_a_line_says_what_the_vault_and_the_summary_say(done: Done) -> None:
+    run, _ = done
+    rows = [json.loads(line) for line in (run.root / "samples.jsonl").read_text().splitlines()]
     summary = json.loads((run.root / "summary.json").read_text())
     decode = preset().tokenizer.decode
     for entry in summary["attacks"]:
         mine = [row for row in rows if row["client"] == entry["client"]]
         lines = (run.vault / f"round=2/client={entry['client']}.jsonl").read_text().splitlines()
-        assert [row["truth_tokens"] for row in mine] == [json.loads(one)["tokens"] for one in lines]
+        truths = [json.loads(line)["tokens"] for line in lines]
+        assert [row["truth_tokens"] for row in mine] == truths
         for row in mine:
             assert row["truth"] == decode(row["truth_tokens"])
             assert row["guess"] == decode(row["guess_tokens"])
@@ -58,10 +60,40 @@ def test_a_row_says_what_the_vault_and_the_summary_say(
             assert fmean(row[metric] for row in mine) == pytest.approx(entry["metrics"][metric])
 
 
+def test_a_sample_knows_its_figures(done: Done) -> None:
+    for sample in done[1]:
+        assert sample.exact == (sample.truth_tokens == sample.guess_tokens)
+        assert sample.overlap == sample.metrics["bag_f1"]
+        assert sample.chance == sample.as_row()["control_no_gradient_bag_f1"]
+
+
 def test_a_run_that_is_not_there_or_not_finished_is_bad_input(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(BadInput, match=r"holds no run \(no config.toml\)"):
-        sample_rows(run)
+        run.summary()
     run.create(experiment())
     with pytest.raises(BadInput, match=r"not finished .* --resume"):
-        sample_rows(run)
+        run.summary()
+
+
+def _without(lines: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    return [{k: v for k, v in line.items() if k != key} for line in lines]
+
+
+def test_samples_that_are_not_those_of_the_summary_are_no_result(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run", rounds=1, batch=1)
+    path, summary = run.root / "samples.jsonl", run.summary()
+    lines = run.rows("samples.jsonl")
+    for broken, line in (
+        (lines[:1], r"files do not fit together: samples.jsonl has 1 lines, .* of 2; run it again"),
+        (lines[::-1], "do not fit together"),
+        (_without(lines, "truth"), "samples.jsonl, line 1: truth: wanted"),
+        (_without(lines, "bag_f1"), "line 1: metrics: wanted .*bag_f1"),
+        ([lines[0], 3], "line 2: all of it: wanted"),
+    ):
+        path.write_text("".join(json.dumps(row) + "\n" for row in broken))
+        with pytest.raises(MalformedMessage, match=line):
+            run.samples(summary)
+    path.unlink()
+    with pytest.raises(MalformedMessage, match=r"is missing.* fedsim run --out .* --resume"):
+        run.samples(summary)

@@ -15,6 +15,7 @@ from fedsim.lab.cli import main
 from fedsim.lab.display import Silent
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.sweep import CellEnd
 from fedsim.lab.sweep.cells import attack_captures, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import Plan, make_plan
@@ -45,7 +46,7 @@ def sweep(root: Path, plan: Plan, *, jobs: int = 1) -> pd.DataFrame:
     with directory.locked():
         ledger = Ledger(directory, plan)
         run_cells(plan.cells, directory, ledger, Silent(), jobs=jobs)
-        return write_table(directory, ledger.as_dict())
+        return write_table(directory, ledger.sweep())
 
 
 def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
@@ -55,6 +56,7 @@ def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
 # Captures are reused
 
 
+@pytest.mark.slow
 def test_attacking_a_cells_captures_is_a_full_run(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"federation": {"clients": 4, "clients_per_round": 3, "rounds": 2}}
     trained = experiment(**sections, attack=[{"name": "dager", "rounds": [1]}])
@@ -70,6 +72,7 @@ def test_attacking_a_cells_captures_is_a_full_run(tmp_path: Path) -> None:
     assert go(again, config)["checksum"] == go(whole, config)["checksum"]  # it is a run of its own
 
 
+@pytest.mark.slow
 def test_captures_that_are_gone_are_no_result(tmp_path: Path) -> None:
     plan = planned("attack.max_pairs=5,1000")
     whole = sweep(tmp_path, plan)
@@ -97,6 +100,7 @@ def test_a_sums_capture_holds_all_its_clients(tmp_path: Path) -> None:
     assert evidence(run) == evidence(source)
 
 
+@pytest.mark.slow
 def test_a_killed_attack_on_captures_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +177,7 @@ def test_the_table_has_a_row_a_sample(whole: tuple[Path, pd.DataFrame]) -> None:
         assert 0 < update.stat().st_size - sizes[0] < 20_000  # the header; float32 as it is
 
 
+@pytest.mark.slow
 def test_swept_attacks_have_a_column_beside_who_read_the_row(tmp_path: Path) -> None:
     plan = planned('attack={name="dager",rounds=[1]},{name="dager",rounds=[1],max_pairs=9}')
     table = sweep(tmp_path / "sweep", plan)
@@ -197,6 +202,7 @@ def test_a_finished_sweep_runs_nothing(
     same(sweep(root, SweepDirectory(root).plan()), table)  # as --resume reads it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", [3, 30, 55])
 def test_a_sweep_killed_anywhere_gives_the_same_table(
     tmp_path: Path, whole: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch, file: int
@@ -218,6 +224,7 @@ def test_a_sweep_killed_anywhere_gives_the_same_table(
     same(sweep(tmp_path / "killed", plan), whole[1])
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
     # A step of 1e38 takes the loss beyond float32: the client says so.
     plan = planned(
@@ -240,7 +247,13 @@ def test_an_error_of_a_library_is_a_row_too(
 
     monkeypatch.setattr(fedsim.lab.sweep.cells, "run_experiment", broken)
     record = run_cell(tmp_path / "cell", experiment(), None, quick=False, display=Silent())
-    assert record["status"] == "failed" and record["error"] == "MemoryError: no more of it"
+    assert record.status == "failed" and record.error == "MemoryError: no more of it"
+    kept = (tmp_path / "cell/errors/cell.txt").read_text()
+    assert "in broken" in kept and kept.endswith("MemoryError: no more\nof it\n")
+
+    monkeypatch.undo()
+    assert run_cell(tmp_path / "cell", experiment(), None, quick=True, display=Silent())
+    assert not (tmp_path / "cell/errors/cell.txt").exists()  # it went well this time
 
 
 def test_scoring_counts_as_work(tmp_path: Path) -> None:
@@ -250,10 +263,11 @@ def test_scoring_counts_as_work(tmp_path: Path) -> None:
     )  # fmt: skip
     summary = json.loads((tmp_path / "cell/summary.json").read_text())
     scoring = summary["scoring"]["seconds"]
-    assert 0.0 < scoring < record["seconds"]
-    assert record["working"] == pytest.approx(summary["seconds"] + scoring, abs=0.002)
+    assert 0.0 < scoring < record.seconds
+    assert record.working == pytest.approx(summary["seconds"] + scoring, abs=0.002)
 
 
+@pytest.mark.slow
 def test_a_cell_without_attacks_is_a_row_with_its_utility(tmp_path: Path) -> None:
     table = sweep(tmp_path / "sweep", planned("seed=1,2", attack=[]))
     assert len(table) == 2 and table["utility_after"].notna().all()
@@ -323,7 +337,7 @@ def test_another_sweep_that_began_during_the_checks_keeps_its_directory(
     monkeypatch.setattr("fedsim.lab.sweep.runner.check_cells", other)
     assert main(["sweep", "seed=1,2", "--out", str(directory.root), "--json"]) == 2
     assert "holds another sweep (seed=7,8)" in capsys.readouterr().err
-    assert directory.read()["words"] == ["seed=7,8"]
+    assert directory.read().words == ["seed=7,8"]
 
 
 def test_a_directory_that_holds_no_sweep(tmp_path: Path) -> None:
@@ -363,11 +377,11 @@ def test_an_interrupt_that_got_lost_ends_the_sweep_after_the_cell(
 ) -> None:
     ran, handler = [], signal.getsignal(signal.SIGINT)
 
-    def lost(root: Path, *_: Any, **__: Any) -> dict[str, Any]:
+    def lost(root: Path, *_: Any, **__: Any) -> CellEnd:
         ran.append(root.name)
         with contextlib.suppress(KeyboardInterrupt):  # as Python does in a finaliser
             signal.raise_signal(signal.SIGINT)
-        return {"status": "failed", "error": "interrupted"}
+        return CellEnd(status="failed", error="interrupted")
 
     monkeypatch.setattr("fedsim.lab.sweep.runner.run_cell", lost)
     with pytest.raises(KeyboardInterrupt):

@@ -1,14 +1,14 @@
 import re
-from typing import Any
 
 import pytest
 
 from fedsim.lab.scoring.metrics import Pair
-from fedsim.lab.scoring.scorer import Scored
+from fedsim.lab.scoring.scored import Scored
+from fedsim.lab.store.summary import Summary
 from fedsim.lab.terminal.run import SHOWN, SideBySide, Terminal, print_summary, printable
 from fedsim.types import Tokens
+from tests.lab.attempts import attempt
 from tests.lab.conftest import preset
-from tests.lab.rows import row
 
 ADAPTER = preset()
 HOSTILE = "\x1b[2J\x1b]0;owned\x07 a\rb\x08\x00 \u202e right \x9b31m"
@@ -47,9 +47,9 @@ def test_a_guess_without_a_truth_is_made_printable_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     texts = [HOSTILE]
-    scored = Scored(row=row(0, [ids(HOSTILE)]) | {"texts": texts})
-    summary: dict[str, Any] = {"attacks": [], "utility": None}
-    print_summary(summary, [scored], SideBySide(ADAPTER))
+    scored = Scored(attempt=attempt(0, [ids(HOSTILE)], texts=texts))
+    nothing = Summary(schema=1, name="mine", seed=1, attacks=[], leakage={}, verdicts={})
+    print_summary(nothing, [scored], SideBySide(ADAPTER))
     printed = capsys.readouterr().out
     assert not controls(printed)
     assert r"\x1b[2J" in printed.replace("\n", "")
@@ -103,7 +103,7 @@ def test_one_endless_word_is_folded(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_few_pairs_are_shown_and_the_rest_counted(capsys: pytest.CaptureFixture[str]) -> None:
     printed = shown(capsys, *[(f"text {i}", f"text {i}") for i in range(SHOWN + 3)])
-    assert "... and 3 more in reconstructions.jsonl" in printed
+    assert "... and 3 more in samples.jsonl" in printed
     assert f"text {SHOWN - 1}" in printed
     assert f"text {SHOWN}" not in printed
 
@@ -125,7 +125,7 @@ def pair(truth: str, guess: str) -> Pair:
     return Pair(truth=ids(truth), guess=ids(guess), truth_text=truth, guess_text=guess)
 
 
-def summary(name: str) -> dict[str, Any]:
+def summary(name: str) -> Summary:
     entry = {
         "attack": name,
         "round": 1,
@@ -137,7 +137,11 @@ def summary(name: str) -> dict[str, Any]:
         "controls": {"no_gradient": {"rouge1": 12.25}},
     }
     verdict = {"verdict": "inconclusive", "reason": "Because [this] is so."}
-    return {
+    tree = {
+        "schema": 1,
+        "name": "mine",
+        "seed": 1,
+        "leakage": {},
         "attacks": [entry],
         "notes": ["take [care]."],
         "verdicts": {name: verdict},
@@ -150,13 +154,14 @@ def summary(name: str) -> dict[str, Any]:
         },
         "wire": {"bytes_up": 1_234_567, "bits_per_entry": 4.25, "seconds": 0.5, "updates": 1},
     }
+    return Summary.model_validate(tree)
 
 
 def test_the_summary_says_all_that_a_reader_needs(capsys: pytest.CaptureFixture[str]) -> None:
     samples = [{"bag_f1": 0.1}, {"bag_f1": 0.2}]
-    best = Scored(row=row(1, []), pairs=[pair("worst leak", "worst leak")])
+    best = Scored(attempt=attempt(1, []), pairs=[pair("worst leak", "worst leak")])
     best.samples = [{"bag_f1": 1.0}]
-    little = Scored(row=row(0, []), pairs=[pair("little leak", "other")], samples=samples)
+    little = Scored(attempt=attempt(0, []), pairs=[pair("little leak", "other")], samples=samples)
     print_summary(summary("dager"), [little, best], SideBySide(ADAPTER))
     printed = capsys.readouterr().out
     assert printed.index("worst leak") < printed.index("little leak")  # the worst comes first

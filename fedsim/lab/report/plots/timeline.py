@@ -1,6 +1,6 @@
 """Leakage over the rounds, client by client, sample by sample; and the utility beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -11,21 +11,20 @@ from matplotlib.patches import Rectangle
 
 from fedsim.lab.report.plots.canvas import Colours, Plot, cut, new_figure
 from fedsim.lab.report.plots.theme import STEPS, step
-from fedsim.lab.scoring.verdict import VERDICT_METRIC
-from fedsim.lab.store.samples import whose
+from fedsim.lab.store.records import whose
+from fedsim.lab.store.samples import Sample
 from fedsim.lab.store.summary import Utility
 
 MOST = 4000  # rectangles; beyond that an update is one, with its mean
 
-Sample = Mapping[str, Any]
 Updates = dict[tuple[int, Any], list[float]]  # (round, client) -> leakage of its samples
 
 
 def timeline(attack: str, samples: Sequence[Sample]) -> Plot:
     """Return the plot of every sample that ``attack`` was run on: a row a client, over rounds."""
     updates: Updates = {}
-    for one in samples:
-        updates.setdefault((one["round"], whose(one)), []).append(one[VERDICT_METRIC])
+    for sample in samples:
+        updates.setdefault((sample.round, whose(sample)), []).append(sample.overlap)
     for values in updates.values():
         values.sort(reverse=True)
     means = {place: fmean(values) for place, values in updates.items()}

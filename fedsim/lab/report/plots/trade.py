@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from fedsim.lab.report.plots.canvas import Colours, Plot, cut, new_figure
 from fedsim.lab.report.plots.timeline import paint
-from fedsim.lab.scoring.intervals import Interval
-from fedsim.lab.scoring.verdict import Verdict
+from fedsim.lab.store.figures import Interval, Verdict
 
 MARKERS: Mapping[Verdict, str] = {"leak": "o", "no-leak": "s", "inconclusive": "^"}
 HEIGHT = 380  # of the plot, in pixels; about AROUND of them are not its field

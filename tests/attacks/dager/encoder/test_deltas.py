@@ -20,6 +20,7 @@ Shared = Callable[[str], Path]
 WIDTH = 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -79,7 +80,7 @@ def witness(vectors: Tensor, true: Tensor, *, blurred: bool) -> Witness:
     names = torch.tensor([9, 1, 2] + [3, 4, 5] * 4 + [8, 6, 7])
 
     def inputs(sentences: Tensor) -> Tensor:
-        rows = torch.stack([sentences == one for one in names.tolist()], dim=-1)  # (N, T, 18)
+        rows = torch.stack([sentences == name for name in names.tolist()], dim=-1)  # (N, T, 18)
         places = torch.arange(sentences.shape[1])[:, None]
         here = torch.arange(6).repeat_interleave(3) == places  # (T, 18)
         return (rows & here).float() @ vectors
@@ -134,8 +135,8 @@ def test_an_empty_text_has_no_alternatives(vectors: Tensor, pool: Candidates) ->
         assert len(sentences), "a model cannot run on no sentences"
         return layer.inputs(sentences)
 
-    found = Witness(inputs, layer.gate).settle(rows, pool, clear=False)
-    assert found is not None and found.tolist() == rows.tolist()
+    settled = Witness(inputs, layer.gate).settle(rows, pool, clear=False)
+    assert settled is not None and settled.tolist() == rows.tolist()
 
 
 def test_where_two_fit_alike_neither_is_borne_out(vectors: Tensor, pool: Candidates) -> None:

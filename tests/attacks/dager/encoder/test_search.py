@@ -44,8 +44,8 @@ class Scene:
     def attack(
         self, update: dict[str, Tensor], seed: int = 0, examples: int = 1, **settings: Any
     ) -> Reconstruction:
-        seen = self._observe(self.model, self.parameters, update, examples=examples)
-        return Dager(**settings).reconstruct(seen, torch.Generator().manual_seed(seed))
+        observation = self._observe(self.model, self.parameters, update, examples=examples)
+        return Dager(**settings).reconstruct(observation, torch.Generator().manual_seed(seed))
 
     def text(self, *tokens: int) -> Tokens:
         return (*self.model.prefix, *tokens, *self.model.suffix)
@@ -80,14 +80,14 @@ def test_one_sentence_of_any_length_is_found(scene: Scene, length: int) -> None:
 def test_equal_sentences_are_found_as_often_as_they_were_there(
     scene: Scene, sentences: Sentences
 ) -> None:
-    one, two, three = sentences(scene.model, 3)
-    truth = [one, two, one, three, one]  # the labels alternate: (0, 1, 0, 1, 0)
+    first, second, third = sentences(scene.model, 3)
+    truth = [first, second, first, third, first]  # the labels alternate: (0, 1, 0, 1, 0)
     guess = scene.attack(scene.update(truth), examples=5)
     assert sorted(guess.sequences) == sorted(truth)
     assert guess.diagnostics["counted"] and guess.diagnostics["explained"] > 0.999
     headless = {k: v for k, v in scene.update(truth).items() if "classifier" not in k}
     guess = scene.attack(headless, examples=5)
-    assert sorted(guess.sequences) == sorted({one, two, three})
+    assert sorted(guess.sequences) == sorted({first, second, third})
     assert not guess.diagnostics["counted"] and "explained" not in guess.diagnostics
 
 
@@ -119,21 +119,21 @@ def test_sentences_that_share_most_tokens_are_told_apart(scene: Scene) -> None:
 
 
 def test_equal_sentences_are_found_once(scene: Scene, sentences: Sentences) -> None:
-    one, other = sentences(scene.model, 2)
-    guess = scene.attack(scene.update([one, other, one]))
-    assert sorted(guess.sequences) == sorted([one, other])
+    sentence, other = sentences(scene.model, 2)
+    guess = scene.attack(scene.update([sentence, other, sentence]))
+    assert sorted(guess.sequences) == sorted([sentence, other])
 
 
 @pytest.mark.parametrize("gone", [OUTPUT, MIDDLE])
 def test_one_of_both_maps_will_do(scene: Scene, sentences: Sentences, gone: str) -> None:
     truth = sentences(scene.model, 2)
-    update = {name: one for name, one in scene.update(truth).items() if name != gone}
+    update = {name: tensor for name, tensor in scene.update(truth).items() if name != gone}
     assert sorted(scene.attack(update).sequences) == sorted(truth)
 
 
 def test_neither_map_is_refused(scene: Scene, sentences: Sentences) -> None:
     update = scene.update(sentences(scene.model, 2))
-    update = {name: one for name, one in update.items() if name not in (OUTPUT, MIDDLE)}
+    update = {name: tensor for name, tensor in update.items() if name not in (OUTPUT, MIDDLE)}
     with pytest.raises(UnsupportedObservation, match=rf"at least one of {OUTPUT}, {MIDDLE}"):
         scene.attack(update)
 
@@ -143,26 +143,27 @@ def test_the_scale_of_an_update_changes_nothing(
     scene: Scene, sentences: Sentences, scale: float
 ) -> None:
     update = scene.update(sentences(scene.model, 2))
-    scaled = {name: scale * one for name, one in update.items()}
+    scaled = {name: scale * tensor for name, tensor in update.items()}
     assert sorted(scene.attack(scaled).sequences) == sorted(scene.attack(update).sequences) != []
 
 
 def test_zeros_give_nothing(scene: Scene, sentences: Sentences) -> None:
     update = scene.update(sentences(scene.model, 2))
-    guess = scene.attack({name: torch.zeros_like(one) for name, one in update.items()})
+    guess = scene.attack({name: torch.zeros_like(tensor) for name, tensor in update.items()})
     assert guess.sequences == ()
 
 
 def test_noise_gives_no_sentence(scene: Scene, sentences: Sentences) -> None:
     truth, generator = sentences(scene.model, 2), torch.Generator().manual_seed(0)
     update = {
-        name: torch.randn(one.shape, generator=generator)
-        for name, one in scene.update(truth).items()
+        name: torch.randn(tensor.shape, generator=generator)
+        for name, tensor in scene.update(truth).items()
     }
     guess = scene.attack(update, max_searches=5)
     assert not set(guess.sequences) & set(truth)
 
 
+@pytest.mark.slow
 def test_more_tokens_than_dimensions_is_no_match_and_says_so(
     scene: Scene, sentences: Sentences
 ) -> None:
@@ -267,11 +268,11 @@ def test_slopes_are_those_that_autograd_finds(
 ) -> None:
     made, truth, _ = pool
     weights = torch.rand(len(made.tokens), generator=torch.Generator().manual_seed(0)) + 0.1
-    found = made.linearise(truth[1][2], weights)[1]
+    weighted = made.linearise(truth[1][2], weights)[1]
     slopes = torch.autograd.functional.jacobian(
         lambda w: made.linearise(truth[1][2], w)[0], weights
     )
-    torch.testing.assert_close(found, slopes.T, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(weighted, slopes.T, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -279,21 +280,23 @@ def test_nonnegative_least_squares_are_scipys(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     columns = torch.randn(301, 47, generator=generator)
     target = torch.randn(47, generator=generator)
-    found, support = nonnegative(columns, target, torch.empty(0, dtype=torch.int64))
+    solution, support = nonnegative(columns, target, torch.empty(0, dtype=torch.int64))
     _, misfit = nnls(columns.T.double().numpy(), target.double().numpy())
-    assert (found >= 0).all() and torch.equal(support, found.nonzero().flatten())
-    assert np.isclose((found @ columns - target).norm().item(), misfit, atol=0.02)
+    assert (solution >= 0).all() and torch.equal(support, solution.nonzero().flatten())
+    assert np.isclose((solution @ columns - target).norm().item(), misfit, atol=0.02)
 
 
 def test_nonnegative_least_squares_of_no_columns_are_zeros() -> None:
-    found, support = nonnegative(torch.empty(0, 3), torch.ones(3), torch.empty(0, dtype=torch.long))
-    assert len(found) == len(support) == 0
+    solution, support = nonnegative(
+        torch.empty(0, 3), torch.ones(3), torch.empty(0, dtype=torch.long)
+    )
+    assert len(solution) == len(support) == 0
 
 
 def test_empty_positions_do_not_end_the_token_sets_at_once() -> None:
     there = {0: 1, 1: 1, 2 + thresholds.LOOK - 1: 1, 60: 1}
     sets = token_sets(lambda place: torch.zeros(there.get(place, 0), dtype=torch.int64), 100)
-    assert [len(one) for one in sets] == [1, 1, *[0] * (thresholds.LOOK - 1), 1]
+    assert [len(tokens) for tokens in sets] == [1, 1, *[0] * (thresholds.LOOK - 1), 1]
 
 
 def test_two_blocks_are_enough(
@@ -318,8 +321,8 @@ def test_the_inputs_of_the_first_mlp_are_those_of_the_model(
     parameters = stirred(scene.model)
     (ids,) = sentences(scene.model, 1)
     with torch.no_grad():
-        found = middles(scene.model.opening(parameters), torch.tensor([ids]))
+        computed = middles(scene.model.opening(parameters), torch.tensor([ids]))
         module: Any = scene.model.module
-        with caught(module.get_submodule(MIDDLE.removesuffix(".weight"))) as seen:
+        with caught(module.get_submodule(MIDDLE.removesuffix(".weight"))) as inputs:
             module(input_ids=torch.tensor([ids]))
-    assert torch.allclose(found, seen[0], atol=1e-4)
+    assert torch.allclose(computed, inputs[0], atol=1e-4)

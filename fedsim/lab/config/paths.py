@@ -1,0 +1,24 @@
+"""Paths in a config that work from any directory: a run may go on from another."""
+
+from pathlib import Path
+
+from fedsim.lab.config.schema import Config
+
+
+def there(name: str) -> str:
+    """Return ``name`` as an absolute path where it is one: Ray's workers may be elsewhere."""
+    return str(Path(name).absolute()) if name and Path(name).exists() else name
+
+
+def absolute(config: Config) -> Config:
+    """Return ``config`` with absolute paths."""
+    model, data = config.model, config.data
+    name = there(data.name) if Path(data.name).is_file() else data.name
+    return config.model_copy(
+        update={
+            "model": model.model_copy(
+                update={"name": there(model.name), "tokenizer": there(model.tokenizer)}
+            ),
+            "data": data.model_copy(update={"name": name, "path": there(data.path)}),
+        }
+    )

@@ -1,0 +1,87 @@
+"""What can be wrong though every key of a config is right: together, or here."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from defenses import Defense
+from defenses.base import Private
+from fedsim.errors import BadInput
+from fedsim.lab.config import Config
+from fedsim.lab.run.attacking import PlannedAttack
+from fedsim.models import ModelAdapter
+from server.secagg import LINEAR
+
+
+def check_labels(config: Config, labels: int) -> None:
+    """Raise BadInput when there is nothing to classify; ``labels``: how many kinds there are."""
+    if config.model.task == "classification" and labels < 2:
+        raise BadInput(
+            f"model.task: classification needs labels of at least 2 kinds, {config.data.name!r} "
+            f"has {labels}; set data.label_column, or a task that needs none"
+        )
+
+
+def check_length(config: Config, adapter: ModelAdapter) -> None:
+    """Raise BadInput when texts are to be longer than the model takes."""
+    if config.data.max_length > adapter.positions:
+        raise BadInput(
+            f"data.max_length must be at most the model's {adapter.positions} positions, "
+            f"got {config.data.max_length}"
+        )
+
+
+def check_reach(planned: PlannedAttack, config: Config) -> None:
+    """Raise BadInput when an attack would never be run: silence must not look like safety."""
+    limits = {"rounds": config.federation.rounds + 1, "clients": config.federation.clients}
+    for name, limit in limits.items():
+        beyond = [place for place in getattr(planned, name) if place >= limit]
+        if beyond:
+            raise BadInput(f"attack.{name}: must be below {limit} here, got {beyond[0]}")
+
+
+def check_engine(config: Config) -> None:
+    """Raise BadInput when Ray could not start a single client: it would wait for one in vain."""
+    wanted = config.federation
+    have = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
+    asked = {"cpus": wanted.cpus_per_client, "gpus": wanted.gpus_per_client}
+    for kind, count in asked.items():
+        if wanted.engine == "ray" and count > have[kind]:
+            raise BadInput(
+                f"federation.{kind}_per_client must be at most the {have[kind]} there are here, "
+                f"got {count:g}"
+            )
+
+
+def check_together(config: Config, defenses: Sequence[Defense]) -> None:
+    """Raise BadInput when strategy and defenses want what others keep from the server."""
+    strategy = config.federation.strategy
+    if any(one.sums for one in defenses) and strategy not in LINEAR:
+        raise BadInput(
+            f"federation.strategy: under secure aggregation there is only a sum, so it must be one "
+            f"of {', '.join(LINEAR)}, got {strategy!r}"
+        )
+    if strategy == "qfedavg" and any(isinstance(one, Private) for one in defenses):
+        raise BadInput(
+            "federation.strategy: qfedavg weighs clients by their training loss, which is not sent "
+            "beside a private update; take another"
+        )
+    if any(one.sums for one in defenses) and any(one.central() for one in defenses):
+        raise BadInput("defense: central-dp clips each update, and secagg hides each; take one")
+
+
+def device(name: str) -> torch.device:
+    """Return the device called ``name``; ``auto`` is a GPU where there is one.
+
+    Raises:
+        BadInput: it is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = torch.device(name)
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.type == "cuda" and (wanted.index or 0) >= here:
+        allowed = ", ".join(["auto", "cpu", *(f"cuda:{at}" for at in range(here))])
+        raise BadInput(f"device: {name!r} is not here; allowed: {allowed}")
+    return wanted

@@ -1,0 +1,98 @@
+"""What each side is started with, from the config: a key goes into the field of its name."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from clients import ClientSettings, DataSettings
+from clients.training import best_threads
+from defenses import Defense
+from fedsim.lab.config import Config, Section
+from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
+from fedsim.rng import derive
+from fedsim.training import TrainingSettings
+from fedsim.types import Parameters
+from server import ServerSettings
+
+S = TypeVar("S")
+
+
+def settings_of(kind: type[S], sections: Sequence[Section], **more: Any) -> S:
+    """Return settings of ``kind``: what ``sections`` say under its fields' names, and ``more``."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    given = {
+        name: tuple(value) if isinstance(value, list) else value
+        for section in sections
+        for name, value in section
+        if name in names
+    }
+    made: S = kind(**{**given, **more})
+    return made
+
+
+def data_settings(config: Config) -> DataSettings:
+    """Return what clients need of the [data] table."""
+    return settings_of(DataSettings, [config.data])
+
+
+def model_spec(config: Config, labels: int) -> ModelSpec:
+    """Return the public facts about the model."""
+    section = config.model
+    return settings_of(
+        ModelSpec,
+        [section],
+        weights="random" if section.name.startswith(BUILTIN) else section.weights,
+        seed=derive(config.seed, "model"),  # public: the run's own seed would tell every stream
+        num_labels=labels,
+    )
+
+
+def training_settings(config: Config) -> TrainingSettings:
+    """Return what the server tells its clients, before the defenses have their say."""
+    return settings_of(TrainingSettings, [config.training])
+
+
+def server_settings(
+    config: Config, training: TrainingSettings, defenses: Sequence[Defense]
+) -> ServerSettings:
+    """Return the server's side of it; the batch size is the clients' own affair."""
+    noised = [options for one in defenses if (options := one.central()) is not None]
+    return settings_of(
+        ServerSettings,
+        [config.federation],
+        seed=config.seed,
+        learning_rate=training.learning_rate,
+        config=training.as_config(),
+        secure_sum=any(one.sums for one in defenses),
+        central=noised[0] if noised else None,
+    )
+
+
+def client_settings(
+    config: Config,
+    adapter: ModelAdapter,
+    defenses: Sequence[Defense],
+    vault: Path,
+    parameters: Parameters,
+) -> ClientSettings:
+    """Return the clients' side of it.
+
+    Args:
+        config: the run's.
+        adapter: its model, on its device.
+        defenses: its defenses, settled.
+        vault: where the clients write what they trained on.
+        parameters: the model's; their size tells how many threads are worth it.
+    """
+    return settings_of(
+        ClientSettings,
+        [config.data, config.federation, config.training],
+        model=adapter.spec,
+        data=data_settings(config),
+        seed=config.seed,
+        vault=vault.absolute(),
+        defenses=tuple(defenses),
+        threads=best_threads(parameters),
+        device=str(adapter.device),
+    )

@@ -1,0 +1,102 @@
+"""One verdict over several updates, by the samples of all and of each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+
+from fedsim.lab.scoring.intervals import cluster_interval
+from fedsim.lab.scoring.scored import Scored
+from fedsim.lab.scoring.verdict import Evidence, decide
+from fedsim.lab.store.figures import VERDICT_METRIC, Interval, Verdict
+from fedsim.rng import derive
+
+NEGATIVE = ("no_gradient", "other_update")
+TELLING = 3  # tokens from which on a sample that was read exactly was not guessed
+GAVE_UP = "cut"  # the diagnostic of an attack that stopped at a limit of its own, not at an answer
+EMPTY = "The client's batch was empty: its update is noise alone."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Says the verdicts of a run.
+
+    Attributes:
+        controls: False after ``--quick``: then there are none, so no verdict.
+        but_last: whether an update carries no sequence's last token.
+        seed: of the bootstrap.
+    """
+
+    controls: bool
+    but_last: bool
+    seed: int
+
+    def verdict(self, group: Sequence[Scored]) -> tuple[Verdict, str]:
+        """Return the verdict over ``group``: one update, or all that one attack was run on."""
+        errors = [one.attempt.error for one in group if one.attempt.error]
+        known = [one for one in group if one.samples]
+        if not known:
+            return "inconclusive", "There is no truth to score against."
+        if not self.controls:
+            return "inconclusive", "The controls were skipped."
+        verdict, reason = decide(self._evidence(known))
+        if errors and verdict == "no-leak":
+            return "inconclusive", f"The attack could not run: {errors[0]}."
+        if verdict == "no-leak" and any(one.attempt.diagnostics.get(GAVE_UP) for one in known):
+            return "inconclusive", f"{reason} But it gave up at its own limits before the end."
+        return verdict, reason
+
+    def together(self, group: Sequence[Scored]) -> tuple[Verdict, str]:
+        """Return one verdict for all updates: a mean must not hide the client that was read."""
+        verdict, reason = self.verdict(group)
+        if verdict == "leak":
+            return verdict, reason
+        for one in group:
+            # Among many updates one may pass its own bound by chance: it must pass it twice over.
+            if one.verdict == "leak" and one.chance:
+                bound = 2 * max(one.chance) - fmean(one.chance)
+                if fmean(one.values(VERDICT_METRIC)) > bound:
+                    return "leak", f"{one.place}: {one.reason}"
+        open_ = [one for one in group if one.verdict == "inconclusive" and one.reason != EMPTY]
+        if verdict == "no-leak" and open_:
+            return "inconclusive", f"{open_[0].place}: {open_[0].reason}"
+        return verdict, reason
+
+    def _evidence(self, known: Sequence[Scored]) -> Evidence:
+        negative: dict[str, Interval] = {}
+        if all(one.chance for one in known):
+            negative["no_gradient"] = _spread([one.chance for one in known])
+        if all(one.other for one in known):
+            negative["other_update"] = self._interval([one.other for one in known])
+        positive = [one.positive for one in known if one.positive]
+        controls = [one.controls.get(name, {}) for one in known for name in NEGATIVE]
+        return Evidence(
+            score=self._interval([one.values(VERDICT_METRIC) for one in known]),
+            controls=negative,
+            positive=self._interval(positive) if positive else None,
+            exact=sum(self._exact(one) for one in known),
+            samples=sum(len(one.samples) for one in known),
+            exact_by_control=any(one.get("exact_match", 0.0) > 0 for one in controls),
+        )
+
+    def _exact(self, scored: Scored) -> int:
+        """Return how many samples of ``TELLING`` tokens or more were read exactly."""
+        name = "exact_match_but_last" if self.but_last else "exact_match"
+        whole = zip(scored.pairs, scored.samples, strict=True)
+        return sum(len(pair.truth) >= TELLING and metrics[name] == 1.0 for pair, metrics in whole)
+
+    def _interval(self, values: Sequence[Sequence[float]]) -> Interval:
+        """Return the interval that a verdict goes by; Wilson's is too wide for few updates.
+
+        What one update's worth of samples may hide, :func:`decide` finds by the exact ones.
+        """
+        return cluster_interval(values, seed=derive(self.seed, "bootstrap"))
+
+
+def _spread(draws: Sequence[Sequence[float]]) -> Interval:
+    """Return where 95 % of the control's means fall when it is drawn again, over all updates."""
+    shortest = min(map(len, draws))
+    values = np.mean([one[:shortest] for one in draws], axis=0)
+    low, high = np.quantile(values, [0.025, 0.975])
+    return Interval(mean=float(values.mean()), low=float(low), high=float(high))

@@ -1,0 +1,129 @@
+"""sweep.json and cell.json: what a sweep's cells are, how each ended; and their results."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fedsim.files import write_json
+from fedsim.lab.store import layout
+from fedsim.lab.store.records import Record, read_record
+from fedsim.lab.store.summary import Summary, read_summary
+
+Status = Literal["waiting", "running", "done", "failed"]
+
+
+class CellEnd(Record):
+    """How a cell ended, as its cell.json has it, or how far it is."""
+
+    status: Status
+    error: str | None = None  # one line; None: it did not fail
+    seconds: float = 0.0  # in all
+    working: float = 0.0  # of these: training, evaluation, attacks, controls, their scores
+
+
+class CellRecord(Record):
+    """One cell as sweep.json has it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._=,+-]+$")  # also its directory
+    settings: dict[str, Any]  # swept key -> value
+    training: str  # equal for cells that train alike
+    status: Status
+    error: str | None = None
+    seconds: float = 0.0
+    working: float = 0.0
+    config: dict[str, Any]
+
+    def ended(self, end: CellEnd) -> "CellRecord":
+        """Return the record of the cell once it has ended so."""
+        return self.model_copy(update=end.as_dict())
+
+
+class SweepRecord(Record):
+    """A whole sweep."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str
+    words: list[str]  # of the command line
+    quick: bool  # without controls
+    axes: dict[str, list[Any]]  # swept key -> its values
+    seeds: list[int] = []
+    base: dict[str, Any]  # the config's tables before the grid
+    cells: list[CellRecord]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """The results of a run of a sweep, or of one that is in none (``name`` is then "").
+
+    Attributes:
+        summary: None where there are no results, and ``error`` says why.
+        settings: swept key -> value.
+    """
+
+    name: str
+    root: Path
+    summary: Summary | None
+    error: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+def read_sweep(directory: Path) -> SweepRecord:
+    """Return what sweep.json says.
+
+    Raises:
+        BadInput: it does not say what it must.
+    """
+    return read_record(directory / layout.SWEEP, SweepRecord)
+
+
+def write_sweep(directory: Path, sweep: SweepRecord) -> None:
+    """Write sweep.json."""
+    write_json(directory / layout.SWEEP, sweep.as_dict())
+
+
+def cell_root(directory: Path, name: str) -> Path:
+    """Return the run's directory of the cell ``name`` of a sweep."""
+    return directory / layout.CELLS / name
+
+
+def read_end(root: Path) -> CellEnd | None:
+    """Return how the cell in ``root`` ended, or None where it did not come to that.
+
+    Raises:
+        BadInput: its cell.json does not say what it must.
+    """
+    path = root / layout.CELL
+    return read_record(path, CellEnd) if path.exists() else None
+
+
+def write_end(root: Path, end: CellEnd) -> None:
+    """Write how the cell in ``root`` ended."""
+    write_json(root / layout.CELL, end.as_dict())
+
+
+def read_results(directory: Path) -> list[RunResult]:
+    """Return the results of a sweep's cells, or those of the one run that ``directory`` holds.
+
+    Raises:
+        BadInput: there is neither, or a file does not say what it must.
+    """
+    if not layout.is_sweep(directory):
+        return [RunResult(name="", root=directory, summary=read_summary(directory))]
+    return [_result(directory, cell) for cell in read_sweep(directory).cells]
+
+
+def _result(directory: Path, cell: CellRecord) -> RunResult:
+    root = cell_root(directory, cell.name)
+    done = cell.status == "done"
+    return RunResult(
+        name=cell.name,
+        root=root,
+        summary=read_summary(root) if done else None,
+        error=None if done else cell.error or "it is not finished",
+        settings=cell.settings,
+        seed=cell.config.get("seed", 0),
+    )

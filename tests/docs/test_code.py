@@ -1,0 +1,55 @@
+"""The code on the pages runs as it stands."""
+
+import types
+from pathlib import Path
+
+import torch
+from transformers import GPT2Config, GPT2ForSequenceClassification
+
+from attacks import Attack
+from defenses import Defense
+from fedsim.effects import Rescales
+from fedsim.models import ModelSpec, load_adapter
+from fedsim.observing import observe
+from tests.docs.pages import ROOT, blocks, printed
+
+PLUGINS = blocks(ROOT / "docs" / "plugins.md", "python")
+OWN = blocks(ROOT / "docs" / "your-own-model.md", "python")
+
+
+def module(code: str, name: str) -> types.ModuleType:
+    made = types.ModuleType(name)
+    exec(compile(code, name, "exec"), vars(made))
+    return made
+
+
+def test_the_attack_of_the_plugins_page_names_tokens_of_the_batch() -> None:
+    reader: type[Attack] = module(PLUGINS[0], "reader").Reader
+    tiny = load_adapter(ModelSpec(name="builtin:gpt2-tiny"))
+    batch = tiny.tokenizer("Nora Petrov has had a rash since Tuesday.", return_tensors="pt")
+    tiny.module.zero_grad()
+    tiny.module(**batch, labels=torch.tensor([0])).loss.backward()
+    observation = observe(tiny.module, tiny.tokenizer, num_examples=1)
+    (guess,) = reader().reconstruct(observation, torch.Generator()).sequences
+    assert len(guess) == 8
+    assert set(guess) <= set(batch["input_ids"][0].tolist())  # no other embedding has a gradient
+
+
+def test_the_defense_of_the_plugins_page_halves_the_update_and_says_so() -> None:
+    scale: type[Defense] = module(PLUGINS[1], "scale").Scale
+    sent = scale().protect({"w": torch.tensor([2.0, -4.0])}, torch.Generator())
+    assert sent["w"].tolist() == [1.0, -2.0]
+    assert scale().effects() == (Rescales(divisor=2.0),)
+
+
+def test_a_model_of_ones_own_without_a_padding_token_is_read(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    tokenizer = load_adapter(ModelSpec(name="builtin:gpt2-tiny")).tokenizer
+    assert tokenizer.pad_token is None
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=192, n_layer=3, n_head=6)
+    GPT2ForSequenceClassification(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    assert OWN[0].count("path/or/hub-id") == 2
+    *texts, scores = printed(OWN[0].replace("path/or/hub-id", "model"), tmp_path)
+    assert len(texts) == 2
+    assert "'exact_match': 1.0" in scores

@@ -1,0 +1,60 @@
+"""What ``prepare`` refuses, and in which order: a user is told one thing at a time."""
+
+from typing import Any
+
+import pytest
+
+from fedsim.errors import BadInput
+from fedsim.lab.config import apply, check
+from fedsim.lab.run.prepare import prepare
+
+RIGHT: dict[str, Any] = {
+    "model": {"name": "builtin:gpt2-tiny"},
+    "data": {"name": "builtin:clinic", "evaluate": 4, "max_length": 12},
+    "federation": {"clients": 4, "clients_per_round": 3, "rounds": 1},
+    "training": {"batch_size": 2},
+}
+
+# Each is wrong in one way; the first word of what is said about it. From the words of the config,
+# by what takes a moment, to what takes the model and the data: the order of the checks.
+WRONG = [
+    (["tracker=nobody"], "unknown tracker"),
+    (['attack=[{name="nobody"}]'], "unknown attack 'nobody'"),
+    (["defense=nobody"], "unknown defense 'nobody'"),
+    (["federation.strategy=nobody"], "federation.strategy: unknown strategy"),
+    (["model.name=builtin:nobody"], "model.name"),
+    (["data.name=nothing.csv"], "data.name"),
+    (["device=cuda:99"], "device: 'cuda:99' is not here"),
+    (["data.max_length=100000"], "data.max_length must be at most the model's"),
+    (['attack=[{name="dager", rounds=[99]}]'], "attack.rounds: must be below 2 here, got 99"),
+    (["model.freeze=[\"nothing\"]"], "model.freeze"),
+    (["federation.engine=ray", "federation.cpus_per_client=1e6"], "federation.cpus_per_client"),
+    (['defense={name="secagg"}', "federation.clients_per_round=1"], "defense"),
+    (['defense={name="secagg"}', "federation.strategy=krum"], "federation.strategy: under secure"),
+]  # fmt: skip
+
+
+def complaint(*words: str) -> str:
+    tree: dict[str, Any] = {key: dict(table) for key, table in RIGHT.items()}
+    for word in words:
+        apply(tree, word)
+    with pytest.raises(BadInput) as caught:
+        prepare(check(tree))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG, ids=[said for _, said in WRONG])
+def test_one_wrong_thing_is_named(words: list[str], said: str) -> None:
+    assert complaint(*words).startswith(said)
+
+
+@pytest.mark.parametrize("first", range(len(WRONG) - 1))
+def test_of_two_wrong_things_the_one_that_is_sooner_known_is_named(first: int) -> None:
+    (sooner, said), (later, _) = WRONG[first : first + 2]
+    assert complaint(*later, *sooner).startswith(said)
+
+
+def test_all_wrong_at_once_is_told_one_by_one() -> None:
+    for at, (_, said) in enumerate(WRONG):
+        words = [word for words, _ in reversed(WRONG[at:]) for word in words]
+        assert complaint(*words).startswith(said)
