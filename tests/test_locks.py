@@ -514,4 +514,4 @@ def test_mount_a_copied_captures_folder_leads_to_no_vault(tmp_path: Path) -> Non
     assert search(alone) == (0, 0)
     assert prepare_replay(run / "captures", "dager", [], None).vault is not None
     found = prepare_replay(alone, "dager", [], None)
-    assert found.vault is None and not found.pool and len(found.found) == 2
+    assert found.vault is None and not found.pool and len(found.captures) == 2

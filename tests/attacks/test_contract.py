@@ -102,7 +102,8 @@ def random_text(model: ModelAdapter, seed: int) -> list[Tokens]:
 def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, Case]:
     made = {}
     for name, kind in ATTACKS.items():
-        model = adapt("gpt2-tiny" if name == "dager" else "bert-tiny")
+        family = next(iter(kind.families), "gpt2" if name == "dager" else "bert")
+        model = adapt(f"{family}-tiny")
         truth = sentences(model, 2)
         others = [sentences(model, 2, skip=skip) for skip in range(20, 120, 2)]
         if name in ONE_SHORT_TEXT:

@@ -8,17 +8,15 @@ import torch
 
 from clients import ClientSettings, build_client_app
 from clients.holdings import Side, client_examples
-from clients.training import best_threads
 from clients.update import client_update
 from defenses import DPSGD
 from defenses.base import Memory, Private
 from fedsim.errors import BadInput
 from fedsim.lab.canaries.planted import NAME, Planted, Saturated, canary_tokens
-from fedsim.lab.engines import Resources
 from fedsim.lab.engines.inline import run_inline
 from fedsim.lab.run.audit import stop_where_a_defense_failed
 from fedsim.lab.run.prepare import Experiment
-from fedsim.lab.run.settings import server_settings
+from fedsim.lab.run.settings import client_settings, resources, server_settings
 from fedsim.lab.store.run import RunDirectory
 from fedsim.messages import Broadcast
 from fedsim.rng import stream
@@ -129,7 +127,7 @@ def _federate(
     alone = replace(usual, secure_sum=False, central=None)
     server = build_server_app(alone, start, [watch], lambda _: None)
     client = build_client_app(settings, lambda _, number: sides[number])
-    run_inline(server, client, len(sides), Resources())
+    run_inline(server, client, len(sides), resources(experiment.config))
 
 
 def canary_clients(
@@ -169,15 +167,4 @@ def _settings(experiment: Experiment, run: RunDirectory, claim: Private) -> Clie
     config, adapter = experiment.config, experiment.adapter
     if isinstance(claim, DPSGD):  # the canaries' rate is the run's but for rounding
         claim = replace(claim, budget=None)
-    return ClientSettings(
-        model=adapter.spec,
-        data=experiment.data,
-        max_length=config.data.max_length,
-        clients=config.federation.clients,
-        batch_size=config.training.batch_size,
-        seed=config.seed,
-        vault=run.vault.absolute(),
-        defenses=(claim,),
-        threads=best_threads(adapter.initial_parameters()),
-        device=str(adapter.device),
-    )
+    return client_settings(config, adapter, [claim], run.vault, adapter.initial_parameters())

@@ -103,13 +103,15 @@ def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: "Swee
     from fedsim.lab.sweep.overview import overview
     from fedsim.lab.terminal.sweep import print_sweep
 
-    found = overview(directory, sweep)
+    shown = overview(directory, sweep)
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
         with contextlib.suppress(BrokenPipeError, SystemExit):
-            print_sweep(found)
-    if any(cell["error"] for cell in found["cells"]):
+            print_sweep(shown)
+    if any(cell["error"] for cell in shown["cells"]):
         return FAILED
-    verdicts = [one["verdict"] for cell in found["cells"] for one in cell["verdicts"].values()]
+    verdicts = [
+        verdict["verdict"] for cell in shown["cells"] for verdict in cell["verdicts"].values()
+    ]
     return INCONCLUSIVE if "inconclusive" in verdicts else FINE
