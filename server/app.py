@@ -17,6 +17,8 @@ from server.state import load_state, save_state
 from server.strategies import Driven, FromUpdates, central, make_strategy, uniform
 from server.tap import Hook, TapGrid
 
+OnFailure = Literal["stop", "continue"]
+
 TIMEOUT = 24 * 3600.0  # seconds a round may take
 
 
@@ -37,11 +39,11 @@ class ServerSettings:
     clients_per_round: int
     rounds: int
     seed: int
+    learning_rate: float  # of the step along averaged gradients
     strategy: str = "fedavg"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
-    on_failure: Literal["stop", "continue"] = "stop"
+    on_failure: OnFailure = "stop"
     secure_sum: bool = False  # the server sees the sum of a round's updates, and none of them
-    learning_rate: float = 1e-2  # of the step along averaged gradients
     config: Mapping[str, Scalar] = field(default_factory=dict)  # sent with every broadcast
     central: Mapping[str, float] | None = None  # noise_multiplier and clipping_norm of central DP
 
@@ -67,8 +69,8 @@ def build_server_app(
         inner = make_strategy(settings.strategy, settings.strategy_options)
         load_state(inner, dict(start.strategy))
         known: GridProxy = PartitionedGrid(grid, settings.clients)
-        seen = SecureSum(known) if settings.secure_sum else known
-        tapped = TapGrid(seen, hooks, on_failure=settings.on_failure)
+        visible = SecureSum(known) if settings.secure_sum else known
+        tapped = TapGrid(visible, hooks, on_failure=settings.on_failure)
         noised = (
             inner
             if settings.central is None

@@ -31,13 +31,8 @@ from lab.same_fields import Fields, flat, is_text, masked, of_directory, of_outp
 PACKAGES = ("fedsim", "attacks", "defenses", "clients", "server")
 SHOWN = 12  # differences of a case, and characters of a value
 WIDE = 300
-KILLER = """
-import os, signal, sys
-def hook(event, arguments, place=os.environ.get("SAME_KILL_AT")):
-    if place and event == "os.rename" and place in os.fspath(arguments[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(hook)
-"""
+PROCESS = Path(__file__).with_name("same_process.py")
+KEPT = ("PATH", "HOME", "TMPDIR")  # of the environment; the rest is set
 INTENDED: tuple[tuple[str, str], ...] = ()
 """(a regular expression for the whole line of a difference, why it is meant)."""
 
@@ -54,10 +49,11 @@ def main() -> int:
     if wrong:
         parser.error(f"unknown case {sorted(wrong)}; known: {', '.join(c.name for c in CASES)}")
     used, accidents = [0] * len(INTENDED), 0
+    sides = [Side(checkout, options.out) for checkout in (options.old, options.new)]
     for case in CASES:
         if options.only and case.name not in options.only:
             continue
-        old, new = (results(case, side, options.out) for side in (options.old, options.new))
+        old, new = (side.results(case) for side in sides)
         lines = list(differences(case.name, old, new))
         unmeant = [line for line in lines if not _meant(line, used)]
         accidents += len(unmeant)
@@ -65,23 +61,100 @@ def main() -> int:
         print(f"{case.name}: {steps}, {len(lines)} differ, {len(unmeant)} not meant", flush=True)
         for line in unmeant[:SHOWN]:
             print(f"    {line[:WIDE]}", flush=True)
+    for side in sides:
+        side.close()
     for (pattern, reason), count in zip(INTENDED, used, strict=True):
         print(f"meant, {count} times: {reason}  [{pattern}]")
     print(f"{accidents} differences that are not meant")
     return 1 if accidents else 0
 
 
-def results(case: Case, checkout: Path, out: Path) -> Fields:
-    """Return what ``case`` leaves behind on ``checkout``, from DIR where it was run before."""
-    kept = out / fingerprint(checkout) / f"{case.name}-{_digest(repr(case))}.json"
-    if not kept.exists():
-        started = time.monotonic()
-        left = run(case, checkout.resolve(), out / f"work-{os.getpid()}")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(left), encoding="utf-8")
-        print(f"{case.name} on {checkout}: {time.monotonic() - started:.0f} s", flush=True)
-    fields: Fields = json.loads(kept.read_text(encoding="utf-8"))
-    return fields
+class Side:
+    """A checkout, a process that takes command lines on it, and what cases left behind there."""
+
+    def __init__(self, checkout: Path, out: Path) -> None:
+        self.checkout = checkout.resolve()
+        self._kept = out / fingerprint(checkout)
+        self._work = out / f"work-{os.getpid():08d}"
+        self._process: subprocess.Popen[str] | None = None
+
+    def results(self, case: Case) -> Fields:
+        """Return what ``case`` leaves behind, from DIR where it was run before."""
+        kept = self._kept / f"{case.name}-{_digest(repr(case))}.json"
+        if not kept.exists():
+            started = time.monotonic()
+            left = self._run(case)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(left), encoding="utf-8")
+            spent = time.monotonic() - started
+            print(f"{case.name} on {self.checkout}: {spent:.0f} s", flush=True)
+        fields: Fields = json.loads(kept.read_text(encoding="utf-8"))
+        return fields
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.communicate()
+
+    def _run(self, case: Case) -> Fields:
+        """Take the case's steps in an empty directory; return what came of it."""
+        here = self._work / "here"
+        shutil.rmtree(self._work, ignore_errors=True)
+        here.mkdir(parents=True)
+        for name, text in case.files.items():
+            (here / name).parent.mkdir(exist_ok=True)
+            (here / name).write_text(text, encoding="utf-8")
+        fields: Fields = {}
+        for number, step in enumerate(case.steps, start=1):
+            words, place = shlex.split(step), ""
+            if words[0] == "copy":
+                shutil.copytree(here / words[1], here / words[2])
+                continue
+            if words[0] == "kill":
+                _, place, *words = words
+            fields.update(self._step(f"step {number}, {words[0]}", words, place))
+        fields.update(of_directory(here))
+        shutil.rmtree(self._work)
+        placeless: Fields = json.loads(json.dumps(fields).replace(str(here), "<here>"))
+        return placeless
+
+    def _step(self, title: str, words: list[str], place: str) -> Fields:
+        """Run one command line; return its exit code and what it printed."""
+        if self._process is None:
+            self._process = self._start()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        out, err = self._work / "out", self._work / "err"
+        order = {"words": words, "here": str(self._work / "here"), "kill_at": place}
+        self._process.stdin.write(json.dumps(order | {"out": str(out), "err": str(err)}) + "\n")
+        self._process.stdin.flush()
+        return {
+            f"{title}:exit code": int(self._process.stdout.readline()),
+            **dict(flat(of_output(out.read_text(encoding="utf-8")), f"{title}:stdout")),
+            f"{title}:stderr": err.read_text(encoding="utf-8").splitlines(),
+        }
+
+    def _start(self) -> "subprocess.Popen[str]":
+        """Start the process; its packages are those of the checkout, or nothing is run."""
+        environment = {name: os.environ[name] for name in KEPT if name in os.environ} | {
+            "PYTHONPATH": str(self.checkout),
+            "COLUMNS": "120",
+            "NO_COLOR": "1",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        names = ", ".join(PACKAGES)
+        code = f"import {names}; print(*(package.__file__ for package in ({names})))"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=self._work, env=environment, check=True,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        elsewhere = [f for f in done.stdout.split() if self.checkout not in Path(f).parents]
+        if elsewhere:
+            raise SystemExit(f"wanted the packages of {self.checkout}, got {elsewhere}")
+        return subprocess.Popen(
+            [sys.executable, str(PROCESS)], env=environment, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
 
 
 def fingerprint(checkout: Path) -> str:
@@ -96,72 +169,6 @@ def fingerprint(checkout: Path) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def run(case: Case, checkout: Path, work: Path) -> Fields:
-    """Take the case's steps on ``checkout`` in an empty directory; return what came of it."""
-    shutil.rmtree(work, ignore_errors=True)
-    here, hook = work / "here", work / "hook"
-    for folder in (here, hook):
-        folder.mkdir(parents=True)
-    (hook / "sitecustomize.py").write_text(KILLER)
-    for name, text in case.files.items():
-        (here / name).parent.mkdir(exist_ok=True)
-        (here / name).write_text(text, encoding="utf-8")
-    environment = _environment(checkout, hook, work)
-    fields: Fields = {}
-    for number, step in enumerate(case.steps, start=1):
-        words = shlex.split(step)
-        if words[0] == "copy":
-            shutil.copytree(here / words[1], here / words[2])
-            continue
-        fields.update(_step(f"step {number}, {_title(words)}", words, here, environment))
-    fields.update(of_directory(here))
-    shutil.rmtree(work)
-    return fields
-
-
-def _title(words: list[str]) -> str:
-    return words[2 if words[0] == "kill" else 0]
-
-
-def _step(title: str, words: list[str], here: Path, environment: dict[str, str]) -> Fields:
-    """Run one command line; return its exit code and what it printed."""
-    if words[0] == "kill":
-        environment = {**environment, "SAME_KILL_AT": words[1]}
-        words = words[2:]
-    done = subprocess.run(
-        [sys.executable, "-m", "fedsim.lab.cli", *words], cwd=here, env=environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    where = str(here)
-    return {
-        f"{title}:exit code": done.returncode,
-        **dict(flat(of_output(done.stdout.replace(where, "<here>")), f"{title}:stdout")),
-        f"{title}:stderr": done.stderr.replace(where, "<here>").splitlines(),
-    }
-
-
-def _environment(checkout: Path, hook: Path, work: Path) -> dict[str, str]:
-    """Return a plain environment whose packages are those of ``checkout``."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    environment = kept | {
-        "PYTHONPATH": os.pathsep.join((str(hook), str(checkout))),
-        "PYTHONPYCACHEPREFIX": str(work.parent / "bytecode"),
-        "COLUMNS": "120",
-        "NO_COLOR": "1",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    code = f"import {', '.join(PACKAGES)}; print(*(m.__file__ for m in ({', '.join(PACKAGES)})))"
-    files = subprocess.run(
-        [sys.executable, "-c", code], cwd=work, env=environment, check=True, capture_output=True,
-        text=True,
-    ).stdout.split()  # fmt: skip
-    elsewhere = [file for file in files if checkout not in Path(file).parents]
-    if elsewhere:
-        raise SystemExit(f"wanted the packages of {checkout}, got {elsewhere}")
-    return environment
 
 
 def differences(case: str, old: Fields, new: Fields) -> Iterator[str]:

@@ -148,8 +148,8 @@ CASES = (
         steps=(
             "train-prior builtin:gpt2-tiny --data lines.txt --out prior --width 32 --layers 1 "
             "--epochs 1",
-            f"""run {GPT2} --out a 'attack={{name="lamp", steps=60, starts=4, tries=6, every=10, """
-            """prior="prior", knowledge="paper"}'""",
+            f"""run {GPT2} --out a 'attack={{name="lamp", steps=20, starts=3, tries=4, every=8, """
+            """prior="prior", knowledge="paper", clients=[1]}'""",
         ),
         files={"lines.txt": "".join(f"{text} and again.\n" for text in TEXTS)},
     ),
@@ -157,14 +157,14 @@ CASES = (
         name="partial",
         steps=(
             f"""run {LLAMA} --out a 'attack={{name="partial", steps=20, starts=3, tries=4, """
-            """every=8, layers=[1], modules=["q", "p"], knowledge="paper"}'""",
+            """every=8, layers=[1], modules=["q", "p"], knowledge="paper", clients=[1]}'""",
         ),
     ),
     Case(
         name="grab-dropout",
         steps=(
             f"""run {BERT} training.dropout=true --out a 'attack={{name="grab", steps=8, """
-            """starts=3, alternations=2, iterations=1, beams=2, knowledge="paper"}'""",
+            """starts=3, alternations=2, iterations=1, beams=2, knowledge="paper", clients=[1]}'""",
         ),
     ),
     Case(

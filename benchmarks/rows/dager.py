@@ -1,6 +1,6 @@
 """Tables of what DAGER reads."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from rows.markdown import Cell, Results, exact, span, table
 
@@ -149,6 +149,46 @@ def growth(results: Results) -> str:
     return table(["batch", "distinct prefixes", "processor seconds", "GB beyond the model"], rows)
 
 
+def unseen(results: Results) -> str:
+    """Texts that no threshold was chosen on, and others of those that some were."""
+    rows = []
+    for name, cell in results.cells("dager_unseen").items():
+        what, _, sent = name.partition(" | ")
+        verdicts = ", ".join(sorted({f"`{word}`" for word in cell.get("verdicts", [])})) or "-"
+        rows.append([what, sent, exact([cell]), f"{cell['overlap']:.2f}", verdicts])
+    return table(["model, weights, data", "update", "exact", "token overlap", "verdicts"], rows)
+
+
+def sensitivity(results: Results) -> str:
+    """Each number times 0.7 and 1.4: in which regimes guesses change."""
+    cells = results.cells("dager_sensitivity")
+    names = dict.fromkeys(name for cell in cells.values() for name in cell["numbers"])
+    rows = []
+    for name in names:
+        used = {regime: cell for regime, cell in cells.items() if name in cell["numbers"]}
+        changes = [_changes(used, name, factor) for factor in ("x0.7", "x1.4")]
+        word = {(0, 0): "free", (0, 1): "down", (1, 0): "up"}.get(
+            (int(bool(changes[0])), int(bool(changes[1]))), "tight"
+        )
+        shown = ["; ".join(change) or "nothing" for change in changes]
+        rows.append([f"`{name}`", word, len(used), *shown])
+    head = ["number", "", "regimes that read it", "what × 0.7 changes", "what × 1.4 changes"]
+    return table(head, rows)
+
+
+def _changes(used: Mapping[str, Cell], name: str, factor: str) -> list[str]:
+    """Return where the guesses change, and how: sentences read + invented."""
+    changes = []
+    for regime, cell in used.items():
+        moved, base = cell["numbers"][name][factor], cell["base"]
+        if "error" in moved:
+            changes.append(f"{regime}: {moved['error'].partition(':')[0]}")
+        elif not moved["same_guesses"]:
+            told = [f"{run['exact']} + {run['guesses'] - run['exact']}" for run in (base, moved)]
+            changes.append(f"{regime}: {' → '.join(told)}")
+    return changes
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "dager_exact": exact_,
     "dager_fedavg": fedavg,
@@ -158,4 +198,6 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "dager_bert": bert,
     "dager_speed": speed,
     "dager_growth": growth,
+    "dager_unseen": unseen,
+    "dager_sensitivity": sensitivity,
 }

@@ -7,7 +7,7 @@ from fedsim.models.loading import BUILTIN, family_of, load_adapter
 from fedsim.models.memory import adapter_of
 from fedsim.models.norms import Norm
 from fedsim.models.opening import Opening
-from fedsim.models.spec import ModelSpec, Place, Projection, Task
+from fedsim.models.spec import ModelSpec, Place, Projection, Task, Weights
 from fedsim.models.trunk import Trunk, select
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Projection",
     "Task",
     "Trunk",
+    "Weights",
     "adapter_of",
     "family",
     "family_names",

@@ -7,6 +7,7 @@ Place = Literal["hidden", "context", "middle", "inner"]
 """What a block's weights read: its input (q, k, v), the heads' contexts (attention's output map),
 the normed sum of both (the MLP's first map), the MLP's activations (its last map)."""
 Task = Literal["classification", "causal-lm", "masked-lm"]
+Weights = Literal["pretrained", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class ModelSpec:
     name: str  # hub id, local directory, or builtin:<preset>
     tokenizer: str = ""  # hub id or directory; default: the model's own
     task: Task = "classification"
-    weights: Literal["pretrained", "random"] = "pretrained"
+    weights: Weights = "pretrained"
     seed: int = 1  # of random weights, of a new head, of LoRA's A
     num_labels: int = 2  # classification only
     lora_rank: int = 0  # 0: full fine-tuning

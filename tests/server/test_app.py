@@ -14,7 +14,13 @@ TARGETS = [weights(seed) for seed in (1, 2, 3, 4)]
 
 
 def settings(**changes: Any) -> ServerSettings:
-    usual: dict[str, Any] = {"clients": 4, "clients_per_round": 3, "rounds": 3, "seed": 6}
+    usual: dict[str, Any] = {
+        "clients": 4,
+        "clients_per_round": 3,
+        "rounds": 3,
+        "seed": 6,
+        "learning_rate": 0.01,
+    }
     return ServerSettings(**{**usual, **changes})
 
 

@@ -8,17 +8,15 @@ import torch
 
 from clients import ClientSettings, build_client_app
 from clients.holdings import Side, client_examples
-from clients.training import best_threads
 from clients.update import client_update
 from defenses import DPSGD
 from defenses.base import Memory, Private
 from fedsim.errors import BadInput
 from fedsim.lab.canaries.planted import NAME, Planted, Saturated, canary_tokens
-from fedsim.lab.engines import Resources
 from fedsim.lab.engines.inline import run_inline
 from fedsim.lab.run.audit import stop_where_a_defense_failed
 from fedsim.lab.run.prepare import Experiment
-from fedsim.lab.run.settings import server_settings
+from fedsim.lab.run.settings import client_settings, resources, server_settings
 from fedsim.lab.store.run import RunDirectory
 from fedsim.messages import Broadcast
 from fedsim.rng import stream
@@ -109,14 +107,16 @@ def _federate(
 
     def watch(exchanges: Sequence[Exchange]) -> None:
         stop_where_a_defense_failed(run, exchanges)
-        for one in exchanges:
-            if one.received is None or one.client is None:
+        for exchange in exchanges:
+            if exchange.received is None or exchange.client is None:
                 continue
-            seen = read_update(one.received, read_broadcast(one.sent, one.round)).tensors[NAME]
-            truth = vault.truth(one.round, one.client)
+            trace = read_update(
+                exchange.received, read_broadcast(exchange.sent, exchange.round)
+            ).tensors[NAME]
+            truth = vault.truth(exchange.round, exchange.client)
             there = set(truth.sequences) if truth else set()
-            for place in range(one.client * each, (one.client + 1) * each):
-                value = sign * float(seen[0, place].item())
+            for place in range(exchange.client * each, (exchange.client + 1) * each):
+                value = sign * float(trace[0, place].item())
                 traces.totals[place] += value
                 if not traces.inside[place]:
                     traces.absent.append(value)
@@ -129,7 +129,7 @@ def _federate(
     alone = replace(usual, secure_sum=False, central=None)
     server = build_server_app(alone, start, [watch], lambda _: None)
     client = build_client_app(settings, lambda _, number: sides[number])
-    run_inline(server, client, len(sides), Resources())
+    run_inline(server, client, len(sides), resources(experiment.config))
 
 
 def canary_clients(
@@ -156,28 +156,19 @@ def canary_clients(
             value = float(update.tensors[entry].flatten()[0].item())
             traces.totals[canary] += value
             (traces.present if in_ else traces.absent).append(value)
-    traces.memories = [settings.memory.before(one, rounds + 1, 2)[1] for one in range(canaries)]
+    traces.memories = [
+        settings.memory.before(canary, rounds + 1, 2)[1] for canary in range(canaries)
+    ]
     return traces
 
 
 def _coins(experiment: Experiment, count: int) -> list[bool]:
     coin = stream(experiment.config.seed, "audit", "coins")
-    return [bool(one) for one in (torch.rand(count, generator=coin) < 0.5).tolist()]
+    return [bool(heads) for heads in (torch.rand(count, generator=coin) < 0.5).tolist()]
 
 
 def _settings(experiment: Experiment, run: RunDirectory, claim: Private) -> ClientSettings:
     config, adapter = experiment.config, experiment.adapter
     if isinstance(claim, DPSGD):  # the canaries' rate is the run's but for rounding
         claim = replace(claim, budget=None)
-    return ClientSettings(
-        model=adapter.spec,
-        data=experiment.data,
-        max_length=config.data.max_length,
-        clients=config.federation.clients,
-        batch_size=config.training.batch_size,
-        seed=config.seed,
-        vault=run.vault.absolute(),
-        defenses=(claim,),
-        threads=best_threads(adapter.initial_parameters()),
-        device=str(adapter.device),
-    )
+    return client_settings(config, adapter, [claim], run.vault, adapter.initial_parameters())

@@ -1,21 +1,22 @@
 """The config: TOML tables, checked whole before anything starts."""
 
-from fedsim.lab.config.schema import (
+from fedsim.lab.config.checking import check, checked, known_keys
+from fedsim.lab.config.overrides import (
     QUICK_START,
-    AttackSection,
-    Config,
-    DefenseSection,
-    ModelSection,
-    PluginSection,
-    Section,
     apply,
     assign,
-    check,
-    checked,
-    known_keys,
     load_config,
     parse,
     read_toml,
+)
+from fedsim.lab.config.schema import (
+    AttackSection,
+    Config,
+    DefenseSection,
+    EngineName,
+    ModelSection,
+    PluginSection,
+    Section,
     tables,
 )
 
@@ -24,6 +25,7 @@ __all__ = [
     "AttackSection",
     "Config",
     "DefenseSection",
+    "EngineName",
     "ModelSection",
     "PluginSection",
     "Section",

@@ -1,20 +1,22 @@
-"""The config: TOML, checked whole before anything starts; every error is one line."""
+"""The config's keys: what each means, what it may be, and its default.
 
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+A key that goes into the settings of one side has its default there, at the field of its name, and
+is asked for it by :func:`default_of`; the others have theirs here. ``docs/config.md`` is made from
+this file, see :mod:`fedsim.lab.config.reference`.
+"""
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, Literal
 
-from fedsim.errors import BadInput
-from fedsim.models import Task
-from fedsim.training import Algorithm, Optimizer, WireDtype
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-S = TypeVar("S", bound=BaseModel)
-QUICK_START = Path(__file__).with_name("quick_start.toml")
+from clients.data import DataSettings
+from fedsim.models import ModelSpec, Task, Weights
+from fedsim.training import Algorithm, Optimizer, TrainingSettings, WireDtype
+from server import ServerSettings
+from server.app import OnFailure
+
+EngineName = Literal["inline", "ray"]
 
 
 class Section(BaseModel):
@@ -25,30 +27,88 @@ class Section(BaseModel):
     )
 
 
-class ModelSection(Section):
-    """[model]"""
+def default_of(kind: type, name: str, about: str, **limits: Any) -> Any:
+    """Return a key that goes into the field ``name`` of the settings ``kind``, and their default.
 
-    name: str = Field(min_length=1)
-    tokenizer: str = ""
-    task: Task = "classification"
-    weights: Literal["pretrained", "random"] = "pretrained"
-    lora_rank: int = Field(0, ge=0)
-    lora_targets: list[str] = []
-    freeze: list[str] = []
+    Args:
+        kind: the settings, a dataclass.
+        name: of the field, and of the key.
+        about: what the key means.
+        limits: what else pydantic's ``Field`` takes.
+    """
+    (field,) = [field for field in fields(kind) if field.name == name]
+    made = field.default_factory() if field.default_factory is not MISSING else field.default
+    default = list(made) if isinstance(made, tuple) else made
+    return Field(default, description=about, **limits)
+
+
+class ModelSection(Section):
+    """What is fine-tuned, and which of its weights."""
+
+    name: str = Field(
+        min_length=1,
+        description="hub id, local directory, or `builtin:<preset>` (random weights, no download): "
+        "`fedsim list models` names them",
+    )
+    tokenizer: str = default_of(
+        ModelSpec, "tokenizer", "hub id or directory; empty: the model's own"
+    )
+    task: Task = default_of(
+        ModelSpec, "task", "`causal-lm`: GPT-2 and LLaMA; `masked-lm`: BERT; `classification`: all"
+    )
+    weights: Weights = default_of(
+        ModelSpec,
+        "weights",
+        "`random`: the architecture of `name` with fresh weights from the seed, as presets have",
+    )
+    lora_rank: int = default_of(
+        ModelSpec, "lora_rank", "of LoRA's adapters (peft), which alone are trained; 0: none", ge=0
+    )
+    lora_targets: list[str] = default_of(
+        ModelSpec, "lora_targets", "names of the modules to adapt; empty: q, k and v"
+    )
+    freeze: list[str] = default_of(
+        ModelSpec,
+        "freeze",
+        "not trained: `embeddings`, `head`, `layers.0`, or patterns of parameter names",
+    )
 
 
 class DataSection(Section):
-    """[data]"""
+    """Which text the clients hold, and how it is divided among them."""
 
-    name: str = Field(min_length=1)
-    path: str = ""
-    partition: str = "iid"
-    alpha: float = Field(0.5, gt=0)
-    partition_by: str = "label"
-    text_column: str = ""
-    label_column: str = ""
-    max_length: int = Field(64, ge=2)
-    evaluate: int = Field(128, ge=0)
+    name: str = Field(
+        min_length=1,
+        description="a data set by name (`fedsim list data`), a csv, tsv, jsonl, parquet or txt "
+        "file, or a hub id",
+    )
+    path: str = default_of(
+        DataSettings, "path", "a folder with the raw files of a named data set; empty: from the hub"
+    )
+    partition: str = default_of(DataSettings, "partition", "who holds what, by flwr-datasets")
+    alpha: float = default_of(
+        DataSettings, "alpha", "of `dirichlet`: the smaller, the more the clients differ", gt=0
+    )
+    partition_by: str = default_of(
+        DataSettings, "partition_by", "the column that a partition by column goes by"
+    )
+    text_column: str = default_of(
+        DataSettings,
+        "text_column",
+        "empty: `text`, `sentence` or `prompt`, or else the only column of strings",
+    )
+    label_column: str = default_of(
+        DataSettings, "label_column", "empty: `label`, where there is one"
+    )
+    max_length: int = Field(
+        64, ge=2, description="tokens that a text is cut to, special ones included"
+    )
+    evaluate: int = default_of(
+        DataSettings,
+        "evaluate",
+        "held-out examples for the utility, at most; 0: none is measured",
+        ge=0,
+    )
 
 
 def _everyone(section: dict[str, Any]) -> int:
@@ -57,18 +117,34 @@ def _everyone(section: dict[str, Any]) -> int:
 
 
 class FederationSection(Section):
-    """[federation]"""
+    """Who takes part, and what the server makes of it."""
 
-    clients: int = Field(4, ge=1)
-    clients_per_round: int = Field(default_factory=_everyone, ge=1, validate_default=True)
-    rounds: int = Field(1, ge=1)
-    strategy: str = "fedavg"
-    strategy_options: dict[str, Any] = {}
-    engine: Literal["inline", "ray"] = "inline"
-    on_failure: Literal["stop", "continue"] = "stop"
-    capture: bool = True
-    cpus_per_client: float = Field(1.0, gt=0)  # ray only
-    gpus_per_client: float = Field(0.0, ge=0)  # ray only
+    clients: int = Field(4, ge=1, description="how many there are")
+    clients_per_round: int = Field(
+        default_factory=_everyone,
+        ge=1,
+        validate_default=True,
+        description="how many take part in a round, drawn from the seed",
+        json_schema_extra={"default": "all"},
+    )
+    rounds: int = Field(1, ge=1, description="how many there are")
+    strategy: str = default_of(
+        ServerSettings, "strategy", "a Flower strategy, by its class's name in small letters"
+    )
+    strategy_options: dict[str, Any] = default_of(
+        ServerSettings, "strategy_options", "its arguments, numbers by name"
+    )
+    engine: EngineName = Field(
+        "inline", description="`inline`: in this process; `ray`: Flower's simulation"
+    )
+    on_failure: OnFailure = default_of(
+        ServerSettings, "on_failure", "what a client that fails does to the run"
+    )
+    capture: bool = Field(
+        True, description="keep the updates on disk, for `fedsim attack` and for sweeps"
+    )
+    cpus_per_client: float = Field(1.0, gt=0, description="of the engine `ray`")
+    gpus_per_client: float = Field(0.0, ge=0, description="of the engine `ray`")
 
     @model_validator(mode="after")
     def _enough_clients(self) -> "FederationSection":
@@ -81,24 +157,44 @@ class FederationSection(Section):
 
 
 class TrainingSection(Section):
-    """[training]"""
+    """How a client trains, and what it sends."""
 
-    algorithm: Algorithm = "fedsgd"
-    batch_size: int = Field(4, ge=0)  # 0: all that a client holds
-    local_epochs: int = Field(1, ge=1)
-    mini_batch_size: int = Field(4, ge=1)
-    learning_rate: float = Field(1e-2, gt=0)
-    optimizer: Optimizer = "sgd"
-    weight_decay: float = Field(0.0, ge=0)
-    dropout: bool = False
-    wire_dtype: WireDtype = "float32"
+    algorithm: Algorithm = default_of(
+        TrainingSettings, "algorithm", "`fedsgd` uploads a gradient, `fedavg` a weight delta"
+    )
+    batch_size: int = Field(
+        4, ge=0, description="examples a client trains on in a round; 0: all that it holds"
+    )
+    local_epochs: int = default_of(TrainingSettings, "local_epochs", "of FedAvg", ge=1)
+    mini_batch_size: int = default_of(
+        TrainingSettings, "mini_batch_size", "examples of a local step of FedAvg", ge=1
+    )
+    learning_rate: float = default_of(
+        TrainingSettings,
+        "learning_rate",
+        "of FedAvg's local steps; with FedSGD of the server's step",
+        gt=0,
+    )
+    optimizer: Optimizer = default_of(
+        TrainingSettings, "optimizer", "of FedAvg's local steps; `momentum` is 0.9"
+    )
+    weight_decay: float = default_of(
+        TrainingSettings,
+        "weight_decay",
+        "of `sgd` and `momentum`; AdamW's is torch's 0.01 where this is 0",
+        ge=0,
+    )
+    dropout: bool = default_of(
+        TrainingSettings, "dropout", "train with the model's own dropout rates"
+    )
+    wire_dtype: WireDtype = default_of(TrainingSettings, "wire_dtype", "of the update on its way")
 
 
 class PluginSection(Section):
     """A table with a name and the plugin's own parameters beside it."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, description="its name")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -107,15 +203,25 @@ class PluginSection(Section):
 
 
 class DefenseSection(PluginSection):
-    """[defense] or [[defense]]"""
+    """What the clients do against it: a name, a table, or a list of either.
+
+    Its parameters stand beside its name; ``fedsim list defenses`` names them.
+    """
 
 
 class AttackSection(PluginSection):
-    """[[attack]]"""
+    """What the server tries: a name, a table, or a list of either.
 
-    rounds: list[Annotated[int, Field(ge=1)]] = []  # default: every round
-    clients: list[Annotated[int, Field(ge=0)]] = []  # default: every client seen
-    knowledge: dict[str, bool] | Literal["paper"] = {}
+    Its parameters stand beside its name; ``fedsim list attacks`` names them.
+    """
+
+    rounds: list[Annotated[int, Field(ge=1)]] = Field([], description="which; empty: every one")
+    clients: list[Annotated[int, Field(ge=0)]] = Field([], description="whose; empty: everybody's")
+    knowledge: dict[str, bool] | Literal["paper"] = Field(
+        {},
+        description="what it is granted beside the update, e.g. `{labels = true}`; `paper`: what "
+        "its paper grants it",
+    )
 
 
 def tables(value: object) -> list[Any]:
@@ -131,9 +237,15 @@ def _listed(value: object) -> object:
 class Config(Section):
     """A whole experiment."""
 
-    name: str = Field("experiment", pattern=r"^[A-Za-z0-9._-]+$")
-    seed: int = Field(1, ge=0)
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    name: str = Field(
+        "experiment", pattern=r"^[A-Za-z0-9._-]+$", description="the run's; its directory has it"
+    )
+    seed: int = Field(1, ge=0, description="of everything that is random")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="of clients and attacks; `auto`: a GPU where there is one",
+    )
     model: ModelSection
     data: DataSection
     federation: FederationSection = FederationSection()
@@ -142,120 +254,12 @@ class Config(Section):
         DefenseSection(name="none")
     ]
     attack: Annotated[list[AttackSection], BeforeValidator(tables)] = []
-    tracker: Annotated[list[str], BeforeValidator(_listed)] = []
+    tracker: Annotated[list[str], BeforeValidator(_listed)] = Field(
+        [],
+        description="curves in `trackers/` of the run: `tensorboard`, `wandb` (offline), `mlflow` "
+        "(local files), or a list; each is an extra, `pip install '.[tensorboard]'`",
+    )
 
     def as_toml(self) -> dict[str, Any]:
         """Return the resolved config as TOML values."""
         return self.model_dump()
-
-
-def load_config(path: Path | None, overrides: Sequence[str]) -> Config:
-    """Return the config in ``path`` (None: the built-in quick start) with ``key=value`` overrides.
-
-    Raises:
-        BadInput: what is wrong with the file or a value, in one line.
-    """
-    tree = read_toml(path or QUICK_START)
-    for override in overrides:
-        apply(tree, override)
-    return check(tree)
-
-
-def check(tree: Mapping[str, Any]) -> Config:
-    """Return ``tree`` as a Config.
-
-    Raises:
-        BadInput: the first error, in one line.
-    """
-    return checked(Config, tree)
-
-
-def checked(kind: type[S], tree: Mapping[str, Any]) -> S:
-    """Return ``tree`` as a section of ``kind``; the first error as one line."""
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise BadInput(_line(error.errors()[0])) from error
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the TOML tables in ``path``; one clear line when it cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"config {str(path)!r} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"config {str(path)!r} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"config {str(path)!r} is not valid TOML: {error}") from error
-
-
-def parse(override: str) -> tuple[list[str], Any]:
-    """Return the key's parts and the value of ``key=value``; a bare word is a string."""
-    key, found, text = override.partition("=")
-    if not found or not key.strip():
-        raise BadInput(f"wanted key=value, got {override!r}")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    return key.strip().split("."), value
-
-
-def apply(tree: dict[str, Any], override: str) -> None:
-    """Set what ``override`` (``a.b=value``) says in ``tree``."""
-    assign(tree, *parse(override))
-
-
-def assign(tree: dict[str, Any], parts: Sequence[str], value: object) -> None:
-    """Set the key of ``parts`` in ``tree`` to ``value``, making the tables on the way."""
-    at = tree
-    for depth, part in enumerate(parts[:-1]):
-        at = at.setdefault(part, {})
-        if not isinstance(at, dict):
-            whole = ".".join(parts[: depth + 1])
-            raise BadInput(f"{'.'.join(parts)}: {whole} is not a table; replace it as a whole")
-    at[parts[-1]] = value
-
-
-def _line(error: ErrorDetails) -> str:
-    # Unions put the name of the branch into the place: only keys and indices are of use.
-    place = [str(part) for part in error["loc"] if not str(part).startswith(("literal[", "dict["))]
-    key = ".".join(place)
-    if error["type"] == "extra_forbidden":
-        return _unknown(key)
-    if error["type"] == "missing":
-        return f"{key}: missing; it must be set"
-    if error["type"] == "value_error":
-        return error["msg"].removeprefix("Value error, ")
-    wanted = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    if error["type"] == "string_pattern_mismatch":
-        wanted = f"text that matches {error['ctx']['pattern']}"
-    return f"{key or 'config'}: wanted {wanted}, got {error['input']!r}"
-
-
-def _unknown(key: str) -> str:
-    """Say which key is meant: the nearest of all, then those that stand beside it."""
-    parent, _, last = key.rpartition(".")
-    depth = key.count(".")
-    known = known_keys()
-    beside = {".".join(one.split(".")[: depth + 1]) for one in known if one.startswith(parent)}
-    elsewhere = {one for one in known if one.rpartition(".")[2] == last}
-    near = get_close_matches(key, sorted(beside), n=1, cutoff=0.5) or sorted(elsewhere)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {key!r}{hint} (known here: {', '.join(sorted(beside))})"
-
-
-def known_keys() -> list[str]:
-    """Return every key of the config, dotted."""
-    return sorted(_keys(Config, ""))
-
-
-def _keys(section: type[BaseModel], prefix: str) -> Iterable[str]:
-    for name, field in section.model_fields.items():
-        inner: Any = field.annotation
-        inner = next(iter(get_args(inner)), inner)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from _keys(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"

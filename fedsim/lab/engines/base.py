@@ -11,8 +11,8 @@ from flwr.serverapp import ServerApp
 class Resources:
     """What one client takes on Ray."""
 
-    cpus: float = 1.0
-    gpus: float = 0.0
+    cpus: float
+    gpus: float
 
 
 Engine = Callable[[ServerApp, ClientApp, int, Resources], None]

@@ -9,6 +9,7 @@ from clients import ClientSettings, DataSettings
 from clients.training import best_threads
 from defenses import Defense
 from fedsim.lab.config import Config, Section
+from fedsim.lab.engines import Resources
 from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
 from fedsim.rng import derive
 from fedsim.training import TrainingSettings
@@ -53,18 +54,24 @@ def training_settings(config: Config) -> TrainingSettings:
     return settings_of(TrainingSettings, [config.training])
 
 
+def resources(config: Config) -> Resources:
+    """Return what one client takes on an engine that shares them out."""
+    federation = config.federation
+    return Resources(cpus=federation.cpus_per_client, gpus=federation.gpus_per_client)
+
+
 def server_settings(
     config: Config, training: TrainingSettings, defenses: Sequence[Defense]
 ) -> ServerSettings:
     """Return the server's side of it; the batch size is the clients' own affair."""
-    noised = [options for one in defenses if (options := one.central()) is not None]
+    noised = [options for defense in defenses if (options := defense.central()) is not None]
     return settings_of(
         ServerSettings,
         [config.federation],
         seed=config.seed,
         learning_rate=training.learning_rate,
         config=training.as_config(),
-        secure_sum=any(one.sums for one in defenses),
+        secure_sum=any(defense.sums for defense in defenses),
         central=noised[0] if noised else None,
     )
 

@@ -107,7 +107,7 @@ def test_an_exception_of_the_server_comes_out() -> None:
         raise RunFailed("the server is broken")
 
     with pytest.raises(RunFailed, match="the server is broken"):
-        ENGINES["inline"](app, counting_client(), 2, Resources())
+        ENGINES["inline"](app, counting_client(), 2, Resources(cpus=1.0, gpus=0.0))
 
 
 # The same bits on every engine. Ray leaves sockets and processes to the interpreter's end, and its
