@@ -129,7 +129,7 @@ def test_imports_one_line_towards_the_truth_breaks_a_contract(
         ("fedsim/wire.py", "import fedsim.captures", "Within fedsim:"),
         ("fedsim/anew.py", "import fedsim.types", "Within fedsim:"),  # in no layer
         ("fedsim/lab/config/schema.py", "import fedsim.lab.store.run", "Within fedsim.lab"),
-        ("fedsim/lab/scoring/metrics.py", "import fedsim.lab.store.run", "Within fedsim.lab"),
+        ("fedsim/lab/store/samples.py", "import fedsim.lab.scoring.metrics", "Within fedsim.lab"),
         ("fedsim/lab/store/run.py", "import fedsim.lab.run.prepare", "Within fedsim.lab"),
         ("fedsim/lab/engines/base.py", "import fedsim.lab.run.prepare", "Within fedsim.lab"),
         ("fedsim/lab/run/prepare.py", "import fedsim.lab.terminal.run", "Within fedsim.lab"),
