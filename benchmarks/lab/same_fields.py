@@ -29,6 +29,7 @@ TEXT_MASKS = (
     (re.compile(r"\b\d[\d,]*(\.\d+)? (s|min|h)\b"), MASK),
     (re.compile(r"\d+\.\d(?= +(leak|no-leak|inconclusive|failed)\b)"), MASK),  # the column "s"
     (re.compile(rf"<dt>([^<]*)\b({'|'.join(MOMENT)})</dt><dd>.*</dd>"), MASK),
+    (re.compile(r"/\S*/site-packages/"), "<libraries>/"),
     (re.compile(r" +"), " "),  # columns are as wide as the widest time
     (re.compile(r"─+"), "─"),
 )
@@ -37,11 +38,21 @@ HEAD = re.compile(r"<th [^>]*>([^<]*)</th>")
 CELL = re.compile(r"(?<=>)[^<>]*(?=</td>)")
 
 
-def masked(place: str, value: Any) -> Any:
-    """Return ``value`` of the field ``place`` without what is of the moment."""
-    path = place.partition(":")[2]
-    if MOMENT & set(path.split(".")):
-        return MASK
+def comparable(fields: Fields) -> Fields:
+    """Return ``fields`` without what is of the moment; what lies below such a key is one field."""
+    kept: Fields = {}
+    for place, value in fields.items():
+        file, sign, path = place.partition(":")
+        keys = path.split(".")
+        moment = next((index for index, key in enumerate(keys) if key in MOMENT), None)
+        if moment is None:
+            kept[place] = _masked(path, value)
+        else:
+            kept[f"{file}{sign}{'.'.join(keys[: moment + 1])}"] = MASK
+    return kept
+
+
+def _masked(path: str, value: Any) -> Any:
     if not is_text(value) or path.startswith("."):  # texts of a JSON file are results
         return value
     lines = [_plain(line) for line in _columns(value)]
