@@ -49,8 +49,8 @@ def _text(path: Path, key: str, encoding: str = "utf-8") -> str:
 def lines(path: Path, key: str, encoding: str = "utf-8") -> pd.DataFrame:
     """Return the lines that are not blank, as texts."""
     # Not str.splitlines: form feeds, 0x85 and the like occur inside sentences.
-    found = _text(path, key, encoding).split("\n")
-    return pd.DataFrame({"text": [line for line in found if line.strip()]}, dtype="str")
+    text = _text(path, key, encoding)
+    return pd.DataFrame({"text": [line for line in text.split("\n") if line.strip()]}, dtype="str")
 
 
 def _table(path: Path, key: str, **options: Any) -> pd.DataFrame:

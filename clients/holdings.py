@@ -157,7 +157,7 @@ class Held(Collection[int]):
         return iter(cached_counts(self.model, self.data, self.max_length, self.clients, self.seed))
 
     def __contains__(self, count: object) -> bool:
-        return any(one == count for one in self)
+        return any(held == count for held in self)
 
 
 def round_batch(
@@ -186,8 +186,8 @@ def drawn(
     examples: Examples,
 ) -> Examples:
     """Return what ``client`` trains on, as the first of ``defenses`` that draws would have it."""
-    for place, one in enumerate(defenses):
-        steps = one.draw(stream(settings.seed, "client", client, "draw", round_, place))
+    for place, defense in enumerate(defenses):
+        steps = defense.draw(stream(settings.seed, "client", client, "draw", round_, place))
         if steps is not None:
             return _of_steps(examples, steps)
     return round_batch(settings, client, round_, examples)

@@ -36,7 +36,7 @@ class ClientMemory:
 
     def note(self, client: int, round_: int, memories: Sequence[Memory]) -> None:
         """Keep what each defense of ``client`` wants to find in its next round."""
-        if not any(one.tensors or one.values for one in memories):
+        if not any(memory.tensors or memory.values for memory in memories):
             return
         tensors = {
             f"{place}/{name}": tensor
@@ -70,11 +70,11 @@ def _read(path: Path, defenses: int) -> list[Memory]:
     if len(values) != defenses:
         raise MalformedMessage(f"{path} is of {len(values)} defenses, not of {defenses}")
     memories = []
-    for place, one in enumerate(values):
+    for place, value in enumerate(values):
         mine = {
             name.removeprefix(f"{place}/"): tensor
             for name, tensor in tensors.items()
             if name.startswith(f"{place}/")
         }
-        memories.append(Memory(tensors=mine, values=one))
+        memories.append(Memory(tensors=mine, values=value))
     return memories

@@ -66,15 +66,15 @@ def _answer(
             failure.add_note(f"at loss {loss}")
             raise failure
         streams = [stream(settings.seed, *name, "defense", at) for at in range(len(defenses))]
-        tensors, found = _protect(defenses, raw, streams)
+        tensors, audits = _protect(defenses, raw, streams)
     sent = _cast(tensors, training.wire_dtype)
     encoding = plain(sent)
     metrics: Mapping[str, float] = {"train_loss": loss}
     for defense in defenses:
         encoding, metrics = defense.encoded(sent, encoding), defense.report(metrics)
-    settings.memory.note(client, broadcast.round, [one.keep() for one in defenses])
+    settings.memory.note(client, broadcast.round, [defense.keep() for defense in defenses])
     seconds = round(time.perf_counter() - started, 4)
-    row = {"defenses": found, "bytes": encoding.bytes, "seconds": seconds}
+    row = {"defenses": audits, "bytes": encoding.bytes, "seconds": seconds}
     row["bits_per_entry"] = 8 * encoding.bytes / encoding.entries
     vault.measured(broadcast.round, client, row)
     return Update(
@@ -99,8 +99,8 @@ def _note_failure(
     VaultWriter(settings.vault).measured(round_, client, why)
     before = settings.memory.before(client, round_, len(defenses))
     memories = [
-        one.keep() if isinstance(one, Private) else old  # of others nothing was sent
-        for one, old in zip(defenses, before, strict=True)
+        defense.keep() if isinstance(defense, Private) else old  # of others nothing was sent
+        for defense, old in zip(defenses, before, strict=True)
     ]
     settings.memory.note(client, round_, memories)
 
@@ -130,11 +130,11 @@ def _protect(
     defenses: Sequence[Defense], tensors: Parameters, streams: Sequence[torch.Generator]
 ) -> tuple[Parameters, list[dict[str, float]]]:
     """Return what to send, and what the audit of each defense found."""
-    found = []
+    audits = []
     for defense, noise in zip(defenses, streams, strict=True):
         clean, tensors = tensors, dict(defense.protect(tensors, noise))
-        found.append(defense.audit(clean, tensors))
-    return tensors, found
+        audits.append(defense.audit(clean, tensors))
+    return tensors, audits
 
 
 def _cast(tensors: Parameters, wire_dtype: str) -> dict[str, Tensor]:

@@ -69,8 +69,8 @@ def build_server_app(
         inner = make_strategy(settings.strategy, settings.strategy_options)
         load_state(inner, dict(start.strategy))
         known: GridProxy = PartitionedGrid(grid, settings.clients)
-        seen = SecureSum(known) if settings.secure_sum else known
-        tapped = TapGrid(seen, hooks, on_failure=settings.on_failure)
+        visible = SecureSum(known) if settings.secure_sum else known
+        tapped = TapGrid(visible, hooks, on_failure=settings.on_failure)
         noised = (
             inner
             if settings.central is None

@@ -27,22 +27,22 @@ class Capture:
     def __call__(self, exchanges: Sequence[Exchange]) -> None:
         """Write the exchanges that a client answered."""
         written: dict[int, Path] = {}  # id of what was sent -> its file
-        for one in exchanges:
-            client = self._client(one)
-            if one.received is None:
+        for exchange in exchanges:
+            client = self._client(exchange)
+            if exchange.received is None:
                 continue
-            broadcast = read_broadcast(one.sent, one.round)
-            directory = place(self.root, one.round, client)
+            broadcast = read_broadcast(exchange.sent, exchange.round)
+            directory = place(self.root, exchange.round, client)
             write_capture(
                 directory,
                 client,
                 broadcast,
-                read_update(one.received, broadcast),
+                read_update(exchange.received, broadcast),
                 self.model,
-                same_broadcast=written.get(id(one.sent)),
-                cohort=one.cohort,
+                same_broadcast=written.get(id(exchange.sent)),
+                cohort=exchange.cohort,
             )
-            written[id(one.sent)] = directory / BROADCAST
+            written[id(exchange.sent)] = directory / BROADCAST
 
     def _client(self, exchange: Exchange) -> int:
         if exchange.client is not None:

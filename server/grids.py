@@ -95,7 +95,7 @@ class PartitionedGrid(GridProxy):
             raise ClientFailure(
                 f"{told} of {self.expected} clients told their partition; errors: {errors}"
             )
-        partition = {one.metadata.src_node_id: read_partition(one.content) for one in replies}
+        partition = {reply.metadata.src_node_id: read_partition(reply.content) for reply in replies}
         if sorted(partition.values()) != list(range(self.expected)):
             raise ClientFailure(
                 f"clients must hold the partitions 0 to {self.expected - 1}, one each, "

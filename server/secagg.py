@@ -48,20 +48,20 @@ class SecureSum(GridProxy):
         replies = list(self.inner.send_and_receive(messages, timeout=timeout))
         if not messages or not messages[0].metadata.message_type.startswith("train"):
             return replies
-        place = {one.metadata.message_id: row for row, one in enumerate(messages)}
-        answered = [one for one in replies if not one.has_error()]
-        answered.sort(key=lambda one: place[one.metadata.reply_to_message_id])
-        failed = [one for one in replies if one.has_error()]
+        place = {message.metadata.message_id: row for row, message in enumerate(messages)}
+        answered = [reply for reply in replies if not reply.has_error()]
+        answered.sort(key=lambda reply: place[reply.metadata.reply_to_message_id])
+        failed = [reply for reply in replies if reply.has_error()]
         if len(answered) < FEWEST:
             reasons = [
-                f"; {last_line(one.error.reason or 'no reason given')}" for one in failed[:1]
+                f"; {last_line(reply.error.reason or 'no reason given')}" for reply in failed[:1]
             ]
             raise ClientFailure(
                 f"secure aggregation needs the answers of {FEWEST} clients, got {len(answered)}"
                 + "".join(reasons)
             )
-        nodes = [one.metadata.src_node_id for one in answered]
-        updates = [read_own_update(one.content) for one in answered]
+        nodes = [reply.metadata.src_node_id for reply in answered]
+        updates = [read_own_update(reply.content) for reply in answered]
         answered[0].content = sum_content(weighted_mean(updates), nodes)
         return [answered[0], *failed]
 
@@ -71,8 +71,8 @@ def weighted_mean(updates: Sequence[Update]) -> Update:
 
     Summed in float64, in the order given.
     """
-    total = sum(one.num_examples for one in updates)
-    shares = [one.num_examples / total for one in updates]
+    total = sum(update.num_examples for update in updates)
+    shares = [update.num_examples / total for update in updates]
     return Update(
         tensors={name: _mean(name, updates, shares) for name in updates[0].tensors},
         kind=updates[0].kind,

@@ -19,10 +19,12 @@ def save_state(strategy: Strategy) -> dict[str, Tensor]:
         if attribute == TRANSIENT:
             continue
         if isinstance(value, list):
-            value = {str(place): one for place, one in enumerate(value)}
+            value = {str(place): item for place, item in enumerate(value)}
         if isinstance(value, dict):
-            arrays = {k: one for k, one in value.items() if isinstance(one, np.ndarray)}
-            saved |= {f"{attribute}/{k}": torch.from_numpy(one.copy()) for k, one in arrays.items()}
+            arrays = {k: array for k, array in value.items() if isinstance(array, np.ndarray)}
+            saved |= {
+                f"{attribute}/{k}": torch.from_numpy(array.copy()) for k, array in arrays.items()
+            }
     return saved
 
 

@@ -15,8 +15,8 @@ from fedsim.wire import ARRAYS, update_kind
 from server.grids import Only
 
 STRATEGIES: dict[str, type[strategy.FedAvg]] = {
-    one.__name__.lower(): one
-    for one in (
+    kind.__name__.lower(): kind
+    for kind in (
         strategy.Bulyan,
         strategy.FedAdagrad,
         strategy.FedAdam,
@@ -226,14 +226,16 @@ class Driven(Wrapper):
         if not chosen:
             return []
         messages = self.inner.configure_train(round_, arrays, config, Only(grid, chosen))
-        return sorted(messages, key=lambda one: self._order.index(one.metadata.dst_node_id))
+        return sorted(messages, key=lambda message: self._order.index(message.metadata.dst_node_id))
 
     @override
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         place = {node: row for row, node in enumerate(self._order)}
-        ordered = sorted(replies, key=lambda one: place.get(one.metadata.src_node_id, len(place)))
+        ordered = sorted(
+            replies, key=lambda reply: place.get(reply.metadata.src_node_id, len(place))
+        )
         return self.inner.aggregate_train(server_round + self.shift, ordered)
 
     @override

@@ -41,14 +41,14 @@ def last_line(error: str) -> str:
 
 def copies(exchanges: Sequence[Exchange]) -> list[Exchange]:
     """Return exchanges of a hook's own; what was one record for several clients stays one."""
-    sent = {id(one.sent): snapshot(one.sent) for one in exchanges}
+    sent = {id(exchange.sent): snapshot(exchange.sent) for exchange in exchanges}
     return [
         replace(
-            one,
-            sent=sent[id(one.sent)],
-            received=None if one.received is None else snapshot(one.received),
+            exchange,
+            sent=sent[id(exchange.sent)],
+            received=None if exchange.received is None else snapshot(exchange.received),
         )
-        for one in exchanges
+        for exchange in exchanges
     ]
 
 
@@ -91,7 +91,7 @@ class TapGrid(GridProxy):
         sent = self._snapshots(messages)
         replies = list(self.inner.send_and_receive(messages, timeout=timeout))
         exchanges = self._pair(messages, sent, replies)
-        self._report([one for one in exchanges if one.error is not None])
+        self._report([exchange for exchange in exchanges if exchange.error is not None])
         for hook in self.hooks:
             hook(copies(exchanges))
         return replies
@@ -110,7 +110,7 @@ class TapGrid(GridProxy):
         """Join each message with its reply; a slow client has none, a dead one an error."""
         answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
         partition: dict[int, int] = getattr(self.inner, "partition", {})
-        sums = [summed_nodes(one.content) for one in replies if not one.has_error()]
+        sums = [summed_nodes(reply.content) for reply in replies if not reply.has_error()]
         hidden = {node for nodes in sums for node in nodes}
         exchanges = []
         for message, content in zip(messages, sent, strict=True):
@@ -125,7 +125,7 @@ class TapGrid(GridProxy):
                 error = (reply.error.reason or "").strip() or "no reason given"
             else:
                 received = reply.content  # hooks get copies, before anything can rewrite it
-                cohort = [partition.get(one, one) for one in summed_nodes(received)]
+                cohort = [partition.get(node, node) for node in summed_nodes(received)]
             exchanges.append(
                 Exchange(
                     round=sent_round(content) or self._count,
@@ -141,10 +141,10 @@ class TapGrid(GridProxy):
 
     def _report(self, failed: list[Exchange]) -> None:
         lines = [
-            f"round {one.round}, client {one.node_id if one.client is None else one.client}: "
-            f"{last_line(one.error)}"
-            for one in failed
-            if one.error
+            f"round {each.round}, client {each.node_id if each.client is None else each.client}: "
+            f"{last_line(each.error)}"
+            for each in failed
+            if each.error
         ]
         if failed and self.on_failure == "stop":
             raise ClientFailure("; ".join(lines))

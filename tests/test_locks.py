@@ -129,7 +129,7 @@ def test_imports_one_line_towards_the_truth_breaks_a_contract(
         ("fedsim/wire.py", "import fedsim.captures", "Within fedsim:"),
         ("fedsim/anew.py", "import fedsim.types", "Within fedsim:"),  # in no layer
         ("fedsim/lab/config/schema.py", "import fedsim.lab.store.run", "Within fedsim.lab"),
-        ("fedsim/lab/scoring/metrics.py", "import fedsim.lab.store.run", "Within fedsim.lab"),
+        ("fedsim/lab/store/samples.py", "import fedsim.lab.scoring.metrics", "Within fedsim.lab"),
         ("fedsim/lab/store/run.py", "import fedsim.lab.run.prepare", "Within fedsim.lab"),
         ("fedsim/lab/engines/base.py", "import fedsim.lab.run.prepare", "Within fedsim.lab"),
         ("fedsim/lab/run/prepare.py", "import fedsim.lab.terminal.run", "Within fedsim.lab"),
@@ -514,4 +514,4 @@ def test_mount_a_copied_captures_folder_leads_to_no_vault(tmp_path: Path) -> Non
     assert search(alone) == (0, 0)
     assert prepare_replay(run / "captures", "dager", [], None).vault is not None
     found = prepare_replay(alone, "dager", [], None)
-    assert found.vault is None and not found.pool and len(found.found) == 2
+    assert found.vault is None and not found.pool and len(found.captures) == 2

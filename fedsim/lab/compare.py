@@ -131,7 +131,9 @@ def _unpaired(
     """Return the same where the updates are not of the same texts."""
     first, other = (
         metric_interval(
-            name, [[one.metrics[name] for one in samples] for samples in side.values()], seed=seed
+            name,
+            [[sample.metrics[name] for sample in samples] for samples in side.values()],
+            seed=seed,
         )
         for side in (before, after)
     )
@@ -140,8 +142,8 @@ def _unpaired(
 
 def _pairs(before: Iterable[Sample], after: Iterable[Sample]) -> list[tuple[Sample, Sample]]:
     """Return the samples of an update in both runs, or nothing where the texts are not the same."""
-    left, right = [sorted(side, key=lambda one: one.truth_tokens) for side in (before, after)]
-    same = [one.truth_tokens for one in left] == [one.truth_tokens for one in right]
+    left, right = [sorted(side, key=lambda sample: sample.truth_tokens) for side in (before, after)]
+    same = [sample.truth_tokens for sample in left] == [sample.truth_tokens for sample in right]
     return list(zip(left, right, strict=True)) if same else []
 
 
@@ -152,7 +154,7 @@ def _metrics(before: Updates, after: Updates) -> list[str]:
         return []
     known = ("exact_match", "token_accuracy", "bag_f1", *PERCENT)
     more = tuple(f"{name}_but_last" for name in known)
-    return [name for name in (*known, *more) if all(name in one.metrics for one in firsts)]
+    return [name for name in (*known, *more) if all(name in sample.metrics for sample in firsts)]
 
 
 def _utility(first: ComparedRun, other: ComparedRun) -> dict[str, Any] | None:

@@ -45,7 +45,7 @@ class Audit:
 
 def _json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _json(one) for name, one in value.items()}
+        return {name: _json(inner) for name, inner in value.items()}
     return "inf" if isinstance(value, float) and math.isinf(value) else value
 
 
@@ -55,9 +55,9 @@ def audited(defenses: Sequence[Defense]) -> Private:
     Raises:
         BadInput: there is none, or more than one, or it adds no noise.
     """
-    claims = [one for one in defenses if isinstance(one, Private)]
+    claims = [defense for defense in defenses if isinstance(defense, Private)]
     if len(claims) != 1:
-        names = ", ".join(type(one).__name__ for one in defenses)
+        names = ", ".join(type(defense).__name__ for defense in defenses)
         raise BadInput(f"defense: an audit wants one that claims a guarantee, got {names}")
     if math.isinf(claims[0].distance()):
         raise BadInput(f"defense: {claims[0]!r} adds no noise, so it claims nothing to audit")
@@ -83,19 +83,19 @@ def run_audit(experiment: Experiment, run: RunDirectory, canaries: int, level: f
     if not 0.0 < level < 0.5:
         raise BadInput(f"--level: must be in (0, 0.5), got {level:g}")
     traces = ROUNDS[claim.unit](experiment, run, claim, canaries)
-    found, scale = claim.spent(traces.memories), math.sqrt(traces.steps)
-    if found is None or len(traces.present) < 2 or len(traces.absent) < 2:
+    spent, scale = claim.spent(traces.memories), math.sqrt(traces.steps)
+    if spent is None or len(traces.present) < 2 or len(traces.absent) < 2:
         raise BadInput("too few canaries were trained on; take more, or a larger batch_size")
-    seen = mu_hat(traces.present, traces.absent, level / 2)
+    mu = mu_hat(traces.present, traces.absent, level / 2)
     audit = Audit(
-        claimed=asdict(found),
+        claimed=asdict(spent),
         canaries=len(traces.inside),
         level=level,
-        bound=one_run(traces.inside, traces.totals, found.delta, level / 2),
-        mu=seen,
+        bound=one_run(traces.inside, traces.totals, spent.delta, level / 2),
+        mu=mu,
         mu_claimed=claim.distance() * scale,
-        epsilon_estimate=_epsilon(claim, traces, seen.mean / scale),
-        epsilon_low=_epsilon(claim, traces, seen.low / scale),
+        epsilon_estimate=_epsilon(claim, traces, mu.mean / scale),
+        epsilon_low=_epsilon(claim, traces, mu.low / scale),
     )
     write_json(run.root / layout.CANARIES, audit.as_dict())
     return audit

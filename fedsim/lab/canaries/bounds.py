@@ -37,12 +37,12 @@ def one_run(inside: Sequence[bool], scores: Sequence[float], delta: float, level
     """
     order = np.argsort(-np.asarray(scores, dtype=float), kind="stable")
     truth, m = np.asarray(inside, dtype=bool)[order], len(scores)
-    found = []
+    bounds = []
     for high, low in SHARES:
         top, bottom = round(high * m), round(low * m)
         right = int(truth[:top].sum() + (~truth[m - bottom :]).sum())
         part = level / len(SHARES)
-        found.append(
+        bounds.append(
             OneRun(
                 epsilon=lower_bound(m, top + bottom, right, delta, part),
                 guesses=top + bottom,
@@ -50,7 +50,7 @@ def one_run(inside: Sequence[bool], scores: Sequence[float], delta: float, level
                 cap=lower_bound(m, top + bottom, top + bottom, delta, part),
             )
         )
-    return max(found, key=lambda one: (one.epsilon, one.cap))
+    return max(bounds, key=lambda bound: (bound.epsilon, bound.cap))
 
 
 def lower_bound(m: int, guesses: int, right: int, delta: float, level: float) -> float:
@@ -94,11 +94,11 @@ def mu_hat(inside: Sequence[float], outside: Sequence[float], level: float) -> M
         outside: along each that was not.
         level: the share of intervals that miss the truth, on the low side.
     """
-    one, other = np.asarray(inside, dtype=float), np.asarray(outside, dtype=float)
-    gap, deviation = float(one.mean() - other.mean()), float(other.std(ddof=1))
+    there, absent = np.asarray(inside, dtype=float), np.asarray(outside, dtype=float)
+    gap, deviation = float(there.mean() - absent.mean()), float(absent.std(ddof=1))
     if deviation <= 1e-6 * abs(gap):  # no noise at all
         return Mu(mean=math.inf, low=math.inf, high=math.inf)
     mu = gap / deviation
-    spread = math.sqrt(1 / len(one) + 1 / len(other) + mu**2 / (2 * len(other)))
+    spread = math.sqrt(1 / len(there) + 1 / len(absent) + mu**2 / (2 * len(absent)))
     reach = float(norm.ppf(1 - level)) * spread
     return Mu(mean=mu, low=mu - reach, high=mu + reach)

@@ -24,7 +24,7 @@ MANTISSA = 7  # base of the numbers that tell canaries' tokens apart
 
 def canary_tokens(adapter: ModelAdapter, place: int) -> Tokens:
     """Return the sequence that stands for canary ``place``; no text is like it."""
-    some = [one for one in range(adapter.vocabulary) if one not in adapter.special][:MANTISSA]
+    some = [token for token in range(adapter.vocabulary) if token not in adapter.special][:MANTISSA]
     digits = [some[(place // MANTISSA**power) % MANTISSA] for power in range(8)]
     return (*adapter.prefix, *digits, *adapter.suffix)
 

@@ -107,14 +107,16 @@ def _federate(
 
     def watch(exchanges: Sequence[Exchange]) -> None:
         stop_where_a_defense_failed(run, exchanges)
-        for one in exchanges:
-            if one.received is None or one.client is None:
+        for exchange in exchanges:
+            if exchange.received is None or exchange.client is None:
                 continue
-            seen = read_update(one.received, read_broadcast(one.sent, one.round)).tensors[NAME]
-            truth = vault.truth(one.round, one.client)
+            trace = read_update(
+                exchange.received, read_broadcast(exchange.sent, exchange.round)
+            ).tensors[NAME]
+            truth = vault.truth(exchange.round, exchange.client)
             there = set(truth.sequences) if truth else set()
-            for place in range(one.client * each, (one.client + 1) * each):
-                value = sign * float(seen[0, place].item())
+            for place in range(exchange.client * each, (exchange.client + 1) * each):
+                value = sign * float(trace[0, place].item())
                 traces.totals[place] += value
                 if not traces.inside[place]:
                     traces.absent.append(value)
@@ -154,13 +156,15 @@ def canary_clients(
             value = float(update.tensors[entry].flatten()[0].item())
             traces.totals[canary] += value
             (traces.present if in_ else traces.absent).append(value)
-    traces.memories = [settings.memory.before(one, rounds + 1, 2)[1] for one in range(canaries)]
+    traces.memories = [
+        settings.memory.before(canary, rounds + 1, 2)[1] for canary in range(canaries)
+    ]
     return traces
 
 
 def _coins(experiment: Experiment, count: int) -> list[bool]:
     coin = stream(experiment.config.seed, "audit", "coins")
-    return [bool(one) for one in (torch.rand(count, generator=coin) < 0.5).tolist()]
+    return [bool(heads) for heads in (torch.rand(count, generator=coin) < 0.5).tolist()]
 
 
 def _settings(experiment: Experiment, run: RunDirectory, claim: Private) -> ClientSettings:

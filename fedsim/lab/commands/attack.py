@@ -36,6 +36,6 @@ def _attack(options: argparse.Namespace) -> int:
     with display_for(options) as display:
         display.step("reading the captures")
         replay = prepare_replay(options.captures, options.attack, options.words, options.out)
-        display.say(f"{len(replay.found)} captures, results in {replay.out}")
+        display.say(f"{len(replay.captures)} captures, results in {replay.out}")
         summary, scores = run_replay(replay, display, quick=options.quick)
     return show(options, summary, scores, replay.adapter)

@@ -45,8 +45,8 @@ def common_options(parser: argparse.ArgumentParser) -> None:
 
 def is_path(word: str) -> bool:
     """Return whether a command's first word names a config, not a key: a cell's has ``=``, too."""
-    key, found, _ = word.partition("=")
-    return not found or "/" in key or Path(word).is_file()
+    key, equals, _ = word.partition("=")
+    return not equals or "/" in key or Path(word).is_file()
 
 
 @contextlib.contextmanager

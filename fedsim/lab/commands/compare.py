@@ -27,10 +27,10 @@ def _compare(options: argparse.Namespace) -> int:
         from fedsim.lab.compare import compare
         from fedsim.lab.terminal.compare import print_comparison
 
-    found = compare(options.runs)
+    comparison = compare(options.runs)
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(comparison, indent=2, ensure_ascii=False))
     else:
         with contextlib.suppress(BrokenPipeError, SystemExit):
-            print_comparison(found)
+            print_comparison(comparison)
     return FINE

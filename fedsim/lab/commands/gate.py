@@ -38,7 +38,9 @@ def _gate(options: argparse.Namespace) -> int:
     policy = gate.read_policy(
         options.policy,
         attacks=attacks,
-        utilities={name for one in summaries if one.utility for name in one.utility.figures()},
+        utilities={
+            name for summary in summaries if summary.utility for name in summary.utility.figures()
+        },
     )
     for name in gate.unnamed(policy, attacks):
         print(f"fedsim: nothing in the policy is about {printable(name)}", file=sys.stderr)

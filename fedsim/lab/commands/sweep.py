@@ -21,7 +21,7 @@ from fedsim.lab.commands.base import (
 if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
     from fedsim.lab.store.sweep import SweepRecord
     from fedsim.lab.sweep.directory import SweepDirectory
-    from fedsim.lab.sweep.grid import Plan
+    from fedsim.lab.sweep.grid import SweepPlan
 
 EXAMPLES = """examples:
   fedsim sweep experiment.toml training.local_epochs=1,5,10 training.learning_rate=1e-4,1e-3
@@ -81,7 +81,7 @@ def _sweep(options: argparse.Namespace) -> int:
     return _show(options, directory, ledger.sweep())
 
 
-def _plan(options: argparse.Namespace) -> "Plan":
+def _plan(options: argparse.Namespace) -> "SweepPlan":
     from fedsim.lab.config import QUICK_START, read_toml
     from fedsim.lab.config.recipes import recipe_of
     from fedsim.lab.sweep.directory import SweepDirectory
@@ -103,13 +103,15 @@ def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: "Swee
     from fedsim.lab.sweep.overview import overview
     from fedsim.lab.terminal.sweep import print_sweep
 
-    found = overview(directory, sweep)
+    shown = overview(directory, sweep)
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
         with contextlib.suppress(BrokenPipeError, SystemExit):
-            print_sweep(found)
-    if any(cell["error"] for cell in found["cells"]):
+            print_sweep(shown)
+    if any(cell["error"] for cell in shown["cells"]):
         return FAILED
-    verdicts = [one["verdict"] for cell in found["cells"] for one in cell["verdicts"].values()]
+    verdicts = [
+        verdict["verdict"] for cell in shown["cells"] for verdict in cell["verdicts"].values()
+    ]
     return INCONCLUSIVE if "inconclusive" in verdicts else FINE

@@ -51,8 +51,8 @@ def _unknown(key: str) -> str:
     parent, _, last = key.rpartition(".")
     depth = key.count(".")
     known = known_keys()
-    beside = {".".join(one.split(".")[: depth + 1]) for one in known if one.startswith(parent)}
-    elsewhere = {one for one in known if one.rpartition(".")[2] == last}
+    beside = {".".join(name.split(".")[: depth + 1]) for name in known if name.startswith(parent)}
+    elsewhere = {name for name in known if name.rpartition(".")[2] == last}
     near = get_close_matches(key, sorted(beside), n=1, cutoff=0.5) or sorted(elsewhere)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown key {key!r}{hint} (known here: {', '.join(sorted(beside))})"

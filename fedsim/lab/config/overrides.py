@@ -38,8 +38,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def parse(override: str) -> tuple[list[str], Any]:
     """Return the key's parts and the value of ``key=value``; a bare word is a string."""
-    key, found, text = override.partition("=")
-    if not found or not key.strip():
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
         raise BadInput(f"wanted key=value, got {override!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]

@@ -24,19 +24,19 @@ class Check:
     figure: Interval | None = None  # None: there is none
 
 
-def judge(policy: Policy, cell: str, found: Summary | str) -> list[Check]:
+def judge(policy: Policy, cell: str, results: Summary | str) -> list[Check]:
     """Return every check of one run, in the policy's order, the verdicts last.
 
     Args:
         policy: what is allowed.
         cell: the run's name in its sweep, or "".
-        found: its results, or why there are none.
+        results: its summary, or why there is none.
     """
-    if isinstance(found, str):
-        why = f"This run has no results: {found}."
+    if isinstance(results, str):
+        why = f"This run has no results: {results}."
         return [Check(cell=cell, key="run", outcome="inconclusive", why=why)]
-    checks = [_compared(cell, one, found) for one in policy.thresholds]
-    return [*checks, *_verdicts(policy, cell, found)]
+    checks = [_compared(cell, threshold, results) for threshold in policy.thresholds]
+    return [*checks, *_verdicts(policy, cell, results)]
 
 
 def overall(checks: Sequence[Check]) -> Outcome:
@@ -47,58 +47,58 @@ def overall(checks: Sequence[Check]) -> Outcome:
     return "pass" if outcomes == {"pass"} else "inconclusive"
 
 
-def _compared(cell: str, threshold: Threshold, found: Summary) -> Check:
-    figure = _figure(threshold, found)
+def _compared(cell: str, threshold: Threshold, summary: Summary) -> Check:
+    figure = _figure(threshold, summary)
     if isinstance(figure, str):
         return Check(cell=cell, key=threshold.key, outcome="inconclusive", why=figure)
     outcome, why = _against(threshold, figure)
     if threshold.section == "leakage":
-        if found.failures:  # nothing of theirs was sent, so it is no reason to close the gate
-            why = f"{why} Failures of clients, in no figure: {len(found.failures)}."
-        if outcome == "pass" and (doubt := _doubt(threshold.attack, found)):
+        if summary.failures:  # nothing of theirs was sent, so it is no reason to close the gate
+            why = f"{why} Failures of clients, in no figure: {len(summary.failures)}."
+        if outcome == "pass" and (doubt := _doubt(threshold.attack, summary)):
             # A broken attack reads nothing, and nothing is below every maximum.
             outcome, why = "inconclusive", f"{why} But {doubt}."
     return Check(cell=cell, key=threshold.key, outcome=outcome, why=why, figure=figure)
 
 
-def _doubt(attack: str, found: Summary) -> str:
+def _doubt(attack: str, summary: Summary) -> str:
     """Say why low figures of ``attack`` prove nothing; "" where they do."""
-    word = found.verdicts.get(attack)
-    updates = [one for one in found.attacks if one.attack == attack]
-    errors = sum(one.error is not None for one in updates)
-    if word is None:
+    judged = summary.verdicts.get(attack)
+    updates = [entry for entry in summary.attacks if entry.attack == attack]
+    errors = sum(entry.error is not None for entry in updates)
+    if judged is None:
         return "the attack has no verdict"
-    if word.verdict == "inconclusive":
+    if judged.verdict == "inconclusive":
         return "the attack's own verdict is inconclusive"
     if not updates:
         return "no update is noted that the attack was run on"
     return f"the attack could not run on {errors} of {len(updates)} updates" if errors else ""
 
 
-def _figure(threshold: Threshold, found: Summary) -> Interval | str:
+def _figure(threshold: Threshold, summary: Summary) -> Interval | str:
     """Return the figure that ``threshold`` is about, or the sentence that says why there is none.
 
     A guarantee has no interval, nor has a utility measured once: both ends are the value.
     """
     metric = threshold.metric
     if threshold.section == "leakage":
-        if threshold.attack not in found.leakage:
+        if threshold.attack not in summary.leakage:
             return f"The attack {threshold.attack} was not run."
-        if metric not in found.leakage[threshold.attack]:
+        if metric not in summary.leakage[threshold.attack]:
             return f"{threshold.attack} has no {metric} in this run."
-        figure = found.leakage[threshold.attack][metric]
+        figure = summary.leakage[threshold.attack][metric]
     elif threshold.section == "utility":
-        figures = found.utility.figures() if found.utility else {}
+        figures = summary.utility.figures() if summary.utility else {}
         if metric not in figures:
             there = f"; there is {', '.join(sorted(figures))}" if figures else ""
             return f"No {metric} was measured in this run{there}."
         figure = Interval(figures[metric], figures[metric], figures[metric])
     else:
-        value = (found.guarantee or {}).get(metric)
+        value = (summary.guarantee or {}).get(metric)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"This run has no guarantee, so no {metric}."
         figure = Interval(float(value), float(value), float(value))
-    if any(math.isnan(one) for one in (figure.mean, figure.low, figure.high)):
+    if any(math.isnan(end) for end in (figure.mean, figure.low, figure.high)):
         return f"{metric} is not a number in this run."
     bottom, top = span(metric)
     ends = min(figure.mean, figure.low), max(figure.mean, figure.high)
@@ -127,17 +127,17 @@ def _show(figure: Interval) -> str:
     return f"{figure.mean:.4g} ({figure.low:.4g} to {figure.high:.4g})"
 
 
-def _verdicts(policy: Policy, cell: str, found: Summary) -> Iterator[Check]:
+def _verdicts(policy: Policy, cell: str, summary: Summary) -> Iterator[Check]:
     """Yield a check for each attack's verdict: inconclusive never passes, asked for or not."""
-    if policy.allow is not None and not found.verdicts:
+    if policy.allow is not None and not summary.verdicts:
         why = "No attack was run, so there is no verdict."
         yield Check(cell=cell, key="verdict", outcome="inconclusive", why=why)
-    for attack, word in found.verdicts.items():
-        if word.verdict == "inconclusive":
+    for attack, judged in summary.verdicts.items():
+        if judged.verdict == "inconclusive":
             outcome: Outcome = "inconclusive"
         elif policy.allow is None:
             continue
         else:
-            outcome = "pass" if word.verdict in policy.allow else "fail"
-        why = f"The verdict is {word.verdict}. {word.reason}".strip()
+            outcome = "pass" if judged.verdict in policy.allow else "fail"
+        why = f"The verdict is {judged.verdict}. {judged.reason}".strip()
         yield Check(cell=cell, key=f"verdict.{attack}", outcome=outcome, why=why)

@@ -39,7 +39,7 @@ def as_dict(checks: Sequence[Check]) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Return ``value`` as JSON knows it: there is no infinity, so it is the word."""
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _plain(inner) for name, inner in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

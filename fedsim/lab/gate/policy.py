@@ -67,7 +67,8 @@ def read_policy(path: Path, attacks: Collection[str], utilities: Collection[str]
         *_flat("utility", tree.get("utility", {}), {*UTILITIES, *utilities}),
         *_flat("guarantee", tree.get("guarantee", {}), GUARANTEES),
     ]
-    if {one.metric for one in thresholds if one.section == "guarantee"} == {"epsilon"}:
+    promised = {t.metric for t in thresholds if t.section == "guarantee"}
+    if promised == {"epsilon"}:
         raise BadInput("policy: guarantee.epsilon: says nothing without a guarantee.delta.max")
     allow = _allow(tree["verdict"]) if "verdict" in tree else None
     if not thresholds and allow is None:
@@ -82,7 +83,7 @@ def _table(key: str, value: object) -> Mapping[str, Any]:
 
 
 def _leakage(tables: Mapping[str, Any], attacks: Collection[str]) -> list[Threshold]:
-    found = []
+    thresholds = []
     for attack, table in tables.items():
         if attack not in attacks:
             known = {*attack_table(), *attacks}
@@ -91,10 +92,10 @@ def _leakage(tables: Mapping[str, Any], attacks: Collection[str]) -> list[Thresh
         for metric, value in _table(f"leakage.{attack}", table).items():
             key = f"leakage.{attack}.{metric}"
             if metric not in (*FRACTIONS, *ROUGES):
-                beside = [f"leakage.{attack}.{one}" for one in (*FRACTIONS, *ROUGES)]
+                beside = [f"leakage.{attack}.{name}" for name in (*FRACTIONS, *ROUGES)]
                 raise BadInput(f"policy: {unknown('key', key, beside)}")
-            found.append(_threshold(key, "leakage", attack, metric, value))
-    return found
+            thresholds.append(_threshold(key, "leakage", attack, metric, value))
+    return thresholds
 
 
 def _under(names: Collection[str]) -> list[str]:
@@ -102,18 +103,20 @@ def _under(names: Collection[str]) -> list[str]:
 
 
 def _flat(section: str, table: Mapping[str, Any], known: Collection[str]) -> list[Threshold]:
-    found = []
+    thresholds = []
     for metric, value in table.items():
         key = f"{section}.{metric}"
         if metric not in known:
-            raise BadInput(f"policy: {unknown('key', key, [f'{section}.{one}' for one in known])}")
-        found.append(_threshold(key, section, "", metric, value))
-    return found
+            raise BadInput(
+                f"policy: {unknown('key', key, [f'{section}.{name}' for name in known])}"
+            )
+        thresholds.append(_threshold(key, section, "", metric, value))
+    return thresholds
 
 
 def unnamed(policy: Policy, attacks: Collection[str]) -> list[str]:
     """Return the attacks that were run and that nothing in the policy is about."""
-    named = {one.attack for one in policy.thresholds if one.attack}
+    named = {threshold.attack for threshold in policy.thresholds if threshold.attack}
     return sorted(set(attacks) - named) if named and policy.allow is None else []
 
 
@@ -157,7 +160,7 @@ def _allow(table: Mapping[str, Any]) -> tuple[Verdict, ...]:
         if name != "allow":
             raise BadInput(f"policy: {unknown('key', f'verdict.{name}', ['verdict.allow'])}")
     allowed = table["allow"]
-    known = isinstance(allowed, list) and all(one in ("leak", "no-leak") for one in allowed)
+    known = isinstance(allowed, list) and all(verdict in ("leak", "no-leak") for verdict in allowed)
     if not known or not allowed:
         raise BadInput(
             "policy: verdict.allow: wanted a list of 'no-leak', 'leak' "

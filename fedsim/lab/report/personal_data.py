@@ -50,42 +50,42 @@ _NO_NAMES = frozenset(
 
 def mails(text: str) -> list[str]:
     """Return the e-mail addresses in ``text``."""
-    return [one.group().replace(" ", "").lower() for one in _MAIL.finditer(text)]
+    return [match.group().replace(" ", "").lower() for match in _MAIL.finditer(text)]
 
 
 def dates(text: str) -> list[str]:
     """Return the dates in ``text`` that have at least a day and a month."""
-    found = [
-        one.group()
-        for one in _DATE.finditer(text)
-        if not (_MODAL.fullmatch(one.group()) and _GOES_ON.match(text, one.end()))
+    written = [
+        match.group()
+        for match in _DATE.finditer(text)
+        if not (_MODAL.fullmatch(match.group()) and _GOES_ON.match(text, match.end()))
     ]
-    return [" ".join(one.lower().rstrip(".").split()) for one in found]
+    return [" ".join(date.lower().rstrip(".").split()) for date in written]
 
 
 def phones(text: str) -> list[str]:
     """Return the telephone numbers in ``text``, digits only."""
-    found = []
-    for one in _PHONE.finditer(_DATE.sub(" ", text)):
-        digits = re.sub(r"\D", "", one.group())
-        if 7 <= len(digits) <= 15 and not _AMOUNT.fullmatch(one.group()):
-            found.append(digits)
-    return found
+    numbers = []
+    for match in _PHONE.finditer(_DATE.sub(" ", text)):
+        digits = re.sub(r"\D", "", match.group())
+        if 7 <= len(digits) <= 15 and not _AMOUNT.fullmatch(match.group()):
+            numbers.append(digits)
+    return numbers
 
 
 def names(text: str) -> list[str]:
     """Return what looks like people's names in ``text``, in lower case."""
-    words = [one for one in _WORD.finditer(text) if one.group().lower() not in _TITLES]
-    titled = {one.end() for one in _WORD.finditer(text) if one.group().lower() in _TITLES}
-    found = []
+    words = [word for word in _WORD.finditer(text) if word.group().lower() not in _TITLES]
+    titled = {word.end() for word in _WORD.finditer(text) if word.group().lower() in _TITLES}
+    people = []
     for group in _groups(text, words):
         after = text[: group[0].start()].rstrip(" .")
         wanted = 1 if len(after) in titled else 2
-        lowered = [one.group().lower() for one in group]
+        lowered = [word.group().lower() for word in group]
         whole = _style(group[-1], text) != INITIAL  # not "Vitamin B."
         if wanted <= len(group) <= 4 and whole and not _PLACES & set(lowered):
-            found.append(" ".join(lowered))
-    return found
+            people.append(" ".join(lowered))
+    return people
 
 
 def _groups(text: str, words: Sequence[re.Match[str]]) -> list[list[re.Match[str]]]:
@@ -165,8 +165,8 @@ def recalls(updates: Sequence[UpdateTexts]) -> list[Recall]:
 
 
 def _recall(kind: str, find: Callable[[str], list[str]], updates: Sequence[UpdateTexts]) -> Recall:
-    truths = [Counter(e for text in one.truths for e in find(text)) for one in updates]
-    guesses = [Counter(e for text in one.guesses for e in find(text)) for one in updates]
+    truths = [Counter(e for text in update.truths for e in find(text)) for update in updates]
+    guesses = [Counter(e for text in update.guesses for e in find(text)) for update in updates]
     others = [_other(place, updates) for place in range(len(updates))]
     compared = [(t, guesses[o]) for t, o in zip(truths, others, strict=True) if o is not None]
     pairs = list(zip(truths, guesses, strict=True))

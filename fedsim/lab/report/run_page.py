@@ -56,8 +56,8 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
         verdict=verdict,
         headline=words.headline(verdict, top, exact, len(mine)),
         reasons=[
-            (name, one.verdict, words.without_errors(one.reason) if redact else one.reason)
-            for name, one in summary.verdicts.items()
+            (name, judged.verdict, words.without_errors(judged.reason) if redact else judged.reason)
+            for name, judged in summary.verdicts.items()
         ],
         figures=_figures(summary, top, exact, len(mine)),
         redacted=redact,

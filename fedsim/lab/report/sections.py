@@ -52,7 +52,11 @@ def _updates(
     for sample in samples:
         if sample.attack == attack:
             truths.setdefault((sample.round, sample.client), []).append(sample.truth)
-    emitted = {(one.round, one.client): one.texts for one in attempts if one.attack == attack}
+    emitted = {
+        (attempt.round, attempt.client): attempt.texts
+        for attempt in attempts
+        if attempt.attack == attack
+    }
     return [
         UpdateTexts(client=place[1], truths=texts, guesses=emitted.get(place, []))
         for place, texts in truths.items()

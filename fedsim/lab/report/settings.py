@@ -82,8 +82,8 @@ def _setting(number: int, ran: Sequence[Ran], metric: str) -> SweptSetting:
     leakage = {name: over_updates(ran, name, VERDICT_METRIC) for name in attacks}
     top = max(leakage, key=lambda name: leakage[name].mean, default="")
     summaries = [cell.summary for cell in ran]
-    verdicts = [judged.verdict for one in summaries for judged in one.verdicts.values()]
-    used = [one.utility.figures().get(metric) for one in summaries if one.utility]
+    verdicts = [judged.verdict for summary in summaries for judged in summary.verdicts.values()]
+    used = [summary.utility.figures().get(metric) for summary in summaries if summary.utility]
     measured = [value for value in used if value is not None]
     keys = ran[0].keys
     return SweptSetting(
@@ -99,16 +99,16 @@ def _setting(number: int, ran: Sequence[Ran], metric: str) -> SweptSetting:
         attack=top,
         exact=over_updates(ran, top, "exact_match").mean if top else None,
         chance=_chance(ran, top),
-        epsilon=_weakest([one.epsilon for one in summaries]),
+        epsilon=_weakest([summary.epsilon for summary in summaries]),
     )
 
 
 def over_updates(ran: Sequence[Ran], attack: str, metric: str) -> Interval:
     """Return the mean of ``metric`` over an attack's samples, clustered by update."""
     updates: dict[tuple[Any, ...], list[float]] = {}
-    for cell in ran:
-        for sample in cell.of(attack):
-            place = (cell.cell.name, sample.round, sample.client)
+    for run in ran:
+        for sample in run.of(attack):
+            place = (run.cell.name, sample.round, sample.client)
             updates.setdefault(place, []).append(sample.metrics[metric])
     return cluster_interval(list(updates.values()), seed=0, fraction=True)
 

@@ -80,10 +80,10 @@ def _gather(directory: Path) -> Gathered:
         raise BadInput(f"{str(directory)!r} holds a sweep none of whose cells is done")
     # A key that some plugins do not have has the value "-" there.
     axes = {
-        key: [*values, *(["-"] if any(one.keys[key] == "-" for one in ran) else [])]
+        key: [*values, *(["-"] if any(cell.keys[key] == "-" for cell in ran) else [])]
         for key, values in axes.items()
     }
-    utilities = [one.summary.utility for one in ran]
+    utilities = [cell.summary.utility for cell in ran]
     metric = next((utility.metric for utility in utilities if utility), "")
     return Gathered(
         sweep=sweep,

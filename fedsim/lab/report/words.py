@@ -37,7 +37,7 @@ PRIVATE = (
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the verdict that a reader must know first; ``inconclusive`` for none."""
-    return next((one for one in WORST if one in verdicts), "inconclusive")
+    return next((verdict for verdict in WORST if verdict in verdicts), "inconclusive")
 
 
 def headline(verdict: Verdict, attack: str, exact: int, samples: int) -> str:
@@ -95,10 +95,10 @@ def facts(config: Config, summary: Summary) -> list[tuple[str, str]]:
     parts += [f"frozen: {', '.join(model.freeze)}"] if model.freeze else []
     kind = "gradients" if training.algorithm == "fedsgd" else "weight deltas"
     defenses = [
-        f"{one.name} ({settings(one.parameters)})" if one.parameters else one.name
-        for one in config.defense
+        f"{section.name} ({settings(section.parameters)})" if section.parameters else section.name
+        for section in config.defense
     ]
-    attacks = {one.attack: one for one in summary.attacks}
+    attacks = {entry.attack: entry for entry in summary.attacks}
     return [
         ("Model", "; ".join(parts)),
         ("Data", f"{config.data.name}, {config.data.partition}, at most "
@@ -109,9 +109,9 @@ def facts(config: Config, summary: Summary) -> list[tuple[str, str]]:
         ("Defense", ", ".join(defenses)),
         ("The attacker sees", PROTOCOL),
         *(
-            (f"{name} is told", f"{knowledge(one.knowledge)} Its parameters: "
-                                f"{settings(one.settings)}.")
-            for name, one in attacks.items()
+            (f"{name} is told", f"{knowledge(entry.knowledge)} Its parameters: "
+                                f"{settings(entry.settings)}.")
+            for name, entry in attacks.items()
         ),
     ]  # fmt: skip
 

@@ -46,7 +46,7 @@ class PlannedAttack:
     @property
     def settings(self) -> dict[str, Any]:
         """The attack's hyper-parameters, for the record."""
-        return {one.name: getattr(self.attack, one.name) for one in fields(self.attack)}
+        return {field.name: getattr(self.attack, field.name) for field in fields(self.attack)}
 
 
 def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
@@ -59,7 +59,7 @@ def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
     planned: list[PlannedAttack] = []
     for section in sections:
         attack = make("attack", section.name, known, section.parameters)
-        again = sum(one.attack.__class__ is attack.__class__ for one in planned)
+        again = sum(other.attack.__class__ is attack.__class__ for other in planned)
         label = f"{section.name}-{again + 1}" if again else section.name  # one name, one score
         granted = section.knowledge
         if granted == "paper":
@@ -135,41 +135,41 @@ class Runner:
     defenses: tuple[Effect, ...] | None = None  # of those in force, where that is known
     told: set[str] = field(default_factory=set)  # why attacks could not run, said once each
 
-    def attack_round(self, seen: Sequence[tuple[Clients, Broadcast, Update]]) -> None:
+    def attack_round(self, updates: Sequence[tuple[Clients, Broadcast, Update]]) -> None:
         """Attack the updates of one round: (whose, what was sent, what came back) each."""
-        for one in self.planned:
-            wanted = [row for row in seen if one.wants(row[1].round, row[0])]
+        for planned in self.planned:
+            wanted = [update for update in updates if planned.wants(update[1].round, update[0])]
             for clients, broadcast, update in wanted:
-                self._attack(one, clients, broadcast, update)
+                self._attack(planned, clients, broadcast, update)
                 if self.controls:
-                    self._positive(one, clients, broadcast)
+                    self._positive(planned, clients, broadcast)
 
     def _attack(
-        self, one: PlannedAttack, clients: Clients, broadcast: Broadcast, update: Update
+        self, planned: PlannedAttack, clients: Clients, broadcast: Broadcast, update: Update
     ) -> None:
         truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
-        seen = Observation(
+        observation = Observation(
             model=self.adapter,
             broadcast=broadcast,
             update=update,
-            knowledge=grant(one.knowledge, truth, self.defenses),
+            knowledge=grant(planned.knowledge, truth, self.defenses),
         )
-        self._reconstruct(one, seen, clients, role="attack")
+        self._reconstruct(planned, observation, clients, role="attack")
 
-    def _positive(self, one: PlannedAttack, clients: Clients, broadcast: Broadcast) -> None:
+    def _positive(self, planned: PlannedAttack, clients: Clients, broadcast: Broadcast) -> None:
         truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
         lengths = [len(tokens) for tokens in truth.sequences] if truth else []
         shape = lengths or [12, 16]  # none is known, or every Poisson batch was empty
         own = own_sequences(self.adapter, shape)
         update = own_update(self.adapter, broadcast, own, self.seed)
         as_truth = Truth(sequences=own, labels=tuple(i % 2 for i in range(len(own))))
-        seen = Observation(
+        observation = Observation(
             model=self.adapter,
             broadcast=broadcast,
             update=update,
-            knowledge=grant(one.knowledge, as_truth, ()),  # its update is undefended
+            knowledge=grant(planned.knowledge, as_truth, ()),  # its update is undefended
         )
-        self._reconstruct(one, seen, clients, role="positive", truth=own)
+        self._reconstruct(planned, observation, clients, role="positive", truth=own)
 
     def _reconstruct(
         self,

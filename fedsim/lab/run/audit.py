@@ -19,11 +19,13 @@ def stop_where_a_defense_failed(run: RunDirectory, exchanges: Sequence[Exchange]
     Other failures are the federation's affair (``federation.on_failure``). Some have no client's
     name: of those nothing was measured either.
     """
-    for one in exchanges:
-        if one.error and one.client is not None:
-            found = VaultReader(run.vault).measured(one.round, one.client) or {}
-            if "failed" in found:
-                raise RunFailed(f"round {one.round}, client {one.client}: {found['failed']}")
+    for exchange in exchanges:
+        if exchange.error and exchange.client is not None:
+            measured = VaultReader(run.vault).measured(exchange.round, exchange.client) or {}
+            if "failed" in measured:
+                raise RunFailed(
+                    f"round {exchange.round}, client {exchange.client}: {measured['failed']}"
+                )
 
 
 def wire(experiment: Experiment, run: RunDirectory) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def wire(experiment: Experiment, run: RunDirectory) -> dict[str, Any]:
     rows = _measured(run)
     if not rows:
         return {}
-    names = [one.name for one in experiment.config.defense]
+    names = [section.name for section in experiment.config.defense]
     defenses = [
         {"defense": name, **_spread([row["defenses"][place] for row in rows])}
         for place, name in enumerate(names)
@@ -48,12 +50,12 @@ def wire(experiment: Experiment, run: RunDirectory) -> dict[str, Any]:
 def _measured(run: RunDirectory) -> list[dict[str, Any]]:
     """Return the measures of every update of the rounds that are done."""
     vault = VaultReader(run.vault)
-    found = [
+    measured = [
         vault.measured(row["round"], client)
         for row in run.rounds()
         for client in row.get("clients", [])
     ]
-    return [one for one in found if one is not None and "failed" not in one]
+    return [row for row in measured if row is not None and "failed" not in row]
 
 
 def _spread(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -74,10 +76,12 @@ def guarantee(experiment: Experiment, run: RunDirectory) -> dict[str, Any] | Non
     defenses, memory = experiment.defenses, ClientMemory.beside(run.vault)
     rounds = run.rounds()
     answered = [client for row in rounds for client in row.get("clients", [])]
-    failed = [one["client"] for row in rounds for one in row.get("failures", [])]  # an answer, too
+    failed = [
+        failure["client"] for row in rounds for failure in row.get("failures", [])
+    ]  # an answer, too
     took_part = sorted({client for client in answered + failed if client is not None})
     after = max((row["round"] for row in rounds), default=0) + 1
     kept = [memory.before(client, after, len(defenses)) for client in took_part]
-    said = [one.spent([m[place] for m in kept]) for place, one in enumerate(defenses)]
-    found = [one for one in said if one is not None]
-    return asdict(min(found, key=lambda one: one.epsilon)) if found else None
+    said = [defense.spent([m[place] for m in kept]) for place, defense in enumerate(defenses)]
+    guarantees = [guarantee for guarantee in said if guarantee is not None]
+    return asdict(min(guarantees, key=lambda guarantee: guarantee.epsilon)) if guarantees else None

@@ -55,8 +55,8 @@ def _nats(experiment: Experiment, measured: Mapping[str, Any]) -> float | None:
     """Return what one update tells about a sample at most: the strongest defense's figure."""
     rows = measured.get("defenses", [{}] * len(experiment.defenses))
     told = [
-        one.nats() * row.get("steps", 1.0)
-        for one, row in zip(experiment.defenses, rows, strict=True)
-        if isinstance(one, Private) and math.isfinite(one.distance())
+        defense.nats() * row.get("steps", 1.0)
+        for defense, row in zip(experiment.defenses, rows, strict=True)
+        if isinstance(defense, Private) and math.isfinite(defense.distance())
     ]
     return min(told) if told else None

@@ -57,17 +57,17 @@ def check_engine(config: Config) -> None:
 def check_together(config: Config, defenses: Sequence[Defense]) -> None:
     """Raise BadInput when strategy and defenses want what others keep from the server."""
     strategy = config.federation.strategy
-    if any(one.sums for one in defenses) and strategy not in LINEAR:
+    if any(defense.sums for defense in defenses) and strategy not in LINEAR:
         raise BadInput(
             f"federation.strategy: under secure aggregation there is only a sum, so it must be one "
             f"of {', '.join(LINEAR)}, got {strategy!r}"
         )
-    if strategy == "qfedavg" and any(isinstance(one, Private) for one in defenses):
+    if strategy == "qfedavg" and any(isinstance(defense, Private) for defense in defenses):
         raise BadInput(
             "federation.strategy: qfedavg weighs clients by their training loss, which is not sent "
             "beside a private update; take another"
         )
-    if any(one.sums for one in defenses) and any(one.central() for one in defenses):
+    if any(defense.sums for defense in defenses) and any(defense.central() for defense in defenses):
         raise BadInput("defense: central-dp clips each update, and secagg hides each; take one")
 
 

@@ -57,31 +57,35 @@ class Recorder:
             RunFailed: nobody answered; a run without updates would look like a safe one.
         """
         stop_where_a_defense_failed(self.run, exchanges)
-        answered = [one for one in exchanges if one.received is not None]
+        answered = [exchange for exchange in exchanges if exchange.received is not None]
         if not answered:
             reason = last_line(exchanges[0].error or "no reason given")
             raise RunFailed(f"round {exchanges[0].round}: no client answered: {reason}")
         self.round = {
-            "clients": [client for one in answered for client in whose(one)],
+            "clients": [client for exchange in answered for client in whose(exchange)],
             "failures": [
-                {"client": one.client, "error": one.error} for one in exchanges if one.error
+                {"client": exchange.client, "error": exchange.error}
+                for exchange in exchanges
+                if exchange.error
             ],
         }
-        seen: list[tuple[Clients, Broadcast, Update]] = []
-        for one in answered:
-            assert one.received is not None
-            wanted = any(a.wants(one.round, whose(one)) for a in self.experiment.planned)
+        received: list[tuple[Clients, Broadcast, Update]] = []
+        for exchange in answered:
+            assert exchange.received is not None
+            wanted = any(
+                attack.wants(exchange.round, whose(exchange)) for attack in self.experiment.planned
+            )
             if wanted:
-                sent = seen[0][1] if seen else read_broadcast(one.sent, one.round)
-                seen.append((whose(one), sent, read_update(one.received, sent)))
-        self.runner.attack_round(seen)
+                sent = received[0][1] if received else read_broadcast(exchange.sent, exchange.round)
+                received.append((whose(exchange), sent, read_update(exchange.received, sent)))
+        self.runner.attack_round(received)
 
     def after_round(self, progress: Progress) -> None:
         """Measure the utility, note the round, save a checkpoint."""
         self.display.step(f"round {progress.round}: evaluating")
         held_out = self.experiment.held_out
         done = {row["round"] for row in self.run.rounds()}
-        if not all(bool(one.isfinite().all()) for one in progress.parameters.values()):
+        if not all(bool(tensor.isfinite().all()) for tensor in progress.parameters.values()):
             raise RunFailed(
                 f"round {progress.round}: the weights are not finite, training diverged; lower "
                 "training.learning_rate"
@@ -104,9 +108,9 @@ class Recorder:
             self.run.save(progress)  # last: a round without one is run again, and noted again
         self.started, self.round = time.perf_counter(), {}
         shown = "" if measured is None else f", {name} {measured[name]:.3f}"
-        for one in row.get("failures", []):
-            reason = last_line(one["error"])
-            self.display.say(f"round {progress.round}: client {one['client']} failed: {reason}")
+        for failure in row.get("failures", []):
+            reason = last_line(failure["error"])
+            self.display.say(f"round {progress.round}: client {failure['client']} failed: {reason}")
         if progress.round:
             rounds = self.experiment.config.federation.rounds
             self.display.say(f"round {progress.round}/{rounds} done{shown}")

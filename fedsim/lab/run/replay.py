@@ -44,7 +44,7 @@ from fedsim.vault.reader import VaultReader
 class Replay:
     """Captures and what is to be run on them, checked."""
 
-    found: Sequence[CapturePath]
+    captures: Sequence[CapturePath]
     adapter: ModelAdapter
     planned: PlannedAttack
     vault: VaultReader | None
@@ -82,13 +82,15 @@ def prepare_replay(
     section = checked(AttackSection, {"name": attack, **tree})
     planned = plan([section])[0]
     every = find_captures(captures)
-    found = [one for one in every if planned.wants(one.round, captured_clients(one))]
-    if not found:
+    wanted = [
+        capture for capture in every if planned.wants(capture.round, captured_clients(capture))
+    ]
+    if not wanted:
         raise BadInput(
             f"captures: {str(captures)!r} holds none of the rounds and clients asked for"
         )
-    run = found[0].directory.parents[1].parent  # <run>/captures/round=R/client=C
-    first = read_capture(found[0])
+    run = wanted[0].directory.parents[1].parent  # <run>/captures/round=R/client=C
+    first = read_capture(wanted[0])
     adapter = load_adapter(_spec(first, model))
     planned.attack.check(adapter)
     try:
@@ -107,7 +109,7 @@ def prepare_replay(
     )
     name = f"attack-{attack}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return Replay(
-        found=found,
+        captures=wanted,
         adapter=adapter,
         planned=planned,
         vault=vault,
@@ -140,10 +142,10 @@ def _as_run(
 
 def _defenses(config: dict[str, Any]) -> tuple[Effect, ...]:
     """Return the effects of the defenses in force in a run, from its resolved config."""
-    tables = [dict(one) for one in config.get("defense", [])]
-    names = [one.pop("name") for one in tables]
+    tables = [dict(table) for table in config.get("defense", [])]
+    names = [table.pop("name") for table in tables]
     known = defense_table()
-    made = [make("defense", n, known, one) for n, one in zip(names, tables, strict=True)]
+    made = [make("defense", n, known, table) for n, table in zip(names, tables, strict=True)]
     return in_force(made)
 
 
@@ -154,7 +156,7 @@ def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
     known = set(ModelSection.model_fields) | {"num_labels", "seed"}
     for key in overrides:
         if key not in known:
-            raise BadInput(unknown("key", f"model.{key}", [f"model.{one}" for one in known]))
+            raise BadInput(unknown("key", f"model.{key}", [f"model.{name}" for name in known]))
     fields = {**first.model, **overrides}
     if "name" not in fields:
         raise BadInput(
@@ -189,9 +191,11 @@ def run_replay(
         display=display,
         defenses=replay.defenses,
     )
-    for round_ in sorted({one.round for one in replay.found}):
-        captured = (read_capture(one) for one in replay.found if one.round == round_)
-        runner.attack_round([(one.clients, one.broadcast, one.update) for one in captured])
+    for round_ in sorted({capture.round for capture in replay.captures}):
+        captured = (read_capture(capture) for capture in replay.captures if capture.round == round_)
+        runner.attack_round(
+            [(update.clients, update.broadcast, update.update) for update in captured]
+        )
     scorer = Scorer(
         adapter=replay.adapter,
         vault=replay.vault,

@@ -64,14 +64,14 @@ def server_settings(
     config: Config, training: TrainingSettings, defenses: Sequence[Defense]
 ) -> ServerSettings:
     """Return the server's side of it; the batch size is the clients' own affair."""
-    noised = [options for one in defenses if (options := one.central()) is not None]
+    noised = [options for defense in defenses if (options := defense.central()) is not None]
     return settings_of(
         ServerSettings,
         [config.federation],
         seed=config.seed,
         learning_rate=training.learning_rate,
         config=training.as_config(),
-        secure_sum=any(one.sums for one in defenses),
+        secure_sum=any(defense.sums for defense in defenses),
         central=noised[0] if noised else None,
     )
 

@@ -88,8 +88,8 @@ def curves(rounds: Sequence[Mapping[str, Any]], summary: Summary) -> Iterator[Po
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield the config's keys, dotted, and their values as text."""
     for key, value in tree.items():
-        if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-            value = {str(place): one for place, one in enumerate(value)}
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = {str(place): item for place, item in enumerate(value)}
         if isinstance(value, dict):
             yield from flat(value, f"{prefix}{key}.")
         else:

@@ -68,9 +68,9 @@ def metric_interval(name: str, values: Sequence[Sequence[float]], *, seed: int) 
         ValueError: as :func:`cluster_interval`.
     """
     most = 100.0 if name in PERCENT else 1.0
-    shares = [[one / most for one in cluster] for cluster in values]
-    found = cluster_interval(shares, seed=seed, fraction=True)
-    return Interval(found.mean * most, found.low * most, found.high * most)
+    shares = [[value / most for value in cluster] for cluster in values]
+    share = cluster_interval(shares, seed=seed, fraction=True)
+    return Interval(share.mean * most, share.low * most, share.high * most)
 
 
 def paired_interval(differences: Sequence[Sequence[float]], *, seed: int, most: float) -> Interval:
@@ -86,30 +86,32 @@ def paired_interval(differences: Sequence[Sequence[float]], *, seed: int, most: 
     Raises:
         ValueError: as :func:`cluster_interval`, or a difference is beyond ``most``.
     """
-    shares = [[one / most for one in cluster] for cluster in differences]
-    cluster_interval([[abs(one) for one in cluster] for cluster in shares], seed=0, fraction=True)
-    found = cluster_interval(shares, seed=seed)
-    if found.low == found.high:
+    shares = [[value / most for value in cluster] for cluster in differences]
+    cluster_interval(
+        [[abs(value) for value in cluster] for cluster in shares], seed=0, fraction=True
+    )
+    share = cluster_interval(shares, seed=seed)
+    if share.low == share.high:
         updates = len(shares) if len(shares) > 1 else len(shares[0])
-        low, high = _wilson(abs(found.mean), updates)
-        if found.mean == 0:
+        low, high = _wilson(abs(share.mean), updates)
+        if share.mean == 0:
             low = -high
-        elif found.mean < 0:
+        elif share.mean < 0:
             low, high = -high, -low
-        found = Interval(found.mean, low, high)
-    return Interval(found.mean * most, found.low * most, found.high * most)
+        share = Interval(share.mean, low, high)
+    return Interval(share.mean * most, share.low * most, share.high * most)
 
 
-def difference_interval(one: Interval, other: Interval) -> Interval:
-    """Return the interval of ``one`` minus ``other``, measured on different samples.
+def difference_interval(first: Interval, second: Interval) -> Interval:
+    """Return the interval of ``first`` minus ``second``, measured on different samples.
 
     Source: Newcombe, "Interval Estimation for the Difference between Independent Proportions",
     Statistics in Medicine 1998, method 10; for any pair of intervals Zou & Donner, "Construction
     of Confidence Limits about Effect Measures", Statistics in Medicine 2008.
     """
-    mean = one.mean - other.mean
-    below = ((one.mean - one.low) ** 2 + (other.high - other.mean) ** 2) ** 0.5
-    above = ((one.high - one.mean) ** 2 + (other.mean - other.low) ** 2) ** 0.5
+    mean = first.mean - second.mean
+    below = ((first.mean - first.low) ** 2 + (second.high - second.mean) ** 2) ** 0.5
+    above = ((first.high - first.mean) ** 2 + (second.mean - second.low) ** 2) ** 0.5
     return Interval(mean, mean - below, mean + above)
 
 

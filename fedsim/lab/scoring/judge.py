@@ -34,8 +34,8 @@ class Judge:
 
     def verdict(self, group: Sequence[Scored]) -> tuple[Verdict, str]:
         """Return the verdict over ``group``: one update, or all that one attack was run on."""
-        errors = [one.attempt.error for one in group if one.attempt.error]
-        known = [one for one in group if one.samples]
+        errors = [scored.attempt.error for scored in group if scored.attempt.error]
+        known = [scored for scored in group if scored.samples]
         if not known:
             return "inconclusive", "There is no truth to score against."
         if not self.controls:
@@ -43,7 +43,9 @@ class Judge:
         verdict, reason = decide(self._evidence(known))
         if errors and verdict == "no-leak":
             return "inconclusive", f"The attack could not run: {errors[0]}."
-        if verdict == "no-leak" and any(one.attempt.diagnostics.get(GAVE_UP) for one in known):
+        if verdict == "no-leak" and any(
+            scored.attempt.diagnostics.get(GAVE_UP) for scored in known
+        ):
             return "inconclusive", f"{reason} But it gave up at its own limits before the end."
         return verdict, reason
 
@@ -52,32 +54,36 @@ class Judge:
         verdict, reason = self.verdict(group)
         if verdict == "leak":
             return verdict, reason
-        for one in group:
+        for scored in group:
             # Among many updates one may pass its own bound by chance: it must pass it twice over.
-            if one.verdict == "leak" and one.chance:
-                bound = 2 * max(one.chance) - fmean(one.chance)
-                if fmean(one.values(VERDICT_METRIC)) > bound:
-                    return "leak", f"{one.place}: {one.reason}"
-        open_ = [one for one in group if one.verdict == "inconclusive" and one.reason != EMPTY]
+            if scored.verdict == "leak" and scored.chance:
+                bound = 2 * max(scored.chance) - fmean(scored.chance)
+                if fmean(scored.values(VERDICT_METRIC)) > bound:
+                    return "leak", f"{scored.place}: {scored.reason}"
+        open_ = [
+            scored
+            for scored in group
+            if scored.verdict == "inconclusive" and scored.reason != EMPTY
+        ]
         if verdict == "no-leak" and open_:
             return "inconclusive", f"{open_[0].place}: {open_[0].reason}"
         return verdict, reason
 
     def _evidence(self, known: Sequence[Scored]) -> Evidence:
         negative: dict[str, Interval] = {}
-        if all(one.chance for one in known):
-            negative["no_gradient"] = _spread([one.chance for one in known])
-        if all(one.other for one in known):
-            negative["other_update"] = self._interval([one.other for one in known])
-        positive = [one.positive for one in known if one.positive]
-        controls = [one.controls.get(name, {}) for one in known for name in NEGATIVE]
+        if all(scored.chance for scored in known):
+            negative["no_gradient"] = _spread([scored.chance for scored in known])
+        if all(scored.other for scored in known):
+            negative["other_update"] = self._interval([scored.other for scored in known])
+        positive = [scored.positive for scored in known if scored.positive]
+        controls = [scored.controls.get(name, {}) for scored in known for name in NEGATIVE]
         return Evidence(
-            score=self._interval([one.values(VERDICT_METRIC) for one in known]),
+            score=self._interval([scored.values(VERDICT_METRIC) for scored in known]),
             controls=negative,
             positive=self._interval(positive) if positive else None,
-            exact=sum(self._exact(one) for one in known),
-            samples=sum(len(one.samples) for one in known),
-            exact_by_control=any(one.get("exact_match", 0.0) > 0 for one in controls),
+            exact=sum(self._exact(scored) for scored in known),
+            samples=sum(len(scored.samples) for scored in known),
+            exact_by_control=any(control.get("exact_match", 0.0) > 0 for control in controls),
         )
 
     def _exact(self, scored: Scored) -> int:
@@ -97,6 +103,6 @@ class Judge:
 def _spread(draws: Sequence[Sequence[float]]) -> Interval:
     """Return where 95 % of the control's means fall when it is drawn again, over all updates."""
     shortest = min(map(len, draws))
-    values = np.mean([one[:shortest] for one in draws], axis=0)
+    values = np.mean([draw[:shortest] for draw in draws], axis=0)
     low, high = np.quantile(values, [0.025, 0.975])
     return Interval(mean=float(values.mean()), low=float(low), high=float(high))

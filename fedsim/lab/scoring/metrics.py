@@ -246,11 +246,11 @@ def _lengths(sequences: Sequence[Sequence[object]]) -> Matrix:
 
 def _numbered(sequence: Sequence[Hashable]) -> list[Hashable]:
     """Number the occurrences: as sets, ``a0 a1 b0`` and ``a0 b0`` share what the bags share."""
-    seen: Counter[Hashable] = Counter()
+    counts: Counter[Hashable] = Counter()
     items: list[Hashable] = []
     for token in sequence:
-        items.append((token, seen[token]))
-        seen[token] += 1
+        items.append((token, counts[token]))
+        counts[token] += 1
     return items
 
 

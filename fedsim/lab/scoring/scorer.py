@@ -55,7 +55,7 @@ class Scorer:
 
     def score(self, attempts: Sequence[AttackRecord]) -> list[Scored]:
         """Return one score for each attacked update, in the order of ``attempts``."""
-        return [self._score(one, attempts) for one in attempts if one.role == "attack"]
+        return [self._score(attempt, attempts) for attempt in attempts if attempt.role == "attack"]
 
     def _score(self, attempt: AttackRecord, attempts: Sequence[AttackRecord]) -> Scored:
         scored = Scored(attempt=attempt)

@@ -2,12 +2,12 @@
 
 from typing import Any, Literal
 
-from fedsim.lab.store.records import Record
+from fedsim.lab.store.records import FileRecord
 
 Role = Literal["attack", "positive"]
 
 
-class AttackRecord(Record):
+class AttackRecord(FileRecord):
     """One attack, run on one client's update or, as its positive control, on one of its own."""
 
     attack: str

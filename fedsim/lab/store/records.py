@@ -10,10 +10,10 @@ from fedsim.errors import BadInput, MalformedMessage
 from fedsim.files import read_json
 
 Client = int | str | None
-R = TypeVar("R", bound="Record")
+R = TypeVar("R", bound="FileRecord")
 
 
-class Record(BaseModel):
+class FileRecord(BaseModel):
     """A part of a file: its fields in the file's order, of which it may leave some out."""
 
     model_config = ConfigDict(frozen=True)
@@ -94,7 +94,8 @@ def check_fit(path: Path, records: Sequence[OfAttack], wanted: Sequence[OfAttack
         MalformedMessage: they are not.
     """
     ours, theirs = (
-        [(one.attack, one.round, one.client) for one in side] for side in (records, wanted)
+        [(record.attack, record.round, record.client) for record in side]
+        for side in (records, wanted)
     )
     if ours != theirs:
         raise MalformedMessage(

@@ -10,7 +10,7 @@ from fedsim.errors import MalformedMessage
 from fedsim.files import read_lines, write_lines
 from fedsim.lab.store import layout
 from fedsim.lab.store.figures import VERDICT_METRIC, Verdict
-from fedsim.lab.store.records import Record, check_fit, checked_rows
+from fedsim.lab.store.records import FileRecord, check_fit, checked_rows
 from fedsim.lab.store.summary import Summary
 
 CONTROL = "control_"  # before a control's figures, in a line
@@ -18,7 +18,7 @@ Text = InstanceOf[str]  # as it came: half of a surrogate pair is a client's tex
 ALWAYS = ("exact_match", "token_accuracy", VERDICT_METRIC)  # metrics that every sample has
 
 
-class Sample(Record):
+class Sample(FileRecord):
     """One text of a client and what an attack read of it, special tokens dropped.
 
     In a line of the file every metric is a key of its own, and ``control_<control>_<metric>`` is.

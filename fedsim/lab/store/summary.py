@@ -8,13 +8,13 @@ from pydantic import Field
 from fedsim.errors import BadInput
 from fedsim.lab.store import layout
 from fedsim.lab.store.figures import Interval, Verdict
-from fedsim.lab.store.records import Client, Record, read_record
+from fedsim.lab.store.records import Client, FileRecord, read_record
 
 Leakage = dict[str, dict[str, Interval]]
 """By attack and metric: the mean over all samples."""
 
 
-class Entry(Record):
+class Entry(FileRecord):
     """One attack on one client's update."""
 
     attack: str
@@ -34,7 +34,7 @@ class Entry(Record):
     bound: dict[str, Any] = {}  # what a perfect attack could read at most, by metric
 
 
-class Judgement(Record):
+class Judgement(FileRecord):
     """The verdict over all updates that one attack was run on."""
 
     verdict: Verdict
@@ -43,7 +43,7 @@ class Judgement(Record):
     samples: int = 0
 
 
-class Course(Record):
+class Course(FileRecord):
     """One figure of the model on held-out text: before the first round, after each."""
 
     before: float
@@ -51,7 +51,7 @@ class Course(Record):
     per_round: list[float] = []
 
 
-class Utility(Record):
+class Utility(FileRecord):
     """How good the model is, by the task's own metric and by others."""
 
     metric: str
@@ -62,10 +62,10 @@ class Utility(Record):
 
     def figures(self) -> dict[str, float]:
         """Return every figure of the model after the last round, by its metric's name."""
-        return {self.metric: self.after, **{k: one.after for k, one in self.others.items()}}
+        return {self.metric: self.after, **{k: course.after for k, course in self.others.items()}}
 
 
-class Failure(Record):
+class Failure(FileRecord):
     """A client that did not answer in a round."""
 
     round: int
@@ -73,7 +73,7 @@ class Failure(Record):
     error: str
 
 
-class Summary(Record):
+class Summary(FileRecord):
     """All of it; an attack on captures has no rounds of its own, and leaves out what is theirs."""
 
     schema_: Literal[1] = Field(alias="schema")

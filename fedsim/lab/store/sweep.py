@@ -9,13 +9,13 @@ from pydantic import Field
 
 from fedsim.files import write_json
 from fedsim.lab.store import layout
-from fedsim.lab.store.records import Record, read_record
+from fedsim.lab.store.records import FileRecord, read_record
 from fedsim.lab.store.summary import Summary, read_summary
 
 Status = Literal["waiting", "running", "done", "failed"]
 
 
-class CellEnd(Record):
+class CellEnd(FileRecord):
     """How a cell ended, as its cell.json has it, or how far it is."""
 
     status: Status
@@ -24,7 +24,7 @@ class CellEnd(Record):
     working: float = 0.0  # of these: training, evaluation, attacks, controls, their scores
 
 
-class CellRecord(Record):
+class CellRecord(FileRecord):
     """One cell as sweep.json has it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._=,+-]+$")  # also its directory
@@ -41,7 +41,7 @@ class CellRecord(Record):
         return self.model_copy(update=end.as_dict())
 
 
-class SweepRecord(Record):
+class SweepRecord(FileRecord):
     """A whole sweep."""
 
     schema_: Literal[1] = Field(alias="schema")

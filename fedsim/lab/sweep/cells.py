@@ -105,13 +105,13 @@ def attack_captures(
             continue
         started = time.perf_counter()
         if row["round"]:
-            runner.attack_round(_seen(experiment, run, row, source))
+            runner.attack_round(_observed(experiment, run, row, source))
         run.append(layout.ROUNDS, {**row, "seconds": round(time.perf_counter() - started, 3)})
     _link(source.checkpoints, run.checkpoints)
     return summarize(experiment, run, quick=quick)[0]
 
 
-def _seen(
+def _observed(
     experiment: Experiment, run: RunDirectory, row: Mapping[str, Any], source: RunDirectory
 ) -> list[tuple[Clients, Broadcast, Update]]:
     """Return what some attack wants to see of a round, in the order in which it was answered.
@@ -119,22 +119,27 @@ def _seen(
     Raises:
         RunFailed: a client answered whose update is not there, neither alone nor in a sum.
     """
-    found = [
-        CapturePath(row["round"], client, where)
+    round_ = row["round"]
+    places = [
+        CapturePath(round_, client, where)
         for client in row["clients"]
-        if (where := place(run.captures, row["round"], client)).is_dir()  # else in another's sum
+        if (where := place(run.captures, round_, client)).is_dir()  # else in another's sum
     ]
-    wants = [one.wants for one in experiment.planned]
-    wanted = [one for one in found if any(w(row["round"], captured_clients(one)) for w in wants)]
-    there = {client for one in found for client in captured_clients(one)}
-    gone = [one for one in row["clients"] if one not in there]
-    if lost := [one for one in gone if any(w(row["round"], (one,)) for w in wants)]:
+    cohorts = {where: captured_clients(where) for where in places}
+    there = {client for cohort in cohorts.values() for client in cohort}
+    gone = [client for client in row["clients"] if client not in there]
+    if lost := [client for client in gone if _wanted(experiment, round_, (client,))]:
         raise RunFailed(
-            f"round {row['round']}, client {lost[0]}: the capture is gone from {source.captures}; "
+            f"round {round_}, client {lost[0]}: the capture is gone from {source.captures}; "
             f"remove {source.root}, and it is trained again"
         )
-    captured = [read_capture(one) for one in wanted]
-    return [(one.clients, one.broadcast, one.update) for one in captured]
+    wanted = [where for where, cohort in cohorts.items() if _wanted(experiment, round_, cohort)]
+    captures = [read_capture(where) for where in wanted]
+    return [(capture.clients, capture.broadcast, capture.update) for capture in captures]
+
+
+def _wanted(experiment: Experiment, round_: int, clients: Clients) -> bool:
+    return any(planned.wants(round_, clients) for planned in experiment.planned)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -27,7 +27,7 @@ from fedsim.lab.store.sweep import (
     read_sweep,
     write_sweep,
 )
-from fedsim.lab.sweep.grid import Cell, Plan, digest
+from fedsim.lab.sweep.grid import Cell, SweepPlan, digest
 
 PAUSE = 2.0  # seconds between writes of sweep.json
 
@@ -39,7 +39,7 @@ class SweepDirectory:
     root: Path
 
     @classmethod
-    def default(cls, plan: Plan) -> "SweepDirectory":
+    def default(cls, plan: SweepPlan) -> "SweepDirectory":
         """Return ``runs/sweep-<name>-<hash>``: the same cells, the same directory."""
         what = digest([plan.quick, *(cell.name for cell in plan.cells)])
         return cls(layout.RUNS / f"sweep-{plan.cells[0].config.name}-{what}")
@@ -63,7 +63,7 @@ class SweepDirectory:
             raise BadInput(f"{str(self.root)!r} holds no sweep (no {layout.SWEEP})")
         return read_sweep(self.root)
 
-    def plan(self) -> Plan:
+    def plan(self) -> SweepPlan:
         """Return the sweep that was begun here."""
         begun = self.read()
         cells = [
@@ -75,7 +75,7 @@ class SweepDirectory:
             )
             for cell in begun.cells
         ]
-        return Plan(
+        return SweepPlan(
             base=begun.base,
             words=begun.words,
             axes=begun.axes,
@@ -88,7 +88,7 @@ class SweepDirectory:
         """Return the paper's figures, if this sweep is a recipe's."""
         return read_recipe(self.root / layout.PAPER)
 
-    def claim(self, plan: Plan) -> None:
+    def claim(self, plan: SweepPlan) -> None:
         """Make sure that what is here is this sweep, or nothing.
 
         Raises:
@@ -135,7 +135,7 @@ class SweepDirectory:
 class Ledger:
     """How each cell ended, kept in sweep.json; the cells' own cell.json are the truth."""
 
-    def __init__(self, directory: SweepDirectory, plan: Plan) -> None:
+    def __init__(self, directory: SweepDirectory, plan: SweepPlan) -> None:
         self._directory, self._plan = directory, plan
         self._written = 0.0
         self.cells = {cell.name: _record(directory, cell) for cell in plan.cells}

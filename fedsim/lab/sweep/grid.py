@@ -51,7 +51,7 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SweepPlan:
     """A whole sweep: what was asked for, and the cells that it comes to."""
 
     base: Mapping[str, Any]  # the config's tables before the grid
@@ -64,14 +64,14 @@ class Plan:
 
 def make_plan(
     base: Mapping[str, Any], words: Sequence[str], *, quick: bool, recipe: Recipe | None = None
-) -> Plan:
+) -> SweepPlan:
     """Return the sweep of ``base`` over the grid that ``key=v1,v2`` words span.
 
     Raises:
         BadInput: a word, or a cell's config, is wrong.
     """
     grid = axes(words)
-    return Plan(
+    return SweepPlan(
         base=base,
         words=list(words),
         axes={axis.key: axis.values for axis in grid if len(axis.values) > 1},
@@ -87,22 +87,22 @@ def axes(words: Sequence[str]) -> list[Axis]:
     Raises:
         BadInput: a word without values, an empty value, a value or a key twice.
     """
-    found: dict[str, Axis] = {}
+    axes_by_key: dict[str, Axis] = {}
     for word in words:
         key, equals, text = word.partition("=")
         key = key.strip()
         if not equals or not key:
             raise BadInput(f"wanted key=v1,v2, got {word!r}")
-        if key in found:
+        if key in axes_by_key:
             raise BadInput(f"{key}: given twice; name all its values at once: {key}=v1,v2")
         values = [parse(f"{key}={part}")[1] for part in _split(key, text)]
         for place, value in enumerate(values):
-            if any(_same(value, one) for one in values[:place]):
+            if any(_same(value, earlier) for earlier in values[:place]):
                 raise BadInput(f"{key}: the value {label(value)} is there twice")
-        found[key] = Axis(key, tuple(values))
-    if not found:
+        axes_by_key[key] = Axis(key, tuple(values))
+    if not axes_by_key:
         raise BadInput("nothing to sweep over; wanted key=v1,v2, e.g. training.local_epochs=1,5")
-    return list(found.values())
+    return list(axes_by_key.values())
 
 
 def cells(base: Mapping[str, Any], grid: Sequence[Axis]) -> list[Cell]:
@@ -112,7 +112,7 @@ def cells(base: Mapping[str, Any], grid: Sequence[Axis]) -> list[Cell]:
         BadInput: a cell whose config is wrong, or a plugin's parameter that no cell's plugin has.
     """
     swept = [axis.key for axis in grid if len(axis.values) > 1]
-    found: dict[str, Cell] = {}
+    by_name: dict[str, Cell] = {}
     used: set[str] = set()
     for values in itertools.product(*(axis.values for axis in grid)):
         point = dict(zip((axis.key for axis in grid), values, strict=True))
@@ -123,11 +123,11 @@ def cells(base: Mapping[str, Any], grid: Sequence[Axis]) -> list[Cell]:
         used |= applied
         settings = {key: point[key] if key in applied else None for key in swept}
         cell = _cell(config, settings)
-        found.setdefault(cell.name, cell)
+        by_name.setdefault(cell.name, cell)
     for axis in grid:
         if axis.key not in used:
             raise _nobody_has(axis, base, grid)
-    return list(found.values())
+    return list(by_name.values())
 
 
 def label(value: object) -> str:
@@ -146,8 +146,8 @@ def label(value: object) -> str:
     return str(value)
 
 
-def _same(one: object, other: object) -> bool:
-    return one == other and isinstance(one, bool) == isinstance(other, bool)  # True == 1
+def _same(value: object, other: object) -> bool:
+    return value == other and isinstance(value, bool) == isinstance(other, bool)  # True == 1
 
 
 def short_names(keys: Collection[str], taken: Collection[str] = ()) -> dict[str, str]:
@@ -204,7 +204,7 @@ def _set_parameter(tree: dict[str, Any], head: str, rest: Sequence[str], value: 
     """Set a parameter on every plugin of the tree that has it; return whether there is one."""
     sections = tables(tree.get(head, []))
     tree[head] = sections
-    having = [one for one in sections if rest[0] in _parameters(head, one)]
+    having = [section for section in sections if rest[0] in _parameters(head, section)]
     for section in having:
         assign(section, rest, copy.deepcopy(value))
     return bool(having)
@@ -217,7 +217,7 @@ def _parameters(head: str, section: object) -> set[str]:
     if kind is None:
         return set()
     keys = AttackSection if head == "attack" else DefenseSection
-    return {one.name for one in fields(kind) if one.init} | set(keys.model_fields)
+    return {field.name for field in fields(kind) if field.init} | set(keys.model_fields)
 
 
 def _cell(config: Config, settings: Mapping[str, Any]) -> Cell:
@@ -248,7 +248,7 @@ def _where(point: Mapping[str, Any], swept: Sequence[str]) -> str:
 def _nobody_has(axis: Axis, base: Mapping[str, Any], grid: Sequence[Axis]) -> BadInput:
     head, parameter = axis.parts[:2]
     known: set[str] = set()
-    swept = [value for one in grid if one.key == head for value in one.values]
+    swept = [value for other in grid if other.key == head for value in other.values]
     for value in swept or [base.get(head, [])]:
         for section in tables(value):
             known |= _parameters(head, section)

@@ -12,11 +12,11 @@ from rich.table import Table
 from fedsim.lab.terminal.run import printable
 
 
-def print_comparison(found: Mapping[str, Any]) -> None:
+def print_comparison(comparison: Mapping[str, Any]) -> None:
     """Print how each run differs from the reference."""
     console = Console(file=sys.stdout, highlight=False)
-    console.print(escape(printable(f"Reference: {found['reference']}")), soft_wrap=True)
-    for run in found["runs"]:
+    console.print(escape(printable(f"Reference: {comparison['reference']}")), soft_wrap=True)
+    for run in comparison["runs"]:
         console.print()
         console.print(escape(printable(f"Against it: {run['run']}")), soft_wrap=True)
         for key, (before, after) in run["settings"].items():
@@ -33,12 +33,12 @@ def _table(run: Mapping[str, Any]) -> Table:
         table.add_column(name, no_wrap=True)
     for attack, leakage in run["leakage"].items():
         table.add_row(escape(attack), *run["verdicts"][attack], "", "")
-        for name, one in leakage["metrics"].items():
-            between = one["difference"]
+        for name, figure in leakage["metrics"].items():
+            between = figure["difference"]
             table.add_row(
                 f"  {name}",
-                _number(one["reference"]),
-                _number(one["value"]),
+                _number(figure["reference"]),
+                _number(figure["value"]),
                 _number(between["mean"], sign=True),
                 f"{_number(between['low'], sign=True)} to {_number(between['high'], sign=True)}",
             )
@@ -51,9 +51,9 @@ def _table(run: Mapping[str, Any]) -> Table:
     return table
 
 
-def _plain(table: Table, name: str, one: Mapping[str, Any]) -> None:
-    figures = [_number(one["reference"]), _number(one["value"])]
-    table.add_row(name, *figures, _number(one["difference"], sign=True), "")
+def _plain(table: Table, name: str, figure: Mapping[str, Any]) -> None:
+    figures = [_number(figure["reference"]), _number(figure["value"])]
+    table.add_row(name, *figures, _number(figure["difference"], sign=True), "")
 
 
 def _basis(leakage: Mapping[str, Any]) -> str:

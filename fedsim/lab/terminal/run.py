@@ -140,7 +140,9 @@ def print_wire(wire: Mapping[str, Any]) -> None:
 def print_utility(utility: Utility) -> None:
     """Print each metric of the global model, before the first round and after the last."""
     measured: dict[str, Utility | Course] = {utility.metric: utility, **utility.others}
-    parts = [f"{name} {one.before:.3f} -> {one.after:.3f}" for name, one in measured.items()]
+    parts = [
+        f"{name} {metric.before:.3f} -> {metric.after:.3f}" for name, metric in measured.items()
+    ]
     line = f"Utility, before the first round -> after the last: {', '.join(parts)}"
     Console(file=sys.stdout, highlight=False).print(line, soft_wrap=True)
 
@@ -183,10 +185,10 @@ class SideBySide:
         """Return both texts: equal tokens green, others underlined or struck out in red."""
         left, right = Text(), Text()
         ours, theirs = marked(self._tokenizer, truth, guess)
-        for one in ours:
-            left.append(printable(one.text), style="green" if one.matched else "underline")
-        for one in theirs:
-            right.append(printable(one.text), style="green" if one.matched else "red strike")
+        for piece in ours:
+            left.append(printable(piece.text), style="green" if piece.matched else "underline")
+        for piece in theirs:
+            right.append(printable(piece.text), style="green" if piece.matched else "red strike")
         return left, right
 
 

@@ -101,12 +101,12 @@ def _rows(cell: Mapping[str, Any]) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for name, leakage in cell["leakage"].items():
         verdict = cell["verdicts"][name]["verdict"]
-        found = [_mean(leakage, one, 2) for one in ("exact_match", "token_accuracy")]
+        shares = [_mean(leakage, metric, 2) for metric in ("exact_match", "token_accuracy")]
         rouge = _mean(leakage, "rouge1", 1)
-        rows.append([name, *found, rouge, paper, after, seconds, Text(verdict, STYLES[verdict])])
+        rows.append([name, *shares, rouge, paper, after, seconds, Text(verdict, STYLES[verdict])])
     return rows or [["-", "-", "-", "-", paper, after, seconds, ""]]
 
 
 def _mean(leakage: Mapping[str, Any], metric: str, digits: int) -> str:
-    one = leakage.get(f"{metric}_but_last", leakage.get(metric))
-    return "-" if one is None else f"{one['mean']:.{digits}f}"
+    mean = leakage.get(f"{metric}_but_last", leakage.get(metric))
+    return "-" if mean is None else f"{mean['mean']:.{digits}f}"

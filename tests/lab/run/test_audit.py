@@ -27,7 +27,7 @@ from tests.lab.conftest import experiment
 
 
 @dataclass(frozen=True, kw_only=True)
-class Halves(Defense):
+class Halving(Defense):
     """Sends half; trains without the head; spends 1 a round."""
 
     fails: bool = False
@@ -62,7 +62,7 @@ class Halves(Defense):
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DEFENSES, "halves", Halves)
+    monkeypatch.setitem(DEFENSES, "halves", Halving)
 
 
 def run(config: Config, root: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ TRUTH = Truth(sequences=((5, 700, 6), (5, 701, 702, 6)), labels=(1, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Theirs(Defense):
+class Outsiders(Defense):
     """Stands for an outsider's defense, which says what it likes."""
 
     says: tuple[Any, ...] = ()
@@ -34,15 +34,15 @@ class Theirs(Defense):
 
 
 def test_the_effects_of_the_defenses_in_force_are_told_in_order() -> None:
-    theirs = Theirs(says=(Noises(), Zeroes(kept=0.5)))
+    theirs = Outsiders(says=(Noises(), Zeroes(kept=0.5)))
     told = in_force([NoDefense(), theirs, Freeze(), TopK(fraction=0.25)])
     assert told == (Noises(), Zeroes(kept=0.5), Zeroes(kept=0.25))
 
 
 def test_what_is_no_effect_is_said_with_whose_it_is() -> None:
-    wanted = "defense Theirs: effects must be of Clips, .*, Zeroes, got 'zeroes'"
+    wanted = "defense Outsiders: effects must be of Clips, .*, Zeroes, got 'zeroes'"
     with pytest.raises(BadInput, match=wanted):
-        in_force([TopK(), Theirs(says=("zeroes",))])
+        in_force([TopK(), Outsiders(says=("zeroes",))])
 
 
 def test_knowledge_is_granted_by_name() -> None:

@@ -156,7 +156,12 @@ def test_a_replay_draws_by_the_seed_of_the_run(run: RunDirectory) -> None:
 def test_the_captures_of_a_run_are_found_from_either_place(run: RunDirectory) -> None:
     for root in (run.root, run.captures):
         made = replay(root)
-        assert [(one.round, one.client) for one in made.found] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+        assert [(one.round, one.client) for one in made.captures] == [
+            (1, 0),
+            (1, 1),
+            (2, 0),
+            (2, 1),
+        ]
         assert made.vault is not None and made.pool
         assert made.out.parent == run.root
 

@@ -18,7 +18,7 @@ from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.sweep import CellEnd
 from fedsim.lab.sweep.cells import attack_captures, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
-from fedsim.lab.sweep.grid import Plan, make_plan
+from fedsim.lab.sweep.grid import SweepPlan, make_plan
 from fedsim.lab.sweep.runner import Queue, check_cells, run_cells
 from fedsim.lab.sweep.table import read_table, write_table
 from tests.lab.conftest import experiment
@@ -34,11 +34,11 @@ BASE: dict[str, Any] = {
 }
 
 
-def planned(*words: str, **base: Any) -> Plan:
+def planned(*words: str, **base: Any) -> SweepPlan:
     return make_plan(BASE | base, words, quick=False)
 
 
-def sweep(root: Path, plan: Plan, *, jobs: int = 1) -> pd.DataFrame:
+def sweep(root: Path, plan: SweepPlan, *, jobs: int = 1) -> pd.DataFrame:
     """Run what is left of a sweep, as the command line does."""
     directory = SweepDirectory(root)
     directory.claim(plan)

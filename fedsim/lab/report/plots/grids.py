@@ -28,13 +28,13 @@ def heat_maps(attack: str, axes: Mapping[str, Sequence[str]], cells: Sequence[An
 def _heat_map(
     attack: str, x: str, y: str, axes: Mapping[str, Sequence[str]], cells: Sequence[Any]
 ) -> Plot:
-    found: dict[tuple[str, str], list[float]] = {}
+    values_at: dict[tuple[str, str], list[float]] = {}
     for keys, value in cells:
-        here = found.setdefault((keys[x], keys[y]), [])
+        here = values_at.setdefault((keys[x], keys[y]), [])
         if value is not None:
             here.append(value)
     over = [key for key in axes if key not in (x, y)]
-    known = {place: fmean(values) for place, values in found.items() if values}
+    known = {place: fmean(values) for place, values in values_at.items() if values}
     words = ""
     if known:
         low, high = (f(known, key=lambda place: known[place]) for f in (min, max))
@@ -46,7 +46,7 @@ def _heat_map(
     means = f"Means over {', '.join([*over, 'seeds'])}; " if over else "Means over seeds; "
 
     def draw(width: int, colours: Colours) -> Figure:
-        return _draw_map(width, colours, x, y, axes, found)
+        return _draw_map(width, colours, x, y, axes, values_at)
 
     return Plot(
         name=f"heat-{attack}-{short[x]}-{short[y]}",
@@ -63,18 +63,18 @@ def _draw_map(
     x: str,
     y: str,
     axes: Mapping[str, Sequence[str]],
-    found: Mapping[tuple[str, str], Sequence[float]],
+    values_at: Mapping[tuple[str, str], Sequence[float]],
 ) -> Figure:
     across, down = list(axes[x]), list(axes[y])
     width = min(width, max(NARROW, 120 + 64 * len(across)))
     room = (width - 110) / len(across)
-    longest = max(len(cut(one)) for one in across)
+    longest = max(len(cut(value)) for value in across)
     turn = 40 if longest * 6.5 > room else 0
     figure = new_figure(width, 112 + 40 * len(down) + (4 * longest if turn else 0), colours)
     plot = figure.add_subplot()
     for i, right in enumerate(across):
         for j, below in enumerate(down):
-            values = found.get((right, below))
+            values = values_at.get((right, below))
             level = step(fmean(values)) if values else None
             face = "none" if level is None else colours[f"ramp{level}"]
             box = Rectangle((i, j), 1, 1, facecolor=face, edgecolor=colours["ground"], linewidth=2)
@@ -85,10 +85,10 @@ def _draw_map(
                 fontsize=12 if room > 40 else 10, linespacing=1.25,
             )  # fmt: skip
     plot.set_xticks(
-        [i + 0.5 for i in range(len(across))], [cut(one) for one in across],
+        [i + 0.5 for i in range(len(across))], [cut(value) for value in across],
         rotation=turn, ha="right" if turn else "center",
     )  # fmt: skip
-    plot.set_yticks([j + 0.5 for j in range(len(down))], [cut(one) for one in down])
+    plot.set_yticks([j + 0.5 for j in range(len(down))], [cut(value) for value in down])
     plot.set_xlim(0, len(across))
     plot.set_ylim(len(down), 0)
     short = short_names(axes)

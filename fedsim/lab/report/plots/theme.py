@@ -26,7 +26,7 @@ LIGHT: Mapping[str, str] = {
     "leak": "#b3460f",
     "safe": "#00694b",
     "open": "#7a5b00",
-    **{f"ramp{k}": one for k, one in enumerate(_LIGHT_RAMP)},
+    **{f"ramp{k}": colour for k, colour in enumerate(_LIGHT_RAMP)},
     **{f"on{k}": "#1b1f23" if k < 5 else "#ffffff" for k in range(STEPS)},
 }
 DARK: Mapping[str, str] = {
@@ -37,7 +37,7 @@ DARK: Mapping[str, str] = {
     "leak": "#ff9c66",
     "safe": "#4fd1a5",
     "open": "#e6c229",
-    **{f"ramp{k}": one for k, one in enumerate(_DARK_RAMP)},
+    **{f"ramp{k}": colour for k, colour in enumerate(_DARK_RAMP)},
     **{f"on{k}": "#ffffff" if k < 5 else "#0b0e10" for k in range(STEPS)},
 }
 PLACEHOLDERS: Mapping[str, str] = {name: f"#fe{place:02x}01" for place, name in enumerate(LIGHT)}
@@ -50,4 +50,4 @@ def step(value: float) -> int:
 
 def variables(colours: Mapping[str, str]) -> str:
     """Return ``colours`` as the CSS variables that the page and its plots use."""
-    return " ".join(f"--{name}: {one};" for name, one in colours.items())
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())

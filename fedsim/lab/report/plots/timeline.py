@@ -50,7 +50,9 @@ def timeline(attack: str, samples: Sequence[Sample]) -> Plot:
 
 def _draw(width: int, colours: Colours, updates: Updates) -> Figure:
     rounds = sorted({round_ for round_, _ in updates})
-    clients = sorted({client for _, client in updates}, key=lambda one: (str(type(one)), one))
+    clients = sorted(
+        {client for _, client in updates}, key=lambda client: (str(type(client)), client)
+    )
     row = max(4.0, min(22.0, 600 / len(clients)))
     figure = new_figure(width, 92 + row * len(clients), colours)
     axes = figure.add_subplot()

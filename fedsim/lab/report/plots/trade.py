@@ -42,10 +42,10 @@ class Point:
 
 def frontier(points: Sequence[Point], metric: str) -> Plot:
     """Return the plot of utility over leakage, the settings nothing else beats joined by a line."""
-    shown = [one for one in points if one.utility is not None and one.leakage is not None]
+    shown = [point for point in points if point.utility is not None and point.leakage is not None]
     lower = metric == "perplexity"
     best = _unbeaten(shown, lower=lower)
-    names = "; ".join(f"{one.number} {cut(one.label, 60)}" for one in best[:8])
+    names = "; ".join(f"{point.number} {cut(point.label, 60)}" for point in best[:8])
 
     def draw(width: int, colours: Colours) -> Figure:
         return _draw_frontier(width, colours, shown, best, metric)
@@ -68,10 +68,10 @@ def _unbeaten(points: Sequence[Point], *, lower: bool) -> list[Point]:
     sign = -1 if lower else 1
     best: list[Point] = []
     top = float("-inf")
-    for one in sorted(points, key=lambda p: (_leak(p), -sign * _worth(p))):
-        if sign * _worth(one) > top:
-            best.append(one)
-            top = sign * _worth(one)
+    for point in sorted(points, key=lambda p: (_leak(p), -sign * _worth(p))):
+        if sign * _worth(point) > top:
+            best.append(point)
+            top = sign * _worth(point)
     return best
 
 
@@ -90,20 +90,20 @@ def _draw_frontier(
 ) -> Figure:
     figure = new_figure(width, HEIGHT, colours)
     axes = figure.add_subplot()
-    low, high = _ends([_worth(one) for one in points])
+    low, high = _ends([_worth(point) for point in points])
     field, up = width - AROUND, (HEIGHT - AROUND) / (high - low)  # pixels; pixels per unit
     labels = [(group, _numbers(group)) for group in _together(points, field, up)]
     left = max(12.0 + 6.5 * len(text) - field * min(map(_leak, group)) for group, text in labels)
     axes.set_xlim(-1.06 * left / (field - left), 1.06)
     axes.set_ylim(low, high)
-    line = [(_leak(one), _worth(one)) for one in best]
+    line = [(_leak(point), _worth(point)) for point in best]
     axes.plot(*zip(*line, strict=True), color=colours["line"], linewidth=2, zorder=1)
-    for one, lane in zip(points, _lanes(points, up), strict=True):
-        assert one.utility is not None and one.leakage is not None
-        x, y, tone = one.leakage, one.utility, colours[TONES[one.verdict]]
+    for point, lane in zip(points, _lanes(points, up), strict=True):
+        assert point.utility is not None and point.leakage is not None
+        x, y, tone = point.leakage, point.utility, colours[TONES[point.verdict]]
         axes.errorbar(
             x.mean, y.mean + lane / up, color=tone, ecolor=tone, elinewidth=1, capsize=3,
-            markersize=7, marker=MARKERS[one.verdict], zorder=2,
+            markersize=7, marker=MARKERS[point.verdict], zorder=2,
             xerr=[[max(0.0, x.mean - x.low)], [max(0.0, x.high - x.mean)]],
             yerr=[[max(0.0, y.mean - y.low)], [max(0.0, y.high - y.mean)]],
         )  # fmt: skip
@@ -130,37 +130,37 @@ def _ends(worths: Sequence[float]) -> tuple[float, float]:
 def _lanes(points: Sequence[Point], up: float) -> list[float]:
     """Return by how many pixels each point is raised: settings of one utility would hide others."""
     rows: list[list[Point]] = []
-    for one in sorted(points, key=lambda p: (_worth(p), _leak(p))):
-        if rows and (_worth(one) - _worth(rows[-1][0])) * up < LANE:
-            rows[-1].append(one)
+    for point in sorted(points, key=lambda p: (_worth(p), _leak(p))):
+        if rows and (_worth(point) - _worth(rows[-1][0])) * up < LANE:
+            rows[-1].append(point)
         else:
-            rows.append([one])
+            rows.append([point])
     raised: dict[int, float] = {}
     for row in rows:
-        different = list(dict.fromkeys((one.leakage, one.verdict) for one in row))
+        different = list(dict.fromkeys((point.leakage, point.verdict) for point in row))
         lane = min(LANE, 4 * LANE / len(different))
-        for one in row:
-            place = different.index((one.leakage, one.verdict))
-            raised[one.number] = lane * (place - (len(different) - 1) / 2)
-    return [raised[one.number] for one in points]
+        for point in row:
+            place = different.index((point.leakage, point.verdict))
+            raised[point.number] = lane * (place - (len(different) - 1) / 2)
+    return [raised[point.number] for point in points]
 
 
 def _together(points: Sequence[Point], field: float, up: float) -> list[list[Point]]:
     """Return the points in groups that are too close for a label each."""
     groups: list[list[Point]] = []
-    for one in sorted(points, key=lambda p: (_worth(p), _leak(p))):
+    for point in sorted(points, key=lambda p: (_worth(p), _leak(p))):
         for group in groups:
-            across = abs(_leak(one) - _leak(group[0])) * field
-            down = abs(_worth(one) - _worth(group[0])) * up
+            across = abs(_leak(point) - _leak(group[0])) * field
+            down = abs(_worth(point) - _worth(group[0])) * up
             if across < CLOSE[0] and down < CLOSE[1]:
-                group.append(one)
+                group.append(point)
                 break
         else:
-            groups.append([one])
+            groups.append([point])
     return groups
 
 
 def _numbers(group: Sequence[Point]) -> str:
-    numbers = sorted(one.number for one in group)
+    numbers = sorted(point.number for point in group)
     more = len(numbers) - LISTED
     return ", ".join(map(str, numbers[:LISTED])) + (f", +{more}" if more > 0 else "")
