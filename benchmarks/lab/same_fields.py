@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pyarrow import parquet  # type: ignore[import-untyped]
 from safetensors import safe_open
@@ -80,7 +80,7 @@ def _row(line: str, head: list[str]) -> str:
     return CELL.sub(lambda cell: MASK if next(columns, "") in MOMENT else cell[0], line)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[list[str]]:
     """Return whether ``value`` is a text's lines."""
     return isinstance(value, list) and all(isinstance(line, str) for line in value)
 
