@@ -11,8 +11,8 @@ from tests.attacks.conftest import Batch, Look
 from tests.conftest import Adapt
 from tests.standin import another_device
 
-FEW: dict[str, Any] = {"steps": 4, "starts": 3, "learning_rate": 0.1}
-LAMP: dict[str, Any] = {**FEW, "tries": 4, "every": 1}
+FEW: dict[str, Any] = {"steps": 2, "starts": 2, "learning_rate": 0.1}
+LAMP: dict[str, Any] = {**FEW, "tries": 2, "every": 1}
 GRAB: dict[str, Any] = {**FEW, "alternations": 1, "iterations": 1, "beams": 1}
 
 
@@ -24,8 +24,8 @@ def run(attack: Attack, batch: Batch) -> Reconstruction:
 @pytest.mark.parametrize(
     ("attack", "preset", "setting", "granted"),
     [
-        (Dlg(steps=3), "bert-tiny", {}, ("lengths",)),
-        (Tag(steps=3), "gpt2-tiny", {}, ("labels", "lengths")),
+        (Dlg(steps=2), "bert-tiny", {}, ("lengths",)),
+        (Tag(steps=2), "gpt2-tiny", {}, ("labels", "lengths")),
         (Lamp(**LAMP), "bert-tiny", {}, ()),
         (Lamp(**LAMP), "llama-tiny", {"task": "causal-lm"}, ("lengths",)),
         (Partial(layers=(1,), modules=("q",), **LAMP), "bert-tiny", {}, ("labels", "lengths")),
