@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lab.same_cases import CASES, Case
-from lab.same_fields import Fields, flat, is_text, masked, of_directory, of_output
+from lab.same_fields import Fields, comparable, flat, is_text, of_directory, of_output
 
 PACKAGES = ("fedsim", "attacks", "defenses", "clients", "server")
 SHOWN = 12  # differences of a case, and characters of a value
@@ -115,7 +115,11 @@ class Side:
             fields.update(self._step(f"step {number}, {words[0]}", words, place))
         fields.update(of_directory(here))
         shutil.rmtree(self._work)
-        placeless: Fields = json.loads(json.dumps(fields).replace(str(here), "<here>"))
+        placeless: Fields = json.loads(
+            json.dumps(fields)
+            .replace(str(here), "<here>")
+            .replace(str(self.checkout), "<checkout>")
+        )
         return placeless
 
     def _step(self, title: str, words: list[str], place: str) -> Fields:
@@ -173,8 +177,9 @@ def _digest(text: str) -> str:
 
 def differences(case: str, old: Fields, new: Fields) -> Iterator[str]:
     """Yield a line for each field that differs, and for each line of a text that does."""
+    old, new = comparable(old), comparable(new)
     for place in dict.fromkeys((*old, *new)):
-        before, after = (masked(place, side.get(place)) for side in (old, new))
+        before, after = old.get(place), new.get(place)
         if json.dumps(before) == json.dumps(after) and (place in old) == (place in new):
             continue
         if is_text(before) and is_text(after):
