@@ -14,6 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOMS = ("dager", "matching", "defenses", "lab")
+APART = ("lab/same", "lab/same_process")  # compare two checkouts: no part of `make bench`
 TOOLS = ("lab/same",)  # nothing to measure on one checkout: run by name, never by `make bench`
 
 
@@ -24,6 +25,7 @@ def measurements() -> list[str]:
         f"{path.parent.name}/{path.stem}"
         for path in files
         if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+        and f"{path.parent.name}/{path.stem}" not in APART
     ]
 
 
@@ -33,7 +35,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         print(*(name for name in names if name not in TOOLS), sep="\n")
         return
-    if sys.argv[1] not in names:
+    if sys.argv[1] not in (*names, APART[0]):
         raise SystemExit(f"unknown measurement {sys.argv[1]!r}; known: {', '.join(names)}")
     script = HERE / f"{sys.argv[1]}.py"
     sys.argv = [str(script), *sys.argv[2:]]
