@@ -30,16 +30,17 @@ class Attack(ABC):
             )
 
     @final
-    def reconstruct(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+    def reconstruct(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         """Return the guessed token ids of the client's texts.
 
-        The same ``seen`` and generator state give the same guess; ``seen`` comes back as it was.
+        The same ``observation`` and generator state give the same guess; the observation comes back
+        as it was.
 
         Raises:
             UnsupportedObservation: the update is malformed, or lacks what the attack needs.
         """
-        for name, tensor in seen.update.tensors.items():
-            sent = seen.broadcast.parameters.get(name)
+        for name, tensor in observation.update.tensors.items():
+            sent = observation.broadcast.parameters.get(name)
             if sent is None:
                 raise UnsupportedObservation(f"update holds {name!r}, which was never broadcast")
             if sent.shape != tensor.shape:
@@ -51,22 +52,24 @@ class Attack(ABC):
                 )
             if not (tensor.sum().isfinite() or tensor.isfinite().all()):  # a sum may overflow
                 raise UnsupportedObservation(f"update {name!r} holds NaN or infinite values")
-        versions = _versions(seen)
+        versions = _versions(observation)
         with torch.no_grad():
-            guess = self._run(seen, generator)
-        if _versions(seen) != versions:
+            guess = self._run(observation, generator)
+        if _versions(observation) != versions:
             raise AssertionError(f"{self!r} changed what it was shown")
         for sequence in guess.sequences:
-            if not all(0 <= token < seen.model.vocabulary for token in sequence):
-                raise AssertionError(f"{self!r} guessed ids outside [0, {seen.model.vocabulary})")
+            if not all(0 <= token < observation.model.vocabulary for token in sequence):
+                raise AssertionError(
+                    f"{self!r} guessed ids outside [0, {observation.model.vocabulary})"
+                )
         return guess
 
     @abstractmethod
-    def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+    def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         """Return the guess: the paper's algorithm, in the paper's order and names."""
 
 
-def _versions(seen: Observation) -> list[int]:
+def _versions(observation: Observation) -> list[int]:
     """Return how often each tensor that an attack is shown was changed in place."""
-    shown = [*seen.update.tensors.values(), *seen.broadcast.parameters.values()]
+    shown = [*observation.update.tensors.values(), *observation.broadcast.parameters.values()]
     return [tensor._version for tensor in shown]

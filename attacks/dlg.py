@@ -37,7 +37,7 @@ class Dlg(SingleStart):
             raise ValueError(f"optimizer must be adam or lbfgs, got {self.optimizer!r}")
 
     @override
-    def _distance(self, seen: Observation, observed: Mapping[str, Tensor]) -> L2:
+    def _distance(self, observation: Observation, observed: Mapping[str, Tensor]) -> L2:
         return L2()
 
     @override

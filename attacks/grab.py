@@ -60,18 +60,18 @@ class Grab(Attack):
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
     @override
-    def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+    def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         def distance(observed: Mapping[str, Tensor]) -> Cosine | L2L1:
             if self.distance == "cosine":
                 return Cosine()
             return L2L1(l1=dict.fromkeys(observed, self.alpha_l1), power=1)
 
-        problem = Problem(seen, generator, distance)
-        dropout = TrainingSettings.from_config(seen.broadcast.config).dropout
-        problem.notes["learns_dropout"] = dropout and self.learn_dropout
+        problem = Problem(observation, generator, distance)
+        dropout = TrainingSettings.from_config(observation.broadcast.config).dropout
+        learns = dropout and self.learn_dropout
+        problem.notes["learns_dropout"] = learns
         if problem.silent:
             return Reconstruction(sequences=(), diagnostics=problem.notes)
-        learns = dropout and self.learn_dropout
         masks = problem.engine.dropout_masks(generator) if learns else None
         return self._search(problem, masks, generator)
 
@@ -129,7 +129,7 @@ class Grab(Attack):
         self, problem: Problem, x: Tensor, targets: Tensor, masks: list[Tensor] | None
     ) -> tuple[Tensor, Tensor, list[Tensor] | None]:
         """Return embeddings, labels and masks after the continuous part (algorithm 2)."""
-        leaves = None if masks is None else [one.clone().requires_grad_() for one in masks]
+        leaves = None if masks is None else [mask.clone().requires_grad_() for mask in masks]
         way = Descent(
             problem=problem,
             x=x,
@@ -149,8 +149,8 @@ class Grab(Attack):
             before, changed = now, changed if torch.equal(now, before) else step
             if self.patience and step - changed >= self.patience:
                 break
-        found = None if leaves is None else [one.detach() for one in leaves]
-        return way.x.detach(), way.targets.detach(), found
+        learned = None if leaves is None else [mask.detach() for mask in leaves]
+        return way.x.detach(), way.targets.detach(), learned
 
     def _gather(self, problem: Problem, pools: list[set[int]], ids: Tensor) -> None:
         """Add the tokens of ``ids`` to those that each sequence may be made of."""
@@ -164,15 +164,15 @@ class Grab(Attack):
         self, problem: Problem, ids: Tensor, count: int, generator: torch.Generator
     ) -> Tensor:
         """Return ``ids`` (B, T) and ``count`` batches with each sequence's free tokens shuffled."""
-        found = {tuple(ids.flatten().tolist()): ids}
+        batches = {tuple(ids.flatten().tolist()): ids}
         places = [free.nonzero().flatten() for free in problem.frame.free]
         for _ in range(count):
-            one = ids.clone()
+            batch = ids.clone()
             for row, at in enumerate(places):
                 order = torch.randperm(len(at), generator=generator).to(at.device)
-                one[row, at] = one[row, at[order]]
-            found.setdefault(tuple(one.flatten().tolist()), one)
-        return torch.stack(list(found.values()))
+                batch[row, at] = batch[row, at[order]]
+            batches.setdefault(tuple(batch.flatten().tolist()), batch)
+        return torch.stack(list(batches.values()))
 
     def _discrete(
         self,
@@ -186,15 +186,15 @@ class Grab(Attack):
         first = torch.cat(
             [
                 self._orders(problem, known[0], self.starts, generator),
-                *(one[None] for one in known[1:]),
+                *(ids[None] for ids in known[1:]),
             ]
         )
         chosen = scores.whole(first).argsort()[: self.beams]
         best: tuple[float, Tensor] | None = None
         for start in first[chosen]:
-            found = self._beam(problem, scores, start, pools)
-            if best is None or found[0] < best[0]:
-                best = found
+            candidate = self._beam(problem, scores, start, pools)
+            if best is None or candidate[0] < best[0]:
+                best = candidate
         assert best is not None
         return best[1]
 
@@ -204,7 +204,7 @@ class Grab(Attack):
         """Replace one token after the other, the ``beams`` best batches at a time."""
         beams = [(float(scores.replaced(start, 0, start[[0]])[0]), start)]
         for _ in range(self.iterations):
-            before = [one for _, one in beams]
+            before = [ids for _, ids in beams]
             for row, column in problem.frame.free.nonzero().tolist():
                 beams = self._replace(scores, beams, row, column, sorted(pools[row]))
             same = len(before) == len(beams)
@@ -221,12 +221,12 @@ class Grab(Attack):
         tokens: list[int],
     ) -> list[tuple[float, Tensor]]:
         """Return the best batches with any of ``tokens`` at one place of the ``beams``."""
-        found = {tuple(one.flatten().tolist()): (score, one) for score, one in beams}
+        candidates = {tuple(batch.flatten().tolist()): (score, batch) for score, batch in beams}
         for _, ids in beams:
             texts = ids[row].repeat(len(tokens), 1)
             texts[:, column] = torch.tensor(tokens, device=ids.device)
             for text, score in zip(texts, scores.replaced(ids, row, texts).tolist(), strict=True):
                 changed = ids.clone()
                 changed[row] = text
-                found.setdefault(tuple(changed.flatten().tolist()), (score, changed))
-        return sorted(found.values(), key=lambda one: one[0])[: self.beams]
+                candidates.setdefault(tuple(changed.flatten().tolist()), (score, changed))
+        return sorted(candidates.values(), key=lambda candidate: candidate[0])[: self.beams]

@@ -71,12 +71,12 @@ class Lamp(Attack):
             raise BadInput(f"attack {type(self).__name__.lower()}: {reason}") from reason
 
     @override
-    def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+    def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         def distance(observed: Mapping[str, Tensor]) -> Cosine | L2L1:
             return Cosine() if self.distance == "cosine" else L2L1(l1=dict.fromkeys(observed, 0.01))
 
-        problem = Problem(seen, generator, distance, self._names(seen))
-        prior = Prior(self.prior, seen.model) if self.prior else None
+        problem = Problem(observation, generator, distance, self._names(observation))
+        prior = Prior(self.prior, observation.model) if self.prior else None
         problem.notes |= {
             "prior": prior is not None,
             "prior_own_tokens": bool(prior and prior.same),
@@ -85,7 +85,7 @@ class Lamp(Attack):
             return Reconstruction(sequences=(), diagnostics=problem.notes)
         return self._search(problem, prior, generator)
 
-    def _names(self, seen: Observation) -> Sequence[str] | None:
+    def _names(self, observation: Observation) -> Sequence[str] | None:
         """Return the parameters to match; None: all."""
         return None
 

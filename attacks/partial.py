@@ -59,34 +59,34 @@ class Partial(Lamp):
             raise BadInput(f"attack partial: {missing[0]!r} is frozen, so no update holds it")
 
     @override
-    def _names(self, seen: Observation) -> Sequence[str]:
-        return self._chosen(seen.model, seen.update.tensors)
+    def _names(self, observation: Observation) -> Sequence[str]:
+        return self._chosen(observation.model, observation.update.tensors)
 
     def _chosen(self, model: ModelAdapter, sent: Collection[str]) -> list[str]:
         """Return what is asked for of an update that holds the parameters ``sent``."""
         layers = self.layers or tuple(range(model.layers))
-        beyond = [one for one in layers if one >= model.layers]
+        beyond = [layer for layer in layers if layer >= model.layers]
         if beyond:
             raise UnsupportedObservation(
                 f"layers must be in [0, {model.layers}) for {model.spec.name!r}, got {beyond[0]}"
             )
         if self.modules:
-            return [one for layer in layers for one in self._module_names(model, sent, layer)]
-        found = [name for name in sent if layer_of(model, name) in layers]
-        if not found:
+            return [name for layer in layers for name in self._module_names(model, sent, layer)]
+        names = [name for name in sent if layer_of(model, name) in layers]
+        if not names:
             raise UnsupportedObservation(
                 f"the update holds nothing of the layers {', '.join(map(str, layers))}: "
                 "they are frozen"
             )
-        return found
+        return names
 
     def _module_names(self, model: ModelAdapter, sent: Collection[str], layer: int) -> list[str]:
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         for module in self.modules:
             for weight, adapters in _weights(model, layer, module, self.modules):
-                both = adapters if all(one in sent for one in adapters) else ()
-                found |= dict.fromkeys(both or (weight,))  # a missing one is named by the engine
-        return list(found)
+                both = adapters if all(name in sent for name in adapters) else ()
+                names |= dict.fromkeys(both or (weight,))  # a missing one is named by the engine
+        return list(names)
 
 
 def _weights(
@@ -102,4 +102,4 @@ def _weights(
             f"{model.spec.name!r} holds q, k and v in one matrix, {weights[0].name!r}: "
             f"modules must name all three or none, got {', '.join(asked)}"
         )
-    return [(one.name, one.adapters) for one in weights]
+    return [(weight.name, weight.adapters) for weight in weights]

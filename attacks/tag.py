@@ -34,7 +34,7 @@ class Tag(SingleStart):
                 raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
 
     @override
-    def _distance(self, seen: Observation, observed: Mapping[str, Tensor]) -> L2L1:
-        places = depths(seen.model, observed)
-        l1 = {n: self.factor * (1 + (self.last - 1) * at) for n, at in places.items()}
+    def _distance(self, observation: Observation, observed: Mapping[str, Tensor]) -> L2L1:
+        depth_of = depths(observation.model, observed)
+        l1 = {name: self.factor * (1 + (self.last - 1) * depth) for name, depth in depth_of.items()}
         return L2L1(l1=l1)

@@ -38,7 +38,7 @@ class Encoding:
 
 def plain(tensors: Parameters) -> Encoding:
     """Return the encoding of ``tensors`` as they are: every number in its own dtype."""
-    sizes = [(one.numel(), 8 * one.element_size()) for one in tensors.values()]
+    sizes = [(tensor.numel(), 8 * tensor.element_size()) for tensor in tensors.values()]
     widest = max((bits for _, bits in sizes), default=32)
     entries = sum(count for count, _ in sizes)
     return Encoding(entries=entries, values=entries, value_bits=widest)

@@ -30,5 +30,5 @@ class Freeze(Defense):
     def configure(
         self, model: ModelSpec, training: TrainingSettings
     ) -> tuple[ModelSpec, TrainingSettings]:
-        more = tuple(one for one in self.groups if one not in model.freeze)
+        more = tuple(group for group in self.groups if group not in model.freeze)
         return replace(model, freeze=(*model.freeze, *more)), training

@@ -51,17 +51,17 @@ class Quantize(Defense):
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:
         if self.dtype not in LEVELS:
             self._check_range(tensors)
-        return {name: self._rounded(one, generator).to(one) for name, one in tensors.items()}
+        return {name: self._rounded(t, generator).to(t) for name, t in tensors.items()}
 
     def _check_range(self, tensors: Parameters) -> None:
         most = torch.finfo(getattr(torch, self.dtype)).max
-        for name, one in tensors.items():
-            if (one.abs() > most).any():
+        for name, tensor in tensors.items():
+            if (tensor.abs() > most).any():
                 failure = ClientFailure(
                     f"quantize: an entry is too large, {self.dtype} ends at {most:g}; take "
                     "bfloat16, or lower training.learning_rate"
                 )
-                failure.add_note(f"one of {name!r} is {one.abs().max():g}")
+                failure.add_note(f"one of {name!r} is {tensor.abs().max():g}")
                 raise failure
 
     @override
@@ -71,16 +71,16 @@ class Quantize(Defense):
         Raises:
             DefenseFailed: an entry is farther from the update's, or no value of the encoding.
         """
-        found = super().audit(clean, sent)
-        for name, one in sent.items():
-            exact, error = clean[name].double(), (one.double() - clean[name].double()).abs()
+        figures = super().audit(clean, sent)
+        for name, tensor in sent.items():
+            exact, error = clean[name].double(), (tensor.double() - clean[name].double()).abs()
             if (error > self.bound(exact)).any():
                 raise DefenseFailed(f"{self!r} sends {name!r} with an error of {error.max():g}")
-            if self.dtype in LEVELS and len(torch.unique(one)) > 2 * LEVELS[self.dtype] + 1:
+            if self.dtype in LEVELS and len(torch.unique(tensor)) > 2 * LEVELS[self.dtype] + 1:
                 raise DefenseFailed(f"{self!r} sends {name!r} with too many levels")
-        there = sum(int(one.count_nonzero()) for one in clean.values())
-        left = sum(int(one.count_nonzero()) for one in sent.values())
-        return {**found, "lost": 1 - left / there if there else 0.0}
+        before = sum(int(tensor.count_nonzero()) for tensor in clean.values())
+        after = sum(int(tensor.count_nonzero()) for tensor in sent.values())
+        return {**figures, "lost": 1 - after / before if before else 0.0}
 
     @override
     def encoded(self, sent: Parameters, before: Encoding) -> Encoding:

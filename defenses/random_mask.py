@@ -39,8 +39,8 @@ class RandomMask(Defense):
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:
         return {
-            name: one * self._mask(one, generator).to(one) / self.fraction
-            for name, one in tensors.items()
+            name: tensor * self._mask(tensor, generator).to(tensor) / self.fraction
+            for name, tensor in tensors.items()
         }
 
     @override
@@ -51,18 +51,19 @@ class RandomMask(Defense):
             DefenseFailed: the share of entries that were kept is off by six standard deviations, or
                 an entry is neither zero nor its own.
         """
-        found = super().audit(clean, sent)
-        there = sum(int(one.count_nonzero()) for one in clean.values())  # others say nothing
-        kept = sum(int(one.count_nonzero()) for one in sent.values())
+        figures = super().audit(clean, sent)
+        there = sum(int(tensor.count_nonzero()) for tensor in clean.values())  # others say nothing
+        kept = sum(int(tensor.count_nonzero()) for tensor in sent.values())
         spread = (there * self.fraction * (1 - self.fraction)) ** 0.5
         if abs(kept - self.fraction * there) > 6 * spread + 1:
             raise DefenseFailed(f"{self!r} kept {kept} of {there} entries")
-        for name, one in sent.items():
-            full = (clean[name].double() / self.fraction).to(one)
-            finest = torch.finfo(one.dtype).tiny * torch.finfo(one.dtype).eps
-            if not torch.allclose(one[one != 0], full[one != 0], rtol=1e-2, atol=2 * finest):
+        for name, tensor in sent.items():
+            full = (clean[name].double() / self.fraction).to(tensor)
+            finest = torch.finfo(tensor.dtype).tiny * torch.finfo(tensor.dtype).eps
+            chosen = tensor != 0
+            if not torch.allclose(tensor[chosen], full[chosen], rtol=1e-2, atol=2 * finest):
                 raise DefenseFailed(f"{self!r} sends entries that are not the update's")
-        return {**found, "density": kept / sum(one.numel() for one in sent.values())}
+        return {**figures, "density": kept / sum(tensor.numel() for tensor in sent.values())}
 
     @override
     def encoded(self, sent: Parameters, before: Encoding) -> Encoding:

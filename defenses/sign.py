@@ -33,7 +33,7 @@ class Sign(Defense):
 
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:
-        return {name: signs(one, generator) for name, one in tensors.items()}
+        return {name: signs(tensor, generator) for name, tensor in tensors.items()}
 
     @override
     def audit(self, clean: Parameters, sent: Parameters) -> dict[str, float]:
@@ -42,13 +42,13 @@ class Sign(Defense):
         Raises:
             DefenseFailed: one is not.
         """
-        found = super().audit(clean, sent)
-        for name, one in sent.items():
-            scale, there = clean[name].double().abs().mean().to(one.dtype), clean[name] != 0
-            if not (one.abs() == scale).all() or (one[there] * clean[name][there] < 0).any():
+        figures = super().audit(clean, sent)
+        for name, tensor in sent.items():
+            scale, there = clean[name].double().abs().mean().to(tensor.dtype), clean[name] != 0
+            if not (tensor.abs() == scale).all() or (tensor[there] * clean[name][there] < 0).any():
                 raise DefenseFailed(f"{self!r} sends more of {name!r} than its signs")
-        chance = sum(int((one == 0).sum()) for one in clean.values())
-        return {**found, "chance": chance / sum(one.numel() for one in clean.values())}
+        chance = sum(int((tensor == 0).sum()) for tensor in clean.values())
+        return {**figures, "chance": chance / sum(tensor.numel() for tensor in clean.values())}
 
     @override
     def encoded(self, sent: Parameters, before: Encoding) -> Encoding:

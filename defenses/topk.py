@@ -48,7 +48,7 @@ class TopK(Defense):
 
     @override
     def begin(self, here: Here) -> Defense:
-        return _AtWork(**vars(self), owed=here.memory.tensors) if self.residual else self
+        return _WithResidual(**vars(self), owed=here.memory.tensors) if self.residual else self
 
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:
@@ -64,26 +64,26 @@ class TopK(Defense):
         Raises:
             DefenseFailed: not ``fraction`` was sent, or something else, or not the largest.
         """
-        found = super().audit(clean, sent)
-        entries = sum(one.numel() for one in sent.values())
-        nonzero = sum(int(one.count_nonzero()) for one in sent.values())
-        if any(not torch.equal(one[one != 0], clean[name][one != 0]) for name, one in sent.items()):
-            raise DefenseFailed(f"{self!r} sends entries that the update does not have")
+        figures = super().audit(clean, sent)
+        entries = sum(tensor.numel() for tensor in sent.values())
+        nonzero = sum(int(tensor.count_nonzero()) for tensor in sent.values())
+        for name, tensor in sent.items():
+            if not torch.equal(tensor[tensor != 0], clean[name][tensor != 0]):
+                raise DefenseFailed(f"{self!r} sends entries that the update does not have")
         for names in self._parts(sent):
             self._check_part([(clean[name], sent[name]) for name in names])
-        return {**found, "density": nonzero / entries}
+        return {**figures, "density": nonzero / entries}
 
     def _check_part(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Raise DefenseFailed where not the largest entries of a part were sent, all and alone."""
-        entries = sum(one.numel() for one, _ in pairs)
-        nonzero = sum(int(one.count_nonzero()) for _, one in pairs)
-        wanted = min(
-            share(entries, self.fraction), sum(int(one.count_nonzero()) for one, _ in pairs)
-        )
+        entries = sum(whole.numel() for whole, _ in pairs)
+        nonzero = sum(int(part.count_nonzero()) for _, part in pairs)
+        there = sum(int(whole.count_nonzero()) for whole, _ in pairs)
+        wanted = min(share(entries, self.fraction), there)
         if nonzero != wanted:
             raise DefenseFailed(f"{self!r} sends {nonzero} of {entries} entries, not {wanted}")
-        sent = torch.cat([one[one != 0].abs() for _, one in pairs])
-        left = torch.cat([whole[one == 0].abs() for whole, one in pairs])
+        sent = torch.cat([part[part != 0].abs() for _, part in pairs])
+        left = torch.cat([whole[part == 0].abs() for whole, part in pairs])
         if len(sent) and len(left) and left.max() > sent.min():
             raise DefenseFailed(f"{self!r} sends smaller entries than it leaves")
 
@@ -103,7 +103,7 @@ class TopK(Defense):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _AtWork(TopK):
+class _WithResidual(TopK):
     """TopK with a residual, in one client and round."""
 
     owed: Mapping[str, Tensor] = field(repr=False)  # what earlier rounds left unsent
@@ -113,7 +113,7 @@ class _AtWork(TopK):
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:
         whole = self._whole(tensors)
         sent = super().protect(whole, generator)
-        self.left.update({name: (one - sent[name]).cpu() for name, one in whole.items()})
+        self.left.update({name: (tensor - sent[name]).cpu() for name, tensor in whole.items()})
         return sent
 
     @override
@@ -126,8 +126,8 @@ class _AtWork(TopK):
 
     def _whole(self, tensors: Parameters) -> dict[str, Tensor]:
         return {
-            name: one + self.owed[name].to(one) if name in self.owed else one
-            for name, one in tensors.items()
+            name: tensor + self.owed[name].to(tensor) if name in self.owed else tensor
+            for name, tensor in tensors.items()
         }
 
 
@@ -138,14 +138,14 @@ def share(entries: int, fraction: float) -> int:
 
 def largest(tensors: Parameters, fraction: float) -> dict[str, Tensor]:
     """Return ``tensors`` with all but the ``fraction`` of largest magnitude set to zero."""
-    flat = torch.cat([one.flatten().abs().double() for one in tensors.values()])  # (N,)
+    flat = torch.cat([tensor.flatten().abs().double() for tensor in tensors.values()])  # (N,)
     kept = share(len(flat), fraction)
     cutoff = flat.kthvalue(len(flat) - kept + 1).values  # the kept-th largest magnitude
     chosen = flat > cutoff
     equal = (flat == cutoff).nonzero().flatten()
     chosen[equal[: kept - int(chosen.sum())]] = True
-    parts = torch.split(chosen, [one.numel() for one in tensors.values()])
+    parts = torch.split(chosen, [tensor.numel() for tensor in tensors.values()])
     return {
-        name: torch.where(part.view_as(one), one, torch.zeros_like(one))
-        for (name, one), part in zip(tensors.items(), parts, strict=True)
+        name: torch.where(part.view_as(tensor), tensor, torch.zeros_like(tensor))
+        for (name, tensor), part in zip(tensors.items(), parts, strict=True)
     }

@@ -44,8 +44,8 @@ class TruncatedSVD(Defense):
     @override
     def protect(self, tensors: Parameters, generator: torch.Generator) -> dict[str, Tensor]:
         return {
-            name: low_rank(one, self.rank) if self.shortens(one) else one.clone()
-            for name, one in tensors.items()
+            name: low_rank(tensor, self.rank) if self.shortens(tensor) else tensor.clone()
+            for name, tensor in tensors.items()
         }
 
     @override
@@ -56,16 +56,16 @@ class TruncatedSVD(Defense):
             DefenseFailed: one has more, or what is missing is not orthogonal to what was sent, as
                 it is for the best approximation.
         """
-        found = super().audit(clean, sent)
-        for name, one in sent.items():
-            if not self.shortens(one):
+        figures = super().audit(clean, sent)
+        for name, tensor in sent.items():
+            if not self.shortens(tensor):
                 continue
-            whole, rest = norm({name: clean[name]}), norm({name: clean[name] - one})
-            if beyond(one, self.rank) > SLACK * whole:
+            whole, rest = norm({name: clean[name]}), norm({name: clean[name] - tensor})
+            if beyond(tensor, self.rank) > SLACK * whole:
                 raise DefenseFailed(f"{self!r} sends {name!r} at more than rank {self.rank}")
-            if abs(whole**2 - rest**2 - norm({name: one}) ** 2) > SLACK * whole**2:
+            if abs(whole**2 - rest**2 - norm({name: tensor}) ** 2) > SLACK * whole**2:
                 raise DefenseFailed(f"{self!r} sends {name!r} less well than rank {self.rank} can")
-        return found
+        return figures
 
     @override
     def encoded(self, sent: Parameters, before: Encoding) -> Encoding:
@@ -74,9 +74,9 @@ class TruncatedSVD(Defense):
         The factors follow from what came before: whoever has that can compute them.
         """
         whole = plain(sent)
-        short = [one for one in sent.values() if self.shortens(one)]
-        saved = sum(one.numel() - self.rank * sum(one.shape) for one in short)
-        return min(whole.kept(whole.values - saved, 0), before, key=lambda one: one.bytes)
+        short = [tensor for tensor in sent.values() if self.shortens(tensor)]
+        saved = sum(tensor.numel() - self.rank * sum(tensor.shape) for tensor in short)
+        return min(whole.kept(whole.values - saved, 0), before, key=lambda encoding: encoding.bytes)
 
     def shortens(self, tensor: Tensor) -> bool:
         """Return whether two factors of ``rank`` hold fewer numbers than ``tensor``."""

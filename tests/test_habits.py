@@ -3,6 +3,7 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -52,6 +53,27 @@ def test_every_paper_of_an_attack_is_cited() -> None:
         known_here = {"attack": set(ATTACKS), "defense": set(DEFENSES), "FedSGD": {"and FedAvg"}}
         assert name in known_here[kind]
         assert paper["authors"] and paper["title"] and 2015 < paper["year"] < 2030
+
+
+def commands(value: Any) -> list[str]:
+    """All that the steps of a workflow run, line by line."""
+    steps = [step for job in value["jobs"].values() for step in job["steps"]]
+    return [line for step in steps for line in step.get("run", "").splitlines()]
+
+
+def test_what_the_workflow_makes_is_in_the_makefile() -> None:
+    workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"] == [
+        "3.11", "3.12", "3.13",
+    ]  # fmt: skip
+    made = {line.split()[1] for line in commands(workflow) if line.startswith("make ")}
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
+    assert made == {"docs", "lint", "test-fast"} and made <= targets
+    imported = next(line for line in commands(workflow) if "import attacks" in line)
+    for package in tomllib.loads(read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]["packages"]:
+        assert re.search(rf"\b{package}\b", imported)
 
 
 def test_what_lints_before_a_commit_is_what_make_installed() -> None:

@@ -77,10 +77,10 @@ class L2L1:
     def __call__(self, factors: Mapping[str, Factor], observed: Observed) -> Tensor:
         """Return the distances: (K,)."""
         total: Any = 0.0
-        for name, one in factors.items():
-            square, absolute = differences(one, observed[name])
-            two = square if self.power == 2 else (square + 1e-24).sqrt()
-            total = total + two + self.l1[name] * absolute
+        for name, factor in factors.items():
+            square, absolute = differences(factor, observed[name])
+            l2 = square if self.power == 2 else (square + 1e-24).sqrt()
+            total = total + l2 + self.l1[name] * absolute
         result: Tensor = total
         return result
 
@@ -117,8 +117,8 @@ class WrongSigns:
     def __call__(self, factors: Mapping[str, Factor], observed: Observed) -> Tensor:
         """Return the distances: (K,), each tensor's first term in [0, 1]."""
         total: Any = 0.0
-        for name, one in factors.items():
-            gradient = one.dense(observed[name].shape).flatten(1)
+        for name, factor in factors.items():
+            gradient = factor.dense(observed[name].shape).flatten(1)
             unit = gradient / gradient.norm(dim=1, keepdim=True).clamp_min(1e-30)
             wrong = (-unit * observed[name].flatten().sign()).clamp_min(0.0)
             total = total + wrong.square().sum(dim=1) + self.l1 * wrong.sum(dim=1)
@@ -137,7 +137,7 @@ class Kept:
 
     def __call__(self, factors: Mapping[str, Factor], observed: Observed) -> Tensor:
         """Return the distances: (K,)."""
-        kept = {name: _sent(one, observed[name]) for name, one in factors.items()}
+        kept = {name: _sent(factor, observed[name]) for name, factor in factors.items()}
         return self.distance(kept, observed)
 
 
@@ -168,8 +168,8 @@ def _sent(factor: Factor, observed: Tensor) -> Factor:
 
 def _weights(given: Mapping[str, float], names: Iterable[str], like: Tensor) -> Tensor:
     """Return the weights of the tensors ``names``, 1 where none is given: (P,)."""
-    found = [given.get(name, 1.0) for name in names]
-    return torch.tensor(found, dtype=like.dtype, device=like.device)
+    listed = [given.get(name, 1.0) for name in names]
+    return torch.tensor(listed, dtype=like.dtype, device=like.device)
 
 
 def _products(factors: Mapping[str, Factor], observed: Observed) -> tuple[Tensor, Tensor]:
@@ -177,12 +177,12 @@ def _products(factors: Mapping[str, Factor], observed: Observed) -> tuple[Tensor
     squares: dict[str, Tensor] = {}
     inners: dict[str, Tensor] = {}
     for names in _groups(factors):
-        one = stacked([factors[name] for name in names])
+        factor = stacked([factors[name] for name in names])
         target = observed.stack(names)
-        one = one.double() if target.dtype == torch.float64 else one
+        factor = factor.double() if target.dtype == torch.float64 else factor
         shape = (len(names), -1)
-        squares |= zip(names, one.square().view(shape), strict=True)
-        inners |= zip(names, one.inner(target).view(shape), strict=True)
+        squares |= zip(names, factor.square().view(shape), strict=True)
+        inners |= zip(names, factor.inner(target).view(shape), strict=True)
     in_order = [torch.stack([of[name] for name in factors], dim=1) for of in (squares, inners)]
     return in_order[0], in_order[1]
 
@@ -193,8 +193,8 @@ def _groups(factors: Mapping[str, Factor]) -> list[tuple[str, ...]]:
     A step of a descent is a thousand small operations; of many candidates each is large enough.
     """
     groups: dict[Hashable, list[str]] = {}
-    for name, one in factors.items():
-        groups.setdefault(alike(name, one) if one.count == 1 else name, []).append(name)
+    for name, factor in factors.items():
+        groups.setdefault(alike(name, factor) if factor.count == 1 else name, []).append(name)
     return [tuple(names) for names in groups.values()]
 
 
@@ -239,9 +239,9 @@ class _OuterDifference(torch.autograd.Function):
             squares.append(rest.square().sum() if rest.dtype == torch.float64 else rest.norm() ** 2)
             absolutes.append(rest.norm(p=1))
             if slopes:
-                two = (rest @ a.T, rest.T @ e.T)  # (O, N), (I, N)
+                l2 = (rest @ a.T, rest.T @ e.T)  # (O, N), (I, N)
                 rest = rest.sign_()
-                kept.append((*two, rest @ a.T, rest.T @ e.T))
+                kept.append((*l2, rest @ a.T, rest.T @ e.T))
         ctx.kept = kept
         return torch.stack(squares), torch.stack(absolutes)
 
@@ -249,7 +249,7 @@ class _OuterDifference(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, Tensor, None]:
         inputs, errors = [], []
-        for two, one, (r_a, r_e, s_a, s_e) in zip(slopes[0], slopes[1], ctx.kept, strict=True):
-            errors.append((2 * two * r_a + one * s_a).T)
-            inputs.append((2 * two * r_e + one * s_e).T)
+        for l2, l1, (r_a, r_e, s_a, s_e) in zip(slopes[0], slopes[1], ctx.kept, strict=True):
+            errors.append((2 * l2 * r_a + l1 * s_a).T)
+            inputs.append((2 * l2 * r_e + l1 * s_e).T)
         return torch.stack(inputs), torch.stack(errors), None

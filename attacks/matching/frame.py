@@ -71,24 +71,24 @@ class Frame:
 
     def sequences(self, ids: Tensor, suffix: Tokens) -> tuple[Tokens, ...]:
         """Return ``ids`` (B, T) as texts, each cut at its end, or where it says that it ends."""
-        found = []
+        texts = []
         for row, mask in zip(ids.tolist(), self.mask, strict=True):
             tokens = row[: int(mask.sum())]
             if not self.exact_lengths and suffix and suffix[0] in tokens[:-1]:
                 tokens = tokens[: tokens.index(suffix[0]) + 1]
-            found.append(tuple(tokens))
-        return tuple(found)
+            texts.append(tuple(tokens))
+        return tuple(texts)
 
 
-def find_frame(seen: Observation, generator: torch.Generator) -> Frame:
+def find_frame(observation: Observation, generator: torch.Generator) -> Frame:
     """Return the batch's shape from what was granted, else from what the update tells.
 
     Raises:
         UnsupportedObservation: what was granted contradicts itself or the model, or what is needed
             is neither granted nor told.
     """
-    model, granted = seen.model, seen.knowledge
-    size = seen.update.num_examples if granted.batch_size is None else granted.batch_size
+    model, granted = observation.model, observation.knowledge
+    size = observation.update.num_examples if granted.batch_size is None else granted.batch_size
     if size < 1 and granted.batch_size is not None:
         raise UnsupportedObservation(f"nothing to find: knowledge.batch_size is {size}")
     if size < 1:
@@ -96,7 +96,7 @@ def find_frame(seen: Observation, generator: torch.Generator) -> Frame:
             "matching needs the batch size: grant knowledge.batch_size where the update does not "
             f"tell it, got num_examples = {size}"
         )
-    lengths, exact = _lengths(seen, size)
+    lengths, exact = _lengths(observation, size)
     longest = max(lengths)
     if size * longest > MOST:
         raise UnsupportedObservation(
@@ -112,7 +112,7 @@ def find_frame(seen: Observation, generator: torch.Generator) -> Frame:
         if exact and model.suffix:
             ends = torch.tensor(model.suffix, dtype=torch.int64)
             tokens[row, length - len(ends) : length] = ends
-    labels = _labels(seen, size, mask, generator)
+    labels = _labels(observation, size, mask, generator)
     return Frame(
         tokens=tokens.to(model.device),
         mask=mask.to(model.device),
@@ -128,14 +128,14 @@ def find_frame(seen: Observation, generator: torch.Generator) -> Frame:
     )
 
 
-def _lengths(seen: Observation, size: int) -> tuple[tuple[int, ...], bool]:
-    model, granted = seen.model, seen.knowledge.lengths
+def _lengths(observation: Observation, size: int) -> tuple[tuple[int, ...], bool]:
+    model, granted = observation.model, observation.knowledge.lengths
     if granted is None:
-        longest, plain = read_lengths(seen)
+        longest, plain = read_lengths(observation)
         return (longest,) * size, plain and size == 1
     around = len(model.prefix) + len(model.suffix)
     shortest = max(1, around)
-    wrong = [one for one in granted if not shortest <= one <= model.positions]
+    wrong = [length for length in granted if not shortest <= length <= model.positions]
     if len(granted) != size:
         raise UnsupportedObservation(
             f"knowledge.lengths must name {size} lengths, one per example, got {len(granted)}"
@@ -148,9 +148,9 @@ def _lengths(seen: Observation, size: int) -> tuple[tuple[int, ...], bool]:
 
 
 def _labels(
-    seen: Observation, size: int, mask: Tensor, generator: torch.Generator
+    observation: Observation, size: int, mask: Tensor, generator: torch.Generator
 ) -> Tensor | None:
-    model, granted = seen.model, seen.knowledge.labels
+    model, granted = observation.model, observation.knowledge.labels
     if model.spec.task != "classification":
         return None
     if model.spec.num_labels < 2:
@@ -159,12 +159,12 @@ def _labels(
             f"squared error; got {model!r} with num_labels = {model.spec.num_labels}"
         )
     if granted is None:
-        return read_labels(seen, mask, generator)
+        return read_labels(observation, mask, generator)
     if len(granted) != size:
         raise UnsupportedObservation(
             f"knowledge.labels must name {size} labels, one per example, got {len(granted)}"
         )
-    wrong = [one for one in granted if not 0 <= one < model.spec.num_labels]
+    wrong = [label for label in granted if not 0 <= label < model.spec.num_labels]
     if wrong:
         raise UnsupportedObservation(
             f"knowledge.labels: the model has labels 0 to {model.spec.num_labels - 1}, "

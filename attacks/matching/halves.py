@@ -32,7 +32,7 @@ class Halves(TorchFunctionMode):
     def __init__(self, whole: Iterable[Tensor] = ()) -> None:
         """Leave the matrices ``whole`` as they are."""
         super().__init__()
-        self._whole = {one.data_ptr() for one in whole}
+        self._whole = {matrix.data_ptr() for matrix in whole}
         self._rounded: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def __torch_function__(

@@ -32,14 +32,14 @@ def check_prior(path: str) -> None:
     folder, wanted = Path(path), "prior must be a directory that holds a causal language model"
     if not (folder / "config.json").is_file():
         raise ValueError(f"{wanted} (fedsim train-prior makes one), got {path!r}")
-    for what, patterns in FILES.items():
-        if not any(found for one in patterns for found in folder.glob(one)):
-            raise ValueError(f"{wanted}, but {path!r} holds no {what} ({' or '.join(patterns)})")
+    for part, patterns in FILES.items():
+        if not any(file for pattern in patterns for file in folder.glob(pattern)):
+            raise ValueError(f"{wanted}, but {path!r} holds no {part} ({' or '.join(patterns)})")
     try:
         kinds = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{wanted}, but the config.json in {path!r} names none") from error
-    if not any(str(one).endswith(("LMHeadModel", "ForCausalLM")) for one in kinds or ()):
+    if not any(str(kind).endswith(("LMHeadModel", "ForCausalLM")) for kind in kinds or ()):
         raise ValueError(f"{wanted}, but {path!r} holds a {kinds}")
 
 
@@ -74,8 +74,8 @@ class Prior:
     def _again(self, text: Tokens) -> list[int]:
         words = self._target.tokenizer.decode(list(text), skip_special_tokens=True)
         start = self._tokenizer.bos_token_id
-        found = list(self._tokenizer(words)["input_ids"])
-        return found if start is None or found[:1] == [start] else [start, *found]
+        ids = list(self._tokenizer(words)["input_ids"])
+        return ids if start is None or ids[:1] == [start] else [start, *ids]
 
     def _nats(self, rows: Sequence[list[int]], size: int) -> Tensor:
         ids = torch.zeros(len(rows), size, dtype=torch.int64)
@@ -123,5 +123,5 @@ def _load(path: str) -> tuple[Any, Any]:
 @torch.no_grad()
 def _looks_ahead(model: Any) -> bool:
     """Return whether a token changes what the model says before it."""
-    one, other = (model(input_ids=torch.tensor([[0, last]])).logits[0, 0] for last in (0, 1))
-    return not torch.allclose(one, other, atol=1e-5)
+    first, second = (model(input_ids=torch.tensor([[0, last]])).logits[0, 0] for last in (0, 1))
+    return not torch.allclose(first, second, atol=1e-5)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from attacks.base import Notes
 from attacks.matching.adaptive import adapted
 from attacks.matching.distances import Cosine, Distance, Observed
 from attacks.matching.engine import Engine, Factors
@@ -26,7 +27,6 @@ logger = logging.getLogger("fedsim.attacks")
 TOKENS_AT_ONCE = 2048  # of all candidates that are scored together
 PAUSE = 2.0  # seconds between two lines of progress
 
-Notes = dict[str, bool | int | float]
 MakeDistance = Callable[[Mapping[str, Tensor]], Distance]
 
 
@@ -54,41 +54,42 @@ class Problem:
 
     def __init__(
         self,
-        seen: Observation,
+        observation: Observation,
         generator: torch.Generator,
         make: MakeDistance,
         names: Iterable[str] | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.frame: Frame = find_frame(seen, generator)
+        self.model = observation.model
+        self.frame: Frame = find_frame(observation, generator)
         # sorted: a sum of floats hangs on its order
-        chosen = sorted(seen.update.tensors if names is None else names)
-        share = share_of(seen)
-        gradient = {n: share * one for n, one in observed_gradient(seen, chosen).items()}
-        self._clip = clip_of(seen)
+        chosen = sorted(observation.update.tensors if names is None else names)
+        share = share_of(observation)
+        sent = observed_gradient(observation, chosen)
+        gradient = {name: share * tensor for name, tensor in sent.items()}
+        self._clip = clip_of(observation)
         # an example's gradient is clipped by the norm of all that is sent
-        self.engine = Engine(
-            seen, self.frame, gradient if self._clip is None else sorted(seen.update.tensors)
-        )
-        matched = [n for n in self.engine.names if n in gradient]
+        needed = gradient if self._clip is None else sorted(observation.update.tensors)
+        self.engine = Engine(observation, self.frame, needed)
+        matched = [name for name in self.engine.names if name in gradient]
         if not matched:
             raise UnsupportedObservation(
                 "matching needs the gradient of more than the token embeddings, but all else is "
                 "frozen or missing"
             )
-        self.observed = Observed({n: gradient[n].to(dtype) for n in matched})
+        self.observed = Observed({name: gradient[name].to(dtype) for name in matched})
         self.words_observed = gradient.get(self.engine.words_name or "")
         oblivious = make(self.observed)
-        self.distance = adapted(oblivious, seen)
+        self.distance = adapted(oblivious, observation)
         self.adapts = self._clip is not None or self.distance != oblivious
-        self.model = seen.model
         self.size = float(self.engine.words.norm(dim=1).mean())
         self.notes: Notes = {**self.frame.notes, "tensors": len(self.observed)}
         self.notes["adapts"] = self.adapts
         self._unit = torch.nn.functional.normalize(self.engine.words, dim=1)
-        self._allowed = torch.ones(seen.model.vocabulary, dtype=torch.bool)
-        self._allowed[sorted(seen.model.special | unused(seen.model.tokenizer))] = False
-        self._allowed[len(seen.model.tokenizer) :] = False
+        tokenizer = self.model.tokenizer
+        self._allowed = torch.ones(self.model.vocabulary, dtype=torch.bool)
+        self._allowed[sorted(self.model.special | unused(tokenizer))] = False
+        self._allowed[len(tokenizer) :] = False
         self._rounded = self._rounding()
         self._said = 0.0
 
@@ -106,7 +107,7 @@ class Problem:
     @property
     def silent(self) -> bool:
         """Whether the update says nothing at all: nothing but zeros."""
-        return not any(bool(one.any()) for one in self.observed.values())
+        return not any(bool(tensor.any()) for tensor in self.observed.values())
 
     # Dummies
 
@@ -196,20 +197,20 @@ class Problem:
         step = max(1, TOKENS_AT_ONCE // self.frame.tokens.numel())
         parts = []
         for start in range(0, len(x), step):
-            some = x[start : start + step]
+            dummies = x[start : start + step]
             wanted = targets
             if targets.ndim > 1:
                 wanted = targets[start : start + step] if len(targets) > 1 else targets
-                wanted = wanted.expand(len(some), *wanted.shape[1:])
+                wanted = wanted.expand(len(dummies), *wanted.shape[1:])
             shares = self.shares(wanted)
-            scales = self._scales(some, shares, masks)
-            factors = self.engine.factors(some, shares, masks=masks, scales=scales)
+            scales = self._scales(dummies, shares, masks)
+            factors = self.engine.factors(dummies, shares, masks=masks, scales=scales)
             parts.append(distance(self._matched(factors), self.observed))
         return torch.cat(parts)
 
     def _matched(self, factors: Factors) -> Factors:
         """Return those of the parameters that are matched."""
-        return {name: one for name, one in factors.items() if name in self.observed}
+        return {name: factor for name, factor in factors.items() if name in self.observed}
 
     def _scales(self, x: Tensor, shares: Tensor, masks: Sequence[Tensor] | None) -> Tensor | None:
         """Return what clipping multiplies each dummy's gradient by: (K, B); None: nothing.
@@ -221,16 +222,16 @@ class Problem:
         if self._clip is None:
             return None
         (k, size), places = x.shape[:2], torch.arange(x.shape[2], device=x.device)
-        found = []
+        scales = []
         for row in range(size):
-            some = shares[[row]] if shares.ndim == 1 else shares[:, [row]]
+            target = shares[[row]] if shares.ndim == 1 else shares[:, [row]]
             ids = places.expand(k, 1, -1)
-            parts = self.engine.factors(x[:, [row]], some, rows=[row], ids=ids, masks=masks)
-            norm = torch.stack([one.square() for one in parts.values()]).sum(dim=0).sqrt()
-            part = self.frame.part(row) or 1.0  # a text of one token has no loss
-            kept = (self._clip * part / norm.clamp_min(1e-12)).clamp_max(1.0)
-            found.append(kept / (part * size))
-        return torch.stack(found, dim=1)
+            parts = self.engine.factors(x[:, [row]], target, rows=[row], ids=ids, masks=masks)
+            norm = torch.stack([factor.square() for factor in parts.values()]).sum(dim=0).sqrt()
+            share = self.frame.part(row) or 1.0  # a text of one token has no loss
+            kept = (self._clip * share / norm.clamp_min(1e-12)).clamp_max(1.0)
+            scales.append(kept / (share * size))
+        return torch.stack(scales, dim=1)
 
     # Tokens
 

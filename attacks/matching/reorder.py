@@ -18,11 +18,11 @@ def moves(length: int, first: int, last: int, count: int, generator: torch.Gener
 
     None is there twice. Places before ``first`` and from ``last`` on stay.
     """
-    found = {tuple(range(length)): None}
+    orders = {tuple(range(length)): None}
     for number in range(count if last - first > 1 else 0):
         order = moved(range(first, last), number, generator)
-        found[(*range(first), *order, *range(last, length))] = None
-    return torch.tensor(list(found))
+        orders[(*range(first), *order, *range(last, length))] = None
+    return torch.tensor(list(orders))
 
 
 def moved(places: Sequence[int], number: int, generator: torch.Generator) -> list[int]:
@@ -33,18 +33,18 @@ def moved(places: Sequence[int], number: int, generator: torch.Generator) -> lis
     Source: LAMP (arXiv:2202.08827), sec. 4.2.
     """
     order, kind = list(places), number % MOVES
-    one, two = torch.randint(len(order), (2,), generator=generator).tolist()
-    low, high = sorted((one, two))
+    first, second = torch.randint(len(order), (2,), generator=generator).tolist()
+    low, high = sorted((first, second))
     if kind == 0:
-        order[one], order[two] = order[two], order[one]
+        order[first], order[second] = order[second], order[first]
     elif kind == 1:
-        order.insert(two, order.pop(one))
+        order.insert(second, order.pop(first))
     elif kind == 2:
         span, rest = order[low : high + 1], order[:low] + order[high + 1 :]
         at = int(torch.randint(len(rest) + 1, (1,), generator=generator))
         order = rest[:at] + span + rest[at:]
     else:
-        order = order[one + 1 :] + order[: one + 1]
+        order = order[first + 1 :] + order[: first + 1]
     return order
 
 
@@ -117,8 +117,8 @@ class Reorder:
         ids = self.problem.read(x)[0]  # (B, T)
         mask = self.problem.frame.mask
         rows = [ids[row][order][mask[row]] for order in orders]
-        others = [ids[other][mask[other]] for other in range(len(ids)) if other != row]
-        nats = self.prior.nats([tuple(one.tolist()) for one in (*rows, *others)]).to(x)
+        others = [ids[number][mask[number]] for number in range(len(ids)) if number != row]
+        nats = self.prior.nats([tuple(text.tolist()) for text in (*rows, *others)]).to(x)
         total = nats[: len(rows)] + nats[len(rows) :].sum()
         return total / (mask.sum() - len(mask)).clamp_min(1)
 

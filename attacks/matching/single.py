@@ -34,11 +34,11 @@ class SingleStart(Attack):
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
 
     @override
-    def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+    def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         problem = Problem(
-            seen,
+            observation,
             generator,
-            lambda observed: self._distance(seen, observed),
+            lambda observed: self._distance(observation, observed),
             dtype=self.precision,
         )
         if problem.silent:
@@ -52,7 +52,7 @@ class SingleStart(Attack):
         return problem.result(way.best, way.best_targets)
 
     @abstractmethod
-    def _distance(self, seen: Observation, observed: Mapping[str, Tensor]) -> Distance:
+    def _distance(self, observation: Observation, observed: Mapping[str, Tensor]) -> Distance:
         """Return the distance to the observed gradient."""
 
     def _optimizer(self, moving: list[Tensor]) -> torch.optim.Optimizer:

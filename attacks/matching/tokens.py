@@ -24,8 +24,9 @@ RESIDUALS = 4  # kept at a time; each is as large as the model
 
 def near(observed: Mapping[str, Tensor], relative: bool) -> L2:
     """Return L2; where ``relative`` each tensor's part over the norm of the observed one."""
-    sizes = {name: 1.0 / float(one.norm()) for name, one in observed.items()} if relative else {}
-    return L2(power=1, weights=sizes)
+    if not relative:
+        return L2(power=1)
+    return L2(power=1, weights={name: 1.0 / float(o.norm()) for name, o in observed.items()})
 
 
 class TokenScores:
@@ -48,7 +49,7 @@ class TokenScores:
         relative: bool = False,
     ) -> None:
         self._problem, self._targets, self._masks = problem, targets, masks
-        self.observed = Observed({name: one.double() for name, one in problem.observed.items()})
+        self.observed = Observed({n: tensor.double() for n, tensor in problem.observed.items()})
         name = problem.engine.words_name
         if name is not None and problem.words_observed is not None:
             self.observed[name] = problem.words_observed.double()
@@ -80,8 +81,8 @@ class TokenScores:
         others = tuple(ids[[n for n in range(len(ids)) if n != row]].flatten().tolist())
         keys = [(row, *others, *text) for text in texts.tolist()]
         fresh = [place for place, key in enumerate(keys) if key not in self._known]
-        found = self._computed(ids, row, texts[fresh], (row, *others)) if fresh else []
-        answers = self._known | {keys[at]: one for at, one in zip(fresh, found, strict=True)}
+        distances = self._computed(ids, row, texts[fresh], (row, *others)) if fresh else []
+        answers = self._known | dict(zip((keys[at] for at in fresh), distances, strict=True))
         self._known = answers if len(answers) <= KNOWN else {}
         return torch.tensor([answers[key] for key in keys])
 
@@ -90,15 +91,15 @@ class TokenScores:
         if self._problem.adapts:
             batches = ids.repeat(len(texts), 1, 1)
             batches[:, row] = texts
-            found: list[float] = self.whole(batches).tolist()
-            return found
+            distances: list[float] = self.whole(batches).tolist()
+            return distances
         residual = self._residual(ids, row, key)
         step = max(1, TOKENS_AT_ONCE // texts.shape[1])
         parts = (texts[at : at + step][:, None] for at in range(0, len(texts), step))
         return [
-            one
-            for some in parts
-            for one in self._near(self._factors(some, [row]), residual).tolist()
+            distance
+            for part in parts
+            for distance in self._near(self._factors(part, [row]), residual).tolist()
         ]
 
     def _residual(self, ids: Tensor, row: int, key: tuple[int, ...]) -> Observed:
@@ -108,11 +109,11 @@ class TokenScores:
         if key not in self._residuals:
             while len(self._residuals) >= RESIDUALS:
                 self._residuals.pop(next(iter(self._residuals)))
-            parts = [self._part(ids, other) for other in range(len(ids)) if other != row]
+            parts = [self._part(ids, number) for number in range(len(ids)) if number != row]
             self._residuals[key] = Observed(
                 {
-                    name: one - joined([part[name] for part in parts]).dense(one.shape)[0]
-                    for name, one in self.observed.items()
+                    name: tensor - joined([part[name] for part in parts]).dense(tensor.shape)[0]
+                    for name, tensor in self.observed.items()
                 }
             )
         return self._residuals[key]
@@ -143,10 +144,10 @@ class TokenScores:
                 targets = targets[:, :, : ids.shape[2]]
         x = engine.embed(ids)
         factors = engine.factors(x, targets, rows=rows, ids=ids, masks=self._masks)
-        return {name: one.double() for name, one in factors.items()}
+        return {name: factor.double() for name, factor in factors.items()}
 
 
 def _bytes(part: Factors) -> int:
     """Return how much memory ``part`` takes."""
-    tensors = [one for factor in part.values() for one in vars(factor).values()]
-    return sum(one.nbytes for one in tensors if isinstance(one, Tensor))
+    tensors = [tensor for factor in part.values() for tensor in vars(factor).values()]
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))

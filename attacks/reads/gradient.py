@@ -14,7 +14,7 @@ from fedsim.training import MOMENTUM, TrainingSettings
 SILENT = 1e-6  # of the whole gradient's norm: below it a tensor's entries are rounding
 
 
-def observed_gradient(seen: Observation, names: Sequence[str]) -> dict[str, Tensor]:
+def observed_gradient(observation: Observation, names: Sequence[str]) -> dict[str, Tensor]:
     """Return the gradient of the parameters ``names``, float32 on the model's device.
 
     A tensor that is rounding alone (attention's key bias, which no softmax sees) is left out.
@@ -27,44 +27,45 @@ def observed_gradient(seen: Observation, names: Sequence[str]) -> dict[str, Tens
     if not names:
         raise UnsupportedObservation("matching needs an update with parameters, got one with none")
     for name in names:
-        if name not in seen.update.tensors:
-            raise UnsupportedObservation(_missing(seen, name))
-    tensors = {name: gradient_of(seen, name) for name in names}
-    whole = torch.stack([one.norm() for one in tensors.values()]).norm()
-    if not whole.isfinite():
+        if name not in observation.update.tensors:
+            raise UnsupportedObservation(_missing(observation, name))
+    tensors = {name: gradient_of(observation, name) for name in names}
+    norm = torch.stack([tensor.norm() for tensor in tensors.values()]).norm()
+    if not norm.isfinite():
         raise UnsupportedObservation(
             "matching needs an update whose norm float32 holds, got one with entries of up to "
-            f"{max(float(seen.update.tensors[name].abs().max()) for name in names):.3g}"
+            f"{max(float(observation.update.tensors[name].abs().max()) for name in names):.3g}"
         )
-    return {name: one for name, one in tensors.items() if one.norm() > SILENT * whole or not whole}
+    silent = SILENT * norm
+    return {name: tensor for name, tensor in tensors.items() if tensor.norm() > silent or not norm}
 
 
-def gradient_of(seen: Observation, name: str) -> Tensor:
+def gradient_of(observation: Observation, name: str) -> Tensor:
     """Return about the gradient of the parameter ``name``, float32 on the model's device.
 
     A delta over minus its path is the mean of the steps' gradients and of what decay added to them.
     """
-    sent = seen.update.tensors[name].to(seen.model.device, torch.float32)
-    if seen.update.kind == "gradient":
+    sent = observation.update.tensors[name].to(observation.model.device, torch.float32)
+    if observation.update.kind == "gradient":
         return sent
-    return undecayed(sent / -_path_length(seen), seen, name)
+    return undecayed(sent / -_path_length(observation), observation, name)
 
 
-def _missing(seen: Observation, name: str) -> str:
-    slots = dict(seen.model.module.named_parameters())
+def _missing(observation: Observation, name: str) -> str:
+    slots = dict(observation.model.module.named_parameters())
     if name not in slots:
         return unknown("parameter", name, slots)
-    if name in seen.broadcast.parameters:
+    if name in observation.broadcast.parameters:
         return f"the attack needs the gradient of {name!r}, which trains, but the update lacks it"
     return f"the attack needs the gradient of {name!r}, but it is frozen: the update lacks it"
 
 
-def _path_length(seen: Observation) -> float:
+def _path_length(observation: Observation) -> float:
     """Return learning rate times local steps: a delta over it is about minus a mean gradient.
 
     With momentum m, step t moves by the gradients of steps 1 to t, weighed by m^(t - 1) to m^0.
     """
-    config = seen.broadcast.config
+    config = observation.broadcast.config
     if "learning_rate" not in config:
         raise UnsupportedObservation(
             "matching a delta needs the learning rate and the local steps, but the broadcast's "
@@ -76,8 +77,8 @@ def _path_length(seen: Observation) -> float:
             "matching needs a delta that is a sum of gradients (optimizer sgd or momentum), "
             "got optimizer adamw"
         )
-    granted = seen.knowledge.batch_size
-    size = seen.update.num_examples if granted is None else granted
+    granted = observation.knowledge.batch_size
+    size = observation.update.num_examples if granted is None else granted
     steps = training.local_epochs * ceil(max(1, size) / training.mini_batch_size)
     if training.optimizer == "momentum":  # sum over t <= steps of (1 - m^t) / (1 - m)
         rest = 1 - MOMENTUM

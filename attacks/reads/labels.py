@@ -25,15 +25,17 @@ BATCHES = 32  # of random texts, that show the norm of the head's gradient
 SCALES = 1.3  # how far from theirs the update's norm may be
 
 
-def read_labels(seen: Observation, mask: Tensor, generator: torch.Generator) -> Tensor | None:
+def read_labels(
+    observation: Observation, mask: Tensor, generator: torch.Generator
+) -> Tensor | None:
     """Return a label for each of B texts, ascending; None where the update does not tell them.
 
     Which text has which label is not told; it matters only where lengths differ, and then None is
     returned unless all labels are equal.
     """
-    texts = _random_texts(seen, mask, generator)
-    name, states, logits = seen.model.decisions(seen.broadcast.parameters, texts)
-    slope = find_slope(seen, states, len(mask))
+    texts = _random_texts(observation, mask, generator)
+    name, states, logits = observation.model.decisions(observation.broadcast.parameters, texts)
+    slope = find_slope(observation, states, len(mask))
     if slope is None:
         return None
     if len(mask) == 1:
@@ -41,8 +43,8 @@ def read_labels(seen: Observation, mask: Tensor, generator: torch.Generator) -> 
         return None if label is None else torch.tensor([label])
     shares, states = logits.cpu().double().softmax(dim=-1), states.cpu().double()
     counts = _counts(slope, shares, len(mask))
-    weight = tensor_of(seen, name)
-    if counts is None or weight is None or _rescaled(seen, weight):
+    weight = tensor_of(observation, name)
+    if counts is None or weight is None or _rescaled(observation, weight):
         return None
     labels = torch.arange(len(counts)).repeat_interleave(counts)  # (B,)
     uneven = len(set(mask.sum(dim=1).tolist())) > 1 and counts.max() < len(mask)
@@ -69,7 +71,7 @@ def _counts(slope: Slope, shares: Tensor, size: int) -> Tensor | None:
     return counts.long() if doubt.max() <= DOUBT**2 else None
 
 
-def _rescaled(seen: Observation, weight: Tensor) -> bool:
+def _rescaled(observation: Observation, weight: Tensor) -> bool:
     """Return whether a defense changed the scale, told of or seen in the head's gradient (C, D).
 
     Its columns sum to zero, so an entry that alone was zeroed is known. Top-k and rounding zero
@@ -77,8 +79,8 @@ def _rescaled(seen: Observation, weight: Tensor) -> bool:
     """
     sizes = weight[weight != 0].abs()
     alone = weight[:, (weight == 0).sum(dim=0) == 1].sum(dim=0).abs()
-    masked = bool((alone > sizes.median()).any()) and not told(seen, Rescales)
-    return scale_is_open(seen) or masked or bool(sizes.min() == sizes.max())
+    masked = bool((alone > sizes.median()).any()) and not told(observation, Rescales)
+    return scale_is_open(observation) or masked or bool(sizes.min() == sizes.max())
 
 
 def _likely(weight: Tensor, labels: Tensor, shares: Tensor, states: Tensor) -> bool:
@@ -92,19 +94,19 @@ def _likely(weight: Tensor, labels: Tensor, shares: Tensor, states: Tensor) -> b
     """
     wrong = torch.eye(shares.shape[1], dtype=shares.dtype)[labels]  # (B, C)
     rows = (torch.arange(BATCHES)[:, None] + 7 * torch.arange(len(labels))) % len(states)  # (K, B)
-    parts = [(shares[some] - wrong).T @ states[some] / len(labels) for some in rows]  # (C, D) each
-    norms = torch.stack([one.norm() for one in parts])
+    parts = [(shares[batch] - wrong).T @ states[batch] / len(labels) for batch in rows]  # (C, D)
+    norms = torch.stack([part.norm() for part in parts])
     norm = weight.norm() / (weight != 0).double().mean().sqrt()
     return bool(norms.min() / SCALES <= norm <= SCALES * norms.max())
 
 
 def _random_texts(
-    seen: Observation, mask: Tensor, generator: torch.Generator
+    observation: Observation, mask: Tensor, generator: torch.Generator
 ) -> tuple[Tokens, ...]:
     """Return texts of random tokens, as long as the batch's and with the same special tokens."""
-    model = seen.model
+    model = observation.model
     known = range(min(model.vocabulary, len(model.tokenizer)))
-    words = torch.tensor([one for one in known if one not in model.special])
+    words = torch.tensor([token for token in known if token not in model.special])
     lengths, around = mask.sum(dim=1).tolist(), len(model.prefix) + len(model.suffix)
     texts = []
     for number in range(TEXTS):

@@ -17,7 +17,7 @@ WHOLE = 0.75  # of a used row's entries that are not zero; dropout zeroes some o
 HOLES = 0.05  # of all entries beside the embeddings that may be zero; dropout zeroes 2 %
 
 
-def read_lengths(seen: Observation) -> tuple[int, bool]:
+def read_lengths(observation: Observation) -> tuple[int, bool]:
     """Return the longest sequence's length in tokens, and whether it is plain from the update.
 
     It is not where noise, signs or rounding may have filled or zeroed rows: then the length is that
@@ -26,14 +26,14 @@ def read_lengths(seen: Observation) -> tuple[int, bool]:
     Raises:
         UnsupportedObservation: the update has no gradient of learned positions, or noise hides it.
     """
-    name = _positions(seen)
-    if name is None or name not in seen.update.tensors:
+    name = _positions(observation)
+    if name is None or name not in observation.update.tensors:
         raise UnsupportedObservation(
             "matching needs the lengths: grant knowledge.lengths, as the update shows no gradient "
             "of learned positions to read them from"
         )
-    gradient = gradient_of(seen, name).double()  # (P, D)
-    gradient = without_decayed_rows(gradient, seen, name)
+    gradient = gradient_of(observation, name).double()  # (P, D)
+    gradient = without_decayed_rows(gradient, observation, name)
     used = (gradient.norm(dim=1) > _level(gradient)).nonzero().flatten()
     if not len(used):
         raise UnsupportedObservation(
@@ -41,11 +41,12 @@ def read_lengths(seen: Observation) -> tuple[int, bool]:
             f"{name!r} stands out from the others"
         )
     last = int(used[-1])
-    plain = _plain(gradient, last) and _dense(seen) and not rows_are_open(seen)
-    around = len(seen.model.prefix) + len(seen.model.suffix)
-    unused = seen.model.spec.task == "causal-lm"  # nothing is predicted from a text's last place
+    plain = _plain(gradient, last) and _dense(observation) and not rows_are_open(observation)
+    model = observation.model
+    around = len(model.prefix) + len(model.suffix)
+    unused = model.spec.task == "causal-lm"  # nothing is predicted from a text's last place
     longest = max(last + 1 + unused, around + 1)
-    return min(longest, seen.model.positions), plain
+    return min(longest, model.positions), plain
 
 
 def _level(gradient: Tensor) -> float:
@@ -65,33 +66,33 @@ def _plain(gradient: Tensor, last: int) -> bool:
     Noise leaves no row at zero; a mask leaves holes in the rows that it spares.
     Where no row is left over, noise on all is told from a text that fills all by nothing.
     """
-    there = (gradient[: last + 1] != 0).double().mean(dim=1)  # (T,)
+    filled = (gradient[: last + 1] != 0).double().mean(dim=1)  # (T,)
     rest = gradient[last + 1 :]
-    return len(rest) > 0 and not rest.any() and bool(torch.all(there >= WHOLE))
+    return len(rest) > 0 and not rest.any() and bool(torch.all(filled >= WHOLE))
 
 
-def _dense(seen: Observation) -> bool:
+def _dense(observation: Observation) -> bool:
     """Return whether hardly an entry is zero where no token chooses the row.
 
     Top-k and rounding leave holes there before they empty a whole row that was used.
     """
-    patterns = seen.model.groups["embeddings"]
+    patterns = observation.model.groups["embeddings"]
     rest = [
-        one
-        for name, one in seen.update.tensors.items()
+        tensor
+        for name, tensor in observation.update.tensors.items()
         if not any(fnmatchcase(name, pattern) for pattern in patterns)
     ]
-    entries = sum(one.numel() for one in rest)
-    zeros = entries - sum(int(one.count_nonzero()) for one in rest)
+    entries = sum(tensor.numel() for tensor in rest)
+    zeros = entries - sum(int(tensor.count_nonzero()) for tensor in rest)
     return zeros < HOLES * entries
 
 
-def _positions(seen: Observation) -> str | None:
+def _positions(observation: Observation) -> str | None:
     """Return the name of the learned positions' weight, if the model has them."""
-    if not seen.model.positional:
+    if not observation.model.positional:
         return None
-    for name, module in seen.model.module.named_modules():
-        size = (seen.model.positions, seen.model.width)
+    for name, module in observation.model.module.named_modules():
+        size = (observation.model.positions, observation.model.width)
         if isinstance(module, nn.Embedding) and tuple(module.weight.shape) == size:
             return f"{name}.weight"
     return None

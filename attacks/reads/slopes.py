@@ -42,38 +42,39 @@ class Slope:
         return below[0] if alone and SURE * self.spread < 1 else None
 
 
-def tensor_of(seen: Observation, name: str | None) -> Tensor | None:
+def tensor_of(observation: Observation, name: str | None) -> Tensor | None:
     """Return the gradient of the parameter ``name``, float64; None where nothing of it is told."""
-    one = None if name is None else seen.update.tensors.get(name)
-    if one is None or not one.any() or not one.isfinite().all():
+    tensor = None if name is None else observation.update.tensors.get(name)
+    if tensor is None or not tensor.any() or not tensor.isfinite().all():
         return None
-    return gradient_of(seen, str(name)).cpu().double() * share_of(seen)
+    return gradient_of(observation, str(name)).cpu().double() * share_of(observation)
 
 
-def find_slope(seen: Observation, states: Tensor, size: int) -> Slope | None:
+def find_slope(observation: Observation, states: Tensor, size: int) -> Slope | None:
     """Return what the update tells of the slope; None where that is nothing.
 
     Args:
         states: (N, D) what the head reads of some texts.
         size: B, the texts in the update's batch.
     """
-    norm, head = seen.model.ending()
-    weight = tensor_of(seen, f"{head}.weight")  # (C, D)
-    found = _by_bias(tensor_of(seen, f"{head}.bias"), weight)
-    if found is None:
-        bias = None if norm is None else tensor_of(seen, f"{norm}.bias")
-        found = _by_norm(bias, _sent(seen, f"{head}.weight"))
-    if found is None and weight is not None and size == 1:
-        found = _of_one(weight)
-    if found is None and weight is not None:
-        found = _by_states(weight, states.cpu().double(), _sent(seen, f"{head}.weight"), size)
-    return found
+    norm, head = observation.model.ending()
+    weight = tensor_of(observation, f"{head}.weight")  # (C, D)
+    slope = _by_bias(tensor_of(observation, f"{head}.bias"), weight)
+    if slope is None:
+        bias = None if norm is None else tensor_of(observation, f"{norm}.bias")
+        slope = _by_norm(bias, _sent(observation, head))
+    if slope is None and weight is not None and size == 1:
+        slope = _of_one(weight)
+    if slope is None and weight is not None:
+        slope = _by_states(weight, states.cpu().double(), _sent(observation, head), size)
+    return slope
 
 
-def _sent(seen: Observation, name: str) -> Tensor:
-    """Return the weight ``name`` that the client had, float64; one that is frozen is public."""
-    sent = seen.broadcast.parameters.get(name)
-    sent = seen.model.module.get_parameter(name) if sent is None else sent
+def _sent(observation: Observation, head: str) -> Tensor:
+    """Return the weight of ``head`` that the client had, float64; one that is frozen is public."""
+    name = f"{head}.weight"
+    sent = observation.broadcast.parameters.get(name)
+    sent = observation.model.module.get_parameter(name) if sent is None else sent
     return sent.detach().cpu().double()
 
 
@@ -96,8 +97,8 @@ def _by_norm(bias: Tensor | None, weight: Tensor) -> Slope | None:
     """Return the slope that the last norm's bias (D,) tells, by least squares."""
     if bias is None:
         return None
-    there = bias != 0  # others were zeroed
-    maps, wanted = weight[:, there].T, bias[there]  # (n, C), (n,)
+    sent = bias != 0  # others were zeroed
+    maps, wanted = weight[:, sent].T, bias[sent]  # (n, C), (n,)
     rest = len(wanted) - maps.shape[1]
     if rest < maps.shape[1] or torch.linalg.matrix_rank(maps) < maps.shape[1]:
         return None
@@ -135,9 +136,9 @@ def _by_states(weight: Tensor, states: Tensor, sent: Tensor, size: int) -> Slope
     common = states.mean(dim=0)
     common = common - basis.T @ (basis @ common)
     shares = states @ common / common.square().sum()  # (N,), about 1
-    near = torch.nn.functional.cosine_similarity(states, common[None], dim=1)
-    found = torch.nn.functional.cosine_similarity(weight, common[None], dim=1).abs()
-    if size == 1 and not (found >= near.mean() - SURE * near.std()).all():
+    usual = torch.nn.functional.cosine_similarity(states, common[None], dim=1)
+    rows = torch.nn.functional.cosine_similarity(weight, common[None], dim=1).abs()
+    if size == 1 and not (rows >= usual.mean() - SURE * usual.std()).all():
         return None
     noise = float(weight.sum(dim=0).square().mean().sqrt() / common.norm()) / len(weight) ** 0.5
     values = weight @ common / common.square().sum()

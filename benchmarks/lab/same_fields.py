@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pyarrow import parquet  # type: ignore[import-untyped]
 from safetensors import safe_open
@@ -26,9 +26,11 @@ MOMENT = frozenset(
 )  # keys and columns
 TEXT_MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[^\s<\"]*"), MASK),  # dates
+    (re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d"), MASK),
     (re.compile(r"\b\d[\d,]*(\.\d+)? (s|min|h)\b"), MASK),
     (re.compile(r"\d+\.\d(?= +(leak|no-leak|inconclusive|failed)\b)"), MASK),  # the column "s"
     (re.compile(rf"<dt>([^<]*)\b({'|'.join(MOMENT)})</dt><dd>.*</dd>"), MASK),
+    (re.compile(r"/\S*/site-packages/"), "<libraries>/"),
     (re.compile(r" +"), " "),  # columns are as wide as the widest time
     (re.compile(r"─+"), "─"),
 )
@@ -37,11 +39,23 @@ HEAD = re.compile(r"<th [^>]*>([^<]*)</th>")
 CELL = re.compile(r"(?<=>)[^<>]*(?=</td>)")
 
 
-def masked(place: str, value: Any) -> Any:
-    """Return ``value`` of the field ``place`` without what is of the moment."""
-    path = place.partition(":")[2]
-    if MOMENT & set(path.split(".")):
-        return MASK
+def comparable(fields: Fields) -> Fields:
+    """Return ``fields`` without what is of the moment; what lies below such a key is one field."""
+    kept: Fields = {}
+    for place, value in fields.items():
+        file, sign, path = place.partition(":")
+        keys = path.split(".")
+        moment = next((index for index, key in enumerate(keys) if key in MOMENT), None)
+        if moment is None:
+            kept[place] = _masked(path, value)
+        else:
+            kept[f"{file}{sign}{'.'.join(keys[: moment + 1])}"] = MASK
+    return kept
+
+
+def _masked(path: str, value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("Traceback"):
+        return value.rstrip().splitlines()[-1]  # lines of code are not what is compared
     if not is_text(value) or path.startswith("."):  # texts of a JSON file are results
         return value
     lines = [_plain(line) for line in _columns(value)]
@@ -69,7 +83,7 @@ def _row(line: str, head: list[str]) -> str:
     return CELL.sub(lambda cell: MASK if next(columns, "") in MOMENT else cell[0], line)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[list[str]]:
     """Return whether ``value`` is a text's lines."""
     return isinstance(value, list) and all(isinstance(line, str) for line in value)
 
@@ -149,7 +163,7 @@ def of_directory(root: Path) -> Fields:
     """Return every field of every file under ``root``; a file that is empty is one field."""
     fields: Fields = {}
     for path in sorted(root.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.suffix != ".pyc":
             name = path.relative_to(root).as_posix()
             fields[name] = "a file"
             fields.update(flat(_read(path), f"{name}:"))

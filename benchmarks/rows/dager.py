@@ -151,6 +151,8 @@ def growth(results: Results) -> str:
 
 def unseen(results: Results) -> str:
     """Texts that no threshold was chosen on, and others of those that some were."""
+    if "dager_unseen" not in results:
+        return "Not measured yet: `python benchmarks/run.py dager/unseen`."
     rows = []
     for name, cell in results.cells("dager_unseen").items():
         what, _, sent = name.partition(" | ")
@@ -161,19 +163,25 @@ def unseen(results: Results) -> str:
 
 def sensitivity(results: Results) -> str:
     """Each number times 0.7 and 1.4: in which regimes guesses change."""
+    if "dager_sensitivity" not in results:
+        return "Not measured yet: `python benchmarks/run.py dager/sensitivity`."
     cells = results.cells("dager_sensitivity")
-    names = dict.fromkeys(name for cell in cells.values() for name in cell["numbers"])
-    rows = []
-    for name in names:
+    rows, free = [], []
+    for name in dict.fromkeys(name for cell in cells.values() for name in cell["numbers"]):
         used = {regime: cell for regime, cell in cells.items() if name in cell["numbers"]}
-        changes = [_changes(used, name, factor) for factor in ("x0.7", "x1.4")]
-        word = {(0, 0): "free", (0, 1): "down", (1, 0): "up"}.get(
-            (int(bool(changes[0])), int(bool(changes[1]))), "tight"
-        )
-        shown = ["; ".join(change) or "nothing" for change in changes]
-        rows.append([f"`{name}`", word, len(used), *shown])
-    head = ["number", "", "regimes that read it", "what × 0.7 changes", "what × 1.4 changes"]
-    return table(head, rows)
+        less, more = (_changes(used, name, factor) for factor in ("x0.7", "x1.4"))
+        if less or more:
+            shown = ["; ".join(changes) or "nothing" for changes in (less, more)]
+            rows.append([f"`{name}`", len(used), *shown])
+        else:
+            free.append(f"`{name}`")
+    head = ["number", "regimes that read it", "what × 0.7 changes", "what × 1.4 changes"]
+    sentences = sum(cell["sentences"] for cell in cells.values())
+    return (
+        f"{len(cells)} regimes, {sentences} sentences. Of {len(rows) + len(free)} numbers "
+        f"{len(rows)} change a guess:\n\n{table(head, rows)}\n\n"
+        f"No guess changes by moving {', '.join(free)}."
+    )
 
 
 def _changes(used: Mapping[str, Cell], name: str, factor: str) -> list[str]:

@@ -21,6 +21,10 @@ class Results:
         whole: Cell = json.loads(path.read_text(encoding="utf-8"))
         return whole
 
+    def __contains__(self, name: str) -> bool:
+        """Say whether ``<name>.json`` is there: a long measurement may still be to come."""
+        return (self._folder / f"{name}.json").is_file()
+
     def __getitem__(self, name: str) -> Cell:
         """Return the whole of ``<name>.json``."""
         return self._read(name)

@@ -61,12 +61,12 @@ def _order(results: Results, what: str, lines: Sequence[tuple[str, str, str]]) -
     return table([what, "attack", *SCORES], rows)
 
 
-def one(results: Results) -> str:
+def single(results: Results) -> str:
     """One CoLA sentence an update."""
     return _order(results, "what the client does", ONE)
 
 
-def two(results: Results) -> str:
+def double(results: Results) -> str:
     """Two CoLA sentences an update."""
     return _order(results, "what the client does", TWO)
 
@@ -148,8 +148,8 @@ def cache(results: Results) -> str:
 
 
 TABLES: dict[str, Callable[[Results], str]] = {
-    "matching_one": one,
-    "matching_two": two,
+    "matching_one": single,
+    "matching_two": double,
     "matching_elsewhere": elsewhere,
     "matching_partial": partial,
     "matching_whole": whole,

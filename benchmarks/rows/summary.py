@@ -37,8 +37,8 @@ def _others(results: Results) -> list[list[object]]:
             if row["training.mini_batch_size"] == 1}  # fmt: skip
     cells = results.cells("defenses")
     tiny = "gpt2-tiny random, "
-    sign = cells[f"leakage | {tiny}sst2 | sign"]["leakage"]["bag_f1"]["mean"]
-    seen = cells[f"matching | {tiny}sst2 | sign"]["leakage"]["bag_f1"]["mean"]
+    by_dager = cells[f"leakage | {tiny}sst2 | sign"]["leakage"]["bag_f1"]["mean"]
+    by_lamp = cells[f"matching | {tiny}sst2 | sign"]["leakage"]["bag_f1"]["mean"]
     private = [cells[f"{kind} | {tiny}sst2 | dp-sgd z=0.5"] for kind in ("leakage", "matching")]
     overlap = span((cell["leakage"]["bag_f1"]["mean"] for cell in private), 2)
     after = cells[f"utility | {tiny}clinic | dp-sgd z=0.5"]["utility"]["after"]
@@ -48,7 +48,7 @@ def _others(results: Results) -> list[list[object]]:
         ["FedAvg in mini-batches of 1, `dager`", f"{TINY}; SST-2",
          f"{_few(mini)} of 4, 16, 64 sentences read exactly"],
         ["One bit an entry (`sign`): `dager`; `lamp`", f"{TINY}; SST-2",
-         f"token overlap {sign:.2f}; {seen:.2f}"],
+         f"token overlap {by_dager:.2f}; {by_lamp:.2f}"],
         ["DP-SGD, z = 0.5: `dager` and `lamp`", f"{TINY}; SST-2, clinic",
          f"token overlap {overlap}, accuracy {after:.2f} (chance 0.5)"],
     ]  # fmt: skip

@@ -17,8 +17,8 @@ from tests.attacks.scene import Local, Scene
 
 
 @dataclass(frozen=True)
-class Seen:
-    """An observation, and what is behind it."""
+class Batch:
+    """A batch of a client, and the observation of its update."""
 
     observation: Observation
     sequences: tuple[Tokens, ...]
@@ -29,10 +29,11 @@ class Seen:
         """(B, T) the true tokens, padded on the right."""
         longest = max(map(len, self.sequences))
         pad = self.observation.model.pad
-        return torch.tensor([[*one, *[pad] * (longest - len(one))] for one in self.sequences])
+        rows = [[*tokens, *[pad] * (longest - len(tokens))] for tokens in self.sequences]
+        return torch.tensor(rows)
 
 
-Look = Callable[..., Seen]
+Look = Callable[..., Batch]
 
 
 def random_texts(model: ModelAdapter, lengths: tuple[int, ...], seed: int = 0) -> list[Tokens]:
@@ -61,7 +62,7 @@ def look() -> Look:
         labels: tuple[int, ...] | None = None,
         seed: int = 0,
         **training: Any,
-    ) -> Seen:
+    ) -> Batch:
         sequences = tuple(random_texts(model, lengths, seed))
         labels = labels or tuple(row % model.spec.num_labels for row in range(len(sequences)))
         settings = TrainingSettings(**training)
@@ -82,7 +83,7 @@ def look() -> Look:
             ),
             knowledge=Knowledge(**{name: facts[name] for name in granted}),  # type: ignore[arg-type]
         )
-        return Seen(observation, sequences, labels)
+        return Batch(observation, sequences, labels)
 
     return see
 

@@ -21,7 +21,7 @@ class Fixed(Attack):
 
     families = ("gpt2",)
 
-    def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
+    def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         assert not torch.is_grad_enabled()
         return Reconstruction(sequences=self.guess)
 
@@ -33,8 +33,8 @@ def run(adapt: Adapt, observe: Observe) -> Any:
 
     def attack(guess: tuple[Tokens, ...] = (), **update: torch.Tensor) -> Reconstruction:
         tensors = {"a": torch.ones(2, 3), **update}
-        seen = observe(model, parameters, tensors)
-        return Fixed(guess=guess).reconstruct(seen, torch.Generator())
+        observation = observe(model, parameters, tensors)
+        return Fixed(guess=guess).reconstruct(observation, torch.Generator())
 
     return attack
 
@@ -42,6 +42,20 @@ def run(adapt: Adapt, observe: Observe) -> Any:
 def test_a_guess_comes_back(run: Any) -> None:
     assert run(((3, 4), (2047,))).sequences == ((3, 4), (2047,))
     assert run(()).sequences == ()
+
+
+def test_an_outsiders_attack_may_name_what_it_is_shown_as_it_likes(
+    adapt: Adapt, observe: Observe
+) -> None:
+    class Theirs(Fixed):
+        def _run(self, seen: Observation, draw: torch.Generator) -> Reconstruction:
+            token = int(torch.randint(300, (), generator=draw))
+            return Reconstruction(sequences=((token, len(seen.update.tensors)),))
+
+    observation = observe(adapt("gpt2-tiny"), {"a": torch.zeros(3)}, {"a": torch.ones(3)})
+    wanted = int(torch.randint(300, (), generator=torch.Generator().manual_seed(5)))
+    guess = Theirs().reconstruct(observation, torch.Generator().manual_seed(5))
+    assert guess.sequences == ((wanted, 1),)
 
 
 @pytest.mark.parametrize("token", [-1, 2048])
@@ -55,14 +69,17 @@ def test_changing_what_it_was_shown_is_the_attacks_own_slip(
     adapt: Adapt, observe: Observe, which: str
 ) -> None:
     class Vandal(Fixed):
-        def _run(self, seen: Observation, generator: torch.Generator) -> Reconstruction:
-            shown = {"update": seen.update.tensors, "broadcast": seen.broadcast.parameters}
+        def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
+            shown = {
+                "update": observation.update.tensors,
+                "broadcast": observation.broadcast.parameters,
+            }
             shown[which]["a"][0] += 1.0
             return Reconstruction(sequences=())
 
-    seen = observe(adapt("gpt2-tiny"), {"a": torch.zeros(2, 3)}, {"a": torch.ones(2, 3)})
+    observation = observe(adapt("gpt2-tiny"), {"a": torch.zeros(2, 3)}, {"a": torch.ones(2, 3)})
     with pytest.raises(AssertionError, match="changed what it was shown"):
-        Vandal().reconstruct(seen, torch.Generator())
+        Vandal().reconstruct(observation, torch.Generator())
 
 
 def test_part_of_what_was_sent_is_enough(run: Any) -> None:

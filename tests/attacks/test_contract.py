@@ -57,15 +57,15 @@ from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 torch.set_num_threads(1)
 guesses = {{}}
 for name, (attack, knowledge) in pickle.loads(pathlib.Path(sys.argv[2]).read_bytes()).items():
-    found = read_capture(find_captures(pathlib.Path(sys.argv[1]) / name)[0])
-    lists = {{k: tuple(v) if isinstance(v, list) else v for k, v in found.model.items()}}
-    seen = Observation(
+    captured = read_capture(find_captures(pathlib.Path(sys.argv[1]) / name)[0])
+    lists = {{k: tuple(v) if isinstance(v, list) else v for k, v in captured.model.items()}}
+    observation = Observation(
         model=load_adapter(ModelSpec(**lists)),
-        broadcast=found.broadcast,
-        update=found.update,
+        broadcast=captured.broadcast,
+        update=captured.update,
         knowledge=knowledge,
     )
-    guess = attack.reconstruct(seen, torch.Generator().manual_seed({SEED}))
+    guess = attack.reconstruct(observation, torch.Generator().manual_seed({SEED}))
     guesses[name] = [guess.sequences, dict(guess.diagnostics)]
 assert not any(sys.modules.get(name) for name in {BLOCKED!r})
 print(json.dumps(guesses))
@@ -77,12 +77,13 @@ class Case:
     """One attack, what its paper grants it, and an undefended client's update to work on."""
 
     attack: Attack
-    seen: Observation
+    observation: Observation
     truth: list[Tokens]
     others: list[list[Tokens]]  # batches of other clients
 
-    def run(self, seen: Observation | None = None) -> Reconstruction:
-        return self.attack.reconstruct(seen or self.seen, torch.Generator().manual_seed(SEED))
+    def run(self, observation: Observation | None = None) -> Reconstruction:
+        shown = observation or self.observation
+        return self.attack.reconstruct(shown, torch.Generator().manual_seed(SEED))
 
     @functools.cached_property
     def guess(self) -> Reconstruction:
@@ -115,15 +116,15 @@ def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, C
         }
         parameters = model.initial_parameters()
         update = gradient(model, parameters, truth, labels)
-        seen = Observation(
+        observation = Observation(
             model=model,
             broadcast=Broadcast(round=1, parameters=parameters),
             update=Update(tensors=update, kind="gradient", num_examples=len(truth)),
-            knowledge=Knowledge(**{one: facts[one] for one in kind.paper_knowledge}),
+            knowledge=Knowledge(**{name: facts[name] for name in kind.paper_knowledge}),
         )
         made[name] = Case(
             attack=kind(**CHEAP.get(name, {})),
-            seen=seen,
+            observation=observation,
             truth=truth,
             others=others,
         )
@@ -133,6 +134,12 @@ def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, C
 @pytest.fixture(params=SLOW)
 def case(request: Any, cases: dict[str, Case]) -> Case:
     return cases[request.param]
+
+
+def write(observation: Observation, directory: Path) -> None:
+    """Write what was observed of client 0 as the tap does."""
+    model = observation.model.spec.as_dict()
+    write_capture(directory, 0, observation.broadcast, observation.update, model)
 
 
 @pytest.fixture(scope="module")
@@ -145,12 +152,9 @@ def elsewhere(request: Any, cases: dict[str, Case], tmp_path_factory: Any) -> di
     }
     cases = {name: cases[name] for name in asked}
     for name, case in cases.items():
-        seen = case.seen
-        write_capture(
-            place(root / name, 1, 0), 0, seen.broadcast, seen.update, seen.model.spec.as_dict()
-        )
+        write(case.observation, place(root / name, 1, 0))
     pickled = root / "attacks.pickle"
-    attacks = {name: (case.attack, case.seen.knowledge) for name, case in cases.items()}
+    attacks = {name: (case.attack, case.observation.knowledge) for name, case in cases.items()}
     pickled.write_bytes(pickle.dumps(attacks))
     command = [sys.executable, "-c", REPLAY, str(root), str(pickled)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
@@ -170,90 +174,93 @@ def test_the_same_guess_where_clients_cannot_be_imported(
 
 
 def test_a_capture_is_the_observation(case: Case, tmp_path: Path) -> None:
-    seen = case.seen
+    observation = case.observation
     directory = place(tmp_path, 1, 0)
-    write_capture(directory, 0, seen.broadcast, seen.update, seen.model.spec.as_dict())
-    found = read_capture(find_captures(tmp_path)[0])
-    lists: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in found.model.items()}
+    write(observation, directory)
+    captured = read_capture(find_captures(tmp_path)[0])
+    lists: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in captured.model.items()}
     replayed = Observation(
         model=load_adapter(ModelSpec(**lists)),
-        broadcast=found.broadcast,
-        update=found.update,
-        knowledge=seen.knowledge,
+        broadcast=captured.broadcast,
+        update=captured.update,
+        knowledge=observation.knowledge,
     )
     assert case.run(replayed) == case.guess
 
 
 def test_inputs_come_back_as_they_were_and_the_guess_is_the_seeds(case: Case) -> None:
-    seen = case.seen
+    observation = case.observation
+    broadcast, update = observation.broadcast, observation.update
     before = [
-        {name: one.clone() for name, one in tensors.items()}
-        for tensors in (seen.update.tensors, seen.broadcast.parameters)
+        {name: tensor.clone() for name, tensor in tensors.items()}
+        for tensors in (update.tensors, broadcast.parameters)
     ]
-    rest = repr((seen.knowledge, seen.broadcast.config, seen.update.metrics, case.attack))
+    shown = (observation.knowledge, broadcast.config, update.metrics, case.attack)
+    record = repr(shown)
     torch.manual_seed(1)
     random.seed(1)
-    state, other = torch.get_rng_state(), random.getstate()
+    state, chance = torch.get_rng_state(), random.getstate()
     guess = case.run()
-    assert torch.equal(torch.get_rng_state(), state) and random.getstate() == other
+    assert torch.equal(torch.get_rng_state(), state) and random.getstate() == chance
     torch.manual_seed(2), random.seed(2)
     assert guess == case.guess  # made elsewhere in the global stream: one that drew would differ
-    for tensors, kept in zip((seen.update.tensors, seen.broadcast.parameters), before, strict=True):
+    for tensors, kept in zip((update.tensors, broadcast.parameters), before, strict=True):
         assert list(tensors) == list(kept)
-        assert all(torch.equal(tensors[name], one) for name, one in kept.items())
-    again = repr((seen.knowledge, seen.broadcast.config, seen.update.metrics, case.attack))
-    assert again == rest
+        assert all(torch.equal(tensors[name], tensor) for name, tensor in kept.items())
+    assert repr(shown) == record
 
 
 def overlap(guess: Sequence[Tokens], truth: Sequence[Tokens]) -> float:
     """Return the F-measure of the bags of tokens."""
-    one, other = (Counter(token for ids in some for token in ids) for some in (guess, truth))
-    return 2 * (one & other).total() / max(1, one.total() + other.total())
+    guessed, true = (Counter(token for ids in texts for token in ids) for texts in (guess, truth))
+    return 2 * (guessed & true).total() / max(1, guessed.total() + true.total())
 
 
 @pytest.mark.parametrize("null", ["zeros", "noise", "another client"])
 def test_a_null_update_gives_what_chance_gives(case: Case, gradient: Gradient, null: str) -> None:
-    seen, generator = case.seen, torch.Generator().manual_seed(0)
+    observation, generator = case.observation, torch.Generator().manual_seed(0)
     if null == "another client":
-        parameters = dict(seen.broadcast.parameters)
-        update = gradient(seen.model, parameters, case.others[0], range(len(case.truth)))
+        parameters = dict(observation.broadcast.parameters)
+        update = gradient(observation.model, parameters, case.others[0], range(len(case.truth)))
     else:
         size = float(null == "noise")
         update = {
-            name: size * torch.randn(one.shape, generator=generator)
-            for name, one in seen.update.tensors.items()
+            name: size * torch.randn(tensor.shape, generator=generator)
+            for name, tensor in observation.update.tensors.items()
         }
     guess = case.run(
         Observation(
-            model=seen.model,
-            broadcast=seen.broadcast,
+            model=observation.model,
+            broadcast=observation.broadcast,
             update=Update(tensors=update, kind="gradient", num_examples=len(case.truth)),
-            knowledge=seen.knowledge,
+            knowledge=observation.knowledge,
         )
     ).sequences
     assert not set(guess) & set(case.truth)
     # the truth scores no better than the best of 49 batches that have as little to do with it
-    assert overlap(guess, case.truth) <= max(overlap(guess, other) for other in case.others[1:])
+    assert overlap(guess, case.truth) <= max(overlap(guess, batch) for batch in case.others[1:])
 
 
 def test_the_update_itself_gives_more_than_chance(case: Case) -> None:
     guess = case.guess.sequences
-    assert overlap(guess, case.truth) > max(overlap(guess, other) for other in case.others)
+    assert overlap(guess, case.truth) > max(overlap(guess, batch) for batch in case.others)
 
 
 def test_a_guess_is_token_ids_and_numbers(case: Case) -> None:
     guess = case.guess
-    vocabulary = case.seen.model.vocabulary
+    vocabulary = case.observation.model.vocabulary
     assert all(type(token) is int for ids in guess.sequences for token in ids)
     assert all(0 <= token < vocabulary for ids in guess.sequences for token in ids)
-    assert {type(one) for one in guess.diagnostics.values()} <= {bool, int, float}
+    assert {type(note) for note in guess.diagnostics.values()} <= {bool, int, float}
     json.dumps(dict(guess.diagnostics), allow_nan=False)  # no NaN into a record
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_repr_is_the_record(name: str) -> None:
     attack = ATTACKS[name](**CHEAP.get(name, {}))
-    settings = ", ".join(f"{one.name}={getattr(attack, one.name)!r}" for one in fields(attack))
+    settings = ", ".join(
+        f"{field.name}={getattr(attack, field.name)!r}" for field in fields(attack)
+    )
     assert repr(attack) == f"{type(attack).__name__}({settings})"
     assert eval(repr(attack), {type(attack).__name__: type(attack)}) == attack
 
@@ -263,10 +270,10 @@ def test_an_attack_is_frozen_hashable_and_survives_pickling(name: str) -> None:
     attack = ATTACKS[name]()
     again = pickle.loads(pickle.dumps(attack))
     assert again == attack and hash(again) == hash(attack)
-    for one in fields(attack):
-        assert one.kw_only
+    for field in fields(attack):
+        assert field.kw_only
         with pytest.raises(FrozenInstanceError):
-            setattr(attack, one.name, getattr(attack, one.name))
+            setattr(attack, field.name, getattr(attack, field.name))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,8 +18,8 @@ FIRST_TWO = [(0, "hidden"), (1, "hidden")]
 FIRST_ALONE = [(0, "hidden"), (0, "context"), (0, "middle")]
 
 
-def attack(seen: Observation) -> Reconstruction:
-    return Dager().reconstruct(seen, torch.Generator().manual_seed(0))
+def attack(observation: Observation) -> Reconstruction:
+    return Dager().reconstruct(observation, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.slow
@@ -50,20 +50,20 @@ def test_the_guess_does_not_depend_on_the_device(
 ) -> None:
     model = load_adapter(ModelSpec(name=f"builtin:{preset}", **spec))
     parameters = model.initial_parameters()
-    one, other = sentences(model, 2)
-    begins = (other[:3],) if model.causal else ()
-    texts = (one, other, one, *begins)
+    first, second = sentences(model, 2)
+    begins = (second[:3],) if model.causal else ()
+    texts = (first, second, first, *begins)
     examples = Examples(sequences=texts, labels=tuple(row % 2 for row in range(len(texts))))
     settings = TrainingSettings(**training)
     tensors, _ = LocalTraining(model, settings)(parameters, examples, torch.Generator())
     names = {part.name for layer, place in shown for part in model.projections(layer, place)}
     tensors = {name: tensors[name] for name in names or tensors}
     kind = "delta" if settings.algorithm == "fedavg" else "gradient"
-    seen = observe(model, parameters, tensors, examples=len(examples), kind=kind)
-    wanted = attack(seen)
-    assert {one, other} <= set(wanted.sequences)
+    observation = observe(model, parameters, tensors, examples=len(examples), kind=kind)
+    wanted = attack(observation)
+    assert {first, second} <= set(wanted.sequences)
     with another_device() as device:
         model.to(device)
-        guess = attack(seen)
+        guess = attack(observation)
     assert sorted(guess.sequences) == sorted(wanted.sequences)
     assert guess.diagnostics.get("counted") == wanted.diagnostics.get("counted")

@@ -15,7 +15,9 @@ from fedsim.training import Examples, Training, TrainingSettings
 from fedsim.types import Parameters
 
 WORDS = "amber basil cedar dune ember flint grove heath iris jade".split()
-ROWS = [(f"{one} and {two} row {i}", i % 2) for i, one in enumerate(WORDS) for two in WORDS]
+ROWS = [
+    (f"{first} and {second} row {i}", i % 2) for i, first in enumerate(WORDS) for second in WORDS
+]
 MODEL = ModelSpec(name="builtin:gpt2-tiny", weights="random")
 
 

@@ -21,8 +21,8 @@ def test_there_are_enough_messages_of_both_labels() -> None:
 def test_messages_are_short_and_none_is_the_start_of_another() -> None:
     texts = [text for text, _ in clinic()]
     assert {len(text.split()) for text in texts} <= set(range(8, 19))
-    for one in texts:
-        assert [other for other in texts if other.startswith(one)] == [one]
+    for text in texts:
+        assert [other for other in texts if other.startswith(text)] == [text]
 
 
 def test_messages_begin_in_many_ways() -> None:

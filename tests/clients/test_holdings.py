@@ -36,7 +36,7 @@ def test_texts_without_a_loss_are_left_out(task: Any, kept: tuple[int, ...]) -> 
     adapter = load_adapter(replace(MODEL, task=task))
     texts = ["a", "ab cd", "x", "x y"]  # one letter is one token: it predicts nothing
     examples = encode(adapter, texts, [5, 6, 7, 8], 64)
-    assert [len(adapter.tokenizer(one)["input_ids"]) for one in ("a", "x")] == [1, 1]
+    assert [len(adapter.tokenizer(text)["input_ids"]) for text in ("a", "x")] == [1, 1]
     assert [adapter.tokenizer.decode(list(ids)) for ids in examples.sequences] == [
         texts[row] for row in kept
     ]

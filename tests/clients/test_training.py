@@ -76,7 +76,7 @@ def agree(got: Named, expected: Named, tolerance: float = 1e-9) -> None:
     assert list(got) == list(expected)
     for name, tensor in expected.items():
         assert tensor.shape == got[name].shape
-        largest = max(one.abs().max().item() for one in expected.values())
+        largest = max(tensor.abs().max().item() for tensor in expected.values())
         assert (got[name] - tensor).abs().max() <= tolerance * largest, name
 
 
@@ -118,9 +118,9 @@ def test_the_gradient_is_zero_where_the_loss_does_not_reach() -> None:
     adapter.module.register_parameter("lonely", nn.Parameter(torch.ones(3, dtype=torch.float64)))
     update, _ = LocalTraining(adapter, TrainingSettings())(start(adapter), BATCH, generator())
     assert torch.equal(update["lonely"], torch.zeros(3, dtype=torch.float64))
-    seen = {token for tokens in BATCH.sequences for token in tokens}
+    used = {token for tokens in BATCH.sequences for token in tokens}
     moved = update["transformer.wte.weight"].abs().sum(dim=1).nonzero().flatten()
-    assert set(moved.tolist()) == seen  # an untied embedding: rows of other tokens are zero
+    assert set(moved.tolist()) == used  # an untied embedding: rows of other tokens are zero
     assert not update["transformer.wpe.weight"][11:].any()  # and positions after the longest
 
 
@@ -292,25 +292,25 @@ def test_each_epoch_takes_every_example_once_in_a_new_order() -> None:
 def updates(dropout: bool, seeds: Sequence[int]) -> list[Named]:
     adapter = small()
     weights = start(adapter)
-    found = []
+    made = []
     for seed in seeds:
         with global_stream(seed, "dropout"):
             training = LocalTraining(adapter, TrainingSettings(dropout=dropout))
-            found.append(training(weights, BATCH, generator())[0])
-    return found
+            made.append(training(weights, BATCH, generator())[0])
+    return made
 
 
 def test_dropout_follows_the_global_stream() -> None:
-    one, again, other = updates(True, (1, 1, 2))
-    assert all(torch.equal(one[name], again[name]) for name in one)
-    assert any(not torch.equal(one[name], other[name]) for name in one)
+    first, again, other = updates(True, (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_without_dropout_the_global_stream_does_not_matter() -> None:
-    one, other = updates(False, (1, 2))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    first, other = updates(False, (1, 2))
+    assert all(torch.equal(first[name], other[name]) for name in first)
     (dropped,) = updates(True, (1,))
-    assert any(not torch.equal(one[name], dropped[name]) for name in one)
+    assert any(not torch.equal(first[name], dropped[name]) for name in first)
 
 
 @pytest.mark.parametrize("algorithm", ["fedsgd", "fedavg"])

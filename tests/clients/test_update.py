@@ -49,10 +49,10 @@ def test_the_same_broadcast_gives_the_same_bits(
     settings: ClientSettings, sent: dict[str, Tensor], algorithm: str
 ) -> None:
     asked = broadcast(sent, algorithm=algorithm, dropout=True, mini_batch_size=2)
-    one, again = (client_update(settings, 1, asked).tensors for _ in range(2))
-    assert all(torch.equal(one[name], again[name]) for name in one)
+    first, again = (client_update(settings, 1, asked).tensors for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
     later = client_update(settings, 1, replace(asked, round=2)).tensors
-    assert any(not torch.equal(one[name], later[name]) for name in one)
+    assert any(not torch.equal(first[name], later[name]) for name in first)
 
 
 def test_dropout_is_another_for_each_client_and_round(
@@ -87,16 +87,16 @@ def test_the_wire_dtype(settings: ClientSettings, sent: dict[str, Tensor], dtype
 def test_the_vault_knows_before_training_starts(
     settings: ClientSettings, sent: dict[str, Tensor]
 ) -> None:
-    found: list[Examples] = []
+    written: list[Examples] = []
 
     def boom(parameters: Parameters, examples: Examples, g: torch.Generator) -> Any:
-        found.append(noted(settings, 3, 1))
-        assert found[0] == examples
+        written.append(noted(settings, 3, 1))
+        assert written[0] == examples
         raise RuntimeError("no memory left")
 
     with pytest.raises(RuntimeError, match="no memory left"):
         client_update(replace(settings, defenses=(instead(boom),)), 1, broadcast(sent, 3))
-    assert found == [round_batch(settings, 1, 3)]
+    assert written == [round_batch(settings, 1, 3)]
     assert noted(settings, 3, 1) == round_batch(settings, 1, 3)  # and it stays
 
 

@@ -54,13 +54,13 @@ def kept(settings: ClientSettings, round_: int) -> Memory:
 def test_the_vault_knows_what_a_defense_drew_and_nobody_else_how_much(
     settings: ClientSettings, sent: dict[str, Tensor]
 ) -> None:
-    held, seen = client_examples(settings, 1), []
+    held, trained = client_examples(settings, 1), []
 
     def watch(training: Training) -> Training:
         def run(
             parameters: Parameters, examples: Examples, generator: torch.Generator
         ) -> tuple[dict[str, Tensor], float]:
-            seen.append(examples)
+            trained.append(examples)
             return training(parameters, examples, generator)
 
         return run
@@ -69,7 +69,7 @@ def test_the_vault_knows_what_a_defense_drew_and_nobody_else_how_much(
     how: Any = {"algorithm": "fedavg", "mini_batch_size": 2, "local_epochs": 2}
     update = client_update(drawing, 1, broadcast(sent, **how))
     assert noted(settings, 1, 1) == held.take([2, 4, 7, 9])  # each once
-    assert seen[0].steps == ((2, 0), (0, 3, 1))  # the same examples, as rows of these four
+    assert trained[0].steps == ((2, 0), (0, 3, 1))  # the same examples, as rows of these four
     assert update.num_examples == 5  # as without: not 4
     assert dict(update.metrics) == {}
 

@@ -44,8 +44,8 @@ def test_lora_sends_adapters_and_the_head() -> None:
     }
     assert shapes == {"lora_A": (3, 192), "lora_B": (576, 3), "head": (2, 192)}
     assert len(left) == 4 * 2 + 1
-    some = adapter(LoRA(rank=3, targets=("c_fc",))).trainable()
-    assert all("c_fc" in name or "score" in name for name in some)
+    chosen = adapter(LoRA(rank=3, targets=("c_fc",))).trainable()
+    assert all("c_fc" in name or "score" in name for name in chosen)
 
 
 def test_ffa_lora_sends_b_alone_and_a_is_public() -> None:
@@ -72,7 +72,7 @@ def test_dropout_has_its_rate_in_every_family(preset: str) -> None:
     model, training = Dropout(rate=0.25).configure(spec, TrainingSettings())
     assert training.dropout
     module = load_adapter(model).module
-    rates = {one.p for one in module.modules() if isinstance(one, nn.Dropout) and one.p}
+    rates = {layer.p for layer in module.modules() if isinstance(layer, nn.Dropout) and layer.p}
     assert rates == ({0.25} if preset != "llama-tiny" else set())
     ids = torch.tensor([[5, 6, 7, 8, 9]])
     module.train()
@@ -84,7 +84,9 @@ def test_dropout_has_its_rate_in_every_family(preset: str) -> None:
 
 
 def test_the_models_own_rates_are_its_own(adapt: Adapt) -> None:
-    rates = {one.p for one in adapt("gpt2-tiny").module.modules() if isinstance(one, nn.Dropout)}
+    rates = {
+        layer.p for layer in adapt("gpt2-tiny").module.modules() if isinstance(layer, nn.Dropout)
+    }
     assert rates == {0.1}
 
 

@@ -27,13 +27,13 @@ DEFENSES = [
 def test_an_honest_update_passes_and_another_does_not(defense: Defense) -> None:
     raw = update()
     good = sent(defense, raw)
-    found = defense.audit(raw, good)
+    figures = defense.audit(raw, good)
     change = [a - b for a, b in zip(entries(good), entries(raw), strict=True)]
-    assert found["change"] == pytest.approx(
+    assert figures["change"] == pytest.approx(
         np.linalg.norm(change) / np.linalg.norm(entries(raw)), rel=1e-5
     )
     with pytest.raises(DefenseFailed, match="sends nothing"):
-        defense.audit(raw, {name: torch.zeros_like(one) for name, one in good.items()})
+        defense.audit(raw, {name: torch.zeros_like(tensor) for name, tensor in good.items()})
     if not isinstance(defense, Quantize):  # float32 is within the error of a float
         with pytest.raises(DefenseFailed, match=r"sends|kept"):
             defense.audit(raw, raw)
@@ -48,8 +48,8 @@ def test_a_mask_of_the_smallest_floats_there_are_passes() -> None:
 
 def test_the_audit_says_what_each_defense_is_measured_by() -> None:
     raw = {"w": torch.tensor([4.0, -3.0, 0.0, 0.01, 2.0, -1.0, 0.5, 0.25, 1.5, 3.5])}
-    found = TopK(fraction=0.2).audit(raw, sent(TopK(fraction=0.2), raw))
-    assert found["density"] == pytest.approx(0.2)
+    figures = TopK(fraction=0.2).audit(raw, sent(TopK(fraction=0.2), raw))
+    assert figures["density"] == pytest.approx(0.2)
     assert Sign().audit(raw, sent(Sign(), raw))["chance"] == pytest.approx(0.1)
     lost = Quantize(dtype="int8").audit(raw, sent(Quantize(dtype="int8"), raw))["lost"]
     assert lost == pytest.approx(1 / 9)  # 0.01 is less than half of 4 / 127
@@ -77,7 +77,9 @@ def test_each_claim_that_is_broken_is_named() -> None:
         TopK(fraction=0.1).audit(raw, {k: 2 * v for k, v in top.items()})
     with pytest.raises(DefenseFailed, match="sends smaller entries than it leaves"):
         least = np.sort(np.abs(entries(raw)))[14]
-        small = {name: torch.where(one.abs() <= least, one, 0.0) for name, one in raw.items()}
+        small = {
+            name: torch.where(tensor.abs() <= least, tensor, 0.0) for name, tensor in raw.items()
+        }
         TopK(fraction=0.1).audit(raw, small)
     with pytest.raises(DefenseFailed, match="kept 149 of 149 entries"):
         RandomMask(fraction=0.4).audit(raw, raw)
@@ -85,7 +87,7 @@ def test_each_claim_that_is_broken_is_named() -> None:
         masked = sent(RandomMask(fraction=0.4), raw)
         RandomMask(fraction=0.4).audit(raw, {k: 0.4 * v for k, v in masked.items()})
     with pytest.raises(DefenseFailed, match="entries that are not the update's"):
-        tiny = {name: 1e-9 * one for name, one in raw.items()}
+        tiny = {name: 1e-9 * tensor for name, tensor in raw.items()}
         masked = sent(RandomMask(fraction=0.4), tiny)
         RandomMask(fraction=0.4).audit(tiny, {k: -v for k, v in masked.items()})
     with pytest.raises(DefenseFailed, match=r"more of 'b.weight' than its signs"):
@@ -154,10 +156,10 @@ def test_encodings_compose_in_order() -> None:
 )
 def test_the_size_of_a_list_is_of_what_it_sends(defenses: tuple[Defense, ...], bits: int) -> None:
     raw = update()
-    found = plain(raw)
-    for one in defenses:
-        found = one.encoded(raw, found)
-    assert found.bytes == math.ceil(bits / 8)
+    encoding = plain(raw)
+    for defense in defenses:
+        encoding = defense.encoded(raw, encoding)
+    assert encoding.bytes == math.ceil(bits / 8)
 
 
 def test_less_than_nothing_cannot_be_sent() -> None:

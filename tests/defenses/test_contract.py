@@ -50,8 +50,10 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+def equal(tensors: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    return list(tensors) == list(others) and all(
+        torch.equal(tensors[name], others[name]) for name in tensors
+    )
 
 
 def test_what_is_sent_has_the_names_shapes_and_dtypes_of_the_update(defense: Defense) -> None:
@@ -66,9 +68,9 @@ def test_the_update_comes_back_as_it_was(defense: Defense) -> None:
     raw = update()
     sent = dict(defense.protect(raw, seeded()))
     assert equal(raw, update())
-    for one in sent.values():  # nor does what is done to the sent one reach it
-        if not any(one is other for other in raw.values()):
-            one.zero_()
+    for tensor in sent.values():  # nor does what is done to the sent one reach it
+        if not any(tensor is given for given in raw.values()):
+            tensor.zero_()
     assert equal(raw, update())
 
 
@@ -84,25 +86,25 @@ def test_what_it_declares_is_true_of_what_it_sends(defense: Defense) -> None:
     inside = isinstance(defense, DPSGD)  # it changes the training
     assert bool(effects) == (inside or not equal(dict(sent), raw))
     pairs = [] if inside else [(raw[name], sent[name]) for name in raw]
-    entries = sum(one.numel() for one in raw.values())
+    entries = sum(tensor.numel() for tensor in raw.values())
     for effect in effects:
         match effect:
             case Zeroes(kept=float(kept)):
-                left = sum(int(one.count_nonzero()) for _, one in pairs)
+                left = sum(int(after.count_nonzero()) for _, after in pairs)
                 assert left == pytest.approx(kept * entries, abs=4 * (kept * entries) ** 0.5)
             case Rescales(divisor=float(divisor)):
-                for one, other in pairs:
-                    there = other != 0
-                    torch.testing.assert_close(other[there] * divisor, one[there])
+                for before, after in pairs:
+                    chosen = after != 0
+                    torch.testing.assert_close(after[chosen] * divisor, before[chosen])
             case Signs():
-                for one, other in pairs:
-                    assert len(other.abs().unique()) == 1 and (one * other >= 0).all()
+                for before, after in pairs:
+                    assert len(after.abs().unique()) == 1 and (before * after >= 0).all()
             case Rounds(bits=int(bits)):
-                assert all(len(other.unique()) <= 2**bits for _, other in pairs)
+                assert all(len(after.unique()) <= 2**bits for _, after in pairs)
             case Truncates(rank=int(rank)):
                 assert torch.linalg.matrix_rank(sent["weight"]) == rank
             case Noises(multiplier=float()):
-                assert all((one != other).all() for one, other in pairs)
+                assert all((before != after).all() for before, after in pairs)
             case Clips(norm=float(norm)):
                 assert norm > 0  # noise hides it; test_gaussian and test_dp_sgd measure it
             case _:
@@ -123,13 +125,13 @@ def test_a_wrapped_training_is_a_training(
 ) -> None:
     model = adapt("gpt2-tiny")
     parameters = model.initial_parameters()
-    kept = {name: one.clone() for name, one in parameters.items()}
+    kept = {name: tensor.clone() for name, tensor in parameters.items()}
     examples = Examples(sequences=tuple(sentences(model, 3)), labels=(0, 1, 1))
     settings = TrainingSettings(algorithm="fedavg", mini_batch_size=2)
     training = defense.wrap(LocalTraining(model, settings))
     sent, loss = training(parameters, examples, seeded(5))
     assert list(sent) == list(parameters) and equal(parameters, kept)
-    assert all(sent[name].shape == one.shape for name, one in parameters.items())
+    assert all(sent[name].shape == tensor.shape for name, tensor in parameters.items())
     assert 0.0 < loss < 10.0  # about ln 2 for two labels
     again, _ = defense.wrap(LocalTraining(model, settings))(parameters, examples, seeded(5))
     assert equal(again, sent)
@@ -152,24 +154,26 @@ def test_who_claims_a_guarantee_says_what_a_round_spends_and_nobody_else_does(na
 
 
 def test_the_repr_is_the_record(defense: Defense) -> None:
-    settings = ", ".join(f"{one.name}={getattr(defense, one.name)!r}" for one in fields(defense))
+    settings = ", ".join(
+        f"{field.name}={getattr(defense, field.name)!r}" for field in fields(defense)
+    )
     assert repr(defense) == f"{type(defense).__name__}({settings})"
 
 
 def test_a_defense_is_frozen_hashable_and_survives_pickling(defense: Defense) -> None:
     again = pickle.loads(pickle.dumps(defense))  # Ray sends it to every client
     assert again == defense and hash(again) == hash(defense)
-    for one in fields(defense):
-        assert one.kw_only
+    for field in fields(defense):
+        assert field.kw_only
         with pytest.raises(FrozenInstanceError):
-            setattr(defense, one.name, getattr(defense, one.name))
+            setattr(defense, field.name, getattr(defense, field.name))
 
 
 def client(vault: Path, *defenses: Defense) -> tuple[ClientSettings, Broadcast]:
     """Return a client that runs ``defenses``, and the first broadcast of their model."""
     spec, training = ModelSpec(name="builtin:gpt2-tiny", weights="random"), TrainingSettings()
-    for one in defenses:
-        spec, training = one.configure(spec, training)
+    for defense in defenses:
+        spec, training = defense.configure(spec, training)
     settings = ClientSettings(
         model=spec, data=DataSettings(name="builtin:clinic"), max_length=12, clients=4,
         batch_size=3, seed=1, vault=vault, defenses=defenses,
@@ -185,9 +189,9 @@ def test_what_a_client_sends_passes_the_audit_and_is_measured(
     first = client_update(settings, 0, broadcast)
     row = VaultReader(settings.vault).measured(1, 0)
     assert row is not None and "failed" not in row
-    (found,) = row["defenses"]
-    assert found["norm_after"] > 0.0 and found["norm_before"] > 0.0
-    entries = sum(one.numel() for one in first.tensors.values())
+    (figures,) = row["defenses"]
+    assert figures["norm_after"] > 0.0 and figures["norm_before"] > 0.0
+    entries = sum(tensor.numel() for tensor in first.tensors.values())
     assert 0 < row["bytes"] <= 4 * entries
     assert row["bits_per_entry"] == pytest.approx(8 * row["bytes"] / entries)
     assert list(first.tensors) == list(broadcast.parameters)
@@ -204,8 +208,8 @@ def test_it_composes_with_compression_after_it(defense: Defense, tmp_path: Path)
     assert row is not None and len(row["defenses"]) == 3
     assert row["defenses"][1]["density"] <= 0.5001
     assert row["bits_per_entry"] < 8 * 0.5 + 1.3  # a byte for half of them, a bit for each place
-    for one in update.tensors.values():
-        assert len(one.unique()) <= 255
+    for tensor in update.tensors.values():
+        assert len(tensor.unique()) <= 255
     for last, following in zip(row["defenses"], row["defenses"][1:], strict=False):
         assert following["norm_before"] > 0.0 and last["norm_after"] > 0.0
 

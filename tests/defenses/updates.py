@@ -28,4 +28,4 @@ def sent(defense: Defense, raw: Named, seed: int = 0) -> Named:
 
 
 def entries(tensors: Mapping[str, Tensor]) -> list[float]:
-    return [x for one in tensors.values() for x in one.double().flatten().tolist()]
+    return [x for tensor in tensors.values() for x in tensor.double().flatten().tolist()]

@@ -12,8 +12,8 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 def blocks(page: Path, language: str) -> list[str]:
     """Return a page's blocks of code in ``language``, in their order."""
-    found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [code for name, code in found if name == language]
+    pairs = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return [code for name, code in pairs if name == language]
 
 
 def name(page: Path) -> str:

@@ -1,5 +1,6 @@
 """The code on the pages runs as it stands."""
 
+import tomllib
 import types
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 from attacks import Attack
 from defenses import Defense
 from fedsim.effects import Rescales
+from fedsim.lab.config import QUICK_START
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.observing import observe
 from tests.docs.pages import ROOT, blocks, printed
@@ -53,3 +55,8 @@ def test_a_model_of_ones_own_without_a_padding_token_is_read(tmp_path: Path) -> 
     *texts, scores = printed(OWN[0].replace("path/or/hub-id", "model"), tmp_path)
     assert len(texts) == 2
     assert "'exact_match': 1.0" in scores
+
+
+def test_the_config_on_the_commands_page_is_the_quick_start() -> None:
+    shown = blocks(ROOT / "docs" / "commands.md", "toml")[0]
+    assert tomllib.loads(shown) == tomllib.loads(QUICK_START.read_text(encoding="utf-8"))

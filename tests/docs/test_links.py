@@ -24,17 +24,17 @@ def anchors(page: str) -> set[str]:
 def dead(page: Path, text: str) -> list[str]:
     """Return the links of ``text``, which stands in ``page``, that lead nowhere."""
     bare = CODE.sub("", BLOCK.sub("", text))
-    found = []
+    lost = []
     for link in LINK.findall(bare):
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         if link.startswith(ELSEWHERE):
             continue
         if not target.exists() or not target.is_relative_to(ROOT.resolve()):
-            found.append(f"{link}: no such file")
+            lost.append(f"{link}: no such file")
         elif anchor and anchor not in anchors(target.read_text(encoding="utf-8")):
-            found.append(f"{link}: no such heading")
-    return found
+            lost.append(f"{link}: no such heading")
+    return lost
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

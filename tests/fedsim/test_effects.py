@@ -8,7 +8,7 @@ import pytest
 from defenses import DEFENSES
 
 ROOT = Path(__file__).parents[2]
-WORDS = {"dropout", "none"}  # of the training's settings and of HTML, too
+WORDS = {"dropout", "freeze", "none"}  # keys of the config, and a word of HTML, too
 
 
 @pytest.mark.parametrize("package", ["attacks", "fedsim"])

@@ -140,9 +140,8 @@ def test_the_model_is_left_as_it_was_and_later_steps_change_nothing() -> None:
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
     torch.optim.SGD(model.parameters(), lr=1.0).step()
     model.zero_grad(set_to_none=False)
-    assert all(
-        torch.equal(before[n], tensor) for n, tensor in observation.broadcast.parameters.items()
-    )
+    sent = observation.broadcast.parameters
+    assert all(torch.equal(before[name], sent[name]) for name in before)
     assert all(tensor.any() for n, tensor in observation.update.tensors.items() if "c_attn.w" in n)
 
 

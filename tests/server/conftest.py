@@ -75,7 +75,7 @@ class ToyGrid(Grid):
         return None if answer is None else Message(answer, reply_to=message)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return [self._replies.pop(one) for one in message_ids if one in self._replies]
+        return [self._replies.pop(number) for number in message_ids if number in self._replies]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

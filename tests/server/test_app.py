@@ -29,22 +29,26 @@ def run(
 ) -> tuple[list[Progress], list[Sequence[Exchange]]]:
     """Run the app on a grid of toy clients; return what it reported and what it showed."""
     reported: list[Progress] = []
-    seen: list[Sequence[Exchange]] = []
-    app = build_server_app(how, start, [seen.append], reported.append)
+    shown: list[Sequence[Exchange]] = []
+    app = build_server_app(how, start, [shown.append], reported.append)
     nodes = {90 - client: client for client in range(how.clients)}
     answers = {client: towards(TARGETS[client]) for client in range(how.clients)} | (broken or {})
     grid: ToyGrid = partitioned(nodes, lambda client: answers[client])
     app(grid, Context(1, 0, {}, RecordDict(), {}))
-    return reported, seen
+    return reported, shown
 
 
 def test_it_reports_the_start_and_every_round() -> None:
     start = Progress(round=0, parameters=weights(0))
-    reported, seen = run(settings(config={"algorithm": "fedavg", "learning_rate": 0.1}), start)
-    assert [one.round for one in reported] == [0, 1, 2, 3]
+    reported, shown = run(settings(config={"algorithm": "fedavg", "learning_rate": 0.1}), start)
+    assert [progress.round for progress in reported] == [0, 1, 2, 3]
     assert same(dict(reported[0].parameters), weights(0))
-    assert [[one.round for one in round_] for round_ in seen] == [[1] * 3, [2] * 3, [3] * 3]
-    for row, round_ in enumerate(seen):  # each round starts at what the last one ended with
+    assert [[exchange.round for exchange in round_] for round_ in shown] == [
+        [1] * 3,
+        [2] * 3,
+        [3] * 3,
+    ]
+    for row, round_ in enumerate(shown):  # each round starts at what the last one ended with
         broadcast = read_broadcast(round_[0].sent, row + 1)
         assert same(dict(broadcast.parameters), dict(reported[row].parameters))
         assert broadcast.config["learning_rate"] == 0.1
@@ -53,20 +57,22 @@ def test_it_reports_the_start_and_every_round() -> None:
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
 def test_a_run_goes_on_from_what_it_reported(strategy: str) -> None:
     how = settings(strategy=strategy)
-    whole, seen = run(how, Progress(round=0, parameters=weights(0)))
+    whole, shown = run(how, Progress(round=0, parameters=weights(0)))
     for done in (1, 2):
         again, late = run(how, whole[done])
-        assert [one.round for one in again] == list(range(done, 4))
-        for one, other in zip(again, whole[done:], strict=True):
-            assert same(dict(one.parameters), dict(other.parameters))
-            assert same(dict(one.strategy), dict(other.strategy))
-        assert [[e.client for e in r] for r in late] == [[e.client for e in r] for r in seen[done:]]
+        assert [progress.round for progress in again] == list(range(done, 4))
+        for later, other in zip(again, whole[done:], strict=True):
+            assert same(dict(later.parameters), dict(other.parameters))
+            assert same(dict(later.strategy), dict(other.strategy))
+        assert [[e.client for e in r] for r in late] == [
+            [e.client for e in r] for r in shown[done:]
+        ]
 
 
 def test_fedprox_tells_its_clients_mu() -> None:
     how = settings(strategy="fedprox", strategy_options={"proximal_mu": 0.25}, rounds=1)
-    _, seen = run(how, Progress(round=0, parameters=weights(0)))
-    assert read_broadcast(seen[0][0].sent, 1).config["proximal_mu"] == 0.25
+    _, shown = run(how, Progress(round=0, parameters=weights(0)))
+    assert read_broadcast(shown[0][0].sent, 1).config["proximal_mu"] == 0.25
 
 
 def test_the_learning_rate_is_that_of_the_step_along_gradients() -> None:
@@ -87,9 +93,9 @@ def test_a_failing_client_stops_the_run_or_is_left_out() -> None:
     everyone = {"clients_per_round": 4, "rounds": 2}
     with pytest.raises(ClientFailure, match="round 1, client 2: ValueError: no more text"):
         run(settings(on_failure="stop", **everyone), start, broken={2: broken})
-    reported, seen = run(settings(on_failure="continue", **everyone), start, broken={2: broken})
-    assert [one.round for one in reported] == [0, 1, 2]
-    assert [one.client for one in seen[1] if one.error] == [2]
+    reported, shown = run(settings(on_failure="continue", **everyone), start, broken={2: broken})
+    assert [progress.round for progress in reported] == [0, 1, 2]
+    assert [exchange.client for exchange in shown[1] if exchange.error] == [2]
     for name, w in weights(0).items():  # the other three went half the way, equally weighted
         mean = sum(TARGETS[client][name].double() for client in (0, 1, 3)) / 3
         assert (reported[1].parameters[name] - (w.double() + mean) / 2).abs().max() < 1e-6

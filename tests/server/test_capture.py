@@ -18,11 +18,11 @@ SPEC = {"name": "gpt2", "task": "classification"}
 def exchanges(nodes: Any, asked: Sequence[int], partition: dict[int, int]) -> Sequence[Exchange]:
     inner = ToyGrid(nodes)
     inner.partition = partition  # type: ignore[attr-defined]
-    seen: list[Sequence[Exchange]] = []
+    shown: list[Sequence[Exchange]] = []
     shared = message(asked[0]).content  # as FedAvg does: one content for all
     messages = [Message(shared, node, "train") for node in asked]
-    list(TapGrid(inner, [seen.append]).send_and_receive(messages))
-    return seen[0]
+    list(TapGrid(inner, [shown.append]).send_and_receive(messages))
+    return shown[0]
 
 
 def files(root: Path) -> list[str]:
@@ -57,18 +57,20 @@ def test_the_weights_of_a_round_are_stored_once(tmp_path: Path) -> None:
     stats = [
         (tmp_path / f"round=4/client={client}/broadcast.safetensors").stat() for client in range(3)
     ]
-    assert len({one.st_ino for one in stats}) == 1
-    assert [one.st_nlink for one in stats] == [3, 3, 3]
+    assert len({stat.st_ino for stat in stats}) == 1
+    assert [stat.st_nlink for stat in stats] == [3, 3, 3]
 
 
 def test_weights_that_differ_are_not_linked(tmp_path: Path) -> None:
     inner = ToyGrid(NODES)
-    seen: list[Sequence[Exchange]] = []
+    shown: list[Sequence[Exchange]] = []
     other = RecordDict({"arrays": to_arrays(weights(7)), "config": message(5).content["config"]})
     messages = [message(71), message(5, content=other)]
-    list(TapGrid(inner, [seen.append]).send_and_receive(messages))
-    Capture(tmp_path)(seen[0])
-    first, second = (read_capture(one).broadcast.parameters for one in find_captures(tmp_path))
+    list(TapGrid(inner, [shown.append]).send_and_receive(messages))
+    Capture(tmp_path)(shown[0])
+    first, second = (
+        read_capture(capture).broadcast.parameters for capture in find_captures(tmp_path)
+    )
     assert torch.equal(first["w.bias"], START["w.bias"])
     assert torch.equal(second["w.bias"], weights(7)["w.bias"])
 
@@ -78,8 +80,11 @@ def test_unknown_clients_are_numbered_by_first_sight(tmp_path: Path) -> None:
     capture(exchanges(NODES, (33, 71), {}))  # 33 is the first it sees, 71 the second
     first = {path: (tmp_path / path).read_bytes() for path in files(tmp_path)}
     capture(exchanges(NODES, (5, 33), {}))  # the same round again: 5 is the third, 33 stays
-    found = {(one.client, read_capture(one).update.num_examples) for one in find_captures(tmp_path)}
-    assert found == {(0, 1), (1, 1), (2, 3)}  # only node 5 has 3 examples
+    captured = {
+        (capture.client, read_capture(capture).update.num_examples)
+        for capture in find_captures(tmp_path)
+    }
+    assert captured == {(0, 1), (1, 1), (2, 3)}  # only node 5 has 3 examples
     name = "round=4/client=1/update.safetensors"
     assert (tmp_path / name).read_bytes() == first[name]
 
@@ -87,7 +92,7 @@ def test_unknown_clients_are_numbered_by_first_sight(tmp_path: Path) -> None:
 def test_a_client_that_failed_leaves_no_capture(tmp_path: Path) -> None:
     nodes = {**NODES, 71: lambda _: Error(2, "boom"), 33: lambda _: None}
     Capture(tmp_path)(exchanges(nodes, (71, 5, 33), {71: 0, 5: 1, 33: 2}))
-    assert [one.client for one in find_captures(tmp_path)] == [1]
+    assert [capture.client for capture in find_captures(tmp_path)] == [1]
 
 
 def test_a_round_captured_again_replaces_the_first(tmp_path: Path) -> None:
@@ -97,7 +102,10 @@ def test_a_round_captured_again_replaces_the_first(tmp_path: Path) -> None:
     again = {**NODES, 5: towards(weights(8), examples=11)}
     capture(exchanges(again, (71, 5), {71: 0, 5: 1}))
     assert (tmp_path / "round=4/client=1/update.safetensors").read_bytes() != before
-    assert [read_capture(one).update.num_examples for one in find_captures(tmp_path)] == [1, 11]
+    assert [read_capture(capture).update.num_examples for capture in find_captures(tmp_path)] == [
+        1,
+        11,
+    ]
     assert (tmp_path / "round=4/client=1/broadcast.safetensors").stat().st_nlink == 2
 
 

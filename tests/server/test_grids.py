@@ -30,8 +30,8 @@ def test_each_node_is_asked_once_by_a_query() -> None:
     inner = ToyGrid(named(PARTITIONS))
     grid = PartitionedGrid(inner, 4)
     assert list(grid.get_node_ids()) == list(grid.get_node_ids())
-    assert sorted(one.metadata.dst_node_id for one in inner.asked) == [5, 17, 404, 900]
-    assert {one.metadata.message_type for one in inner.asked} == {"query"}
+    assert sorted(message.metadata.dst_node_id for message in inner.asked) == [5, 17, 404, 900]
+    assert {message.metadata.message_type for message in inner.asked} == {"query"}
 
 
 class LateGrid(ToyGrid):

@@ -35,8 +35,8 @@ def messages(kind: str = "train") -> list[Message]:
 
 
 def watched(nodes: Any = NODES, **options: Any) -> tuple[TapGrid, list[Sequence[Exchange]]]:
-    seen: list[Sequence[Exchange]] = []
-    return TapGrid(SecureSum(Known(nodes)), [seen.append], **options), seen
+    shown: list[Sequence[Exchange]] = []
+    return TapGrid(SecureSum(Known(nodes)), [shown.append], **options), shown
 
 
 def expected(names: Sequence[int] = (71, 5, 33)) -> dict[str, torch.Tensor]:
@@ -55,51 +55,56 @@ def expected(names: Sequence[int] = (71, 5, 33)) -> dict[str, torch.Tensor]:
 
 
 def test_the_tap_sees_one_reply_and_it_is_the_weighted_mean() -> None:
-    grid, seen = watched()
+    grid, shown = watched()
     replies = list(grid.send_and_receive(messages()))
-    assert len(replies) == 1 and len(seen[0]) == 1
-    (one,) = seen[0]
-    assert (one.client, one.cohort, one.round, one.error) == (0, (0, 1, 2), 2, None)
-    assert one.received is not None
-    update = read_own_update(one.received)
+    assert len(replies) == 1 and len(shown[0]) == 1
+    (exchange,) = shown[0]
+    assert (exchange.client, exchange.cohort, exchange.round, exchange.error) == (
+        0,
+        (0, 1, 2),
+        2,
+        None,
+    )
+    assert exchange.received is not None
+    update = read_own_update(exchange.received)
     for name, tensor in expected().items():
         torch.testing.assert_close(update.tensors[name].double(), tensor, rtol=1e-6, atol=1e-7)
     assert (update.kind, update.num_examples, update.metrics) == ("delta", 8, {})
 
 
 def test_no_clients_own_numbers_are_left_in_what_is_seen() -> None:
-    grid, seen = watched()
+    grid, shown = watched()
     (reply,) = grid.send_and_receive(messages())
-    for content in (reply.content, seen[0][0].received):
+    for content in (reply.content, shown[0][0].received):
         assert content is not None
         assert set(content) == {"arrays", "metrics", "fedsim.update", "fedsim.sum"}
         assert dict(content.metric_records["metrics"]) == {"num-examples": 8}
     own = [towards(weights(row), examples=n)(messages()[0]) for row, n in ((1, 1), (2, 3), (3, 4))]
-    for one in own:
-        assert isinstance(one, RecordDict)
-        masked, plain = one.array_records["arrays"], reply.content.array_records["arrays"]
+    for sent in own:
+        assert isinstance(sent, RecordDict)
+        masked, plain = sent.array_records["arrays"], reply.content.array_records["arrays"]
         assert masked["w.bias"].data != plain["w.bias"].data
 
 
 def test_a_client_that_fails_is_left_out_of_the_sum() -> None:
     nodes = {**NODES, 8: lambda _: Error(3, "node unavailable")}
-    grid, seen = watched(nodes)
+    grid, shown = watched(nodes)
     sent = [Message(messages()[0].content, node, "train") for node in (8, *NODES)]
     list(grid.send_and_receive(sent))
-    failed, one = seen[0]
+    failed, exchange = shown[0]
     assert (failed.node_id, failed.error, failed.cohort) == (8, "node unavailable", ())
-    assert one.cohort == (0, 1, 2) and one.received is not None
+    assert exchange.cohort == (0, 1, 2) and exchange.received is not None
     torch.testing.assert_close(
-        read_own_update(one.received).tensors["w.bias"].double(), expected()["w.bias"],
+        read_own_update(exchange.received).tensors["w.bias"].double(), expected()["w.bias"],
         rtol=1e-6, atol=1e-7,
     )  # fmt: skip
 
 
 def test_fewer_than_three_answers_are_not_summed() -> None:
-    grid, seen = watched({**NODES, 5: lambda _: Error(3, "node unavailable")})
+    grid, shown = watched({**NODES, 5: lambda _: Error(3, "node unavailable")})
     with pytest.raises(ClientFailure, match="of 3 clients, got 2; node unavailable"):
         grid.send_and_receive(messages())
-    assert not seen
+    assert not shown
 
 
 def test_other_messages_pass() -> None:
@@ -108,7 +113,7 @@ def test_other_messages_pass() -> None:
 
     grid = SecureSum(ToyGrid({node: answer for node in NODES}))
     replies = list(grid.send_and_receive(messages("query")))
-    assert len(replies) == 3 and not any(summed_nodes(one.content) for one in replies)
+    assert len(replies) == 3 and not any(summed_nodes(reply.content) for reply in replies)
     assert list(grid.send_and_receive([])) == []
     assert grid.partition == {}
 
@@ -127,11 +132,11 @@ def test_the_mean_keeps_dtypes_and_is_summed_in_float64() -> None:
     small = torch.full((3,), 2.0**-24)
     parts = [torch.ones(3), small, small]
     updates = [
-        Update(tensors={"w": one, "h": one.half()}, kind="gradient", num_examples=2)
-        for one in parts
+        Update(tensors={"w": part, "h": part.half()}, kind="gradient", num_examples=2)
+        for part in parts
     ]
     mean = weighted_mean(updates)
-    exact = torch.stack([one.double() for one in parts]).mean(0)
+    exact = torch.stack([part.double() for part in parts]).mean(0)
     assert torch.equal(mean.tensors["w"], exact.float())
     assert mean.tensors["h"].dtype == torch.float16
     assert (mean.num_examples, mean.kind) == (6, "gradient")
@@ -141,10 +146,10 @@ def test_a_capture_says_whose_sum_it_is(tmp_path: Path) -> None:
     grid = TapGrid(SecureSum(Known(NODES)), [Capture(tmp_path)])
     grid.send_and_receive(messages())
     (where,) = find_captures(tmp_path)
-    found = read_capture(where)
-    assert (found.client, found.cohort, found.clients) == (0, (0, 1, 2), (0, 1, 2))
+    captured = read_capture(where)
+    assert (captured.client, captured.cohort, captured.clients) == (0, (0, 1, 2), (0, 1, 2))
     assert captured_clients(where) == (0, 1, 2)
-    assert found.update.num_examples == 8
+    assert captured.update.num_examples == 8
 
 
 def test_arrays_stay_arrays() -> None:

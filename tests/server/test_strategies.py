@@ -241,7 +241,7 @@ def run(
 
 def test_selections_and_weights_do_not_depend_on_node_ids() -> None:
     ids = [[11, 22, 33, 44, 55], [9, 1, 7, 3, 5], [105, 104, 103, 102, 101]]
-    found = []
+    results = []
     for place, nodes in enumerate(ids):
         random.seed(place)  # Flower's own sampling draws from it
         partition = {node: client for client, node in enumerate(nodes)}
@@ -250,9 +250,9 @@ def test_selections_and_weights_do_not_depend_on_node_ids() -> None:
         grid = partitioned(shuffled, lambda client: towards(UPDATES[client % 3], examples=1))
         taken, arrays = run(grid, per_round=3, rounds=6)
         clients = [[partition[node] for node in round_] for round_ in taken]
-        found.append((clients, {name: array.data for name, array in arrays.items()}))
-    assert found[0] == found[1] == found[2]
-    rounds = found[0][0]
+        results.append((clients, {name: array.data for name, array in arrays.items()}))
+    assert results[0] == results[1] == results[2]
+    rounds = results[0][0]
     assert all(len(set(clients)) == 3 and clients == sorted(clients) for clients in rounds)
     assert len(set(map(tuple, rounds))) > 1  # not the same three each time
 
@@ -283,7 +283,7 @@ def test_a_float_sum_does_not_depend_on_the_order_of_arrival() -> None:
         for a, b, c in itertools.permutations(values)
     }
     assert len(naive) > 1
-    found = set()
+    results = set()
     for arrival in itertools.permutations(range(3)):
         driven = Driven(everyone(), lambda round_, clients: range(clients))
         grid = partitioned(dict(enumerate(range(3))), lambda client: lambda _: contents[client])
@@ -293,8 +293,8 @@ def test_a_float_sum_does_not_depend_on_the_order_of_arrival() -> None:
         replies = list(listed.send_and_receive(messages))
         arrays, _ = driven.aggregate_train(1, [replies[place] for place in arrival])
         assert arrays is not None
-        found.add(arrays["w"].data)
-    assert len(found) == 1
+        results.add(arrays["w"].data)
+    assert len(results) == 1
 
 
 def test_a_resumed_run_goes_on_with_the_next_round() -> None:
@@ -326,7 +326,7 @@ def test_a_round_may_pick_nobody() -> None:
 def test_clients_are_asked_to_train_only() -> None:
     grid = partitioned({1: 0, 2: 1}, lambda client: towards(UPDATES[client]))
     run(grid, per_round=2, rounds=2)
-    assert {one.metadata.message_type for one in grid.asked} == {"query", "train"}
+    assert {message.metadata.message_type for message in grid.asked} == {"query", "train"}
 
 
 @pytest.mark.slow

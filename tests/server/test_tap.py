@@ -17,8 +17,8 @@ Seen = list[Sequence[Exchange]]
 
 
 def tapped(nodes: Any = NODES, **options: Any) -> tuple[TapGrid, Seen]:
-    seen: Seen = []
-    return TapGrid(ToyGrid(nodes), [seen.append], **options), seen
+    shown: Seen = []
+    return TapGrid(ToyGrid(nodes), [shown.append], **options), shown
 
 
 def bits(content: RecordDict) -> dict[str, bytes]:
@@ -34,63 +34,67 @@ def config(content: RecordDict) -> dict[str, Any]:
 
 
 def test_messages_and_replies_may_be_generators() -> None:
-    grid, seen = tapped()
+    grid, shown = tapped()
     replies = list(grid.send_and_receive(message(node) for node in NODES))
     assert len(replies) == 3  # none was lost to the tap, which read them before
-    assert [one.node_id for one in seen[0]] == [71, 5, 33]  # in the order of the messages
-    assert all(one.received is not None for one in seen[0])
+    assert [exchange.node_id for exchange in shown[0]] == [
+        71,
+        5,
+        33,
+    ]  # in the order of the messages
+    assert all(exchange.received is not None for exchange in shown[0])
 
 
 def test_what_was_sent_is_kept_when_flower_rewrites_its_shared_config() -> None:
-    grid, seen = tapped()
+    grid, shown = tapped()
     strategy = FedAvg(fraction_evaluate=0.0, min_evaluate_nodes=0)
     shared = ConfigRecord({"lr": 0.5})
     arrays = to_arrays(START)
     sent = []
     for round_ in (1, 2):
         messages = list(strategy.configure_train(round_, arrays, shared, grid))
-        assert len({id(one.content.config_records["config"]) for one in messages}) == 1
+        assert len({id(message.content.config_records["config"]) for message in messages}) == 1
         sent += messages
         list(grid.send_and_receive(messages))
     assert config(sent[0].content)["server-round"] == 2  # Flower did rewrite round 1's record
-    assert [one.round for round_ in seen for one in round_] == [1, 1, 1, 2, 2, 2]
-    assert [config(one.sent)["server-round"] for one in seen[0]] == [1, 1, 1]
-    assert config(seen[0][0].sent)["lr"] == 0.5
+    assert [exchange.round for round_ in shown for exchange in round_] == [1, 1, 1, 2, 2, 2]
+    assert [config(exchange.sent)["server-round"] for exchange in shown[0]] == [1, 1, 1]
+    assert config(shown[0][0].sent)["lr"] == 0.5
 
 
 def test_what_was_sent_is_kept_when_a_client_in_process_spoils_it() -> None:
-    def spoil(one: Message) -> RecordDict:
-        answer = NODES[5](one)
+    def spoil(received: Message) -> RecordDict:
+        answer = NODES[5](received)
         assert isinstance(answer, RecordDict)
-        one.content.config_records["config"]["server-round"] = 77
-        one.content.array_records["arrays"]["w.bias"] = Array(np.zeros(5, np.float32))
+        received.content.config_records["config"]["server-round"] = 77
+        received.content.array_records["arrays"]["w.bias"] = Array(np.zeros(5, np.float32))
         return answer
 
-    grid, seen = tapped({5: spoil})
+    grid, shown = tapped({5: spoil})
     before = bits(message(5).content)
     list(grid.send_and_receive([message(5)]))
-    assert (seen[0][0].round, config(seen[0][0].sent)["server-round"]) == (4, 4)
-    assert bits(seen[0][0].sent) == before
+    assert (shown[0][0].round, config(shown[0][0].sent)["server-round"]) == (4, 4)
+    assert bits(shown[0][0].sent) == before
 
 
 def test_messages_that_share_their_content_share_one_snapshot() -> None:
-    grid, seen = tapped()
+    grid, shown = tapped()
     shared = message(71).content
     list(grid.send_and_receive([message(71, content=shared), message(5, content=shared)]))
     list(grid.send_and_receive([message(71), message(5)]))
-    assert seen[0][0].sent is seen[0][1].sent is not shared
-    assert seen[1][0].sent is not seen[1][1].sent
+    assert shown[0][0].sent is shown[0][1].sent is not shared
+    assert shown[1][0].sent is not shown[1][1].sent
 
 
 def test_what_came_back_is_kept_when_replies_are_edited_in_place() -> None:
-    grid, seen = tapped()
+    grid, shown = tapped()
     replies = list(grid.send_and_receive([message(5)]))
     before = bits(replies[0].content)
     replies[0].content.array_records["arrays"]["w.bias"] = Array(
         np.zeros(5, np.float32)
     )  # one entry,
     replies[0].content["metrics"] = MetricRecord({"num-examples": 99})  # one record,
-    kept = seen[0][0].received
+    kept = shown[0][0].received
     assert kept is not None
     assert bits(kept) == before
     replies[0].content = RecordDict({"arrays": ArrayRecord()})  # and the whole content
@@ -100,28 +104,28 @@ def test_what_came_back_is_kept_when_replies_are_edited_in_place() -> None:
 
 def test_replies_are_paired_by_the_message_they_answer() -> None:
     dead = {**NODES, 5: lambda _: Error(3, "node unavailable")}
-    grid, seen = tapped(dead)
+    grid, shown = tapped(dead)
     replies = list(grid.send_and_receive([message(71), message(5), message(33)]))
     # Replies arrive the last one first, and the dead node's comes from the link, node 1.
     assert [reply.metadata.src_node_id for reply in replies] == [33, 1, 71]
     expected = {node: weights(at) for node, at in ((71, 1), (33, 3))}
-    for one in seen[0]:
-        if one.node_id == 5:
-            assert (one.received, one.error) == (None, "node unavailable")
+    for exchange in shown[0]:
+        if exchange.node_id == 5:
+            assert (exchange.received, exchange.error) == (None, "node unavailable")
         else:
-            assert one.received is not None
-            (got,) = one.received.array_records.values()
+            assert exchange.received is not None
+            (got,) = exchange.received.array_records.values()
             for name, tensor in to_tensors(got).items():  # towards() goes half the way
-                half = -0.5 * (START[name] - expected[one.node_id][name])
+                half = -0.5 * (START[name] - expected[exchange.node_id][name])
                 assert (tensor == half).all()
 
 
 def test_the_message_id_is_read_after_the_push() -> None:
-    grid, seen = tapped()
-    one = message(5)
-    assert not one.metadata.message_id  # the push assigns it: it cannot be the key before
-    list(grid.send_and_receive([one]))
-    assert seen[0][0].received is not None
+    grid, shown = tapped()
+    asked = message(5)
+    assert not asked.metadata.message_id  # the push assigns it: it cannot be the key before
+    list(grid.send_and_receive([asked]))
+    assert shown[0][0].received is not None
 
 
 @pytest.mark.parametrize(
@@ -137,15 +141,15 @@ def test_a_failing_client_stops_the_round_or_is_logged(
     answer: Callable[[Message], Any], line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     nodes = {**NODES, 5: answer}
-    grid, seen = tapped(nodes, on_failure="stop")
+    grid, shown = tapped(nodes, on_failure="stop")
     with pytest.raises(ClientFailure, match=f"^round 4, client 5: {line}[^\n]*$"):
         grid.send_and_receive([message(71), message(5)])
 
-    grid, seen = tapped(nodes, on_failure="continue")
+    grid, shown = tapped(nodes, on_failure="continue")
     with caplog.at_level(logging.WARNING, "fedsim.tap"):
         replies = list(grid.send_and_receive([message(71), message(5)]))
     assert f"round 4, client 5: {line}" in caplog.text
-    assert [one.received is None for one in seen[0]] == [False, True]
+    assert [exchange.received is None for exchange in shown[0]] == [False, True]
     assert [reply.has_error() for reply in replies] in ([False], [True, False])  # handed on as is
 
 
@@ -159,9 +163,9 @@ def test_every_failure_of_a_round_is_named() -> None:
 def test_a_harness_that_knows_the_partitions_gives_the_client_its_number() -> None:
     inner = ToyGrid({**NODES, 5: lambda _: Error(2, "boom")})
     inner.partition = {71: 2, 5: 0}  # type: ignore[attr-defined]
-    seen: Seen = []
-    list(TapGrid(inner, [seen.append]).send_and_receive(message(node) for node in NODES))
-    assert [one.client for one in seen[0]] == [2, 0, None]
+    shown: Seen = []
+    list(TapGrid(inner, [shown.append]).send_and_receive(message(node) for node in NODES))
+    assert [exchange.client for exchange in shown[0]] == [2, 0, None]
     with pytest.raises(ClientFailure, match="client 0: boom"):
         TapGrid(inner, [], on_failure="stop").send_and_receive([message(5)])
 
@@ -171,35 +175,35 @@ def test_a_harness_that_knows_the_partitions_gives_the_client_its_number() -> No
 
 @pytest.mark.parametrize("kind", ["query", "evaluate"])
 def test_other_messages_pass_unseen(kind: str) -> None:
-    grid, seen = tapped({5: lambda _: Error(2, "boom")}, on_failure="stop")
+    grid, shown = tapped({5: lambda _: Error(2, "boom")}, on_failure="stop")
     replies = list(grid.send_and_receive([message(5, kind=kind)]))
     assert replies[0].has_error()
-    assert seen == []
+    assert shown == []
 
 
 def test_training_under_another_name_is_seen() -> None:
-    grid, seen = tapped()
+    grid, shown = tapped()
     list(grid.send_and_receive([message(5, kind="train.gradient")]))
-    assert len(seen) == 1
+    assert len(shown) == 1
 
 
 def test_a_round_of_nobody_is_no_round() -> None:
-    grid, seen = tapped()
+    grid, shown = tapped()
     assert list(grid.send_and_receive([])) == []
-    assert seen == []
+    assert shown == []
 
 
 def test_rounds_are_counted_where_no_message_says_them() -> None:
-    grid, seen = tapped()
+    grid, shown = tapped()
     bare = RecordDict({"arrays": to_arrays(START)})
     for _ in range(2):
         list(grid.send_and_receive([message(71, content=bare), message(5, content=bare)]))
-    assert [[one.round for one in round_] for round_ in seen] == [[1, 1], [2, 2]]
+    assert [[exchange.round for exchange in round_] for round_ in shown] == [[1, 1], [2, 2]]
 
 
 def test_hooks_run_in_order_and_each_has_exchanges_of_its_own() -> None:
     calls: list[tuple[str, Sequence[Exchange]]] = []
-    hooks = [lambda seen, name=name: calls.append((name, seen)) for name in "ab"]
+    hooks = [lambda shown, name=name: calls.append((name, shown)) for name in "ab"]
     list(TapGrid(ToyGrid(NODES), hooks).send_and_receive([message(5)]))
     assert [name for name, _ in calls] == ["a", "b"]
     assert calls[0][1] == calls[1][1]
@@ -208,8 +212,8 @@ def test_hooks_run_in_order_and_each_has_exchanges_of_its_own() -> None:
 
 def vandal(exchanges: Iterable[Exchange]) -> None:
     """Overwrites all that it is shown."""
-    for one in exchanges:
-        for content in (one.sent, one.received):
+    for exchange in exchanges:
+        for content in (exchange.sent, exchange.received):
             assert content is not None
             for record in content.array_records.values():
                 for name in list(record):
@@ -227,12 +231,12 @@ def test_a_vandal_changes_neither_what_is_sent_nor_the_aggregate() -> None:
         strategy = FedAvg(fraction_evaluate=0.0, min_evaluate_nodes=0)
         messages = strategy.configure_train(1, to_arrays(START), ConfigRecord(), inner)
         # A fixed order: FedAvg samples the nodes at random, and a float sum depends on it.
-        ordered = sorted(messages, key=lambda one: one.metadata.dst_node_id)
+        ordered = sorted(messages, key=lambda message: message.metadata.dst_node_id)
         replies = TapGrid(inner, hooks).send_and_receive(ordered)
         arrays, metrics = strategy.aggregate_train(1, replies)
         assert arrays is not None and metrics is not None
-        sent = [bits(one.content) for one in inner.asked]
-        results.append(({name: one.data for name, one in arrays.items()}, dict(metrics), sent))
+        sent = [bits(message.content) for message in inner.asked]
+        results.append(({name: array.data for name, array in arrays.items()}, dict(metrics), sent))
     assert results[0] == results[1]
 
 

@@ -9,8 +9,8 @@ from fedsim.wire import whoami_content
 from tests.server.conftest import Answer, ToyGrid
 
 
-def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    return list(one) == list(other) and all((one[name] == other[name]).all() for name in one)
+def same(some: dict[str, Any], other: dict[str, Any]) -> bool:
+    return list(some) == list(other) and all((some[name] == other[name]).all() for name in some)
 
 
 def partitioned(nodes: dict[int, int], answer: Callable[[int], Answer]) -> ToyGrid:

@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
+from fedsim.lab.config.labels import short_names
 from fedsim.lab.report import words
 from fedsim.lab.report.plots.trade import Point
 from fedsim.lab.scoring.intervals import cluster_interval
@@ -16,7 +17,6 @@ from fedsim.lab.store.figures import VERDICT_METRIC, Interval
 from fedsim.lab.store.samples import Sample
 from fedsim.lab.store.summary import Summary
 from fedsim.lab.store.sweep import RunResult
-from fedsim.lab.sweep.grid import short_names
 
 SHARES = ("accuracy", "f1")  # utilities in [0, 1]
 

@@ -9,6 +9,7 @@ import tomli_w
 
 from fedsim.errors import BadInput
 from fedsim.lab.config import check
+from fedsim.lab.config.labels import label, short_names
 from fedsim.lab.report import sections, texts, words
 from fedsim.lab.report.about import attack_tables
 from fedsim.lab.report.page import KeyFigure, Page, PageSection, ShownText, Table
@@ -24,7 +25,6 @@ from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
 from fedsim.lab.store.sweep import RunResult, read_results, read_sweep
 from fedsim.lab.sweep.directory import SweepDirectory
-from fedsim.lab.sweep.grid import label, short_names
 
 TEXTS = 60  # of all cells together
 

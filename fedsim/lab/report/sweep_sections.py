@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.lab.config import Config
+from fedsim.lab.config.labels import label, short_names
 from fedsim.lab.config.recipes import Recipe
 from fedsim.lab.report.page import PageSection, Table
 from fedsim.lab.report.plots.canvas import Plot
@@ -14,7 +15,7 @@ from fedsim.lab.report.plots.trade import frontier
 from fedsim.lab.report.settings import Ran, SweptSetting, over_updates
 from fedsim.lab.store.figures import VERDICT_METRIC
 from fedsim.lab.store.sweep import RunResult, SweepRecord
-from fedsim.lab.sweep.grid import column, label, short_names
+from fedsim.lab.sweep.grid import column
 
 READER = "read by"  # beside a single swept key; no key is called so
 

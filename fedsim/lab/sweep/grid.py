@@ -10,8 +10,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,6 +18,7 @@ from attacks import attack_table
 from defenses import defense_table
 from fedsim.errors import BadInput, unknown
 from fedsim.lab.config import AttackSection, Config, DefenseSection, assign, check, parse, tables
+from fedsim.lab.config.labels import label
 from fedsim.lab.config.paths import absolute
 from fedsim.lab.config.recipes import Recipe
 
@@ -130,31 +130,8 @@ def cells(base: Mapping[str, Any], grid: Sequence[Axis]) -> list[Cell]:
     return list(by_name.values())
 
 
-def label(value: object) -> str:
-    """Return ``value`` in a few words: ``topk(fraction=0.1)`` for a plugin's table."""
-    if isinstance(value, dict):
-        inner = ", ".join(f"{k}={label(v)}" for k, v in value.items() if k != "name")
-        name = str(value.get("name", ""))
-        return f"{name}({inner})" if inner and name else name or f"{{{inner}}}"
-    if isinstance(value, list):
-        return "+".join(map(label, value)) if value else "[]"
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "-"}[value]
-    if isinstance(value, float):  # short where that is still this number and no other
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
-    return str(value)
-
-
 def _same(value: object, other: object) -> bool:
     return value == other and isinstance(value, bool) == isinstance(other, bool)  # True == 1
-
-
-def short_names(keys: Collection[str], taken: Collection[str] = ()) -> dict[str, str]:
-    """Return the last part of each key, or the whole key where that is another's or ``taken``."""
-    last = {key: key.rpartition(".")[2] for key in keys}
-    used = Counter([*last.values(), *taken])
-    return {key: short if used[short] == 1 else key for key, short in last.items()}
 
 
 def column(key: str) -> str:

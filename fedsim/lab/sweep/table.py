@@ -9,10 +9,11 @@ import pandas as pd
 
 from fedsim.errors import BadInput
 from fedsim.files import write_atomically
+from fedsim.lab.config.labels import label
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.sweep import CellRecord, SweepRecord
 from fedsim.lab.sweep.directory import SweepDirectory
-from fedsim.lab.sweep.grid import column, label
+from fedsim.lab.sweep.grid import column
 from fedsim.vault.reader import VaultReader
 
 TEXT = ("settings", "knowledge")  # tables, as JSON

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.lab.config.labels import label, short_names
 from fedsim.lab.store.sweep import CellEnd
-from fedsim.lab.sweep.grid import label, short_names
 from fedsim.lab.terminal.run import STYLES, Terminal, printable
 
 SHOWN = 60  # cells; all of them are in the table

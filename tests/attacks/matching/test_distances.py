@@ -99,7 +99,8 @@ def test_parameters_of_one_shape_taken_together_are_as_each_alone(distance: Dist
     observed = Observed({n: torch.randn(shapes[n.rstrip("012")], **d) for n in factors})
     # two candidates are never taken together
     apart = {
-        n: type(one)(**{k: _twice(v) for k, v in vars(one).items()}) for n, one in factors.items()
+        n: type(factor)(**{k: _twice(v) for k, v in vars(factor).items()})
+        for n, factor in factors.items()
     }
     torch.testing.assert_close(distance(factors, observed).expand(2), distance(apart, observed))
 
@@ -145,9 +146,9 @@ def naive_sign(g: Tensor, o: Tensor, l1: float) -> float:
 def test_distances_are_the_papers_formulas(factors: dict[str, Factor], observed: Observed) -> None:
     l1 = {"linear": 0.1, "conv": 0.2, "rows": 0.3, "bias": 0.4}
     for k in range(K):
-        pairs = {name: (whole(one, k), observed[name]) for name, one in factors.items()}
-        two = sum(naive_l2(*pair) for pair in pairs.values())
-        one = sum(l1[name] * naive_l1(*pair) for name, pair in pairs.items())
+        pairs = {name: (whole(factor, k), observed[name]) for name, factor in factors.items()}
+        l2 = sum(naive_l2(*pair) for pair in pairs.values())
+        sum_l1 = sum(l1[name] * naive_l1(*pair) for name, pair in pairs.items())
         root = sum(naive_l2(*pair) ** 0.5 for pair in pairs.values())
         cosine = sum(naive_cosine(*pair) for pair in pairs.values()) / 4
         heavy = (
@@ -157,10 +158,10 @@ def test_distances_are_the_papers_formulas(factors: dict[str, Factor], observed:
         ) / 6
         sign = sum(naive_sign(*pair, 0.5) for pair in pairs.values()) / 4
         for distance, wanted in (
-            (L2(), two),
+            (L2(), l2),
             (L2(power=1, weights={"bias": 3.0}), root + 2 * naive_l2(*pairs["bias"]) ** 0.5),
-            (L2L1(l1=l1), two + one),
-            (L2L1(l1=l1, power=1), root + one),
+            (L2L1(l1=l1), l2 + sum_l1),
+            (L2L1(l1=l1, power=1), root + sum_l1),
             (Cosine(), cosine),
             (Cosine(weights={"bias": 3.0}), heavy),
             (WrongSigns(l1=0.5), sign),
@@ -187,14 +188,17 @@ def test_slopes_are_those_of_finite_differences(
 
 
 def test_kept_looks_at_what_was_sent_alone(factors: dict[str, Factor], observed: Observed) -> None:
-    mask = {name: torch.rand(one.shape) < 0.4 for name, one in observed.items()}
-    sent = Observed({name: one * mask[name] for name, one in observed.items()})
-    found = Kept(distance=L2())(factors, sent)
+    mask = {name: torch.rand(tensor.shape) < 0.4 for name, tensor in observed.items()}
+    sent = Observed({name: tensor * mask[name] for name, tensor in observed.items()})
+    distances = Kept(distance=L2())(factors, sent)
     for k in range(K):
         pairs = [
-            (whole(one, k)[mask[name]], sent[name][mask[name]]) for name, one in factors.items()
+            (whole(factor, k)[mask[name]], sent[name][mask[name]])
+            for name, factor in factors.items()
         ]
-        assert found[k].item() == pytest.approx(sum(naive_l2(*pair) for pair in pairs), rel=1e-9)
+        assert distances[k].item() == pytest.approx(
+            sum(naive_l2(*pair) for pair in pairs), rel=1e-9
+        )
     dense = Kept(distance=WrongSigns())(factors, sent)
     assert dense.shape == (K,)
 
@@ -206,6 +210,8 @@ def test_l2_in_float64_tells_a_small_difference_beside_a_large_gradient() -> Non
     factors: dict[str, Factor] = {"head": large, "inner": small}
     off = {"head": 0.0, "inner": 1e-4}
     shape = torch.Size((11, 7))
-    observed = Observed({n: one.double().dense(shape)[0] + off[n] for n, one in factors.items()})
+    observed = Observed(
+        {n: factor.double().dense(shape)[0] + off[n] for n, factor in factors.items()}
+    )
     wanted = 77 * 1e-4**2  # of 11 x 7 entries, each 1e-4 off
     assert L2()(factors, observed).item() == pytest.approx(wanted, rel=1e-3)

@@ -16,21 +16,21 @@ from attacks.matching.tokens import TokenScores
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
 from fedsim.models import ModelSpec, load_adapter
-from tests.attacks.conftest import Look, Seen
+from tests.attacks.conftest import Batch, Look
 from tests.conftest import Adapt
 
 LENGTHS = (7, 10, 5)
 
 
-def engine_of(case: Seen) -> Engine:
-    observation = case.observation
+def engine_of(batch: Batch) -> Engine:
+    observation = batch.observation
     return Engine(observation, find_frame(observation, torch.Generator()))
 
 
-def targets_of(case: Seen) -> Tensor:
-    if case.observation.model.spec.task == "classification":
-        return torch.tensor(case.labels)
-    return case.ids[None]
+def targets_of(batch: Batch) -> Tensor:
+    if batch.observation.model.spec.task == "classification":
+        return torch.tensor(batch.labels)
+    return batch.ids[None]
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def targets_of(case: Seen) -> Tensor:
 def test_at_the_clients_own_texts_the_gradient_is_the_clients(
     adapt: Adapt, look: Look, preset: str, fields: dict[str, object]
 ) -> None:
-    case = look(adapt(preset, **fields), LENGTHS)
-    engine = engine_of(case)
-    ids = case.ids[None]  # (1, B, T)
-    factors = engine.factors(engine.embed(ids), targets_of(case), ids=ids)
-    update = case.observation.update.tensors
+    batch = look(adapt(preset, **fields), LENGTHS)
+    engine = engine_of(batch)
+    ids = batch.ids[None]  # (1, B, T)
+    factors = engine.factors(engine.embed(ids), targets_of(batch), ids=ids)
+    update = batch.observation.update.tensors
     tied = {n for n in update if n.endswith(("wte.weight", "embed_tokens.weight"))}
     if preset != "gpt2-tiny" or "task" not in fields:  # GPT-2's head is its embedding
         tied = set()
@@ -68,35 +68,35 @@ def test_at_the_clients_own_texts_the_gradient_is_the_clients(
 
 
 def test_a_part_of_the_batch_gives_its_part_of_the_gradient(adapt: Adapt, look: Look) -> None:
-    case = look(adapt("bert-tiny"), LENGTHS)
-    engine = engine_of(case)
-    x, labels = engine.embed(case.ids[None]), torch.tensor(case.labels)
+    batch = look(adapt("bert-tiny"), LENGTHS)
+    engine = engine_of(batch)
+    x, labels = engine.embed(batch.ids[None]), torch.tensor(batch.labels)
     whole = engine.factors(x, labels)
     first = engine.factors(x[:, :1], labels[:1], rows=[0])
     rest = engine.factors(x[:, 1:], labels[1:], rows=[1, 2])
     for name, factor in whole.items():
-        shape = case.observation.update.tensors[name].shape
+        shape = batch.observation.update.tensors[name].shape
         sums = first[name].dense(shape) + rest[name].dense(shape)
         torch.testing.assert_close(sums, factor.dense(shape), atol=1e-6, rtol=1e-3)
 
 
 def test_a_replaced_sequence_is_scored_as_the_whole_batch_is(adapt: Adapt, look: Look) -> None:
     """Against plain back-propagation of the whole batch, word embeddings included."""
-    case = look(adapt("bert-tiny"), LENGTHS)
-    problem = Problem(case.observation, torch.Generator(), lambda _: L2(power=1))
-    scores = TokenScores(problem, torch.tensor(case.labels))
-    trials = case.ids[1].repeat(3, 1)
+    batch = look(adapt("bert-tiny"), LENGTHS)
+    problem = Problem(batch.observation, torch.Generator(), lambda _: L2(power=1))
+    scores = TokenScores(problem, torch.tensor(batch.labels))
+    trials = batch.ids[1].repeat(3, 1)
     trials[1, 4], trials[2, 2] = 777, 1234
-    distances = scores.replaced(case.ids, 1, trials)
-    module = case.observation.model.module
+    distances = scores.replaced(batch.ids, 1, trials)
+    module = batch.observation.model.module
     slots = dict(module.named_parameters())
-    update = case.observation.update.tensors
+    update = batch.observation.update.tensors
     assert set(scores.observed) == {n for n in update if not n.endswith("key.bias")}
     for trial, got in zip(trials, distances.tolist(), strict=True):
-        ids = case.ids.clone()
+        ids = batch.ids.clone()
         ids[1] = trial
         mask = problem.frame.mask.long()
-        loss = module(input_ids=ids, attention_mask=mask, labels=torch.tensor(case.labels)).loss
+        loss = module(input_ids=ids, attention_mask=mask, labels=torch.tensor(batch.labels)).loss
         names = list(scores.observed)
         gradients = torch.autograd.grad(loss, [slots[name] for name in names])
         parts = [(g - update[n]).norm() for n, g in zip(names, gradients, strict=True)]
@@ -104,7 +104,7 @@ def test_a_replaced_sequence_is_scored_as_the_whole_batch_is(adapt: Adapt, look:
         assert got == pytest.approx(wanted, rel=1e-3, abs=1e-5)
         assert scores.whole(ids[None])[0].item() == pytest.approx(wanted, rel=1e-3, abs=1e-5)
     before = scores.computed
-    assert torch.equal(scores.replaced(case.ids, 1, trials), distances)
+    assert torch.equal(scores.replaced(batch.ids, 1, trials), distances)
     assert scores.computed == before  # nothing is computed twice
 
 
@@ -116,15 +116,15 @@ def test_a_replaced_sequence_of_another_task_is_scored_as_the_whole_batch_is(
     adapt: Adapt, look: Look, preset: str, task: str
 ) -> None:
     """Sequences of several lengths: a shorter one is scored without the padding."""
-    case = look(adapt(preset, task=task), LENGTHS, granted=("lengths",))
-    problem = Problem(case.observation, torch.Generator(), lambda _: L2(power=1))
+    batch = look(adapt(preset, task=task), LENGTHS, granted=("lengths",))
+    problem = Problem(batch.observation, torch.Generator(), lambda _: L2(power=1))
     scores = TokenScores(problem, problem.first_targets(1))
     for row in range(len(LENGTHS)):
-        trials = case.ids[row].repeat(2, 1)
+        trials = batch.ids[row].repeat(2, 1)
         trials[1, 2] = 777
-        batches = case.ids.repeat(2, 1, 1)
+        batches = batch.ids.repeat(2, 1, 1)
         batches[:, row] = trials
-        distances = scores.replaced(case.ids, row, trials)
+        distances = scores.replaced(batch.ids, row, trials)
         torch.testing.assert_close(distances.double(), scores.whole(batches), atol=1e-4, rtol=1e-4)
     if task == "causal-lm":  # its targets are its own tokens: at the truth nothing is left
         assert distances[0] < 1e-2 * distances[1]
@@ -133,13 +133,13 @@ def test_a_replaced_sequence_of_another_task_is_scored_as_the_whole_batch_is(
 def test_what_is_kept_of_sequences_is_bounded(
     adapt: Adapt, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = look(adapt("bert-tiny"), LENGTHS)
-    problem = Problem(case.observation, torch.Generator(), lambda _: L2(power=1))
+    batch = look(adapt("bert-tiny"), LENGTHS)
+    problem = Problem(batch.observation, torch.Generator(), lambda _: L2(power=1))
     monkeypatch.setattr(tokens, "KEPT", 2**22)  # a few sequences' gradients
     monkeypatch.setattr(tokens, "KNOWN", 10)
-    scores = TokenScores(problem, torch.tensor(case.labels))
+    scores = TokenScores(problem, torch.tensor(batch.labels))
     for word in range(700, 720):
-        ids = case.ids.clone()
+        ids = batch.ids.clone()
         ids[1, 3] = word
         trials = ids[0].repeat(4, 1)
         trials[:, 2] = torch.arange(4) + word
@@ -152,20 +152,20 @@ def test_what_is_kept_of_sequences_is_bounded(
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "llama-tiny"])
 def test_candidates_do_not_touch_one_another(adapt: Adapt, look: Look, preset: str) -> None:
-    case = look(adapt(preset), LENGTHS)
-    problem = Problem(case.observation, torch.Generator().manual_seed(3), lambda _: Cosine())
+    batch = look(adapt(preset), LENGTHS)
+    problem = Problem(batch.observation, torch.Generator().manual_seed(3), lambda _: Cosine())
     x = problem.gaussian(4, torch.Generator().manual_seed(5), 0.1)
-    together = problem.score(x, torch.tensor(case.labels))
-    alone = [problem.score(dummies[None], torch.tensor(case.labels)) for dummies in x]
+    together = problem.score(x, torch.tensor(batch.labels))
+    alone = [problem.score(dummies[None], torch.tensor(batch.labels)) for dummies in x]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-4)
 
 
-def naive(case: Seen, engine: Engine, x: Tensor, names: list[str]) -> Tensor:
+def naive(batch: Batch, engine: Engine, x: Tensor, names: list[str]) -> Tensor:
     """Return the squared distance by plain double back-propagation over whole matrices."""
-    observation = case.observation
+    observation = batch.observation
     module = observation.model.module
     slots = dict(module.named_parameters())
-    loss = module(inputs_embeds=x[0], labels=torch.tensor(case.labels)).loss
+    loss = module(inputs_embeds=x[0], labels=torch.tensor(batch.labels)).loss
     gradients = torch.autograd.grad(loss, [slots[name] for name in names], create_graph=True)
     update = observation.update.tensors
     parts = [(g - update[n]).square().sum() for n, g in zip(names, gradients, strict=True)]
@@ -173,11 +173,11 @@ def naive(case: Seen, engine: Engine, x: Tensor, names: list[str]) -> Tensor:
 
 
 def test_the_slope_is_that_of_plain_double_back_propagation(adapt: Adapt, look: Look) -> None:
-    case = look(adapt("bert-tiny"), (6, 6))
-    problem = Problem(case.observation, torch.Generator(), lambda _: L2())
+    batch = look(adapt("bert-tiny"), (6, 6))
+    problem = Problem(batch.observation, torch.Generator(), lambda _: L2())
     x = problem.gaussian(1, torch.Generator().manual_seed(2), 0.3).requires_grad_()
-    loss = problem.loss(x, torch.tensor(case.labels)).sum()
-    wanted = naive(case, problem.engine, x, list(problem.observed))
+    loss = problem.loss(x, torch.tensor(batch.labels)).sum()
+    wanted = naive(batch, problem.engine, x, list(problem.observed))
     torch.testing.assert_close(loss, wanted, rtol=1e-4, atol=0)
     (got,), (slope,) = torch.autograd.grad(loss, x), torch.autograd.grad(wanted, x)
     torch.testing.assert_close(got, slope, rtol=1e-2, atol=1e-3 * slope.abs().max().item())
@@ -185,16 +185,16 @@ def test_the_slope_is_that_of_plain_double_back_propagation(adapt: Adapt, look: 
 
 def test_dropout_masks_are_the_clients_own(adapt: Adapt, look: Look) -> None:
     model = adapt("bert-tiny")
-    case = look(model, (6, 9), dropout=False)
-    engine = engine_of(case)
+    batch = look(model, (6, 9), dropout=False)
+    engine = engine_of(batch)
     masks = engine.dropout_masks(torch.Generator().manual_seed(1))
     assert len(masks) == 2 + 3 * model.layers  # embeddings, head; attention's two and the MLP's
-    x, labels = engine.embed(case.ids[None]), torch.tensor(case.labels)
+    x, labels = engine.embed(batch.ids[None]), torch.tensor(batch.labels)
     module = model.module
     module.train()
     module.zero_grad()
     with Masks(list(masks)):
-        module(**model.batch(case.sequences, case.labels, torch.Generator())).loss.backward()
+        module(**model.batch(batch.sequences, batch.labels, torch.Generator())).loss.backward()
     module.eval()
     wanted = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
     module.zero_grad()
@@ -208,41 +208,41 @@ def test_dropout_masks_are_the_clients_own(adapt: Adapt, look: Look) -> None:
 
 
 def test_an_engine_is_stale_once_other_weights_are_loaded(adapt: Adapt, look: Look) -> None:
-    case = look(adapt("bert-tiny"), (6,))
-    engine = engine_of(case)
-    sent = case.observation.broadcast.parameters
-    case.observation.model.load({name: tensor + 1e-6 for name, tensor in sent.items()})
+    batch = look(adapt("bert-tiny"), (6,))
+    engine = engine_of(batch)
+    sent = batch.observation.broadcast.parameters
+    batch.observation.model.load({name: tensor + 1e-6 for name, tensor in sent.items()})
     with pytest.raises(RuntimeError, match=r"other weights were loaded .* this engine was made"):
-        engine.factors(engine.embed(case.ids[None]), torch.tensor(case.labels))
+        engine.factors(engine.embed(batch.ids[None]), torch.tensor(batch.labels))
 
 
 def test_a_parameter_of_no_module_or_of_several_is_refused(look: Look) -> None:
     model = load_adapter(ModelSpec(name="builtin:bert-tiny"))  # its own: it is spoilt below
-    case = look(model, (6,))
-    frame = find_frame(case.observation, torch.Generator())
+    batch = look(model, (6,))
+    frame = find_frame(batch.observation, torch.Generator())
     with pytest.raises(UnsupportedObservation, match="belongs to no module"):
-        Engine(case.observation, frame, ["nowhere.weight"])
+        Engine(batch.observation, frame, ["nowhere.weight"])
     module: Any = model.module
     layers = module.bert.encoder.layer
     layers[1].attention.self.query.weight = layers[0].attention.self.query.weight
     name = "bert.encoder.layer.0.attention.self.query.weight"
     with pytest.raises(UnsupportedObservation, match=f"'{name}'.*belongs to Linear, Linear"):
-        Engine(case.observation, frame, [name])
+        Engine(batch.observation, frame, [name])
 
 
 def test_a_module_that_runs_twice_is_refused(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_adapter(ModelSpec(name="builtin:bert-tiny"))
-    case, logits = look(model, (6,)), model.logits
-    engine = engine_of(case)
+    batch, logits = look(model, (6,)), model.logits
+    engine = engine_of(batch)
     monkeypatch.setattr(model, "logits", lambda x, mask: logits(x, mask) + logits(x, mask))
     with pytest.raises(UnsupportedObservation, match="one run, but Embedding runs twice in a step"):
-        engine.factors(engine.embed(case.ids[None]), torch.tensor(case.labels))
+        engine.factors(engine.embed(batch.ids[None]), torch.tensor(batch.labels))
 
 
 def test_orders_of_a_start_stay_within_their_sentences(adapt: Adapt, look: Look) -> None:
     """Each sentence keeps its own vectors at its free places: none becomes padding or [SEP]."""
-    case = look(adapt("bert-tiny"), (4, 9))
-    problem = Problem(case.observation, torch.Generator(), lambda _: Cosine())
+    batch = look(adapt("bert-tiny"), (4, 9))
+    problem = Problem(batch.observation, torch.Generator(), lambda _: Cosine())
     x = problem.gaussian(1, torch.Generator().manual_seed(1))
     moved = problem.shuffled(x, 30, torch.Generator().manual_seed(2))
     assert moved.shape == (31, *x.shape[1:]) and torch.equal(moved[0], x[0])
@@ -253,11 +253,12 @@ def test_orders_of_a_start_stay_within_their_sentences(adapt: Adapt, look: Look)
 
 
 def test_the_observation_comes_back_as_it_was(adapt: Adapt, look: Look) -> None:
-    case = look(adapt("gpt2-tiny"), (6, 4))
-    observation: Observation = case.observation
+    batch = look(adapt("gpt2-tiny"), (6, 4))
+    observation: Observation = batch.observation
     before = {name: tensor.clone() for name, tensor in observation.update.tensors.items()}
     problem = Problem(replace(observation), torch.Generator(), lambda _: Cosine())
-    problem.loss(problem.gaussian(2, torch.Generator()).requires_grad_(), torch.tensor(case.labels))
+    dummies = problem.gaussian(2, torch.Generator()).requires_grad_()
+    problem.loss(dummies, torch.tensor(batch.labels))
     assert all(
         torch.equal(before[name], tensor) for name, tensor in observation.update.tensors.items()
     )

@@ -19,9 +19,9 @@ def frame(observation: Observation) -> Any:
 
 
 def test_known_places_are_the_special_tokens_and_the_padding(adapt: Adapt, look: Look) -> None:
-    seen = look(adapt("bert-tiny"), (4, 6))
+    batch = look(adapt("bert-tiny"), (4, 6))
     cls, sep, pad = 5, 6, 4  # of the presets' tokenizer
-    tokens = frame(seen.observation).tokens
+    tokens = frame(batch.observation).tokens
     assert tokens.tolist() == [
         [cls, FREE, FREE, sep, pad, pad],
         [cls, FREE, FREE, FREE, FREE, sep],
@@ -41,16 +41,16 @@ def test_known_places_are_the_special_tokens_and_the_padding(adapt: Adapt, look:
 def test_one_texts_length_is_read_off_the_positions(
     adapt: Adapt, look: Look, preset: str, task: str, length: int
 ) -> None:
-    found = frame(look(adapt(preset, task=task), (length,), granted=()).observation)
-    assert found.mask.shape == (1, length) and found.exact_lengths
+    read = frame(look(adapt(preset, task=task), (length,), granted=()).observation)
+    assert read.mask.shape == (1, length) and read.exact_lengths
 
 
 def test_of_several_texts_the_longest_length_is_read(adapt: Adapt, look: Look) -> None:
-    found = frame(look(adapt("bert-tiny"), (5, 9, 7), granted=()).observation)
-    assert found.mask.shape == (3, 9) and not found.exact_lengths
-    assert (found.tokens[:, 1:] == FREE).all()  # where a shorter one ends is not told
+    read = frame(look(adapt("bert-tiny"), (5, 9, 7), granted=()).observation)
+    assert read.mask.shape == (3, 9) and not read.exact_lengths
+    assert (read.tokens[:, 1:] == FREE).all()  # where a shorter one ends is not told
     ids = torch.tensor([[5, 700, 701, 6, 9, 9, 9, 9, 6]] * 3)
-    assert found.sequences(ids, (6,))[0] == (5, 700, 701, 6)
+    assert read.sequences(ids, (6,))[0] == (5, 700, 701, 6)
 
 
 def test_lengths_are_read_under_noise(adapt: Adapt, look: Look) -> None:
@@ -72,24 +72,24 @@ def test_one_label_is_read_off_the_last_map(
     adapt: Adapt, look: Look, preset: str, label: int
 ) -> None:
     model = adapt(preset, num_labels=3)
-    seen = look(model, (9,) * (label + 1))
-    module = model.load(seen.observation.broadcast.parameters)
+    batch = look(model, (9,) * (label + 1))
+    module = model.load(batch.observation.broadcast.parameters)
     module.zero_grad()
-    batch = model.batch([seen.sequences[-1]], [label], torch.Generator())
-    module(**batch).loss.backward()
+    inputs = model.batch([batch.sequences[-1]], [label], torch.Generator())
+    module(**inputs).loss.backward()
     tensors = {
-        n: torch.zeros_like(p) if p.grad is None else p.grad.clone()
-        for n, p in module.named_parameters()
-        if p.requires_grad
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
     }
     module.zero_grad()
     observation = replace(
-        seen.observation,
+        batch.observation,
         update=Update(tensors=tensors, kind="gradient", num_examples=1),
         knowledge=Knowledge(lengths=(9,)),
     )
-    found = frame(observation)
-    assert found.labels.tolist() == [label] and found.notes["labels_inferred"]
+    read = frame(observation)
+    assert read.labels.tolist() == [label] and read.notes["labels_inferred"]
 
 
 @pytest.mark.parametrize("label", [0, 1, 2])
@@ -98,31 +98,31 @@ def test_one_label_is_read_off_a_delta_too(
     adapt: Adapt, look: Look, preset: str, label: int
 ) -> None:
     """A delta goes against the gradient: its sign is the other one."""
-    seen = look(adapt(preset, num_labels=3), (9,), labels=(label,), granted=(), algorithm="fedavg")
-    assert frame(seen.observation).labels.tolist() == [label]
+    batch = look(adapt(preset, num_labels=3), (9,), labels=(label,), granted=(), algorithm="fedavg")
+    assert frame(batch.observation).labels.tolist() == [label]
 
 
 def test_the_labels_counts_are_read_off_a_delta_too(adapt: Adapt, look: Look) -> None:
     labels = (0, 0, 0, 2, 2)
-    seen = look(
+    batch = look(
         adapt("bert-tiny", num_labels=3), (7,) * 5, labels=labels, granted=("lengths",),
         algorithm="fedavg", mini_batch_size=5, learning_rate=1e-3,
     )  # fmt: skip
-    assert frame(seen.observation).labels.tolist() == [*labels]
+    assert frame(batch.observation).labels.tolist() == [*labels]
 
 
 def test_a_head_without_a_gradient_tells_no_label(adapt: Adapt, look: Look) -> None:
     observation = look(adapt("bert-tiny"), (7,), granted=()).observation
     tensors = {
-        name: torch.zeros_like(one) if name.startswith("classifier") else one
-        for name, one in observation.update.tensors.items()
+        name: torch.zeros_like(tensor) if name.startswith("classifier") else tensor
+        for name, tensor in observation.update.tensors.items()
     }
     assert frame(with_tensors(observation, tensors)).labels is None
 
 
 def test_the_labels_counts_are_read_off_the_last_bias(adapt: Adapt, look: Look) -> None:
-    seen = look(adapt("bert-tiny", num_labels=3), (7, 7, 7, 7, 7), granted=("lengths",))
-    assert frame(seen.observation).labels.tolist() == [0, 0, 1, 1, 2]  # row % 3, ascending
+    batch = look(adapt("bert-tiny", num_labels=3), (7, 7, 7, 7, 7), granted=("lengths",))
+    assert frame(batch.observation).labels.tolist() == [0, 0, 1, 1, 2]  # row % 3, ascending
 
 
 def test_labels_that_the_update_does_not_place_are_left_to_be_optimised(
@@ -165,9 +165,9 @@ def test_what_cannot_be_known_is_asked_for(adapt: Adapt, look: Look) -> None:
     bert = look(adapt("bert-tiny"), (5,), granted=()).observation
     with pytest.raises(UnsupportedObservation, match=r"nothing to find.*batch_size is 0"):
         frame(replace(bert, knowledge=Knowledge(batch_size=0, lengths=(), labels=())))
-    one = look(adapt("bert-tiny", num_labels=1), (5,), granted=("lengths",)).observation
+    single = look(adapt("bert-tiny", num_labels=1), (5,), granted=("lengths",)).observation
     with pytest.raises(UnsupportedObservation, match=r"two labels or more.*num_labels = 1"):
-        frame(one)
+        frame(single)
     name = "bert.embeddings.position_embeddings.weight"
     flat = {**bert.update.tensors, name: torch.ones_like(bert.update.tensors[name])}
     with pytest.raises(UnsupportedObservation, match=r"no row of 'bert.embeddings.position_embed"):
@@ -191,17 +191,17 @@ def test_a_delta_is_minus_the_learning_rate_and_the_steps_times_a_gradient(
     gradient = look(model, (6, 6)).observation
     delta = look(model, (6, 6), algorithm="fedavg", **training).observation
     names = sorted(gradient.update.tensors)
-    one, other = observed_gradient(gradient, names), observed_gradient(delta, names)
-    whole = torch.stack([g.norm() for g in one.values()]).norm()
-    rest = torch.stack([(g - other.get(n, torch.zeros_like(g))).norm() for n, g in one.items()])
-    assert rest.norm() < 0.03 * whole  # float32 weights and a step's curvature
+    sent, read = observed_gradient(gradient, names), observed_gradient(delta, names)
+    norm = torch.stack([g.norm() for g in sent.values()]).norm()
+    rest = torch.stack([(g - read.get(n, torch.zeros_like(g))).norm() for n, g in sent.items()])
+    assert rest.norm() < 0.03 * norm  # float32 weights and a step's curvature
 
 
 @pytest.mark.parametrize(("optimizer", "steps"), [("sgd", 7), ("momentum", 7)])
 def test_a_path_is_that_of_the_batch_size_that_is_granted(
     adapt: Adapt, look: Look, optimizer: str, steps: int
 ) -> None:
-    seen = look(
+    observation = look(
         adapt("bert-tiny"),
         (6,),
         algorithm="fedavg",
@@ -209,39 +209,39 @@ def test_a_path_is_that_of_the_batch_size_that_is_granted(
         learning_rate=0.5,
         mini_batch_size=8,
     ).observation
-    lying = replace(seen.update, num_examples=10**9)
-    granted = replace(seen.knowledge, batch_size=8 * steps - 3)
+    lying = replace(observation.update, num_examples=10**9)
+    granted = replace(observation.knowledge, batch_size=8 * steps - 3)
     name = "classifier.weight"
-    found = gradient_of(replace(seen, update=lying, knowledge=granted), name)
+    read = gradient_of(replace(observation, update=lying, knowledge=granted), name)
     m = 0.9 if optimizer == "momentum" else 0.0
     way = sum(0.5 * m**back for step in range(1, steps + 1) for back in range(step))
-    torch.testing.assert_close(found, seen.update.tensors[name] / -way)
+    torch.testing.assert_close(read, observation.update.tensors[name] / -way)
 
 
 def test_entries_that_a_defense_left_out_stay_out(adapt: Adapt, look: Look) -> None:
-    seen = look(
+    observation = look(
         adapt("bert-tiny"), (6,), algorithm="fedavg", weight_decay=0.1, learning_rate=0.1
     ).observation
     name = "classifier.weight"
-    sent = {**seen.update.tensors, name: seen.update.tensors[name].clone()}
+    sent = {**observation.update.tensors, name: observation.update.tensors[name].clone()}
     sent[name][0] = 0.0
-    assert not gradient_of(with_tensors(seen, sent), name)[0].any()
+    assert not gradient_of(with_tensors(observation, sent), name)[0].any()
 
 
 def test_a_client_that_states_millions_of_examples_is_refused(adapt: Adapt, look: Look) -> None:
-    seen = look(adapt("bert-tiny"), (6,), granted=()).observation
-    lying = replace(seen, update=replace(seen.update, num_examples=10**7))
+    observation = look(adapt("bert-tiny"), (6,), granted=()).observation
+    lying = replace(observation, update=replace(observation.update, num_examples=10**7))
     with pytest.raises(UnsupportedObservation, match=r"at most 16384 tokens, got 10000000 exampl"):
         frame(lying)
 
 
 def test_a_delta_that_is_no_sum_of_gradients_is_refused(adapt: Adapt, look: Look) -> None:
-    seen = look(adapt("bert-tiny"), (6,), algorithm="fedavg", optimizer="adamw").observation
+    observation = look(adapt("bert-tiny"), (6,), algorithm="fedavg", optimizer="adamw").observation
     with pytest.raises(UnsupportedObservation, match=r"optimizer sgd or momentum.*adamw"):
-        observed_gradient(seen, list(seen.update.tensors))
-    silent = Broadcast(round=1, parameters=seen.broadcast.parameters)
+        observed_gradient(observation, list(observation.update.tensors))
+    silent = Broadcast(round=1, parameters=observation.broadcast.parameters)
     with pytest.raises(UnsupportedObservation, match=r"does not say learning_rate"):
-        observed_gradient(replace(seen, broadcast=silent), list(seen.update.tensors))
+        observed_gradient(replace(observation, broadcast=silent), list(observation.update.tensors))
 
 
 def test_an_update_that_says_nothing_usable_is_refused(adapt: Adapt, look: Look) -> None:

@@ -50,15 +50,15 @@ def test_products_and_their_derivatives_are_those_of_float32(kind: str) -> None:
     with mode:
         got = derivatives()
     assert mode._rounded  # it was taken that way
-    for one, other in zip(got, expected, strict=True):
-        assert torch.equal(one, other)
+    for half, exact in zip(got, expected, strict=True):
+        assert torch.equal(half, exact)
 
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
 def test_a_descent_goes_the_same_way(adapt: Adapt, look: Look, preset: str) -> None:
-    seen = look(adapt(preset), (8, 6))
-    it = Problem(seen.observation, torch.Generator(), lambda _: Cosine())
-    targets = torch.tensor(seen.labels)
+    batch = look(adapt(preset), (8, 6))
+    it = Problem(batch.observation, torch.Generator(), lambda _: Cosine())
+    targets = torch.tensor(batch.labels)
     start = it.rescale(it.gaussian(1, torch.Generator().manual_seed(1)))
 
     def slope() -> tuple[Tensor, Tensor]:
@@ -77,15 +77,15 @@ def test_a_descent_goes_the_same_way(adapt: Adapt, look: Look, preset: str) -> N
 def test_only_cosines_are_rounded(
     adapt: Adapt, look: Look, distance: Distance, rounds: bool
 ) -> None:
-    seen = look(adapt("bert-tiny"), (8,))
-    it = Problem(seen.observation, torch.Generator(), lambda _: distance)
+    batch = look(adapt("bert-tiny"), (8,))
+    it = Problem(batch.observation, torch.Generator(), lambda _: distance)
     assert isinstance(it._rounded, Halves) == rounds
 
 
 def test_logits_over_a_vocabulary_are_not_rounded(adapt: Adapt, look: Look) -> None:
-    seen = look(adapt("gpt2-tiny", task="causal-lm"), (8,))
-    it = Problem(seen.observation, torch.Generator(), lambda _: Cosine())
-    x, head = whole(-9, 9, 4, 192, seed=1) / 7, seen.observation.model.module.lm_head.weight
+    batch = look(adapt("gpt2-tiny", task="causal-lm"), (8,))
+    it = Problem(batch.observation, torch.Generator(), lambda _: Cosine())
+    x, head = whole(-9, 9, 4, 192, seed=1) / 7, batch.observation.model.module.lm_head.weight
     with it._rounded:
         assert torch.equal(functional.linear(x, head), x @ head.T)
 

@@ -27,19 +27,19 @@ class Dislikes:
 def test_no_prior_overrules_a_gradient_that_is_matched(
     adapt: Adapt, look: Look, relative: bool, stays: bool
 ) -> None:
-    seen = look(adapt("bert-tiny"), (8,))
-    problem = Problem(seen.observation, torch.Generator(), lambda _: Cosine())
-    x, targets = problem.engine.embed(seen.ids)[None], problem.first_targets(1)
-    prior = cast(Any, Dislikes(tuple(seen.ids[0].tolist())))
+    batch = look(adapt("bert-tiny"), (8,))
+    problem = Problem(batch.observation, torch.Generator(), lambda _: Cosine())
+    x, targets = problem.engine.embed(batch.ids)[None], problem.first_targets(1)
+    prior = cast(Any, Dislikes(tuple(batch.ids[0].tolist())))
     it = Reorder(problem=problem, tries=60, weight=0.2, prior=prior, relative=relative)
-    found, _ = it.best(x, targets, None, torch.Generator().manual_seed(1))
-    assert torch.equal(found, x) == stays
+    ordered, _ = it.best(x, targets, None, torch.Generator().manual_seed(1))
+    assert torch.equal(ordered, x) == stays
 
 
 def test_a_prior_decides_where_the_gradient_does_not(adapt: Adapt, look: Look) -> None:
-    seen = look(adapt("bert-tiny"), (8,))
-    problem = Problem(seen.observation, torch.Generator(), lambda _: Cosine())
-    ids = seen.ids.clone()
+    batch = look(adapt("bert-tiny"), (8,))
+    problem = Problem(batch.observation, torch.Generator(), lambda _: Cosine())
+    ids = batch.ids.clone()
     ids[0, 1:-1] = torch.tensor([900, 901, 902, 903, 904, 905])  # far from the truth
     x, targets = problem.engine.embed(ids)[None], problem.first_targets(1)
     prior = cast(Any, Dislikes(tuple(ids[0].tolist())))

@@ -19,13 +19,13 @@ def test_untouched_embeddings_show_what_decay_came_to(
     adapt: Adapt, look: Look, decay: float, optimizer: str
 ) -> None:
     """In closed form: n steps of decay w at rate r leave (1 - r w)^n of a weight."""
-    seen = look(
+    batch = look(
         adapt("gpt2-tiny"), (8, 8), algorithm="fedavg", mini_batch_size=1, local_epochs=2,
         learning_rate=0.1, weight_decay=decay, optimizer=optimizer,
     )  # fmt: skip
     said = 0.01 if optimizer == "adamw" and not decay else decay  # torch's own
     wanted = (1 - 0.1 * said) ** 4 - 1
-    assert shown_decay(seen.observation) == pytest.approx(wanted, rel=1e-3)
+    assert shown_decay(batch.observation) == pytest.approx(wanted, rel=1e-3)
 
 
 def test_a_gradient_has_no_decay(adapt: Adapt, look: Look) -> None:

@@ -13,7 +13,7 @@ from attacks.reads.slopes import Slope, _by_states, find_slope
 from defenses import DPSGD, Defense, RandomMask, Sign
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
-from tests.attacks.conftest import Look, Seen, random_texts
+from tests.attacks.conftest import Batch, Look, random_texts
 from tests.conftest import Adapt
 
 Change = Callable[[Tensor], Tensor]
@@ -24,16 +24,18 @@ def frame(observation: Observation) -> Frame:
 
 
 def labels(
-    seen: Seen, change: Change = lambda one: one, known: Defense | None = None
+    batch: Batch, change: Change = lambda tensor: tensor, known: Defense | None = None
 ) -> list[int] | None:
     """Return what is read after ``change`` of every tensor, by a defense that is perhaps known."""
-    seen_ = seen.observation
-    tensors = {name: change(one) for name, one in seen_.update.tensors.items()}
-    knowledge = replace(seen_.knowledge, defense=None if known is None else known.effects())
-    changed = replace(seen_, update=replace(seen_.update, tensors=tensors), knowledge=knowledge)
-    found = frame(changed)
-    assert found.notes["labels_inferred"] is (found.labels is not None)
-    return None if found.labels is None else found.labels.tolist()
+    observation = batch.observation
+    tensors = {name: change(tensor) for name, tensor in observation.update.tensors.items()}
+    knowledge = replace(observation.knowledge, defense=None if known is None else known.effects())
+    changed = replace(
+        observation, update=replace(observation.update, tensors=tensors), knowledge=knowledge
+    )
+    read = frame(changed)
+    assert read.notes["labels_inferred"] is (read.labels is not None)
+    return None if read.labels is None else read.labels.tolist()
 
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
@@ -42,12 +44,12 @@ def labels(
 def test_labels_are_read_right_or_not_at_all(
     adapt: Adapt, look: Look, preset: str, truth: tuple[int, ...], count: int
 ) -> None:
-    seen = look(
+    batch = look(
         adapt(preset, num_labels=count), (9,) * len(truth), labels=truth, granted=("lengths",)
     )
-    found = labels(seen)
+    read = labels(batch)
     surely = {"bert-tiny": 4, "gpt2-tiny": 2, "llama-tiny": 1}[preset]  # whose head has no bias
-    assert found == [*truth] or (found is None and len(truth) > surely)
+    assert read == [*truth] or (read is None and len(truth) > surely)
 
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
@@ -58,26 +60,26 @@ def test_the_scale_of_an_update_makes_no_label_of_another(
     """Of one text the label shows at any scale; of several the counts hang on it."""
     model = adapt(preset, num_labels=3)
     for truth, wanted in (((2,), [2]), ((0, 0), None), ((0, 1), None), ((2, 1, 1, 1), None)):
-        seen = look(model, (9,) * len(truth), labels=truth, granted=("lengths",))
-        assert labels(seen, lambda one: scale * one) == wanted
+        batch = look(model, (9,) * len(truth), labels=truth, granted=("lengths",))
+        assert labels(batch, lambda tensor: scale * tensor) == wanted
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
 def test_a_random_mask_that_is_known_is_undone(adapt: Adapt, look: Look, preset: str) -> None:
-    found = []
+    read = []
     for seed in range(8):
         generator = torch.Generator().manual_seed(seed)
         mask = RandomMask(fraction=0.5)
-        seen = look(adapt(preset), (9, 9), labels=(1, 1), granted=("lengths",), seed=seed)
-        found.append(
+        batch = look(adapt(preset), (9, 9), labels=(1, 1), granted=("lengths",), seed=seed)
+        read.append(
             labels(
-                seen,
-                lambda one, m=mask, g=generator: m.protect({"": one}, g)[""],  # type: ignore[misc]
+                batch,
+                lambda tensor, m=mask, g=generator: m.protect({"": tensor}, g)[""],  # type: ignore[misc]
                 mask,
             )
         )
-    assert [1, 1] in found and all(one in ([1, 1], None) for one in found)
+    assert [1, 1] in read and all(some in ([1, 1], None) for some in read)
 
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
@@ -86,37 +88,37 @@ def test_what_a_defense_scales_is_not_counted(
     adapt: Adapt, look: Look, preset: str, truth: tuple[int, ...]
 ) -> None:
     """A mask that is not known, signs, and clipping that is told of leave the scale open."""
-    seen = look(adapt(preset), (9, 9), labels=truth, granted=("lengths",))
+    batch = look(adapt(preset), (9, 9), labels=truth, granted=("lengths",))
     generator = torch.Generator().manual_seed(0)
     mask, sign = RandomMask(fraction=0.5), Sign()
-    assert labels(seen, lambda one: mask.protect({"": one}, generator)[""]) is None
-    assert labels(seen, lambda one: sign.protect({"": one}, generator)[""]) is None
-    assert labels(seen, known=DPSGD()) is None
+    assert labels(batch, lambda tensor: mask.protect({"": tensor}, generator)[""]) is None
+    assert labels(batch, lambda tensor: sign.protect({"": tensor}, generator)[""]) is None
+    assert labels(batch, known=DPSGD()) is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_are_none_tell_no_labels(adapt: Adapt, look: Look, value: float) -> None:
-    seen = look(adapt("bert-tiny"), (9, 9), granted=("lengths",))
-    assert labels(seen, lambda one: one * value) is None
+    batch = look(adapt("bert-tiny"), (9, 9), granted=("lengths",))
+    assert labels(batch, lambda tensor: tensor * value) is None
 
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_under_noise_no_labels_are_read(adapt: Adapt, look: Look, preset: str, size: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    seen = look(adapt(preset), (9,) * size, granted=("lengths",))
-    assert labels(seen, lambda one: one + 9 * torch.randn(one.shape, generator=generator)) is None
+    batch = look(adapt(preset), (9,) * size, granted=("lengths",))
+    assert labels(batch, lambda x: x + 9 * torch.randn(x.shape, generator=generator)) is None
 
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
 def test_the_slope_is_the_mean_of_shares_less_labels(adapt: Adapt, look: Look, preset: str) -> None:
     """Against what the model itself says of the true texts."""
     model, truth = adapt(preset, num_labels=3), (0, 2, 2)
-    seen = look(model, (9, 7, 8), labels=truth, granted=("lengths",))
-    parameters = seen.observation.broadcast.parameters
-    _, states, logits = model.decisions(parameters, seen.sequences)
+    batch = look(model, (9, 7, 8), labels=truth, granted=("lengths",))
+    parameters = batch.observation.broadcast.parameters
+    _, states, logits = model.decisions(parameters, batch.sequences)
     wanted = (logits.double().softmax(dim=1) - torch.eye(3)[list(truth)]).mean(dim=0)
-    slope = find_slope(seen.observation, states, 3)
+    slope = find_slope(batch.observation, states, 3)
     assert slope is not None and slope.noise < 1e-4
     torch.testing.assert_close(slope.values, wanted, atol=1e-5, rtol=0)
 
@@ -147,8 +149,8 @@ def test_an_adapter_is_not_taken_for_a_frozen_head_of_its_size(adapt: Adapt, pre
     model: ModelAdapter = adapt(preset, num_labels=2, lora_rank=2, freeze=("head",))
     generator = torch.Generator().manual_seed(0)
     parameters = {
-        name: 0.02 * torch.randn(one.shape, generator=generator)
-        for name, one in model.initial_parameters().items()
+        name: 0.02 * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in model.initial_parameters().items()
     }
     assert any("lora_A" in name for name in parameters)
     observation = Observation(
@@ -164,11 +166,11 @@ def test_an_adapter_is_not_taken_for_a_frozen_head_of_its_size(adapt: Adapt, pre
 def test_random_texts_are_like_the_batchs(adapt: Adapt, look: Look) -> None:
     model = adapt("bert-tiny")
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    seen = look(model, (5, 3)).observation
-    texts = _random_texts(seen, mask, torch.Generator().manual_seed(0))
-    assert {len(one) for one in texts} == {5, 3}
-    assert {(one[0], one[-1]) for one in texts} == {(5, 6)}  # [CLS] and [SEP] of the presets
-    assert not {id_ for one in texts for id_ in one[1:-1]} & model.special
+    observation = look(model, (5, 3)).observation
+    texts = _random_texts(observation, mask, torch.Generator().manual_seed(0))
+    assert {len(text) for text in texts} == {5, 3}
+    assert {(text[0], text[-1]) for text in texts} == {(5, 6)}  # [CLS] and [SEP] of the presets
+    assert not {id_ for text in texts for id_ in text[1:-1]} & model.special
     assert random_texts(model, (5,))[0][0] == 5
 
 
@@ -177,7 +179,7 @@ def test_random_texts_are_like_the_batchs(adapt: Adapt, look: Look) -> None:
 def test_weight_decay_hides_neither_labels_nor_lengths(
     adapt: Adapt, look: Look, preset: str, decay: float
 ) -> None:
-    seen = look(
+    batch = look(
         adapt(preset),
         (8, 8),
         labels=(0, 1),
@@ -187,25 +189,25 @@ def test_weight_decay_hides_neither_labels_nor_lengths(
         learning_rate=1e-2,
         weight_decay=decay,
     )
-    assert labels(seen) == [0, 1]
-    assert frame(seen.observation).mask.shape == (2, 8)
+    assert labels(batch) == [0, 1]
+    assert frame(batch.observation).mask.shape == (2, 8)
 
 
 def test_the_share_that_a_known_mask_keeps_is_in_the_slope(adapt: Adapt, look: Look) -> None:
     """GPT-2's last norm has 192 biases, each masked or doubled: solved, they give the slope."""
-    seen = look(adapt("gpt2-tiny"), (9, 9), labels=(1, 1), granted=("lengths",)).observation
+    observation = look(adapt("gpt2-tiny"), (9, 9), labels=(1, 1), granted=("lengths",)).observation
     generator = torch.Generator().manual_seed(0)
     mask = RandomMask(fraction=0.5)
-    masked = mask.protect(seen.update.tensors, generator)
+    masked = mask.protect(observation.update.tensors, generator)
     known = replace(
-        seen,
-        update=replace(seen.update, tensors=masked),
-        knowledge=replace(seen.knowledge, defense=mask.effects()),
+        observation,
+        update=replace(observation.update, tensors=masked),
+        knowledge=replace(observation.knowledge, defense=mask.effects()),
     )
     states = torch.ones(2, 192)
-    plain, found = find_slope(seen, states, 2), find_slope(known, states, 2)
-    assert plain is not None and found is not None
-    torch.testing.assert_close(found.values, plain.values, atol=1e-4, rtol=0)
+    plain, undone = find_slope(observation, states, 2), find_slope(known, states, 2)
+    assert plain is not None and undone is not None
+    torch.testing.assert_close(undone.values, plain.values, atol=1e-4, rtol=0)
 
 
 def test_a_state_of_the_other_class_flips_no_label() -> None:
@@ -214,7 +216,7 @@ def test_a_state_of_the_other_class_flips_no_label() -> None:
     sent = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0, 0, 0]]).double()  # reads the first place only
     around = 0.01 * torch.randn(32, 4, generator=generator).double()
     states = torch.tensor([3.0, 1.0, 0, 0]) + around
-    other = torch.tensor([-3.0, 1.0, 0.05, 0.05]).double()
-    weight = torch.tensor([0.4, -0.4]).double()[:, None] * other  # p - y of label 1
+    state = torch.tensor([-3.0, 1.0, 0.05, 0.05]).double()
+    weight = torch.tensor([0.4, -0.4]).double()[:, None] * state  # p - y of label 1
     slope = _by_states(weight, states, sent, 1)
     assert slope is not None and slope.label() == 1

@@ -11,12 +11,12 @@ from attacks.reads.lengths import read_lengths
 from defenses import DPSGD, Defense, Gaussian, Quantize, RandomMask, Sign, TopK
 from fedsim.messages import Knowledge
 from fedsim.types import Parameters
-from tests.attacks.conftest import Look, Seen
+from tests.attacks.conftest import Batch, Look
 from tests.conftest import Adapt
 
 
-def frame(seen: Seen, tensors: Parameters, **knowledge: Any) -> Frame:
-    observation = seen.observation
+def frame(batch: Batch, tensors: Parameters, **knowledge: Any) -> Frame:
+    observation = batch.observation
     changed = replace(
         observation,
         update=replace(observation.update, tensors=tensors),
@@ -31,10 +31,10 @@ def frame(seen: Seen, tensors: Parameters, **knowledge: Any) -> Frame:
 def test_an_undefended_length_is_exact(
     adapt: Adapt, look: Look, preset: str, dropout: bool, scale: float
 ) -> None:
-    seen = look(adapt(preset), (8,), granted=(), dropout=dropout)
-    tensors = {name: scale * one for name, one in seen.observation.update.tensors.items()}
-    found = frame(seen, tensors)
-    assert found.mask.shape == (1, 8) and found.exact_lengths
+    batch = look(adapt(preset), (8,), granted=(), dropout=dropout)
+    tensors = {name: scale * tensor for name, tensor in batch.observation.update.tensors.items()}
+    read = frame(batch, tensors)
+    assert read.mask.shape == (1, 8) and read.exact_lengths
 
 
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
@@ -49,45 +49,45 @@ def test_an_undefended_length_is_exact(
 def test_what_may_have_emptied_rows_leaves_the_length_open(
     adapt: Adapt, look: Look, preset: str, defense: Any
 ) -> None:
-    seen = look(adapt(preset), (8,), granted=())
-    tensors = seen.observation.update.tensors
-    found = frame(seen, defense.protect(tensors, torch.Generator().manual_seed(0)))
-    assert not found.exact_lengths and not found.notes["lengths_exact"]
-    assert found.mask.shape[1] <= 8
+    batch = look(adapt(preset), (8,), granted=())
+    tensors = batch.observation.update.tensors
+    read = frame(batch, defense.protect(tensors, torch.Generator().manual_seed(0)))
+    assert not read.exact_lengths and not read.notes["lengths_exact"]
+    assert read.mask.shape[1] <= 8
     if preset == "bert-tiny":  # no [SEP] is set where it may not be
-        assert found.free[:, 1:].all()
+        assert read.free[:, 1:].all()
 
 
 @pytest.mark.parametrize("deviation", [1e-6, 1e-4, 0.01])
 def test_noise_leaves_the_length_open(adapt: Adapt, look: Look, deviation: float) -> None:
-    seen = look(adapt("bert-tiny"), (8,), granted=())
+    batch = look(adapt("bert-tiny"), (8,), granted=())
     generator = torch.Generator().manual_seed(0)
     noisy = {
-        name: one + deviation * torch.randn(one.shape, generator=generator)
-        for name, one in seen.observation.update.tensors.items()
+        name: tensor + deviation * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in batch.observation.update.tensors.items()
     }
-    found = frame(seen, noisy)
-    assert not found.exact_lengths and found.mask.shape[1] <= 8
+    read = frame(batch, noisy)
+    assert not read.exact_lengths and read.mask.shape[1] <= 8
 
 
 @pytest.mark.parametrize("defense", [TopK(), RandomMask(), Quantize(), Gaussian(), DPSGD(), Sign()])
 def test_a_defense_that_is_known_to_hide_rows_is_believed(
     adapt: Adapt, look: Look, defense: Defense
 ) -> None:
-    seen = look(adapt("bert-tiny"), (8,), granted=())
-    tensors = seen.observation.update.tensors
-    assert not frame(seen, tensors, defense=defense.effects()).exact_lengths
-    assert frame(seen, tensors, defense=()).exact_lengths
+    batch = look(adapt("bert-tiny"), (8,), granted=())
+    tensors = batch.observation.update.tensors
+    assert not frame(batch, tensors, defense=defense.effects()).exact_lengths
+    assert frame(batch, tensors, defense=()).exact_lengths
 
 
 def test_the_highest_of_many_rows_of_noise_is_no_token(adapt: Adapt, look: Look) -> None:
     """256 rows of 192 normal numbers: the level is above the largest norm of theirs."""
-    seen = look(adapt("bert-tiny"), (8,), granted=())
+    batch = look(adapt("bert-tiny"), (8,), granted=())
     name = "bert.embeddings.position_embeddings.weight"
     for seed in range(20):
         rows = torch.randn(256, 192, generator=torch.Generator().manual_seed(seed))
         rows[:8] *= 2.0
         update = replace(
-            seen.observation.update, tensors={**seen.observation.update.tensors, name: rows}
+            batch.observation.update, tensors={**batch.observation.update.tensors, name: rows}
         )
-        assert read_lengths(replace(seen.observation, update=update)) == (8, False)
+        assert read_lengths(replace(batch.observation, update=update)) == (8, False)

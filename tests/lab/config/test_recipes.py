@@ -23,7 +23,7 @@ def test_a_recipe_is_a_grid_with_the_papers_figures_beside_it(path: Path) -> Non
     assert len(plan.cells) > 1
     for cell in plan.cells:
         assert recipe.beside(cell.config.as_toml()) is not None, cell.name
-        assert recipe.attack in [one.name for one in cell.config.attack]
+        assert recipe.attack in [section.name for section in cell.config.attack]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -48,9 +48,9 @@ def recipe(**changes: object) -> Recipe:
 
 
 def test_the_command_line_replaces_keys_of_the_grid() -> None:
-    one = recipe(grid=["training.batch_size=1,2", "seed=1,2"])
-    assert one.words([]) == ["training.batch_size=1,2", "seed=1,2"]
-    assert one.words(["seed=3", "data.path=x"]) == [
+    made = recipe(grid=["training.batch_size=1,2", "seed=1,2"])
+    assert made.words([]) == ["training.batch_size=1,2", "seed=1,2"]
+    assert made.words(["seed=3", "data.path=x"]) == [
         "training.batch_size=1,2",
         "seed=3",
         "data.path=x",
@@ -62,11 +62,11 @@ def test_a_row_stands_beside_the_configs_that_have_its_settings() -> None:
         {"settings": {"training.batch_size": 1}, "rouge1": 10.0},
         {"settings": {"training.batch_size": 2, "data.name": "cola"}, "rouge1": 20.0},
     ]
-    one = recipe(rows=rows)
-    found = one.beside({"training": {"batch_size": 2}, "data": {"name": "cola"}})
-    assert found is not None and found.rouge1 == 20.0
-    assert one.beside({"training": {"batch_size": 2}, "data": {"name": "sst2"}}) is None
-    assert one.beside({"seed": 1}) is None
+    made = recipe(rows=rows)
+    row = made.beside({"training": {"batch_size": 2}, "data": {"name": "cola"}})
+    assert row is not None and row.rouge1 == 20.0
+    assert made.beside({"training": {"batch_size": 2}, "data": {"name": "sst2"}}) is None
+    assert made.beside({"seed": 1}) is None
 
 
 def test_a_recipe_that_is_wrong_is_bad_input(tmp_path: Path) -> None:

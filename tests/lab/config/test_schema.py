@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_contract(path: Path) -> None:
     assert (training.batch_size, training.local_epochs, training.mini_batch_size) == (4, 1, 4)
     assert (training.learning_rate, training.dropout) == (1e-2, False)
     assert training.wire_dtype == "float32"
-    assert [one.name for one in config.defense] == ["none"]
+    assert [section.name for section in config.defense] == ["none"]
     assert config.attack == []
 
 
@@ -64,7 +64,7 @@ def test_the_quick_start_is_built_in() -> None:
     config = load_config(None, [])
     assert config.model.name.startswith("builtin:")  # offline
     assert config.data.name.startswith("builtin:")
-    assert [one.name for one in config.attack] == ["dager"]
+    assert [section.name for section in config.attack] == ["dager"]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_overrides_replace_and_add_keys(path: Path) -> None:
 def test_plugins_are_a_word_a_table_or_a_list_of_either(path: Path, kind: str) -> None:
     def rows(value: str) -> list[tuple[str, dict[str, Any]]]:
         config = load_config(path, [f"{kind}={value}"])
-        return [(one.name, one.parameters) for one in getattr(config, kind)]
+        return [(section.name, section.parameters) for section in getattr(config, kind)]
 
     assert rows("dager") == [("dager", {})]
     assert rows('{name="clip", norm=2}') == [("clip", {"norm": 2})]
@@ -112,7 +112,9 @@ def test_plugins_in_a_file(tmp_path: Path) -> None:
     tables = '[defense]\nname = "topk"\nfraction = 0.1\n[[attack]]\nname = "dager"\nrounds = [2]\n'
     (tmp_path / "c.toml").write_text(SMALL + tables)
     config = load_config(tmp_path / "c.toml", [])
-    assert [(one.name, one.parameters) for one in config.defense] == [("topk", {"fraction": 0.1})]
+    assert [(section.name, section.parameters) for section in config.defense] == [
+        ("topk", {"fraction": 0.1})
+    ]
     (attack,) = config.attack
     assert (attack.rounds, attack.parameters) == ([2], {})  # rounds is the table's own key
 
@@ -252,5 +254,5 @@ def test_a_config_is_a_config() -> None:
 def test_no_setting_of_a_plugin_has_the_name_of_a_key_of_its_table() -> None:
     for kinds, section in ((ATTACKS, AttackSection), (DEFENSES, PluginSection)):
         for name, kind in kinds.items():
-            hidden = {one.name for one in fields(kind)} & set(section.model_fields)
+            hidden = {field.name for field in fields(kind)} & set(section.model_fields)
             assert not hidden, f"{name}: nobody could set {hidden}"

@@ -54,7 +54,7 @@ class Halving(Defense):
         return Memory(values={"rounds": self.rounds})
 
     def spent(self, memories: Sequence[Memory]) -> Guarantee | None:
-        worst = max(one.values["rounds"] for one in memories)
+        worst = max(memory.values["rounds"] for memory in memories)
         return Guarantee(
             epsilon=worst, delta=0.1, unit="example", accountant="count", sampling="none"
         )
@@ -79,13 +79,13 @@ def test_the_summary_has_what_clients_measured_and_the_worst_clients_guarantee(
     summary = run(experiment(defense=["none", "halves"]), tmp_path / "run")
     wire = summary["wire"]
     assert wire["updates"] == 9 and wire["seconds"] > 0.0
-    assert [one["defense"] for one in wire["defenses"]] == ["none", "halves"]
+    assert [row["defense"] for row in wire["defenses"]] == ["none", "halves"]
     assert wire["defenses"][0]["change"] == {"mean": 0.0, "min": 0.0, "max": 0.0}
     assert wire["defenses"][1]["change"]["mean"] == pytest.approx(0.5, abs=1e-6)
     names = {
         name
-        for one in (tmp_path / "run" / "captures").rglob("update.safetensors")
-        for name in __import__("safetensors").safe_open(one, "pt").keys()
+        for path in (tmp_path / "run" / "captures").rglob("update.safetensors")
+        for name in __import__("safetensors").safe_open(path, "pt").keys()
     }
     assert names and not any("score" in name for name in names)  # the head was frozen
     took = [row["clients"] for row in RunDirectory(tmp_path / "run").rows("rounds.jsonl")[1:]]
@@ -131,8 +131,8 @@ def test_central_dp_leaves_each_update_raw_before_the_server(tmp_path: Path) -> 
     central = [{"name": "central-dp", "noise_multiplier": 0.01}]
     noised = run(experiment(federation=once, defense=central), tmp_path / "central")
     again = run(experiment(federation=once, defense=central), tmp_path / "again")
-    one, other = captured(tmp_path / "plain"), captured(tmp_path / "central")
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    bare, defended = captured(tmp_path / "plain"), captured(tmp_path / "central")
+    assert all(torch.equal(bare[name], defended[name]) for name in bare)
     assert noised["guarantee"] is None
     assert plain["checksum"] != noised["checksum"] == again["checksum"]  # by the seed
 
@@ -146,13 +146,13 @@ def test_dp_sgd_stops_dager_and_the_bound_stands_beside(tmp_path: Path) -> None:
         training={"batch_size": 4},
     )
     summary = run(config, tmp_path / "run")
-    found = summary["attacks"]
+    entries = summary["attacks"]
     assert summary["leakage"]["dager"]["exact_match"]["mean"] == 0.0
     assert summary["guarantee"]["unit"] == "example" and summary["guarantee"]["delta"] == 1e-5
-    for one in found:
-        assert one["bound"]["nats"] == 2.0  # 1 / (2 z^2)
-        assert one["metrics"]["exact_match"] <= one["bound"]["exact_match"] < 0.1
-    assert sum(one["samples"] for one in found) != 8  # Poisson, not a fixed batch
+    for entry in entries:
+        assert entry["bound"]["nats"] == 2.0  # 1 / (2 z^2)
+        assert entry["metrics"]["exact_match"] <= entry["bound"]["exact_match"] < 0.1
+    assert sum(entry["samples"] for entry in entries) != 8  # Poisson, not a fixed batch
 
 
 @pytest.mark.slow
@@ -164,8 +164,8 @@ def test_an_empty_batch_is_answered_and_scored_as_noise(tmp_path: Path) -> None:
         training={"batch_size": 1},  # empty with probability (1 - 1/N)^N, about 0.37
     )
     summary = run(config, tmp_path / "run")
-    empty = [one for one in summary["attacks"] if one["samples"] == 0]
-    assert empty and all("empty" in one["reason"] for one in empty)
+    empty = [entry for entry in summary["attacks"] if entry["samples"] == 0]
+    assert empty and all("empty" in entry["reason"] for entry in empty)
     assert summary["wire"]["updates"] == 4
     assert summary["verdicts"]["dager"]["verdict"] == "no-leak"
 
@@ -198,9 +198,9 @@ def test_of_two_guarantees_the_strongest_is_stated(tmp_path: Path) -> None:
     once = {"rounds": 1}
     training = {"batch_size": 0}
     config = experiment(defense=[weak, strong], federation=once, training=training)
-    found = run(config, tmp_path / "run")["guarantee"]
-    assert found["unit"] == "client"
-    assert found["epsilon"] == pytest.approx(gaussian(2 / 50.0, 1e-5))
+    guarantee = run(config, tmp_path / "run")["guarantee"]
+    assert guarantee["unit"] == "client"
+    assert guarantee["epsilon"] == pytest.approx(gaussian(2 / 50.0, 1e-5))
 
 
 @pytest.mark.slow
@@ -238,8 +238,8 @@ def test_a_target_is_met_by_what_clients_can_train_on(tmp_path: Path) -> None:
         federation={"clients": 2, "clients_per_round": 2, "rounds": 3},
         training={"batch_size": 4},
     )
-    found = run(config, tmp_path / "run")["guarantee"]
-    assert 1.9 < found["epsilon"] <= 2.0
+    guarantee = run(config, tmp_path / "run")["guarantee"]
+    assert 1.9 < guarantee["epsilon"] <= 2.0
 
 
 def test_a_delta_is_held_against_what_clients_can_train_on(tmp_path: Path) -> None:
@@ -269,6 +269,6 @@ def test_a_client_that_failed_has_spent_its_epsilon(
     summary = run(config, tmp_path / "run")
     (failure,) = summary["failures"]
     assert failure["error"].endswith("training diverged; lower training.learning_rate")
-    kept = [str(one) for one in (tmp_path / "run" / "memory").rglob("*") if one.is_file()]
-    assert any(f"client={failure['client']}" in one for one in kept)
+    kept = [str(path) for path in (tmp_path / "run" / "memory").rglob("*") if path.is_file()]
+    assert any(f"client={failure['client']}" in path for path in kept)
     assert summary["guarantee"]["composition"] == "1 steps in 1 rounds of the worst client"

@@ -103,8 +103,8 @@ def test_the_own_update_is_trained_and_sent_as_the_broadcast_says() -> None:
     assert {tensor.dtype for tensor in update.tensors.values()} == {torch.float16}
     longer = own_update(adapter, broadcast(adapter, **{**how, "local_epochs": 4}), rows, seed=1)
     norms = [
-        sum(t.float().square().sum().item() for t in one.tensors.values())
-        for one in (update, longer)
+        sum(t.float().square().sum().item() for t in each.tensors.values())
+        for each in (update, longer)
     ]
     assert norms[0] < norms[1]  # twice the steps go further
 
@@ -113,6 +113,6 @@ def test_the_own_update_follows_the_seed() -> None:
     adapter = preset()
     rows = own_sequences(adapter, [9, 5, 14])
     sent = broadcast(adapter, dropout=True)
-    one, again, other = (own_update(adapter, sent, rows, seed).tensors for seed in (1, 1, 2))
-    assert all(torch.equal(one[name], again[name]) for name in one)
-    assert any(not torch.equal(one[name], other[name]) for name in one)
+    first, again, other = (own_update(adapter, sent, rows, seed).tensors for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)

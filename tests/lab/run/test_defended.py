@@ -44,28 +44,28 @@ def test_under_secagg_dager_reads_the_sum_and_is_scored_against_all_clients(tmp_
     (where,) = (tmp_path / "run" / "captures").glob("*/*")  # one capture, not three
     plain = go(tmp_path / "plain", attack=["dager"], federation={"rounds": 1})
     updates = [load_file(p) for p in (tmp_path / "plain").glob("captures/*/*/update.safetensors")]
-    mean = torch.stack([one["score.weight"].double() for one in updates]).mean(0)
-    seen = load_file(where / "update.safetensors")["score.weight"]
-    torch.testing.assert_close(seen.double(), mean, rtol=1e-5, atol=1e-8)
+    mean = torch.stack([update["score.weight"].double() for update in updates]).mean(0)
+    received = load_file(where / "update.safetensors")["score.weight"]
+    torch.testing.assert_close(received.double(), mean, rtol=1e-5, atol=1e-8)
     assert summary["wire"]["updates"] == plain["wire"]["updates"] == 3
     assert summary["guarantee"] is None
-    assert [one.clients for one in samples(tmp_path / "run")] == [entry["clients"]] * 6
+    assert [sample.clients for sample in samples(tmp_path / "run")] == [entry["clients"]] * 6
     said = f"sum of {', '.join(map(str, entry['clients']))}"
     html = write_report(tmp_path / "run", redact=False).read_text(encoding="utf-8")
     assert f"dager, round 1, client {said}" in html  # beside the texts
     assert f"the update most read is that of client {said}" in html  # the plot
     assert said in (tmp_path / "run/report/updates.csv").read_text(encoding="utf-8")
     alone = samples(tmp_path / "plain")
-    assert alone and all(one.clients == [one.client] for one in alone)
+    assert alone and all(sample.clients == [sample.client] for sample in alone)
 
 
 @pytest.mark.slow
 def test_the_sum_trains_as_the_mean_does(tmp_path: Path) -> None:
     def last(name: str, **sections: Any) -> dict[str, torch.Tensor]:
         go(tmp_path / name, **sections)
-        found = RunDirectory(tmp_path / name).latest()
-        assert found is not None
-        return dict(found.parameters)
+        latest = RunDirectory(tmp_path / name).latest()
+        assert latest is not None
+        return dict(latest.parameters)
 
     how: dict[str, Any] = {"training": FEDAVG, "model": SMALL, "federation": {"rounds": 2}}
     plain = last("plain", **how)
@@ -101,7 +101,7 @@ def test_composed_defenses_are_measured_in_order(tmp_path: Path) -> None:
         defense=[{"name": "topk", "fraction": 0.1}, {"name": "quantize", "dtype": "int8"}],
     )
     wire = summary["wire"]
-    assert [one["defense"] for one in wire["defenses"]] == ["topk", "quantize"]
+    assert [row["defense"] for row in wire["defenses"]] == ["topk", "quantize"]
     assert wire["defenses"][0]["density"]["mean"] == pytest.approx(0.1, rel=1e-3)
     entries = sum(t.numel() for t in load_file(
         next((tmp_path / "run").glob("captures/*/*/update.safetensors"))).values())  # fmt: skip

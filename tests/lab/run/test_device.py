@@ -44,19 +44,19 @@ def test_the_device_changes_neither_updates_nor_utility(
 
     def results() -> Any:
         local = LocalTraining(model, training)(parameters, examples, torch.Generator())
-        tensors = {name: one.cpu() for name, one in local[0].items()}
+        tensors = {name: tensor.cpu() for name, tensor in local[0].items()}
         control = own_update(model, sent, own, seed=1)
         return tensors, control.tensors, utility(model, parameters, examples)
 
     wanted = results()
     with another_device() as device:
         model.to(device)
-        found = results()
-    for some, others in zip(found[:2], wanted[:2], strict=True):
-        for name, one in others.items():
-            assert some[name].device == one.device == torch.device("cpu")
-            assert_close(some[name], one, rtol=1e-3, atol=1e-6)
-    assert found[2] == pytest.approx(wanted[2], rel=1e-4)
+        computed = results()
+    for some, others in zip(computed[:2], wanted[:2], strict=True):
+        for name, tensor in others.items():
+            assert some[name].device == tensor.device == torch.device("cpu")
+            assert_close(some[name], tensor, rtol=1e-3, atol=1e-6)
+    assert computed[2] == pytest.approx(wanted[2], rel=1e-4)
 
 
 def guesses(root: Path) -> list[tuple[Any, ...]]:
@@ -77,7 +77,7 @@ def test_a_run_on_another_device_guesses_the_same(
 ) -> None:
     with another_device() as device, monkeypatch.context() as patch:
         patch.setattr(prepare, "device", lambda name: device)
-        found = guesses(tmp_path / "there")
+        guessed = guesses(tmp_path / "there")
     wanted = guesses(tmp_path / "here")  # last, so that the cached adapter ends up on the CPU
     assert all(sequences and error is None for _, sequences, error in wanted)
-    assert found == wanted
+    assert guessed == wanted

@@ -144,9 +144,9 @@ def test_the_rounds_are_noted_one_by_one(tmp_path: Path) -> None:
         },
     }
     assert all(len(row["clients"]) == 3 for row in rows[1:])
-    found = run.latest()
-    assert found is not None
-    assert summary["checksum"] == rows[3]["checksum"] == checksum(found.parameters)
+    latest = run.latest()
+    assert latest is not None
+    assert summary["checksum"] == rows[3]["checksum"] == checksum(latest.parameters)
 
 
 def test_without_held_out_data_there_is_no_utility(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_attacks_see_the_rounds_and_clients_that_were_asked_for(tmp_path: Path) 
         attack=[{"name": "dager", "rounds": [2], "clients": [1, 3]}],
     )
     summary = go(run, config)
-    assert [(one["round"], one["client"]) for one in summary["attacks"]] == [(2, 1), (2, 3)]
+    assert [(entry["round"], entry["client"]) for entry in summary["attacks"]] == [(2, 1), (2, 3)]
     roles = [(row["role"], row["round"]) for row in run.rows("reconstructions.jsonl")]
     assert roles == [("attack", 2), ("positive", 2)] * 2
 
@@ -225,7 +225,7 @@ def held_out(task: str) -> Examples:
     texts = ["a b c d", "one longer text about nothing", "ab cd", "x y z", "more of the same"] * 8
     ids = preset(task=task).tokenizer(texts)["input_ids"]
     return Examples(
-        sequences=tuple(tuple(one) for one in ids),
+        sequences=tuple(tuple(tokens) for tokens in ids),
         labels=tuple(place % 2 for place in range(len(ids))),
     )
 

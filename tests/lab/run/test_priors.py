@@ -51,8 +51,8 @@ def test_the_sampled_loss_is_the_full_one_on_average_over_samples(
     words = 0.3 * torch.randn(100, 8, generator=generator)
     targets = torch.tensor([3, 7, 7, 50, 3, 99])
     full = functional.cross_entropy(states @ words.T, targets)
-    found = [sampled_loss(states, words, targets, generator) for _ in range(300)]
-    assert torch.stack(found).mean().item() == pytest.approx(full.item(), rel=0.01)
+    losses = [sampled_loss(states, words, targets, generator) for _ in range(300)]
+    assert torch.stack(losses).mean().item() == pytest.approx(full.item(), rel=0.01)
     monkeypatch.setattr(priors, "SAMPLED", 100)  # nothing is left out: exact
     assert sampled_loss(states, words, targets, generator).item() == pytest.approx(full.item())
 

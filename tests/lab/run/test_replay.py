@@ -69,16 +69,16 @@ def test_an_attack_on_a_run_has_a_report_and_can_be_compared(
     told = [sample for sample in run.samples(run.summary()) if sample.round == 2]
     assert told and all(escape(sample.truth) in page for sample in told)
     mine, live = (
-        list(csv.DictReader((one / "report/samples.csv").read_text().splitlines()))
-        for one in (out, write_report(run.root, redact=False).parent)
+        list(csv.DictReader((directory / "report/samples.csv").read_text().splitlines()))
+        for directory in (out, write_report(run.root, redact=False).parent)
     )
     times = {"seconds"}
     assert [{k: v for k, v in row.items() if k not in times} for row in mine] == [
         {k: v for k, v in row.items() if k not in times} for row in live if row["round"] == "2"
     ]
     assert escape(NOT_TRAINED) in page and "All rounds" not in page
-    found = compare([run.root, out])
-    (against,) = found["runs"]
+    comparison = compare([run.root, out])
+    (against,) = comparison["runs"]
     assert against["leakage"]["dager"]["updates"] == 2  # of round 2 alone, paired
     assert against["leakage"]["dager"]["metrics"]["bag_f1"]["difference"]["mean"] == 0.0
     assert against["utility"] is None
@@ -156,7 +156,7 @@ def test_a_replay_draws_by_the_seed_of_the_run(run: RunDirectory) -> None:
 def test_the_captures_of_a_run_are_found_from_either_place(run: RunDirectory) -> None:
     for root in (run.root, run.captures):
         made = replay(root)
-        assert [(one.round, one.client) for one in made.captures] == [
+        assert [(capture.round, capture.client) for capture in made.captures] == [
             (1, 0),
             (1, 1),
             (2, 0),
@@ -168,7 +168,7 @@ def test_the_captures_of_a_run_are_found_from_either_place(run: RunDirectory) ->
 
 def test_rounds_and_clients_can_be_chosen(run: RunDirectory, tmp_path: Path) -> None:
     summary, _ = go(replay(run.root, "rounds=[2]", "clients=[1]", out=tmp_path / "out"))
-    assert [(one["round"], one["client"]) for one in summary["attacks"]] == [(2, 1)]
+    assert [(entry["round"], entry["client"]) for entry in summary["attacks"]] == [(2, 1)]
 
 
 def test_results_of_other_settings_lie_elsewhere(run: RunDirectory) -> None:
@@ -188,10 +188,10 @@ def test_captures_from_elsewhere_have_no_truth(run: RunDirectory, tmp_path: Path
     made = replay(tmp_path / "seen", out=tmp_path / "out")
     assert made.vault is None
     summary, rows = go(made)
-    assert all(one["sequences"] for one in rows)  # they are read all the same
+    assert all(row["sequences"] for row in rows)  # they are read all the same
     assert summary["leakage"] == {"dager": {}}
     assert summary["verdicts"]["dager"]["verdict"] == "inconclusive"
-    assert {one["samples"] for one in summary["attacks"]} == {0}
+    assert {entry["samples"] for entry in summary["attacks"]} == {0}
 
 
 def test_the_number_of_labels_is_read_off_the_head(tmp_path: Path) -> None:

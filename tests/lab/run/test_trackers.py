@@ -77,10 +77,12 @@ def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
 
     assert len(list(root.iterdir())) == 1
     read = EventAccumulator(str(root)).Reload()
-    found = [
-        (name, one.step, one.value) for name in read.Tags()["scalars"] for one in read.Scalars(name)
+    points = [
+        (name, point.step, point.value)
+        for name in read.Tags()["scalars"]
+        for point in read.Scalars(name)
     ]
-    assert sorted(found) == sorted(CURVES)  # none of them needs more than float32
+    assert sorted(points) == sorted(CURVES)  # none of them needs more than float32
 
 
 def test_mlflow_reads_the_curves(tmp_path: Path) -> None:
@@ -89,13 +91,17 @@ def test_mlflow_reads_the_curves(tmp_path: Path) -> None:
 
     with environment(MLFLOW_ALLOW_FILE_STORE="true", MLFLOW_DISABLE_TELEMETRY="true"):
         client = MlflowClient(tracking_uri=root.as_uri())
-        ids = [one.experiment_id for one in client.search_experiments() if one.name == "fedsim"]
+        ids = [
+            project.experiment_id
+            for project in client.search_experiments()
+            if project.name == "fedsim"
+        ]
         (run,) = client.search_runs(ids)
         names = {name for name, _, _ in CURVES}
         history = [
-            (name, one.step, one.value)
+            (name, point.step, point.value)
             for name in names
-            for one in client.get_metric_history(run.info.run_id, name)
+            for point in client.get_metric_history(run.info.run_id, name)
         ]
     assert sorted(history) == sorted(CURVES)
     assert run.data.params["model.name"] == "builtin:gpt2-tiny"
@@ -135,8 +141,8 @@ def test_a_tracker_that_throws_is_noted_and_the_run_goes_on(
         (root / "curves").write_text("")
 
     made = {
-        name: fedsim.lab.run.trackers.Tracker(package="json", write=one)
-        for name, one in (("broken", broken), ("fine", write))
+        name: fedsim.lab.run.trackers.Tracker(package="json", write=written)
+        for name, written in (("broken", broken), ("fine", write))
     }
     monkeypatch.setattr(fedsim.lab.run.trackers, "TRACKERS", made)
     run = RunDirectory(tmp_path / "run")

@@ -25,32 +25,32 @@ def test_the_metrics_of_a_confusion_matrix_agree_with_counting(classes: int) -> 
     draw = np.random.default_rng(classes)
     true, guessed = draw.integers(classes, size=41), draw.integers(classes, size=41)
     guessed[::2] = true[::2]
-    found = classified(table(true.tolist(), guessed.tolist(), classes))
-    assert found["accuracy"] == pytest.approx((true == guessed).mean())
+    measured = classified(table(true.tolist(), guessed.tolist(), classes))
+    assert measured["accuracy"] == pytest.approx((true == guessed).mean())
     # R_K is the correlation of the one-hot codes: their covariance over the two spreads.
     one_hot = np.eye(classes)
     x, y = one_hot[true], one_hot[guessed]
     x, y = x - x.mean(0), y - y.mean(0)
     expected = (x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum())
-    assert found["mcc"] == pytest.approx(expected)
+    assert measured["mcc"] == pytest.approx(expected)
     scores = []
-    for one in range(classes):
-        hit = ((true == one) & (guessed == one)).sum()
-        precision, recall = hit / (guessed == one).sum(), hit / (true == one).sum()
+    for kind in range(classes):
+        hit = ((true == kind) & (guessed == kind)).sum()
+        precision, recall = hit / (guessed == kind).sum(), hit / (true == kind).sum()
         scores.append(2 * precision * recall / (precision + recall))
-    assert found["f1"] == pytest.approx(np.mean(scores))
+    assert measured["f1"] == pytest.approx(np.mean(scores))
 
 
 def test_of_two_classes_mcc_is_matthews_own() -> None:
     tp, fn, fp, tn = 7, 3, 2, 11
     root = ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
-    found = classified(torch.tensor([[tn, fp], [fn, tp]], dtype=torch.float64))
-    assert found["mcc"] == pytest.approx((tp * tn - fp * fn) / root)
+    measured = classified(torch.tensor([[tn, fp], [fn, tp]], dtype=torch.float64))
+    assert measured["mcc"] == pytest.approx((tp * tn - fp * fn) / root)
 
 
 def test_one_answer_for_everything_correlates_with_nothing() -> None:
-    found = classified(torch.tensor([[5.0, 0.0], [3.0, 0.0]], dtype=torch.float64))
-    assert found == {"accuracy": 5 / 8, "f1": pytest.approx(10 / 13 / 2), "mcc": 0.0}
+    measured = classified(torch.tensor([[5.0, 0.0], [3.0, 0.0]], dtype=torch.float64))
+    assert measured == {"accuracy": 5 / 8, "f1": pytest.approx(10 / 13 / 2), "mcc": 0.0}
 
 
 def test_the_confusion_matrix_has_true_classes_in_rows() -> None:
@@ -75,16 +75,16 @@ def test_the_weights_that_cells_start_from_are_measured_once(
         count += 1
         return {"accuracy": float(count)}
 
-    def found(checksum: str, label: int) -> dict[str, float]:
+    def measured(checksum: str, label: int) -> dict[str, float]:
         held_out = Examples(sequences=((1, 2),), labels=(label,))
         return utility_before(adapter, {}, held_out, checksum)
 
     monkeypatch.setattr(fedsim.lab.run.utility, "utility", measure)
-    assert found("a", 0) == found("a", 0) == {"accuracy": 1.0}
-    found("a", 0)["accuracy"] = 9.0  # a caller's copy
-    assert found("a", 0) == {"accuracy": 1.0}
-    assert found("b", 0) == {"accuracy": 2.0}  # other weights
-    assert found("b", 1) == {"accuracy": 3.0}  # other text
+    assert measured("a", 0) == measured("a", 0) == {"accuracy": 1.0}
+    measured("a", 0)["accuracy"] = 9.0  # a caller's copy
+    assert measured("a", 0) == {"accuracy": 1.0}
+    assert measured("b", 0) == {"accuracy": 2.0}  # other weights
+    assert measured("b", 1) == {"accuracy": 3.0}  # other text
 
 
 def measured(round_: int, **figures: float) -> RoundRecord:

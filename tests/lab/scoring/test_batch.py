@@ -18,10 +18,10 @@ def test_padding_and_special_tokens_do_not_count(tokenizer: PreTrainedTokenizerB
     batch = tokenizer(["Nora called.", "Nora has a rash since Tuesday."], padding=True)["input_ids"]
     bare = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Nora called.",)]
     guess = Reconstruction(sequences=(tuple(bare[0]),))
-    found = score(guess, torch.tensor(batch), tokenizer)
-    assert found["exact_match"] == 0.5  # one of two texts
-    assert found["precision"] == 1.0  # the one guess is right
-    assert found == score(guess, batch, tokenizer)
+    metrics = score(guess, torch.tensor(batch), tokenizer)
+    assert metrics["exact_match"] == 0.5  # one of two texts
+    assert metrics["precision"] == 1.0  # the one guess is right
+    assert metrics == score(guess, batch, tokenizer)
 
 
 def test_each_metric_is_a_mean_over_texts_and_order_does_not_matter(
@@ -29,16 +29,16 @@ def test_each_metric_is_a_mean_over_texts_and_order_does_not_matter(
 ) -> None:
     truth = [[100, 200, 300, 400], [500, 600]]
     guess = Reconstruction(sequences=((500, 601), (100, 200, 400, 300), (7, 8), ()))
-    found = score(guess, truth, tokenizer)
-    assert found["exact_match"] == 0.0
-    assert found["token_accuracy"] == (2 / 4 + 1 / 2) / 2
-    assert found["bag_f1"] == (1.0 + 2 * 1 / 4) / 2
-    assert found["precision"] == 0.0  # of three guesses; an empty one says nothing
+    metrics = score(guess, truth, tokenizer)
+    assert metrics["exact_match"] == 0.0
+    assert metrics["token_accuracy"] == (2 / 4 + 1 / 2) / 2
+    assert metrics["bag_f1"] == (1.0 + 2 * 1 / 4) / 2
+    assert metrics["precision"] == 0.0  # of three guesses; an empty one says nothing
 
 
 def test_nothing_read_is_zero(tokenizer: PreTrainedTokenizerBase) -> None:
-    found = score(Reconstruction(sequences=()), [[100, 200]], tokenizer)
-    assert set(found.values()) == {0.0}
+    metrics = score(Reconstruction(sequences=()), [[100, 200]], tokenizer)
+    assert set(metrics.values()) == {0.0}
 
 
 def test_no_text_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from fedsim.errors import BadInput
-from fedsim.lab.sweep.grid import Axis, axes, cells, label, make_plan
+from fedsim.lab.sweep.grid import Axis, axes, cells, make_plan
 
 BASE: dict[str, Any] = {
     "model": {"name": "builtin:gpt2-tiny"},
@@ -129,24 +129,3 @@ def test_cells_that_cannot_be(words: list[str], line: str) -> None:
     with pytest.raises(BadInput, match=line) as caught:
         cells(BASE, axes(words))
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ({"name": "topk", "fraction": 0.1}, "topk(fraction=0.1)"),
-        ([{"name": "clip"}, "noise"], "clip+noise"),
-        ([], "[]"),
-        (None, "-"),
-        (True, "true"),
-        (1e-4, "0.0001"),
-        ("none", "none"),
-        ({"labels": True}, "{labels=true}"),
-        (0.1234567, "0.1234567"),
-        (0.12345671, "0.12345671"),
-        (1e-05, "1e-05"),
-        (2.0, "2"),
-    ],
-)
-def test_a_label_says_a_value_in_a_few_words(value: object, text: str) -> None:
-    assert label(value) == text

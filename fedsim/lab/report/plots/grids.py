@@ -8,10 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from fedsim.lab.config.labels import short_names
 from fedsim.lab.report.plots.canvas import NARROW, Colours, Plot, cut, new_figure
 from fedsim.lab.report.plots.theme import step
 from fedsim.lab.report.plots.timeline import legend, paint
-from fedsim.lab.sweep.grid import short_names
 
 
 def heat_maps(attack: str, axes: Mapping[str, Sequence[str]], cells: Sequence[Any]) -> list[Plot]:
