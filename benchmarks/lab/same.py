@@ -6,8 +6,8 @@ OLD and NEW are checkouts; the interpreter is this one. Compared exactly, times,
 the machine aside: every file that is left behind (summary.json, reconstructions, samples, rounds
 with their checksums, captures and weights tensor by tensor, tables by column, reports), what is
 printed, exit codes. A side's results are kept in DIR by the content of its packages, so that only
-what changed is run again. Differences that are meant stand in INTENDED, each with its reason; exit
-code 1 when there is any other.
+what changed is run again. Differences that are meant stand in same_intended.py, each with its
+reason; exit code 1 when there is any other.
 """
 
 import argparse
@@ -27,14 +27,13 @@ from pathlib import Path
 
 from lab.same_cases import CASES, Case
 from lab.same_fields import Fields, comparable, flat, is_text, of_directory, of_output
+from lab.same_intended import INTENDED
 
 PACKAGES = ("fedsim", "attacks", "defenses", "clients", "server")
-SHOWN = 12  # differences of a case, and characters of a value
-WIDE = 300
+SHOWN = 12  # differences of a case
+WIDE = 300  # characters of one
 PROCESS = Path(__file__).with_name("same_process.py")
 KEPT = ("PATH", "HOME", "TMPDIR")  # of the environment; the rest is set
-INTENDED: tuple[tuple[str, str], ...] = ()
-"""(a regular expression for the whole line of a difference, why it is meant)."""
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ MOMENT = frozenset(
 )  # keys and columns
 TEXT_MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[^\s<\"]*"), MASK),  # dates
+    (re.compile(r"\d\d/\d\d/\d{4} \d\d:\d\d:\d\d"), MASK),
     (re.compile(r"\b\d[\d,]*(\.\d+)? (s|min|h)\b"), MASK),
     (re.compile(r"\d+\.\d(?= +(leak|no-leak|inconclusive|failed)\b)"), MASK),  # the column "s"
     (re.compile(rf"<dt>([^<]*)\b({'|'.join(MOMENT)})</dt><dd>.*</dd>"), MASK),
@@ -53,6 +54,8 @@ def comparable(fields: Fields) -> Fields:
 
 
 def _masked(path: str, value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("Traceback"):
+        return value.rstrip().splitlines()[-1]  # lines of code are not what is compared
     if not is_text(value) or path.startswith("."):  # texts of a JSON file are results
         return value
     lines = [_plain(line) for line in _columns(value)]
@@ -160,7 +163,7 @@ def of_directory(root: Path) -> Fields:
     """Return every field of every file under ``root``; a file that is empty is one field."""
     fields: Fields = {}
     for path in sorted(root.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.suffix != ".pyc":
             name = path.relative_to(root).as_posix()
             fields[name] = "a file"
             fields.update(flat(_read(path), f"{name}:"))

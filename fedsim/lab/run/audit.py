@@ -51,9 +51,7 @@ def _measured(run: RunDirectory) -> list[dict[str, Any]]:
     """Return the measures of every update of the rounds that are done."""
     vault = VaultReader(run.vault)
     measured = [
-        vault.measured(row["round"], client)
-        for row in run.rounds()
-        for client in row.get("clients", [])
+        vault.measured(record.round, client) for record in run.rounds() for client in record.clients
     ]
     return [row for row in measured if row is not None and "failed" not in row]
 
@@ -75,12 +73,10 @@ def guarantee(experiment: Experiment, run: RunDirectory) -> dict[str, Any] | Non
     """
     defenses, memory = experiment.defenses, ClientMemory.beside(run.vault)
     rounds = run.rounds()
-    answered = [client for row in rounds for client in row.get("clients", [])]
-    failed = [
-        failure["client"] for row in rounds for failure in row.get("failures", [])
-    ]  # an answer, too
-    took_part = sorted({client for client in answered + failed if client is not None})
-    after = max((row["round"] for row in rounds), default=0) + 1
+    answered = {client for record in rounds for client in record.clients}
+    failed = {failure.client for record in rounds for failure in record.failures}  # an answer, too
+    took_part = sorted(client for client in answered | failed if client is not None)
+    after = max((record.round for record in rounds), default=0) + 1
     kept = [memory.before(client, after, len(defenses)) for client in took_part]
     said = [defense.spent([m[place] for m in kept]) for place, defense in enumerate(defenses)]
     guarantees = [guarantee for guarantee in said if guarantee is not None]

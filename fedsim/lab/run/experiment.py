@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from fedsim.lab.run.trackers import track
 from fedsim.lab.run.utility import METRICS, course, utility, utility_before
 from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
 from fedsim.lab.scoring.scorer import Scorer
-from fedsim.lab.store import layout
+from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory, checksum
 from fedsim.lab.store.summary import Failure, Summary
 from fedsim.messages import Broadcast, Update
@@ -84,7 +84,7 @@ class Recorder:
         """Measure the utility, note the round, save a checkpoint."""
         self.display.step(f"round {progress.round}: evaluating")
         held_out = self.experiment.held_out
-        done = {row["round"] for row in self.run.rounds()}
+        done = {record.round for record in self.run.rounds()}
         if not all(bool(tensor.isfinite().all()) for tensor in progress.parameters.values()):
             raise RunFailed(
                 f"round {progress.round}: the weights are not finite, training diverged; lower "
@@ -95,22 +95,22 @@ class Recorder:
             return
         measured = self._measured(progress) if len(held_out) else None
         name = METRICS[self.experiment.adapter.spec.task]
-        row = {
-            "round": progress.round,
-            "utility": None if measured is None else measured[name],
-            "measures": measured,
-            "checksum": self.checksum,
-            "seconds": round(time.perf_counter() - self.started, 3),
+        record = RoundRecord(
+            round=progress.round,
+            utility=None if measured is None else measured[name],
+            measures=measured,
+            checksum=self.checksum,
+            seconds=round(time.perf_counter() - self.started, 3),
             **self.round,
-        }
-        self.run.append(layout.ROUNDS, row)
+        )
+        self.run.note_round(record)
         if progress.round:  # what a run starts from comes from its seed
             self.run.save(progress)  # last: a round without one is run again, and noted again
         self.started, self.round = time.perf_counter(), {}
         shown = "" if measured is None else f", {name} {measured[name]:.3f}"
-        for failure in row.get("failures", []):
-            reason = last_line(failure["error"])
-            self.display.say(f"round {progress.round}: client {failure['client']} failed: {reason}")
+        for failure in record.failures:
+            reason = last_line(failure.error)
+            self.display.say(f"round {progress.round}: client {failure.client} failed: {reason}")
         if progress.round:
             rounds = self.experiment.config.federation.rounds
             self.display.say(f"round {progress.round}/{rounds} done{shown}")
@@ -188,7 +188,7 @@ def _run_rounds(
     settings = client_settings(config, adapter, experiment.defenses, run.vault, start.parameters)
     engine, client = ENGINES[federation.engine], build_client_app(settings)
     engine(server, client, federation.clients, resources(config))
-    done = [row["round"] for row in run.rounds()]
+    done = [record.round for record in run.rounds()]
     if max(done, default=0) < federation.rounds:  # Flower may return as if all were well
         raise RunFailed(f"the engine stopped after round {max(done, default=0)}")
 
@@ -216,7 +216,7 @@ def summarize(
         seed=config.seed,
         engine=config.federation.engine,
         rounds=config.federation.rounds,
-        seconds=round(sum(row["seconds"] for row in rounds), 3),
+        seconds=round(sum(record.seconds for record in rounds), 3),
         scoring={"seconds": round(scoring, 3)},
         utility=course(adapter.spec.task, rounds),
         guarantee=guarantee(experiment, run),
@@ -225,7 +225,7 @@ def summarize(
         leakage=leakage,
         verdicts=verdicts,
         failures=failures(rounds),
-        checksum=rounds[-1]["checksum"],
+        checksum=rounds[-1].checksum,
         notes=scorer.notes(scores),
     )
     run.finish(summary, samples_of(scores))
@@ -235,10 +235,10 @@ def summarize(
     return summary, scores
 
 
-def failures(rounds: Sequence[Mapping[str, Any]]) -> list[Failure]:
-    """Return the failures that the lines of rounds.jsonl tell of, each in one line."""
+def failures(rounds: Sequence[RoundRecord]) -> list[Failure]:
+    """Return the failures of the rounds, each in one line."""
     return [
-        Failure(round=row["round"], client=failed["client"], error=last_line(failed["error"]))
-        for row in rounds
-        for failed in row.get("failures", [])
+        Failure(round=record.round, client=failed.client, error=last_line(failed.error))
+        for record in rounds
+        for failed in record.failures
     ]

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fedsim.errors import BadInput, unknown
 from fedsim.lab.store import layout
+from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import Summary
 
@@ -69,13 +70,13 @@ def track(run: RunDirectory, summary: Summary, names: Sequence[str]) -> list[str
     return failed
 
 
-def curves(rounds: Sequence[Mapping[str, Any]], summary: Summary) -> Iterator[Point]:
+def curves(rounds: Sequence[RoundRecord], summary: Summary) -> Iterator[Point]:
     """Yield utility and seconds of each round, and each attack's means over its updates in it."""
     metric = summary.utility.metric if summary.utility else "utility"
-    for row in rounds:
-        if row["utility"] is not None:
-            yield f"utility/{metric}", row["round"], row["utility"]
-        yield "seconds", row["round"], row["seconds"]
+    for record in rounds:
+        if record.utility is not None:
+            yield f"utility/{metric}", record.round, record.utility
+        yield "seconds", record.round, record.seconds
     groups: dict[tuple[str, int], list[Mapping[str, float]]] = {}
     for entry in summary.attacks:
         weighted = [entry.metrics] * entry.samples  # a mean over samples, not over updates

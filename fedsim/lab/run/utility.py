@@ -1,12 +1,12 @@
 """Utility: how good the global model is on held-out text, beside how much its training leaks."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
+from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.summary import Course, Utility
 from fedsim.models import ModelAdapter
 from fedsim.rng import stream
@@ -96,10 +96,10 @@ def batches(examples: Examples) -> list[Examples]:
     return [examples.take(list(range(len(examples)))[start : start + BATCH]) for start in starts]
 
 
-def course(task: str, rounds: Sequence[Mapping[str, Any]]) -> Utility | None:
-    """Return summary.json's ``utility`` from the lines of rounds.jsonl; None: none was measured."""
-    measured = [row["measures"] for row in rounds]
-    if any(figures is None for figures in measured):
+def course(task: str, rounds: Sequence[RoundRecord]) -> Utility | None:
+    """Return summary.json's ``utility``; None: not every round measured it."""
+    measured = [record.measures for record in rounds if record.measures is not None]
+    if len(measured) < len(rounds):
         return None
     main = METRICS[task]
     columns = {

@@ -20,6 +20,7 @@ from fedsim.lab.store import layout
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.lab.store.manifest import manifest
 from fedsim.lab.store.records import check_fit, checked_rows
+from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.samples import Sample, read_samples, write_samples
 from fedsim.lab.store.summary import Summary, read_summary
 from fedsim.types import Parameters, Tokens
@@ -162,9 +163,17 @@ class RunDirectory:
         """Return the unrelated sequences of the no-gradient control; none where none were noted."""
         return [tuple(row["tokens"]) for row in read_lines(self.vault / layout.POOL)]
 
-    def rounds(self) -> list[dict[str, Any]]:
-        """Return the lines of rounds.jsonl."""
-        return self.rows(layout.ROUNDS)
+    def rounds(self) -> list[RoundRecord]:
+        """Return the rounds that are done.
+
+        Raises:
+            MalformedMessage: a line does not say what it must.
+        """
+        return checked_rows(self.root / layout.ROUNDS, self.rows(layout.ROUNDS), RoundRecord)
+
+    def note_round(self, record: RoundRecord) -> None:
+        """Note that a round is done."""
+        self.append(layout.ROUNDS, record.as_dict())
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint and drop those that are no longer needed."""

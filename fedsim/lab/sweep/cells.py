@@ -7,10 +7,8 @@ its captures. What they leave behind is what a full run would have left, times a
 import os
 import shutil
 import time
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from clients.memory import ClientMemory
 from fedsim.captures import CapturePath, captured_clients, place, read_capture
@@ -23,6 +21,7 @@ from fedsim.lab.run.experiment import attack_runner, run_experiment, summarize
 from fedsim.lab.run.faults import keep_traceback
 from fedsim.lab.run.prepare import Experiment, prepare
 from fedsim.lab.store import layout
+from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import Summary
 from fedsim.lab.store.sweep import CellEnd, write_end
@@ -43,7 +42,7 @@ def run_cell(
         display: shows progress.
     """
     run = RunDirectory(root)
-    before = sum(row["seconds"] for row in run.rounds())  # of a cell that was killed
+    before = sum(record.seconds for record in run.rounds())  # of a cell that was killed
     started = time.perf_counter() - before
     (run.errors / "cell.txt").unlink(missing_ok=True)  # of an earlier try
     try:
@@ -97,37 +96,38 @@ def attack_captures(
     _link(audit_root(source.vault), audit_root(run.vault))
     _link(ClientMemory.beside(source.vault).root, ClientMemory.beside(run.vault).root)
     _link(source.captures, run.captures)
-    done = [row["round"] for row in run.rounds()]
+    done = [record.round for record in run.rounds()]
     run.forget_after(max(done, default=-1))  # a round that a killed cell was attacking
     runner = attack_runner(experiment, run, display, quick=quick)
-    for row in source.rounds():
-        if row["round"] in done:
+    for record in source.rounds():
+        if record.round in done:
             continue
         started = time.perf_counter()
-        if row["round"]:
-            runner.attack_round(_observed(experiment, run, row, source))
-        run.append(layout.ROUNDS, {**row, "seconds": round(time.perf_counter() - started, 3)})
+        if record.round:
+            runner.attack_round(_observed(experiment, run, record, source))
+        seconds = round(time.perf_counter() - started, 3)
+        run.note_round(record.model_copy(update={"seconds": seconds}))
     _link(source.checkpoints, run.checkpoints)
     return summarize(experiment, run, quick=quick)[0]
 
 
 def _observed(
-    experiment: Experiment, run: RunDirectory, row: Mapping[str, Any], source: RunDirectory
+    experiment: Experiment, run: RunDirectory, record: RoundRecord, source: RunDirectory
 ) -> list[tuple[Clients, Broadcast, Update]]:
     """Return what some attack wants to see of a round, in the order in which it was answered.
 
     Raises:
         RunFailed: a client answered whose update is not there, neither alone nor in a sum.
     """
-    round_ = row["round"]
+    round_ = record.round
     places = [
         CapturePath(round_, client, where)
-        for client in row["clients"]
+        for client in record.clients
         if (where := place(run.captures, round_, client)).is_dir()  # else in another's sum
     ]
     cohorts = {where: captured_clients(where) for where in places}
     there = {client for cohort in cohorts.values() for client in cohort}
-    gone = [client for client in row["clients"] if client not in there]
+    gone = [client for client in record.clients if client not in there]
     if lost := [client for client in gone if _wanted(experiment, round_, (client,))]:
         raise RunFailed(
             f"round {round_}, client {lost[0]}: the capture is gone from {source.captures}; "

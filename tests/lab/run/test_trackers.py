@@ -10,15 +10,16 @@ from fedsim.files import read_json
 from fedsim.lab.config import check
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.trackers import TRACKERS, check_trackers, curves, environment, flat, track
+from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import Summary
 from tests.lab.conftest import experiment
 from tests.lab.runs import go
 
-ROUNDS: list[dict[str, Any]] = [
-    {"round": 0, "utility": 0.5, "seconds": 1.0},
-    {"round": 1, "utility": 0.75, "seconds": 2.0},
-    {"round": 2, "utility": None, "seconds": 3.0},
+ROUNDS = [
+    RoundRecord(round=0, utility=0.5, measures={"accuracy": 0.5}, checksum="a", seconds=1.0),
+    RoundRecord(round=1, utility=0.75, measures={"accuracy": 0.75}, checksum="b", seconds=2.0),
+    RoundRecord(round=2, utility=None, measures=None, checksum="c", seconds=3.0),
 ]
 
 
@@ -54,8 +55,8 @@ def tracked(root: Path, name: str) -> Path:
     pytest.importorskip(TRACKERS[name].package, reason=f"the extra {name!r} is not installed")
     run = RunDirectory(root / "run")
     run.create(experiment(tracker=name))
-    for row in ROUNDS:
-        run.append("rounds.jsonl", row)
+    for record in ROUNDS:
+        run.note_round(record)
     for _ in range(2):  # the second time in place of the first
         track(run, SUMMARY, run.config().tracker)
     return run.root / "trackers" / name

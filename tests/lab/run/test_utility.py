@@ -8,6 +8,7 @@ import torch
 
 import fedsim.lab.run.utility
 from fedsim.lab.run.utility import classified, confusion, course, utility, utility_before
+from fedsim.lab.store.rounds import RoundRecord
 from fedsim.training import Examples
 from tests.lab.conftest import preset
 
@@ -86,13 +87,23 @@ def test_the_weights_that_cells_start_from_are_measured_once(
     assert measured("b", 1) == {"accuracy": 3.0}  # other text
 
 
+def measured(round_: int, **figures: float) -> RoundRecord:
+    return RoundRecord(
+        round=round_,
+        utility=figures.get("accuracy"),
+        measures=figures or None,
+        checksum="",
+        seconds=1.0,
+    )
+
+
 def test_the_course_of_a_run_has_every_metric() -> None:
-    rows: list[dict[str, Any]] = [
-        {"measures": {"accuracy": 0.5, "f1": 0.4, "mcc": 0.0}},
-        {"measures": {"accuracy": 0.6, "f1": 0.5, "mcc": 0.2}},
-        {"measures": {"accuracy": 0.7, "f1": 0.6, "mcc": 0.3}},
+    rounds = [
+        measured(0, accuracy=0.5, f1=0.4, mcc=0.0),
+        measured(1, accuracy=0.6, f1=0.5, mcc=0.2),
+        measured(2, accuracy=0.7, f1=0.6, mcc=0.3),
     ]
-    utility = course("classification", rows)
+    utility = course("classification", rounds)
     assert utility is not None and utility.as_dict() == {
         "metric": "accuracy", "before": 0.5, "after": 0.7, "per_round": [0.6, 0.7],
         "others": {
@@ -100,4 +111,4 @@ def test_the_course_of_a_run_has_every_metric() -> None:
             "mcc": {"before": 0.0, "after": 0.3, "per_round": [0.2, 0.3]},
         },
     }  # fmt: skip
-    assert course("classification", [{"measures": None}]) is None
+    assert course("classification", [*rounds, measured(3)]) is None
