@@ -1,8 +1,9 @@
 """The pages that people read, and the blocks of code in them."""
 
+import contextlib
+import io
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -22,12 +23,9 @@ def name(page: Path) -> str:
 
 
 def printed(code: str, folder: Path) -> list[str]:
-    """Run ``code`` as a file of a user's, in an empty folder; return its lines."""
+    """Run ``code`` as a file of a user's, in ``folder``; return its lines."""
     path = folder / "mine.py"
     path.write_text(code, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, str(path)], cwd=folder, capture_output=True, text=True, check=False,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()) as output:
+        runpy.run_path(str(path), run_name="__main__")
+    return output.getvalue().splitlines()
