@@ -14,16 +14,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOMS = ("dager", "matching", "defenses", "lab")
-TOOLS = ("lab/same",)  # nothing to measure on one checkout: run by name, never by `make bench`
+APART = ("lab/same", "lab/same_process")  # of two checkouts: run by name, never by `make bench`
 
 
 def measurements() -> list[str]:
-    """Return the names of all that can be run."""
+    """Return the names of all that measures this checkout."""
     files = (path for room in ROOMS for path in sorted((HERE / room).glob("*.py")))
     return [
         f"{path.parent.name}/{path.stem}"
         for path in files
         if '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+        and f"{path.parent.name}/{path.stem}" not in APART
     ]
 
 
@@ -31,9 +32,9 @@ def main() -> None:
     """Run the measurement that the first argument names, with the others as its own."""
     names = measurements()
     if len(sys.argv) < 2:
-        print(*(name for name in names if name not in TOOLS), sep="\n")
+        print(*names, sep="\n")
         return
-    if sys.argv[1] not in names:
+    if sys.argv[1] not in (*names, APART[0]):
         raise SystemExit(f"unknown measurement {sys.argv[1]!r}; known: {', '.join(names)}")
     script = HERE / f"{sys.argv[1]}.py"
     sys.argv = [str(script), *sys.argv[2:]]

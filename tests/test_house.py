@@ -4,8 +4,6 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("fedsim", "attacks", "defenses", "clients", "server")
 LINES = 300
@@ -21,7 +19,6 @@ def test_there_is_something_to_look_at() -> None:
     assert len(SOURCES) > 100 and len(TESTS) > 100
 
 
-@pytest.mark.xfail(strict=False, reason="some are being renamed")
 def test_no_two_classes_share_a_name() -> None:
     places = defaultdict[str, list[str]](list)
     for path in SOURCES:

@@ -200,6 +200,7 @@ def test_what_a_client_sends_passes_the_audit_and_is_measured(
     assert VaultReader(settings.vault).truth(1, 0) is not None
 
 
+@pytest.mark.slow
 def test_it_composes_with_compression_after_it(defense: Defense, tmp_path: Path) -> None:
     more = (TopK(fraction=0.5, residual=True), Quantize(dtype="int8"))
     settings, broadcast = client(tmp_path / "vault", defense, *more)

@@ -38,6 +38,7 @@ def against(runs: dict[str, RunDirectory], *names: str) -> dict[str, Any]:
     return dict(run)
 
 
+@pytest.mark.slow
 def test_runs_on_the_same_texts_are_paired(runs: dict[str, RunDirectory]) -> None:
     compared = against(runs, "read", "not read")
     leakage = compared["leakage"]["dager"]

@@ -52,6 +52,7 @@ def test_labels_are_read_right_or_not_at_all(
     assert read == [*truth] or (read is None and len(truth) > surely)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
 @pytest.mark.parametrize("scale", [1e-4, 1e-3, 1e3, 1e4])
 def test_the_scale_of_an_update_makes_no_label_of_another(
@@ -82,6 +83,7 @@ def test_a_random_mask_that_is_known_is_undone(adapt: Adapt, look: Look, preset:
     assert [1, 1] in read and all(some in ([1, 1], None) for some in read)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
 @pytest.mark.parametrize("truth", [(1, 1), (0, 1)])
 def test_what_a_defense_scales_is_not_counted(

@@ -53,6 +53,7 @@ def one_step(z: float, q: float, delta: float) -> float:
     return whole + math.log(q + (1.0 - q) * math.exp(-whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("q", [0.5, 0.1, 1 / 31.5, 0.002])
 @pytest.mark.parametrize("z", [0.2, 0.1, 0.05, 0.04, 0.02, 0.01, 1e-4])
 def test_an_epsilon_of_hardly_any_noise_is_no_lower_than_the_closed_form(

@@ -24,6 +24,7 @@ PROXIMAL = {"algorithm": "fedavg", "optimizer": "adamw", "proximal_mu": 0.1}
 MOMENTUM = {"algorithm": "fedavg", "optimizer": "momentum", "mini_batch_size": 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "task", "settings"),
     [
