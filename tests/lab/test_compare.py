@@ -34,36 +34,40 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
 
 
 def against(runs: dict[str, RunDirectory], *names: str) -> dict[str, Any]:
-    (found,) = compare([runs[name].root for name in names])["runs"]
-    return dict(found)
+    (run,) = compare([runs[name].root for name in names])["runs"]
+    return dict(run)
 
 
 @pytest.mark.slow
 def test_runs_on_the_same_texts_are_paired(runs: dict[str, RunDirectory]) -> None:
-    found = against(runs, "read", "not read")
-    leakage = found["leakage"]["dager"]
+    compared = against(runs, "read", "not read")
+    leakage = compared["leakage"]["dager"]
     assert leakage["paired"] and leakage["updates"] == 3
     exact = leakage["metrics"]["exact_match"]
     assert (exact["reference"], exact["value"]) == (1.0, 0.0)
     # All three updates lose everything: Wilson for 3 of 3 is 0.4385 to 1.
     assert exact["difference"] == pytest.approx({"mean": -1, "low": -1, "high": -0.4385}, abs=1e-4)
     sides = [runs[name].samples(runs[name].summary()) for name in ("read", "not read")]
-    for name, one in leakage["metrics"].items():
+    for name, figure in leakage["metrics"].items():
         means = [fmean(sample.metrics[name] for sample in side) for side in sides]
-        assert [one["reference"], one["value"]] == pytest.approx(means)
-        assert one["difference"]["mean"] == pytest.approx(means[1] - means[0])
-        assert one["difference"]["low"] <= one["difference"]["mean"] <= one["difference"]["high"]
-    assert found["verdicts"]["dager"] == ["leak", "inconclusive"]
-    assert found["settings"] == {"attack.0.max_pairs": [None, "5"]}
-    assert found["utility"]["difference"] == 0.0  # attacks change no weights
-    assert found["bytes_up"]["difference"] == 0.0 and found["epsilon"] is None
+        assert [figure["reference"], figure["value"]] == pytest.approx(means)
+        assert figure["difference"]["mean"] == pytest.approx(means[1] - means[0])
+        assert (
+            figure["difference"]["low"]
+            <= figure["difference"]["mean"]
+            <= figure["difference"]["high"]
+        )
+    assert compared["verdicts"]["dager"] == ["leak", "inconclusive"]
+    assert compared["settings"] == {"attack.0.max_pairs": [None, "5"]}
+    assert compared["utility"]["difference"] == 0.0  # attacks change no weights
+    assert compared["bytes_up"]["difference"] == 0.0 and compared["epsilon"] is None
 
 
 def test_a_run_against_itself_differs_in_nothing(runs: dict[str, RunDirectory]) -> None:
-    found = against(runs, "read", "read")
-    assert found["settings"] == {}
-    for one in found["leakage"]["dager"]["metrics"].values():
-        between = one["difference"]
+    compared = against(runs, "read", "read")
+    assert compared["settings"] == {}
+    for figure in compared["leakage"]["dager"]["metrics"].values():
+        between = figure["difference"]
         assert between["mean"] == 0.0
         assert between["low"] == -between["high"] < 0  # three updates are not all updates
 
@@ -77,8 +81,8 @@ def test_runs_on_other_texts_are_not_paired(runs: dict[str, RunDirectory]) -> No
 
 
 def test_a_run_without_attacks_has_no_leakage_to_compare(runs: dict[str, RunDirectory]) -> None:
-    found = against(runs, "no attack", "read")
-    assert found["leakage"] == {} and found["verdicts"] == {}
+    compared = against(runs, "no attack", "read")
+    assert compared["leakage"] == {} and compared["verdicts"] == {}
 
 
 def test_what_is_printed(runs: dict[str, RunDirectory], capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,7 @@ class Planted(DPSGD):
 
     def begin(self, here: Here) -> Defense:
         kind = {"read": ReadBeforeTheStep, "server": NoisedByTheServer}[self.bug]
-        return kind(**{one.name: getattr(self, one.name) for one in fields(DPSGD)}, here=here)
+        return kind(**{field.name: getattr(self, field.name) for field in fields(DPSGD)}, here=here)
 
 
 @pytest.fixture(autouse=True)
@@ -79,12 +79,12 @@ def audit(root: Path, defense: Any, canaries: int = 200, **sections: Any) -> Aud
 @pytest.mark.slow
 def test_a_correct_run_stands(tmp_path: Path) -> None:
     z = 0.5
-    found = audit(tmp_path, {"name": "dp-sgd", "noise_multiplier": z})
-    assert found.mu_claimed == 1.0 / z
-    assert found.mu.low < 1.0 / z < found.mu.high
-    assert found.mu.mean == pytest.approx(1.0 / z, rel=0.25)
-    assert found.bound.epsilon < found.claimed["epsilon"] and found.kept
-    assert found.epsilon_estimate == pytest.approx(found.claimed["epsilon"], rel=0.4)
+    audited = audit(tmp_path, {"name": "dp-sgd", "noise_multiplier": z})
+    assert audited.mu_claimed == 1.0 / z
+    assert audited.mu.low < 1.0 / z < audited.mu.high
+    assert audited.mu.mean == pytest.approx(1.0 / z, rel=0.25)
+    assert audited.bound.epsilon < audited.claimed["epsilon"] and audited.kept
+    assert audited.epsilon_estimate == pytest.approx(audited.claimed["epsilon"], rel=0.4)
 
 
 @pytest.mark.slow
@@ -92,18 +92,18 @@ def test_fewer_clients_and_a_sampling_rate_stand_too(tmp_path: Path) -> None:
     federation = {"clients": 3, "clients_per_round": 2, "rounds": 2}
     defense = {"name": "dp-sgd", "noise_multiplier": 0.5}
     training = {"batch_size": 60}
-    found = audit(tmp_path, defense, 120, training=training, federation=federation)
-    assert found.claimed["sampling"].startswith("poisson, rate 0.3")
-    assert found.mu.low < 2.0 < found.mu.high and found.kept
-    assert found.canaries in (80, 120)  # of the clients that took part
+    audited = audit(tmp_path, defense, 120, training=training, federation=federation)
+    assert audited.claimed["sampling"].startswith("poisson, rate 0.3")
+    assert audited.mu.low < 2.0 < audited.mu.high and audited.kept
+    assert audited.canaries in (80, 120)  # of the clients that took part
 
 
 @pytest.mark.slow
 def test_fedavg_adds_up_its_steps(tmp_path: Path) -> None:
     training = {"batch_size": 0, "algorithm": "fedavg", "mini_batch_size": 500, "local_epochs": 2}
-    found = audit(tmp_path, {"name": "dp-sgd", "noise_multiplier": 1.0}, 60, training=training)
-    assert found.mu_claimed == math.sqrt(2.0)
-    assert found.mu.low < math.sqrt(2.0) < found.mu.high and found.kept
+    audited = audit(tmp_path, {"name": "dp-sgd", "noise_multiplier": 1.0}, 60, training=training)
+    assert audited.mu_claimed == math.sqrt(2.0)
+    assert audited.mu.low < math.sqrt(2.0) < audited.mu.high and audited.kept
     wrong = {**training, "mini_batch_size": 4}
     with pytest.raises(BadInput, match="wants plain steps that take every example"):
         audit(tmp_path / "b", {"name": "dp-sgd", "noise_multiplier": 1.0}, 40, training=wrong)
@@ -112,12 +112,12 @@ def test_fedavg_adds_up_its_steps(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", ["read", "server"])
 def test_planted_bugs_are_far_above_the_claim(tmp_path: Path, bug: str) -> None:
-    found = audit(tmp_path, {"name": "planted", "noise_multiplier": 8.0, "bug": bug}, 120)
-    assert found.claimed["epsilon"] < 1.0
-    assert found.bound.epsilon > 3.0 * found.claimed["epsilon"]  # certified
-    assert found.epsilon_low > 10.0 * found.claimed["epsilon"]
-    assert not found.kept
-    assert found.as_dict()["epsilon_estimate"] == "inf"
+    audited = audit(tmp_path, {"name": "planted", "noise_multiplier": 8.0, "bug": bug}, 120)
+    assert audited.claimed["epsilon"] < 1.0
+    assert audited.bound.epsilon > 3.0 * audited.claimed["epsilon"]  # certified
+    assert audited.epsilon_low > 10.0 * audited.claimed["epsilon"]
+    assert not audited.kept
+    assert audited.as_dict()["epsilon_estimate"] == "inf"
 
 
 @pytest.mark.slow
@@ -132,9 +132,9 @@ def test_what_stands_beside_the_claim_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_clients_guarantee_is_audited_by_clients(tmp_path: Path) -> None:
-    found = audit(tmp_path, {"name": "gaussian", "noise_multiplier": 2.0}, 20)
-    assert found.mu_claimed == 1.0 and found.claimed["unit"] == "client"
-    assert found.mu.low < 1.0 < found.mu.high and found.kept
+    audited = audit(tmp_path, {"name": "gaussian", "noise_multiplier": 2.0}, 20)
+    assert audited.mu_claimed == 1.0 and audited.claimed["unit"] == "client"
+    assert audited.mu.low < 1.0 < audited.mu.high and audited.kept
 
 
 # The command
@@ -143,19 +143,19 @@ def test_a_clients_guarantee_is_audited_by_clients(tmp_path: Path) -> None:
 def test_the_two_bounds_share_the_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     coins = torch.Generator().manual_seed(3)
     inside = (torch.rand(400, generator=coins) < 0.5).tolist()
-    seen = torch.randn(400, generator=coins) + torch.tensor(inside).float()  # exactly as claimed
+    values = torch.randn(400, generator=coins) + torch.tensor(inside).float()  # exactly as claimed
     traces = Traces(
         inside=inside,
-        totals=seen.tolist(),
-        present=[one for one, there in zip(seen.tolist(), inside, strict=True) if there],
-        absent=[one for one, there in zip(seen.tolist(), inside, strict=True) if not there],
+        totals=values.tolist(),
+        present=[trace for trace, there in zip(values.tolist(), inside, strict=True) if there],
+        absent=[trace for trace, there in zip(values.tolist(), inside, strict=True) if not there],
         memories=[Memory(values={"history": [(1.0, 1.0, 1)], "rounds": 1})],
     )
     monkeypatch.setitem(ROUNDS, "example", lambda *_: traces)
-    found = audit(tmp_path, {"name": "dp-sgd", "noise_multiplier": 1.0}, 400)
-    assert found.level == 0.05
-    assert found.mu == mu_hat(traces.present, traces.absent, 0.025)
-    assert found.bound == one_run(traces.inside, traces.totals, 1e-5, 0.025)
+    audited = audit(tmp_path, {"name": "dp-sgd", "noise_multiplier": 1.0}, 400)
+    assert audited.level == 0.05
+    assert audited.mu == mu_hat(traces.present, traces.absent, 0.025)
+    assert audited.bound == one_run(traces.inside, traces.totals, 1e-5, 0.025)
 
 
 @pytest.mark.slow
@@ -190,7 +190,8 @@ def test_the_command_says_what_it_found(tmp_path: Path, capsys: Any) -> None:
 )
 def test_bad_input_is_one_line(words: list[str], message: str, capsys: Any) -> None:
     assert main(["audit-dp", *WORDS, *words]) == BAD_INPUT
-    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fedsim: ")]
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in lines if line.startswith("fedsim: ")]
     assert message in line
 
 

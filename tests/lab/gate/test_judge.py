@@ -26,7 +26,9 @@ ENTRY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def found(low: float = 0.1, high: float = 0.3, verdict: str = "no-leak", **more: Any) -> Summary:
+def summary_of(
+    low: float = 0.1, high: float = 0.3, verdict: str = "no-leak", **more: Any
+) -> Summary:
     spread = {"mean": (low + high) / 2, "low": low, "high": high}
     tree = {
         "schema": 1,
@@ -48,8 +50,8 @@ def found(low: float = 0.1, high: float = 0.3, verdict: str = "no-leak", **more:
 
 def asked(section: str, metric: str, attack: str = "", **bounds: float) -> Policy:
     key = ".".join(part for part in (section, attack, metric) if part)
-    one = Threshold(key=key, section=section, attack=attack, metric=metric, **bounds)
-    return Policy(thresholds=(one,), allow=None)
+    threshold = Threshold(key=key, section=section, attack=attack, metric=metric, **bounds)
+    return Policy(thresholds=(threshold,), allow=None)
 
 
 def outcome(policy: Policy, summary: Summary | str) -> str:
@@ -68,7 +70,7 @@ def outcome(policy: Policy, summary: Summary | str) -> str:
     ],
 )
 def test_leakage_is_held_by_the_intervals_ends(bounds: dict[str, float], wanted: str) -> None:
-    assert outcome(asked("leakage", "bag_f1", "dager", **bounds), found()) == wanted
+    assert outcome(asked("leakage", "bag_f1", "dager", **bounds), summary_of()) == wanted
 
 
 @pytest.mark.parametrize(
@@ -85,7 +87,7 @@ def test_leakage_is_held_by_the_intervals_ends(bounds: dict[str, float], wanted:
     ],
 )
 def test_figures_that_are_there_and_that_are_not(policy: Policy, wanted: str) -> None:
-    assert outcome(policy, found()) == wanted
+    assert outcome(policy, summary_of()) == wanted
 
 
 @pytest.mark.parametrize(
@@ -103,20 +105,20 @@ def test_figures_that_are_there_and_that_are_not(policy: Policy, wanted: str) ->
     ],
 )
 def test_a_figure_that_cannot_be_is_never_a_pass(policy: Policy, more: dict[str, Any]) -> None:
-    assert outcome(policy, found(**more)) == "inconclusive"
+    assert outcome(policy, summary_of(**more)) == "inconclusive"
 
 
 def test_no_guarantee_is_no_epsilon() -> None:
     policy = asked("guarantee", "epsilon", max=8)
     for nothing in (None, {}, {"epsilon": None}, {"epsilon": "small"}, {"epsilon": float("nan")}):
-        assert outcome(policy, found(guarantee=nothing)) == "inconclusive"
-    assert outcome(policy, found(guarantee={"epsilon": float("inf")})) == "fail"
-    assert outcome(asked("utility", "accuracy", min=0), found(utility=None)) == "inconclusive"
+        assert outcome(policy, summary_of(guarantee=nothing)) == "inconclusive"
+    assert outcome(policy, summary_of(guarantee={"epsilon": float("inf")})) == "fail"
+    assert outcome(asked("utility", "accuracy", min=0), summary_of(utility=None)) == "inconclusive"
 
 
 def test_an_inconclusive_verdict_never_passes_whatever_was_asked() -> None:
     """A broken attack reads nothing: below every maximum."""
-    unsure = found(low=0.0, high=0.0, verdict="inconclusive")
+    unsure = summary_of(low=0.0, high=0.0, verdict="inconclusive")
     for policy in (
         asked("leakage", "bag_f1", "dager", max=0.5),
         asked("utility", "accuracy", min=0.1),
@@ -124,7 +126,7 @@ def test_an_inconclusive_verdict_never_passes_whatever_was_asked() -> None:
     ):
         assert outcome(policy, unsure) == "inconclusive"
     assert outcome(
-        asked("leakage", "bag_f1", "dager", max=0.5), found(0.6, 0.7, "inconclusive")
+        asked("leakage", "bag_f1", "dager", max=0.5), summary_of(0.6, 0.7, "inconclusive")
     ) == ("fail")
 
 
@@ -138,9 +140,9 @@ def test_an_inconclusive_verdict_never_passes_whatever_was_asked() -> None:
     ],
 )
 def test_low_figures_of_a_broken_attack_never_pass(more: dict[str, Any], why: str) -> None:
-    summary = found(verdict="leak", **more)
+    summary = summary_of(verdict="leak", **more)
     allowed = asked("leakage", "bag_f1", "dager", max=0.5)
-    assert outcome(allowed, found(verdict="leak")) == "pass"
+    assert outcome(allowed, summary_of(verdict="leak")) == "pass"
     (check,) = judge(allowed, "", summary)
     assert check.outcome == "inconclusive" and why in check.why
     assert outcome(asked("leakage", "bag_f1", "dager", max=0.2), summary) == "fail"  # it is one
@@ -148,25 +150,28 @@ def test_low_figures_of_a_broken_attack_never_pass(more: dict[str, Any], why: st
 
 
 def test_failed_clients_are_said() -> None:
-    failed = found(failures=[{"round": 1, "client": 3, "error": "x"}])
+    failed = summary_of(failures=[{"round": 1, "client": 3, "error": "x"}])
     (check,) = judge(asked("leakage", "bag_f1", "dager", max=0.5), "", failed)[:1]
     assert check.outcome == "pass" and "Failures of clients, in no figure: 1." in check.why
 
 
 def test_verdicts() -> None:
     strict, loose = (
-        Policy(thresholds=(), allow=one) for one in (("no-leak",), ("leak", "no-leak"))
+        Policy(thresholds=(), allow=allowed) for allowed in (("no-leak",), ("leak", "no-leak"))
     )
-    assert outcome(strict, found()) == "pass"
-    assert outcome(strict, found(verdict="leak")) == "fail"
-    assert outcome(loose, found(verdict="leak")) == "pass"
-    assert outcome(strict, found(verdicts={}, leakage={})) == "inconclusive"
+    assert outcome(strict, summary_of()) == "pass"
+    assert outcome(strict, summary_of(verdict="leak")) == "fail"
+    assert outcome(loose, summary_of(verdict="leak")) == "pass"
+    assert outcome(strict, summary_of(verdicts={}, leakage={})) == "inconclusive"
 
 
 def test_a_cell_without_results_never_passes() -> None:
-    checks = judge(asked("utility", "accuracy", min=0), "a", found())
+    checks = judge(asked("utility", "accuracy", min=0), "a", summary_of())
     checks += judge(asked("utility", "accuracy", min=0), "b", "it is not finished")
-    assert [(one.cell, one.outcome) for one in checks] == [("a", "pass"), ("b", "inconclusive")]
+    assert [(check.cell, check.outcome) for check in checks] == [
+        ("a", "pass"),
+        ("b", "inconclusive"),
+    ]
     assert overall(checks) == "inconclusive"
     assert overall([]) == "inconclusive"
 
@@ -176,15 +181,15 @@ EVIL = "</testcase><x> | `a` \x00\x1b[31m \u202e ]]> & @team\nnew"
 
 def checks() -> list[Check]:
     policy = asked("leakage", "bag_f1", "dager", max=0.2)
-    some = judge(policy, "x=1", found()) + judge(policy, "x=2", EVIL)
-    return some + judge(asked("utility", "accuracy", min=0.1), "x=3", found())
+    some = judge(policy, "x=1", summary_of()) + judge(policy, "x=2", EVIL)
+    return some + judge(asked("utility", "accuracy", min=0.1), "x=3", summary_of())
 
 
 def test_junit_counts_and_survives_any_text() -> None:
     root = ElementTree.fromstring(as_junit(checks()))
     assert root.tag == "testsuites"
     assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("3", "1", "1")
-    suites = {one.get("name"): one for one in root}
+    suites = {suite.get("name"): suite for suite in root}
     assert set(suites) == {"x=1", "x=2", "x=3"}
     case = suites["x=1"][0]
     assert case.get("name") == "leakage.dager.bag_f1"
@@ -211,7 +216,7 @@ def test_text_says_the_worst_first() -> None:
 
 def test_json_is_json_also_for_infinity() -> None:
     some = judge(
-        asked("guarantee", "epsilon", max=8), "", found(guarantee={"epsilon": float("inf")})
+        asked("guarantee", "epsilon", max=8), "", summary_of(guarantee={"epsilon": float("inf")})
     )
     text = json.dumps(as_dict(some), allow_nan=False)
     assert json.loads(text)["outcome"] == "fail"

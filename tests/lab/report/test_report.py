@@ -38,10 +38,10 @@ class Reader(HTMLParser):
 
 def test_the_page_loads_nothing_and_runs_nothing(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
-    found = Reader(html)
-    tags = {tag for tag, _ in found.tags}
+    reader = Reader(html)
+    tags = {tag for tag, _ in reader.tags}
     assert not tags & {"script", "link", "iframe", "object", "img", "base", "form"}
-    for _, attributes in found.tags:
+    for _, attributes in reader.tags:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("href", "src", "xlink:href"):
             assert str(attributes.get(name) or "#").startswith("#")
@@ -64,25 +64,25 @@ def test_a_clients_text_is_text(page: Path) -> None:
 
 
 def test_every_part_is_there(page: Path) -> None:
-    found = Reader(page.read_text(encoding="utf-8"))
-    sections = [attributes["id"] for tag, attributes in found.tags if tag == "section"]
+    reader = Reader(page.read_text(encoding="utf-8"))
+    sections = [attributes["id"] for tag, attributes in reader.tags if tag == "section"]
     assert sections == (
         "what leakage texts personal controls guarantee utility cost manifest".split()
     )
-    plots = [attributes for tag, attributes in found.tags if tag == "svg"]
+    plots = [attributes for tag, attributes in reader.tags if tag == "svg"]
     assert len(plots) == 4  # timeline and utility, wide and narrow
-    assert all(len(str(one["aria-label"])) > 30 for one in plots)
+    assert all(len(str(plot["aria-label"])) > 30 for plot in plots)
     summary = read_json(page.with_name("summary.json"))
-    assert summary["verdicts"]["dager"]["reason"] in found.text
-    assert "Only what the protocol gives the server" in found.text
-    assert "No defense in this run gives a privacy guarantee." in found.text
+    assert summary["verdicts"]["dager"]["reason"] in reader.text
+    assert "Only what the protocol gives the server" in reader.text
+    assert "No defense in this run gives a privacy guarantee." in reader.text
 
 
 def test_the_folder_has_the_plots_and_tables(page: Path) -> None:
     folder = page.with_name("report")
     names = {path.name for path in folder.iterdir()}
     tables = {"updates", "leakage", "personal-data-dager", "controls-dager", "samples"}
-    assert {f"{one}.csv" for one in tables} <= names
+    assert {f"{table}.csv" for table in tables} <= names
     for plot in ("timeline-dager", "utility"):
         assert (folder / f"{plot}.png").read_bytes()[:4] == b"\x89PNG"
         svg = (folder / f"{plot}.svg").read_text()
@@ -91,7 +91,7 @@ def test_the_folder_has_the_plots_and_tables(page: Path) -> None:
     with (folder / "updates.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["overlap"]) for row in rows] == [
-        one["metrics"]["bag_f1"] for one in summary["attacks"]
+        entry["metrics"]["bag_f1"] for entry in summary["attacks"]
     ]
 
 
@@ -159,8 +159,8 @@ def test_redacted_there_is_no_text_anywhere(tmp_path: Path) -> None:
     for path in written:
         if path.suffix != ".png":
             text = path.read_text(encoding="utf-8")
-            found = {word for word in words if re.search(rf"\b{word}\b", text)}
-            assert not found, (path.name, found)
+            left = {word for word in words if re.search(rf"\b{word}\b", text)}
+            assert not left, (path.name, left)
     html = (run.root / "report.html").read_text(encoding="utf-8")
     assert "texts left out" in html and "<bdi" not in html
     with (run.root / "report" / "samples.csv").open(encoding="utf-8") as file:
@@ -190,8 +190,8 @@ def test_redacted_an_attacks_own_words_are_left_out(tmp_path: Path) -> None:
     write_report(run.root, redact=True)
     written = [run.root / "report.html", *(run.root / "report").iterdir()]
     assert len(written) > 8
-    for one in written:
-        assert b"Birkett" not in one.read_bytes(), one.name
+    for path in written:
+        assert b"Birkett" not in path.read_bytes(), path.name
 
 
 @pytest.mark.slow

@@ -78,10 +78,10 @@ def test_a_sweeps_report(sweep: Path) -> None:
     ]  # fmt: skip
     cells = [f"topk-1-{seed}" for seed in (1, 2)]
     entries = [
-        one for c in cells for one in read_json(sweep / f"cells/{c}/summary.json")["attacks"]
+        entry for c in cells for entry in read_json(sweep / f"cells/{c}/summary.json")["attacks"]
     ]
     assert float(settings[2]["overlap"]) == pytest.approx(
-        fmean(one["metrics"]["bag_f1"] for one in entries)
+        fmean(entry["metrics"]["bag_f1"] for entry in entries)
     )
     assert (sweep / "report" / "heat-dager-local_epochs-defense.svg").exists()
     assert (sweep / "report" / "frontier.png").exists()
@@ -169,8 +169,8 @@ def point(number: int, leakage: float, utility: float) -> Point:
 
 def test_the_frontier_joins_what_nothing_beats() -> None:
     points = [point(1, 0.1, 0.5), point(2, 0.2, 0.4), point(3, 0.3, 0.9), point(4, 0.3, 0.8)]
-    assert [one.number for one in _unbeaten(points, lower=False)] == [1, 3]
-    assert [one.number for one in _unbeaten(points, lower=True)] == [1, 2]
+    assert [setting.number for setting in _unbeaten(points, lower=False)] == [1, 3]
+    assert [setting.number for setting in _unbeaten(points, lower=True)] == [1, 2]
 
 
 def labels(points: list[Point], width: int) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def labels(points: list[Point], width: int) -> dict[str, Any]:
     figure = frontier(points, "accuracy").draw(width, LIGHT)
     FigureCanvasAgg(figure).draw()
     (axes,) = figure.axes
-    return {one.get_text(): one.get_window_extent() for one in axes.texts}
+    return {text.get_text(): text.get_window_extent() for text in axes.texts}
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
@@ -188,10 +188,10 @@ def test_settings_at_one_place_share_a_label_and_no_label_covers_another(width: 
         (1.0, 0.555), (0.0, 0.445), (0.0, 0.550), (0.652, 0.555),
         (0.0, 0.555), (0.0, 0.555), (0.0, 0.445), (0.0, 0.515),
     ]  # fmt: skip
-    found = labels([point(k, *place) for k, place in enumerate(places, start=1)], width)
-    assert set(found) == {"1", "2, 7", "3", "4", "5, 6", "8"}
-    boxes = list(found.values())
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    drawn = labels([point(k, *place) for k, place in enumerate(places, start=1)], width)
+    assert set(drawn) == {"1", "2, 7", "3", "4", "5, 6", "8"}
+    boxes = list(drawn.values())
+    assert not any(box.overlaps(other) for box, other in combinations(boxes, 2))
     assert all(0 < box.x0 and box.x1 < width for box in boxes)
 
 

@@ -223,17 +223,17 @@ def test_paired_differences_are_resampled_by_update() -> None:
 
 @pytest.mark.parametrize("value", [1.0, -1.0, 0.4, -0.4])
 def test_equal_differences_still_have_a_width(value: float) -> None:
-    found = paired_interval([[value * 50] * 2] * 5, seed=1, most=50.0)
+    between = paired_interval([[value * 50] * 2] * 5, seed=1, most=50.0)
     wilson5 = cluster_interval([[abs(value)]] * 5, seed=1, fraction=True)
     ends = sorted([math.copysign(50 * wilson5.low, value), math.copysign(50 * wilson5.high, value)])
-    assert found.mean == pytest.approx(50 * value)
-    assert [found.low, found.high] == pytest.approx(ends)
+    assert between.mean == pytest.approx(50 * value)
+    assert [between.low, between.high] == pytest.approx(ends)
 
 
 def test_no_difference_reaches_as_far_as_no_success() -> None:
-    found = paired_interval([[0.0, 0.0]] * 10, seed=1, most=1.0)
-    assert found.mean == 0.0
-    assert found.high == -found.low == pytest.approx(wilson(0, 10)[1])
+    between = paired_interval([[0.0, 0.0]] * 10, seed=1, most=1.0)
+    assert between.mean == 0.0
+    assert between.high == -between.low == pytest.approx(wilson(0, 10)[1])
 
 
 @pytest.mark.parametrize(
@@ -248,5 +248,7 @@ def test_differences_that_cannot_be(differences: list[list[float]], line: str) -
 def test_newcombes_own_example() -> None:
     # Newcombe 1998, Table II, (a): 56/70 - 48/80 by method 10 is 0.0524 to 0.3339.
     one, other = [Interval(k / n, *wilson(k, n)) for k, n in ((56, 70), (48, 80))]
-    found = difference_interval(one, other)
-    assert [found.mean, found.low, found.high] == pytest.approx([0.2, 0.0524, 0.3339], abs=5e-5)
+    between = difference_interval(one, other)
+    assert [between.mean, between.low, between.high] == pytest.approx(
+        [0.2, 0.0524, 0.3339], abs=5e-5
+    )

@@ -49,8 +49,8 @@ def value(
     truths: Sequence[Tokens], guesses: Sequence[Tokens], chosen: Sequence[int | None]
 ) -> tuple[int, float]:
     """What a matching is worth: exact pairs first, then similarity."""
-    found = [(t, guesses[j]) for t, j in zip(truths, chosen, strict=True) if j is not None]
-    return sum(t == g for t, g in found), sum(naive_similarity(t, g) for t, g in found)
+    paired = [(t, guesses[j]) for t, j in zip(truths, chosen, strict=True) if j is not None]
+    return sum(t == g for t, g in paired), sum(naive_similarity(t, g) for t, g in paired)
 
 
 def draw(dice: random.Random, count: int, *, longest: int = 4, vocabulary: int = 3) -> list[Tokens]:
@@ -92,9 +92,9 @@ def test_an_exact_pair_comes_before_a_larger_sum_of_similarities() -> None:
 
 def test_two_equal_truths_need_two_correct_guesses() -> None:
     truths, guesses = [(7, 8), (7, 8)], [(7, 8)]
-    found = [j for j in match(truths, guesses) if j is not None]
+    paired = [j for j in match(truths, guesses) if j is not None]
     with_replacement = sum(t in guesses for t in truths)
-    assert len(found) / len(truths) == 1 / 2
+    assert len(paired) / len(truths) == 1 / 2
     assert with_replacement / len(truths) == 1  # how some papers match: it hides the missing one
 
 

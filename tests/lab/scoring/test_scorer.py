@@ -64,60 +64,60 @@ def metrics(scored: Scored) -> dict[str, float]:
 
 def test_a_perfect_guess_in_any_order(vault: VaultReader) -> None:
     for order in list(itertools.permutations(BATCHES[0]))[::5]:
-        (one,) = score(vault, attempt(0, order))
+        (scored,) = score(vault, attempt(0, order))
         # exact_match, token_accuracy, bag_f1, precision are fractions, ROUGE is x 100
         expected = dict.fromkeys(("exact_match", "token_accuracy", "bag_f1", "precision"), 1.0)
-        assert metrics(one) == expected | dict.fromkeys(("rouge1", "rouge2", "rougeL"), 100.0)
+        assert metrics(scored) == expected | dict.fromkeys(("rouge1", "rouge2", "rougeL"), 100.0)
 
 
 @pytest.mark.parametrize("error", [None, "the update is malformed"])
 def test_nothing_found_counts_as_zeros(vault: VaultReader, error: str | None) -> None:
-    (one,) = score(vault, attempt(0, [], error=error))
-    found = metrics(one)
-    assert len(found) == 7
-    assert set(found.values()) == {0.0}
-    assert entry_of(one).samples == 4
+    (scored,) = score(vault, attempt(0, [], error=error))
+    figures = metrics(scored)
+    assert len(figures) == 7
+    assert set(figures.values()) == {0.0}
+    assert entry_of(scored).samples == 4
 
 
 def test_a_sample_that_was_not_found_counts_as_zero(vault: VaultReader) -> None:
-    (one,) = score(vault, attempt(0, BATCHES[0][1:3]))
-    found = metrics(one)
+    (scored,) = score(vault, attempt(0, BATCHES[0][1:3]))
+    figures = metrics(scored)
     # two of four, each whole; both of the two that were said
-    assert found["exact_match"] == found["token_accuracy"] == found["bag_f1"] == 0.5
-    assert found["rouge1"] == 50.0
-    assert found["precision"] == 1.0
+    assert figures["exact_match"] == figures["token_accuracy"] == figures["bag_f1"] == 0.5
+    assert figures["rouge1"] == 50.0
+    assert figures["precision"] == 1.0
 
 
 def test_surplus_guesses_cost_precision_alone(vault: VaultReader) -> None:
-    (one,) = score(vault, attempt(0, [*BATCHES[0], *OWN[:2]]))
-    found = metrics(one)
-    assert one.surplus == 2
-    assert found["exact_match"] == 1.0
-    assert found["precision"] == pytest.approx(4 / 6)
+    (scored,) = score(vault, attempt(0, [*BATCHES[0], *OWN[:2]]))
+    figures = metrics(scored)
+    assert scored.surplus == 2
+    assert figures["exact_match"] == 1.0
+    assert figures["precision"] == pytest.approx(4 / 6)
 
 
 def test_a_wrong_token_counts_for_its_own_sample(vault: VaultReader) -> None:
-    wrong = next(t for t in range(500, 2000) if all(t not in one for one in BATCHES[0]))
+    wrong = next(t for t in range(500, 2000) if all(t not in text for text in BATCHES[0]))
     first = BATCHES[0][0]
     guess = [(*first[:-1], wrong), *BATCHES[0][1:]]
-    (one,) = score(vault, attempt(0, guess))
-    found, share = metrics(one), (len(first) - 1) / len(first)
-    assert found["exact_match"] == 0.75
-    assert found["token_accuracy"] == pytest.approx((3 + share) / 4)
-    assert found["bag_f1"] == pytest.approx((3 + share) / 4)  # as many tokens on both sides
+    (scored,) = score(vault, attempt(0, guess))
+    figures, share = metrics(scored), (len(first) - 1) / len(first)
+    assert figures["exact_match"] == 0.75
+    assert figures["token_accuracy"] == pytest.approx((3 + share) / 4)
+    assert figures["bag_f1"] == pytest.approx((3 + share) / 4)  # as many tokens on both sides
 
 
 @pytest.mark.parametrize("name", ["llama-tiny", "bert-tiny"])
 def test_special_tokens_are_dropped_on_both_sides(tmp_path: Path, name: str) -> None:
     adapter = preset(name)
     texts = tokens(0, 50, adapter=adapter)  # with <s>, or [CLS] and [SEP]
-    bare = [tuple(t for t in one if t not in adapter.special) for one in texts]
+    bare = [tuple(t for t in text if t not in adapter.special) for text in texts]
     assert all(len(b) < len(t) for b, t in zip(bare, texts, strict=True))
     VaultWriter(tmp_path).note(1, 0, texts, [0, 1])
     only_special = tuple(sorted(adapter.special))[:2]
-    (one,) = score(VaultReader(tmp_path), attempt(0, [*bare, only_special]), adapter=adapter)
-    assert [s["exact_match"] for s in one.samples] == [1.0, 1.0]
-    assert one.surplus == 0  # a guess of special tokens says nothing
+    (scored,) = score(VaultReader(tmp_path), attempt(0, [*bare, only_special]), adapter=adapter)
+    assert [s["exact_match"] for s in scored.samples] == [1.0, 1.0]
+    assert scored.surplus == 0  # a guess of special tokens says nothing
     # Nor do they help: else every guess would share two or three tokens with every truth.
     (none,) = score(VaultReader(tmp_path), attempt(0, [only_special] * 2), adapter=adapter)
     assert [s["bag_f1"] for s in none.samples] == [0.0, 0.0]
@@ -125,10 +125,10 @@ def test_special_tokens_are_dropped_on_both_sides(tmp_path: Path, name: str) -> 
 
 def test_the_last_token_of_next_token_prediction_is_told_apart(vault: VaultReader) -> None:
     adapter = preset(task="causal-lm")
-    (one,) = score(vault, attempt(0, [t[:-1] for t in BATCHES[0]]), adapter=adapter)
-    assert [s["exact_match"] for s in one.samples] == [0.0] * 4
-    assert [s["exact_match_but_last"] for s in one.samples] == [1.0] * 4
-    assert any("last token" in note for note in scorer(vault, adapter=adapter).notes([one]))
+    (scored,) = score(vault, attempt(0, [t[:-1] for t in BATCHES[0]]), adapter=adapter)
+    assert [s["exact_match"] for s in scored.samples] == [0.0] * 4
+    assert [s["exact_match_but_last"] for s in scored.samples] == [1.0] * 4
+    assert any("last token" in note for note in scorer(vault, adapter=adapter).notes([scored]))
     (plain,) = score(vault, attempt(0, BATCHES[0]))
     assert "exact_match_but_last" not in plain.samples[0]
 
@@ -148,11 +148,11 @@ def test_no_metric_of_one_update_is_certain(vault: VaultReader) -> None:
     assert set(leakage["dager"]) == {
         "exact_match", "token_accuracy", "bag_f1", "rouge1", "rouge2", "rougeL",
     }  # fmt: skip
-    for name, one in leakage["dager"].items():
+    for name, mean in leakage["dager"].items():
         most = 100.0 if name.startswith("rouge") else 1.0
         # Wilson for 0 of 4 samples: 1.96^2 / (4 + 1.96^2) = 0.4899
-        assert (one.mean, one.low) == (0.0, 0.0)
-        assert one.high == pytest.approx(0.4899 * most, rel=1e-4)
+        assert (mean.mean, mean.low) == (0.0, 0.0)
+        assert mean.high == pytest.approx(0.4899 * most, rel=1e-4)
     assert verdicts["dager"].verdict == "no-leak"  # its own interval is not so wide
 
 
@@ -175,14 +175,14 @@ def test_the_other_update_is_another_clients_guess(vault: VaultReader) -> None:
 
 
 def test_a_lone_client_has_the_positive_control_as_its_other_update(vault: VaultReader) -> None:
-    (one,) = score(vault, attempt(0, BATCHES[0]), positive(BATCHES[0][:1]))
-    assert one.controls["other_update"]["exact_match"] == 0.25
-    assert one.controls["positive"]["exact_match"] == 0.0  # against its own truth
+    (scored,) = score(vault, attempt(0, BATCHES[0]), positive(BATCHES[0][:1]))
+    assert scored.controls["other_update"]["exact_match"] == 0.25
+    assert scored.controls["positive"]["exact_match"] == 0.0  # against its own truth
 
 
 def test_the_no_gradient_control_scores_unrelated_sentences(vault: VaultReader) -> None:
-    (one,) = score(vault, attempt(0, BATCHES[0]))
-    chance = one.controls["no_gradient"]
+    (scored,) = score(vault, attempt(0, BATCHES[0]))
+    chance = scored.controls["no_gradient"]
     assert chance["exact_match"] == 0.0
     assert 0.02 < chance["bag_f1"] < 0.5  # full stops, names of medicines: well above zero
     (same,) = score(vault, attempt(0, BATCHES[0]), pool=tuple(BATCHES[0]))
@@ -228,23 +228,23 @@ def test_many_guesses_are_compared_with_as_many_of_chance(vault: VaultReader) ->
 
 def test_a_mean_does_not_hide_the_one_client_that_was_read(vault: VaultReader) -> None:
     rows = [attempt(0, BATCHES[0]), attempt(1, []), attempt(2, [])]
-    found, reason = verdict(vault, *rows, *ALL)
-    assert found == "leak"
+    said, reason = verdict(vault, *rows, *ALL)
+    assert said == "leak"
     assert reason.startswith("4 of 12 samples were read exactly")
 
 
 def test_a_mean_does_not_hide_the_one_client_that_was_nearly_read(vault: VaultReader) -> None:
     nearly = [(*ids[:-1], ids[-2]) for ids in BATCHES[0]]
-    found, reason = verdict(vault, attempt(0, nearly), attempt(1, []), attempt(2, []), *ALL)
-    assert found == "leak"
+    said, reason = verdict(vault, attempt(0, nearly), attempt(1, []), attempt(2, []), *ALL)
+    assert said == "leak"
     assert "client 0" in reason or "above" in reason
 
 
 def test_one_update_without_a_working_control_forbids_no_leak(vault: VaultReader) -> None:
     nothing = [attempt(client, []) for client in BATCHES]
     broken = [positive(client=0), positive(client=1), positive((), client=2)]
-    found, reason = verdict(vault, *nothing, *broken)
-    assert found == "inconclusive"
+    said, reason = verdict(vault, *nothing, *broken)
+    assert said == "inconclusive"
     assert "client 2" in reason or "positive control" in reason
 
 
@@ -266,22 +266,22 @@ def test_one_update_without_a_working_control_forbids_no_leak(vault: VaultReader
 def test_what_proves_nothing_is_inconclusive(
     vault: VaultReader, rows: list[AttackRecord], changes: dict[str, Any], reason: str
 ) -> None:
-    found, why = verdict(vault, *rows, **changes)
-    assert found == "inconclusive"
+    said, why = verdict(vault, *rows, **changes)
+    assert said == "inconclusive"
     assert reason in why
-    (one,) = score(vault, *rows, **changes)
-    assert one.verdict == "inconclusive"
-    assert one.reason
+    (scored,) = score(vault, *rows, **changes)
+    assert scored.verdict == "inconclusive"
+    assert scored.reason
 
 
 def test_without_a_vault_nothing_is_scored(vault: VaultReader) -> None:
     rows = [attempt(0, BATCHES[0]), positive()]
-    found, why = verdict(None, *rows)
-    assert (found, "no truth" in why) == ("inconclusive", True)
-    (one,) = score(None, *rows)
-    entry = entry_of(one)
+    said, why = verdict(None, *rows)
+    assert (said, "no truth" in why) == ("inconclusive", True)
+    (scored,) = score(None, *rows)
+    entry = entry_of(scored)
     assert (entry.samples, entry.metrics) == (0, {})  # no zeros for what is not known
-    assert scorer(None).leakage([one])[0] == {"dager": {}}
+    assert scorer(None).leakage([scored])[0] == {"dager": {}}
 
 
 def test_one_error_among_nothing_found_is_inconclusive(vault: VaultReader) -> None:
@@ -293,8 +293,8 @@ def test_an_attack_that_gave_up_shows_no_absence(vault: VaultReader) -> None:
     whole = [attempt(client, []) for client in BATCHES]
     assert verdict(vault, *whole, *ALL)[0] == "no-leak"
     stopped = [attempt(0, [], diagnostics={"cut": True}), *whole[1:]]
-    found, why = verdict(vault, *stopped, *ALL)
-    assert found == "inconclusive" and "gave up at its own limits" in why
+    said, why = verdict(vault, *stopped, *ALL)
+    assert said == "inconclusive" and "gave up at its own limits" in why
     leaky = [attempt(client, batch, diagnostics={"cut": True}) for client, batch in BATCHES.items()]
     assert verdict(vault, *leaky, *ALL)[0] == "leak"
 
@@ -307,7 +307,7 @@ def test_an_error_does_not_hide_a_leak(vault: VaultReader) -> None:
         positive(),
     ]
     scores = score(vault, *rows)
-    assert [one.verdict for one in scores] == ["leak", "leak", "inconclusive"]
+    assert [scored.verdict for scored in scores] == ["leak", "leak", "inconclusive"]
     assert "an attack could not run: broken" in scorer(vault).notes(scores)[-1]
 
 
@@ -316,26 +316,26 @@ def test_an_error_does_not_hide_a_leak(vault: VaultReader) -> None:
 
 def test_the_order_of_clients_does_not_matter(vault: VaultReader) -> None:
     rows = [attempt(0, BATCHES[0]), attempt(1, BATCHES[1][:1]), attempt(2, []), positive()]
-    found = []
+    results = []
     for order in list(itertools.permutations(rows))[::5]:
         scores = score(vault, *order)
-        entries = {one.attempt.client: entry_of(one) for one in scores}
+        entries = {scored.attempt.client: entry_of(scored) for scored in scores}
         leakage, verdicts = scorer(vault).leakage(scores)
-        means = {name: round(one.mean, 12) for name, one in leakage["dager"].items()}
-        chance = {client: one.controls["no_gradient"] for client, one in entries.items()}
-        figures = {client: one.metrics for client, one in entries.items()}
-        found.append((means, figures, chance, verdicts["dager"].verdict))
-    assert all(one == found[0] for one in found)
+        means = {name: round(mean.mean, 12) for name, mean in leakage["dager"].items()}
+        chance = {client: entry.controls["no_gradient"] for client, entry in entries.items()}
+        figures = {client: entry.metrics for client, entry in entries.items()}
+        results.append((means, figures, chance, verdicts["dager"].verdict))
+    assert all(result == results[0] for result in results)
 
 
 def test_scores_come_in_the_order_of_the_rows(vault: VaultReader) -> None:
     rows = [attempt(2, []), positive(), attempt(0, []), attempt(1, [])]
-    assert [one.attempt.client for one in score(vault, *rows)] == [2, 0, 1]
+    assert [scored.attempt.client for scored in score(vault, *rows)] == [2, 0, 1]
 
 
 def test_the_entry_is_that_of_the_contract(vault: VaultReader) -> None:
-    (one,) = score(vault, attempt(0, BATCHES[0]), positive())
-    entry = entry_of(one)
+    (scored,) = score(vault, attempt(0, BATCHES[0]), positive())
+    entry = entry_of(scored)
     # design.md, section 6, summary.json
     wanted = "attack settings knowledge round client samples seconds verdict metrics controls"
     assert set(wanted.split()) <= set(entry.as_dict())

@@ -21,13 +21,13 @@ def progress(round_: int, **strategy: torch.Tensor) -> Progress:
     return Progress(round=round_, parameters=parameters, strategy=strategy)
 
 
-def same(one: Progress, other: Progress) -> bool:
+def same(first: Progress, second: Progress) -> bool:
     return (
-        one.round == other.round
-        and all(torch.equal(one.parameters[k], v) for k, v in other.parameters.items())
-        and all(torch.equal(one.strategy[k], v) for k, v in other.strategy.items())
-        and set(one.parameters) == set(other.parameters)
-        and set(one.strategy) == set(other.strategy)
+        first.round == second.round
+        and all(torch.equal(first.parameters[k], v) for k, v in second.parameters.items())
+        and all(torch.equal(first.strategy[k], v) for k, v in second.strategy.items())
+        and set(first.parameters) == set(second.parameters)
+        and set(first.strategy) == set(second.strategy)
     )
 
 
@@ -43,10 +43,10 @@ def test_the_checksum_is_sha256_over_names_and_bytes() -> None:
 
 
 def test_the_checksum_sees_a_single_bit_and_a_name() -> None:
-    one = {"w": torch.tensor([1.0, 2.0])}
-    next_up = {"w": torch.nextafter(one["w"], torch.tensor([9.0, 2.0]))}
-    assert (next_up["w"] - one["w"]).abs().sum() > 0
-    assert len({checksum(one), checksum(next_up), checksum({"v": one["w"]})}) == 3
+    weights = {"w": torch.tensor([1.0, 2.0])}
+    next_up = {"w": torch.nextafter(weights["w"], torch.tensor([9.0, 2.0]))}
+    assert (next_up["w"] - weights["w"]).abs().sum() > 0
+    assert len({checksum(weights), checksum(next_up), checksum({"v": weights["w"]})}) == 3
 
 
 def test_the_checksum_is_that_of_the_values_not_of_their_layout() -> None:
@@ -62,17 +62,17 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert run.latest() is None
     saved = progress(3, **{"m_t/z.weight": torch.ones(3, 2), "momentum_vector/0": torch.ones(1)})
     run.save(saved)
-    found = run.latest()
-    assert found is not None and same(found, saved)
+    latest = run.latest()
+    assert latest is not None and same(latest, saved)
 
 
 def test_a_checkpoint_keeps_the_order_of_the_weights(tmp_path: Path) -> None:
     # FedAvgM's momentum is a list: it goes by place, not by name.
     run = RunDirectory(tmp_path)
     run.save(progress(1))
-    found = run.latest()
-    assert found is not None
-    assert list(found.parameters) == ["z.weight", "a.bias", "m"]
+    latest = run.latest()
+    assert latest is not None
+    assert list(latest.parameters) == ["z.weight", "a.bias", "m"]
 
 
 def test_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -93,11 +93,11 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path, torn: st
     newest = run.checkpoints / "round=2.safetensors"
     whole = newest.read_bytes()
     newest.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "noise": b"x" * 99}[torn])
-    found = run.latest()
-    assert found is not None and same(found, progress(1))
+    latest = run.latest()
+    assert latest is not None and same(latest, progress(1))
     newest.write_bytes(whole)
-    found = run.latest()
-    assert found is not None and same(found, progress(2))
+    latest = run.latest()
+    assert latest is not None and same(latest, progress(2))
 
 
 def test_no_checkpoint_that_can_be_read_is_none(tmp_path: Path) -> None:
