@@ -97,5 +97,5 @@ def test_samples_that_are_not_those_of_the_summary_are_no_result(tmp_path: Path)
         with pytest.raises(MalformedMessage, match=line):
             run.samples(summary)
     path.unlink()
-    with pytest.raises(MalformedMessage, match=r"is missing.* fedsim run --out .* --resume"):
+    with pytest.raises(MalformedMessage, match=r"samples.jsonl is missing, as in runs of before"):
         run.samples(summary)
