@@ -35,6 +35,7 @@ TEXT_MASKS = (
     (re.compile(r"─+"), "─"),
 )
 PROGRESS = re.compile(r"fedsim|Traceback|Warning|Error|done|failed|results in|stopped|^\d+/\d+ ")
+DRAFT = re.compile(r"(/\.[^/]+)\.\d+\.tmp")  # what a kill leaves has its process' number
 HEAD = re.compile(r"<th [^>]*>([^<]*)</th>")
 ATTACKS = '<h3 id="table-attacks">'  # how that table begins
 CELL = re.compile(r"(?<=>)[^<>]*(?=</td>)")
@@ -44,11 +45,11 @@ def comparable(fields: Fields) -> Fields:
     """Return ``fields`` without what is of the moment; what lies below such a key is one field."""
     kept: Fields = {}
     for place, value in _pages_apart(fields):
-        file, sign, path = place.partition(":")
+        file, sign, path = DRAFT.sub(r"\1.tmp", place).partition(":")
         keys = path.split(".")
         moment = next((index for index, key in enumerate(keys) if key in MOMENT), None)
         if moment is None:
-            kept[place] = _masked(path, value)
+            kept[f"{file}{sign}{path}"] = _masked(path, value)
         else:
             kept[f"{file}{sign}{'.'.join(keys[: moment + 1])}"] = MASK
     return kept
