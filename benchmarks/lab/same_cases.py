@@ -13,7 +13,20 @@ GPT2 = f"model.name=builtin:gpt2-tiny {SMALL}"
 LLAMA = f"model.name=builtin:llama-tiny {SMALL}"
 BERT = f"model.name=builtin:bert-tiny {SMALL}"
 AVERAGED = "training.algorithm=fedavg training.mini_batch_size=2 training.batch_size=4"
-ALONE = "data.evaluate=0 federation.clients_per_round=1"
+CELLS = """name = "cells"
+[model]
+name = "builtin:{model}"
+[data]
+name = "builtin:clinic"
+evaluate = {evaluate}
+[federation]
+clients_per_round = 1
+[training]
+batch_size = 2
+mini_batch_size = 2
+[[attack]]
+{attack}
+"""  # a sweep takes no key twice: its base is a file
 
 LOOSE = """[utility]
 accuracy = { min = 0.0 }
@@ -170,20 +183,29 @@ CASES = (
     Case(
         name="defenses",
         steps=(
-            f"sweep {GPT2} {ALONE} 'defense=none,topk,sign,quantize,random-mask,truncated-svd,"
-            """dropout,freeze,ffa-lora,gaussian,{name="gaussian", noise_multiplier=1e-4}' """
-            """'attack={name="dager", knowledge={defense=true}}' --out a --json""",
+            "sweep base.toml 'defense=none,topk,sign,quantize,random-mask,truncated-svd,dropout,"
+            """freeze,ffa-lora,gaussian,{name="gaussian", noise_multiplier=1e-4}' --out a --json""",
             "report a",
             "gate a --policy strict.toml",
         ),
-        files={"strict.toml": STRICT},
+        files={
+            "strict.toml": STRICT,
+            "base.toml": CELLS.format(
+                model="gpt2-tiny", evaluate=0, attack='name = "dager"\nknowledge.defense = true'
+            ),
+        },
     ),
     Case(
         name="told-of-defense",
-        steps=(
-            f"sweep {BERT} {ALONE} defense=topk,sign,quantize --out a 'attack={{name="
-            """"tag", steps=4, knowledge={defense=true, labels=true, lengths=true}}'""",
-        ),
+        steps=("sweep base.toml defense=topk,sign,quantize --out a",),
+        files={
+            "base.toml": CELLS.format(
+                model="bert-tiny",
+                evaluate=0,
+                attack='name = "tag"\nsteps = 4\n'
+                "knowledge = { defense = true, labels = true, lengths = true }",
+            )
+        },
     ),
     Case(
         name="dp-sgd",
@@ -214,11 +236,13 @@ CASES = (
     Case(
         name="sweep",
         steps=(
-            f"sweep {GPT2} {AVERAGED} seed=1,2 training.local_epochs=1,2 --out a --jobs 1",
+            "sweep base.toml training.algorithm=fedavg seed=1,2 training.local_epochs=1,2 --out a "
+            "--jobs 1",
             "sweep --out a --resume",
             "report a",
-            "compare a/cells/seed=1,training.local_epochs=1 a/cells/seed=1,training.local_epochs=2",
+            "compare a/cells/seed=1,local_epochs=1-0382b025 a/cells/seed=1,local_epochs=2-3f61deda",
         ),
+        files={"base.toml": CELLS.format(model="gpt2-tiny", evaluate=8, attack='name = "dager"')},
     ),
     Case(
         name="resume",
