@@ -103,7 +103,6 @@ def test_what_cannot_be_compared(runs: dict[str, RunDirectory], tmp_path: Path) 
     for name, text, line in (
         ("samples.jsonl", "", "files do not fit together"),
         ("samples.jsonl", "{\n{}\n", "line 1 is not valid JSON"),
-        ("samples.jsonl", None, "samples.jsonl is missing.* --resume"),
         ("summary.json", "{}", "summary.json: schema: wanted"),
         ("summary.json", "{", "summary.json is not valid JSON"),
         ("summary.json", None, "not finished"),
