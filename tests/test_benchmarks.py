@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,17 @@ def test_every_measurement_says_what_it_is() -> None:
     assert set(said) <= scripts and {name.split("/")[0] for name in said} == rooms
     for name, text in said.items():
         assert text.startswith(f"usage: {name.split('/')[1]}.py [-h]") and len(text) > 100, name
+
+
+def test_what_is_listed_is_what_the_table_tells_of() -> None:
+    done = subprocess.run(
+        [sys.executable, str(RUN)],
+        capture_output=True, text=True, check=True, timeout=1200,
+    )  # fmt: skip
+    listed = done.stdout.split()
+    table = (RUN.parent / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| `([a-z]+/[a-z_]+)` \|", table, re.MULTILINE)
+    assert len(listed) >= 15 and sorted(listed) == sorted(told)
 
 
 def test_an_unknown_measurement_is_told_which_there_are() -> None:

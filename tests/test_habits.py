@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_the_version_stands_in_one_place() -> None:
+def test_the_version_stands_in_one_place_and_is_cited() -> None:
     project = tomllib.loads(read("pyproject.toml"))
     assert project["project"]["dynamic"] == ["version"]
     assert project["tool"]["hatch"]["version"]["path"] == "fedsim/__init__.py"
     assert re.findall(r'^__version__ = "(.+)"$', read("fedsim/__init__.py"), re.MULTILINE) == [
         fedsim.__version__
     ]
-    assert "version" not in yaml.safe_load(read("CITATION.cff"))
+    cited = yaml.safe_load(read("CITATION.cff"))
+    assert cited["version"] == fedsim.__version__
+    assert isinstance(cited["date-released"], date)
 
 
 def test_the_changelog_keeps_its_form() -> None:
@@ -68,7 +71,21 @@ def test_what_the_workflow_makes_is_in_the_makefile() -> None:
     ]  # fmt: skip
     made = {line.split()[1] for line in commands(workflow) if line.startswith("make ")}
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
-    assert made == {"docs", "lint", "test-fast"} and made <= targets
+    assert made == {"docs", "lint", "test", ".venv/.ready"} and made - {".venv/.ready"} <= targets
+    fast = re.search(r"^test-fast: lint\n\t\$\(BIN\)/(pytest .+)$", read("Makefile"), re.MULTILINE)
+    assert fast and f".venv/bin/{fast[1]}" in commands(workflow)  # lint has a job of its own
+
+
+def test_the_whole_suite_runs_at_night_alone() -> None:
+    workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
+    assert workflow[True]["schedule"]  # YAML 1.1 reads `on` as true
+    whole = workflow["jobs"]["whole"]
+    assert whole["if"] == "github.event_name == 'schedule'"
+    assert whole["steps"][-1]["run"] == "make test"
+
+
+def test_the_wheel_is_tried_with_every_package() -> None:
+    workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
     imported = next(line for line in commands(workflow) if "import attacks" in line)
     for package in tomllib.loads(read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"][
         "wheel"

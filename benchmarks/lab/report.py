@@ -19,7 +19,7 @@ from typing import Any
 from common.places import RESULTS
 
 from fedsim.lab.report import write_report
-from fedsim.lab.report.texts import adapter_of
+from fedsim.lab.scoring.again import adapter_of
 from fedsim.lab.scoring.scorer import Scorer
 from fedsim.lab.store.run import RunDirectory
 from fedsim.vault.reader import VaultReader

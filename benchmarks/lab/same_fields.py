@@ -37,13 +37,14 @@ TEXT_MASKS = (
 PROGRESS = re.compile(r"fedsim|Traceback|Warning|Error|done|failed|results in|stopped|^\d+/\d+ ")
 DRAFT = re.compile(r"(/\.[^/]+)\.\d+\.tmp")  # what a kill leaves has its process' number
 HEAD = re.compile(r"<th [^>]*>([^<]*)</th>")
+ATTACKS = '<h3 id="table-attacks">'  # how that table begins
 CELL = re.compile(r"(?<=>)[^<>]*(?=</td>)")
 
 
 def comparable(fields: Fields) -> Fields:
     """Return ``fields`` without what is of the moment; what lies below such a key is one field."""
     kept: Fields = {}
-    for place, value in fields.items():
+    for place, value in _pages_apart(fields):
         file, sign, path = DRAFT.sub(r"\1.tmp", place).partition(":")
         keys = path.split(".")
         moment = next((index for index, key in enumerate(keys) if key in MOMENT), None)
@@ -52,6 +53,20 @@ def comparable(fields: Fields) -> Fields:
         else:
             kept[f"{file}{sign}{'.'.join(keys[: moment + 1])}"] = MASK
     return kept
+
+
+def _pages_apart(fields: Fields) -> Iterator[tuple[str, Any]]:
+    """Yield ``fields``; a page has no empty lines, and its table of the attacks is a field."""
+    for place, value in fields.items():
+        if not place.endswith(".html:") or not is_text(value):
+            yield place, value
+            continue
+        lines = [line for line in value if line.strip()]
+        first = next((i for i, line in enumerate(lines) if line.startswith(ATTACKS)), len(lines))
+        end = next((i for i in range(first, len(lines)) if lines[i] == "</div>"), first - 1) + 1
+        yield place, lines[:first] + lines[end:]
+        if end > first:
+            yield f"{place}table-attacks", lines[first:end]
 
 
 def _masked(path: str, value: Any) -> Any:

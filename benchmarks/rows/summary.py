@@ -14,14 +14,20 @@ def _dager(results: Results) -> list[list[object]]:
     gradients = [c for n, c in bert if n.startswith("minilm") and "delta" not in n]
     deltas = results.cells("dager_fedavg").items()
     floats = [cell for name, cell in deltas if name.endswith("float32")]
+    rates = sorted(cell["learning_rate"] for cell in floats)
+    minis = span((cell["mini_batch"] for cell in floats), 0)
+    epochs = span((cell["epochs"] for cell in floats), 0)
+    few = results.cells("dager_protocols")["SGD, 3 epochs, mini-batches of 2, lr 1e-2"]
     adam = [c for n, c in results.cells("dager_protocols").items() if n.startswith("AdamW")]
     return [
         ["A gradient of 1 to 16 sentences, `dager`", f"{GPT2}; CoLA, SST-2, Rotten Tomatoes",
          f"{exact(cells)} read exactly, {seconds} s of processor each"],
         ["A gradient of 1 to 8 sentences, `dager`", f"{MINILM}; the same and WikiText-2",
          f"{exact(gradients)} read exactly"],
-        ["FedAvg: 2 to 20 local epochs on 16 sentences, `dager`", f"{GPT2}; Rotten Tomatoes",
-         f"{exact(floats)} read exactly"],
+        [f"FedAvg: {epochs} local epochs on 16 sentences in mini-batches of {minis}, learning "
+         f"rate {rates[0]:g} to {rates[-1]:g}; 3 epochs on 4 in mini-batches of 2, "
+         "0.01; `dager`", f"{GPT2}; Rotten Tomatoes",
+         f"{exact(floats)} read exactly; {exact([few])}"],
         ["FedAvg with AdamW, `dager`", f"{GPT2}; Rotten Tomatoes",
          f"{exact(adam)} read exactly"],
     ]  # fmt: skip

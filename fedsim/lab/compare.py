@@ -12,6 +12,7 @@ from typing import Any
 
 from fedsim.errors import BadInput, MalformedMessage
 from fedsim.lab.run.trackers import flat
+from fedsim.lab.scoring.again import samples_of_run
 from fedsim.lab.scoring.intervals import (
     PERCENT,
     difference_interval,
@@ -38,7 +39,7 @@ class ComparedRun:
         run = open_run(path)
         self.summary = run.summary()  # first: it says what is wrong with the directory
         self.config = dict(flat(run.config().as_toml()))
-        self.samples = run.samples(self.summary)
+        self.samples = samples_of_run(run, self.summary)
 
     def updates(self, attack: str) -> Updates:
         """Return the samples that ``attack`` was scored on, by update."""

@@ -84,6 +84,41 @@ def test_only_the_column_of_seconds_is_masked_in_a_page(same: ModuleType) -> Non
     assert len(list(same.differences("c", second, third))) == 2
 
 
+PAGE = ["<h3>controls</h3>", "<table>", "<tr><td>dager</td><td>1</td></tr>", "</table>", "</div>"]
+TABLE = ['<h3 id="table-attacks">The attacks</h3>', "<div>", "<table>", "<thead><tr>",
+         '<th scope="col">attack</th>', "</tr></thead>", "<tbody>", "<tr><td>dager</td></tr>",
+         "</tbody>", "</table>", "</div>"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("page", "unmeant"),
+    [
+        (PAGE, 0),
+        ([*PAGE[:1], "", *TABLE, *PAGE[1:]], 0),
+        ([*PAGE, *TABLE], 0),
+        ([*PAGE[:3], PAGE[2], *PAGE[3:]], 1),  # a row of another table
+        ([*PAGE[:3], "<tr><td>a</td><td>b</td><td>c</td><td>d</td></tr>", *PAGE[3:]], 1),
+        ([*TABLE, *PAGE, "</div>"], 1),
+        ([*PAGE[:2], *TABLE], 3),  # what is lost behind it
+    ],
+)
+def test_of_a_page_the_table_of_the_attacks_alone_is_meant(
+    same: ModuleType, page: list[str], unmeant: int
+) -> None:
+    old, new = ({"run/report.html:": lines} for lines in (PAGE, page))
+    used = [0] * len(same.INTENDED)
+    lines = list(same.differences("c", old, new))
+    assert len([line for line in lines if not same._meant(line, used)]) == unmeant
+    assert sum(used) == (TABLE[0] in page)
+
+
+def test_another_row_in_the_table_of_the_attacks_is_not_meant(same: ModuleType) -> None:
+    old, new = {"report.html:": TABLE}, {"report.html:": [*TABLE[:8], TABLE[7], *TABLE[8:]]}
+    (line,) = same.differences("c", old, new)
+    assert line == "c/report.html:table-attacks: +<tr><td>dager</td></tr>"
+    assert not same._meant(line, [0] * len(same.INTENDED))
+
+
 def test_progress_counts_as_far_as_it_does_not_hang_on_the_clock(same: ModuleType) -> None:
     slow = {"step 1, run:stderr": ["dager: position 3", "round 1/2 done, accuracy 0.500"]}
     fast = {"step 1, run:stderr": ["round 1/2 done, accuracy 0.500"]}

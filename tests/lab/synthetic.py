@@ -8,7 +8,7 @@ from typing import Any
 from clients.corpus import clinic
 from fedsim.files import write_lines
 from fedsim.lab.config import check
-from fedsim.lab.report.texts import adapter_of
+from fedsim.lab.scoring.again import adapter_of
 from fedsim.lab.scoring.scored import entry_of, samples_of
 from fedsim.lab.scoring.scorer import Scorer
 from fedsim.lab.store.run import RunDirectory

@@ -23,10 +23,11 @@ def add(commands: Any) -> None:
         "words", nargs="*", metavar="[CONFIG] [key=value ...]",
         help="a TOML file (default: the built-in quick start), and keys to override",
     )  # fmt: skip
-    audit.add_argument("--canaries", type=int, default=500, help="how many (default: 500)")
+    audit.add_argument("--canaries", type=int, default=500, help="how many (default: %(default)s)")
     audit.add_argument(
         "--level", type=float, default=0.01,
-        help="the chance that a true claim is refuted: either bound too high (default: 0.01)",
+        help="the chance that a true claim is refuted: either bound too high "
+        "(default: %(default)s)",
     )  # fmt: skip
     audit.add_argument("--out", type=Path, help="the audit's directory (default: under runs/)")
     audit.add_argument("--json", action="store_true", help="print audit.json and nothing else")

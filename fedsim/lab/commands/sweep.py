@@ -42,7 +42,8 @@ def add(commands: Any) -> None:
         help="a TOML file (default: the built-in quick start), and the keys to sweep over",
     )  # fmt: skip
     sweep.add_argument("--out", type=Path, help="the sweep's directory (default: under runs/)")
-    sweep.add_argument("--jobs", type=int, default=1, help="cells at a time, on Ray (default: 1)")
+    jobs = "cells at a time, on Ray (default: %(default)s)"
+    sweep.add_argument("--jobs", type=int, default=1, help=jobs)
     sweep.add_argument("--resume", action="store_true", help="go on with the sweep in --out")
     sweep.add_argument("--quick", action="store_true", help="skip the controls: no verdicts then")
     sweep.add_argument("--json", action="store_true", help="print JSON and nothing else")

@@ -8,6 +8,7 @@ from fedsim.lab.report.about import attack_tables
 from fedsim.lab.report.page import KeyFigure, Page, PageSection, Table
 from fedsim.lab.report.plots.timeline import timeline
 from fedsim.lab.report.words import percent
+from fedsim.lab.scoring.again import samples_of_run
 from fedsim.lab.store.figures import VERDICT_METRIC
 from fedsim.lab.store.records import whose
 from fedsim.lab.store.run import RunDirectory
@@ -22,7 +23,8 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
     summary = read_summary(run.root)
     config = run.config()
     run.check()
-    samples = sorted(run.samples(summary), key=texts.badness)
+    written = samples_of_run(run, summary)
+    samples = sorted(written, key=texts.badness)
     attempts = run.attacked(summary)
     top = strongest(summary)
     mine = [sample for sample in samples if sample.attack == top]
@@ -36,7 +38,7 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
             facts=words.facts(config, summary),
             tables=attack_tables(section.name for section in config.attack),
         ),
-        _leakage(summary, run.samples(summary), redact=redact),
+        _leakage(summary, written, redact=redact),
         texts.texts_section(shown, len(samples), redact=redact),
         sections.private_section(
             [sections.private_table(name, [(samples, attempts)]) for name in summary.verdicts]

@@ -21,6 +21,7 @@ from fedsim.lab.report.sweep_sections import (
     trade_section,
 )
 from fedsim.lab.report.words import percent
+from fedsim.lab.scoring.again import samples_of_run
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
 from fedsim.lab.store.sweep import RunResult, read_results, read_sweep
@@ -104,7 +105,7 @@ def _ran(cell: RunResult, axes: Collection[str]) -> Ran | None:
     return Ran(
         cell=cell,
         summary=cell.summary,
-        samples=run.samples(cell.summary),
+        samples=samples_of_run(run, cell.summary),
         attempts=run.attacked(cell.summary),
         keys={key: label(cell.settings.get(key)) for key in axes},
     )

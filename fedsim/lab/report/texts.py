@@ -1,15 +1,14 @@
 """Texts on the page: what the clients had, and what was read of it, the worst first."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 from fedsim.lab.report.page import PageSection, ShownText, Table
+from fedsim.lab.scoring.again import adapter_of
 from fedsim.lab.store.records import whose
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
 from fedsim.lab.terminal.marks import marked
-from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 
 SHOWN = 1000  # samples with their texts on the page
 CHARACTERS = 1_200_000  # of all texts together: the page must open on a telephone
@@ -86,16 +85,3 @@ def samples_file(rows: Sequence[dict[str, Any]], *, redact: bool) -> Table:
 
 def _plain(value: Any) -> Any:
     return " ".join(map(str, value)) if isinstance(value, list) else value
-
-
-def adapter_of(run: RunDirectory) -> ModelAdapter:
-    """Return an adapter that decodes a run's tokens; its weights are random, none are needed."""
-    model = run.config().model
-    return _adapter(
-        ModelSpec(name=model.name, tokenizer=model.tokenizer, task=model.task, weights="random")
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _adapter(spec: ModelSpec) -> ModelAdapter:
-    return load_adapter(spec)

@@ -88,14 +88,18 @@ def in_force(defenses: Sequence[Defense]) -> tuple[Effect, ...]:
     Raises:
         BadInput: what one declares, an outsider's say, are no effects.
     """
-    declared = [(defense, effect) for defense in defenses for effect in defense.effects()]
-    for defense, effect in declared:
-        if type(effect) not in get_args(Effect):
-            known = ", ".join(kind.__name__ for kind in get_args(Effect))
-            raise BadInput(
-                f"defense {type(defense).__name__}: effects must be of {known}, got {effect!r}"
-            )
-    return tuple(effect for _, effect in declared)
+    return tuple(effect for defense in defenses for effect in _declared(defense))
+
+
+def _declared(defense: Defense) -> tuple[Effect, ...]:
+    effects, kinds = defense.effects(), get_args(Effect)
+    known = ", ".join(kind.__name__ for kind in kinds)
+    wanted = f"defense {type(defense).__name__}: effects must be a tuple of {known}"
+    if not isinstance(effects, tuple):
+        raise BadInput(f"{wanted}, got {effects!r}")
+    if wrong := [effect for effect in effects if type(effect) not in kinds]:
+        raise BadInput(f"{wanted}, got {wrong[0]!r} in it")
+    return effects
 
 
 def grant(

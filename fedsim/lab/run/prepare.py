@@ -19,7 +19,7 @@ from defenses import Defense, defense_table
 from defenses.base import Setting
 from fedsim.errors import BadInput
 from fedsim.lab.config import Config
-from fedsim.lab.run.attacking import PlannedAttack, plan
+from fedsim.lab.run.attacking import PlannedAttack, in_force, plan
 from fedsim.lab.run.checks import (
     check_engine,
     check_labels,
@@ -187,7 +187,9 @@ def fitted_defenses(
     for defense in defenses:
         defense.check(setting)
     check_together(config, defenses)
-    return [defense.settle(setting) for defense in defenses]
+    settled = [defense.settle(setting) for defense in defenses]
+    in_force(settled)  # what attacks will be told of them can be told
+    return settled
 
 
 @functools.lru_cache(maxsize=SEEDS)  # cells of a sweep share them

@@ -75,10 +75,13 @@ def open_run(root: Path) -> RunDirectory:
 
 def begin_attack(out: Path) -> RunDirectory:
     """Return the directory of an attack that is to be run; an earlier one's results are removed."""
-    for name in (layout.ATTEMPTS, layout.SAMPLES, layout.SUMMARY, layout.ATTACK):
-        (out / name).unlink(missing_ok=True)
     run = RunDirectory(out)
-    shutil.rmtree(run.errors, ignore_errors=True)
+    if (out / layout.ATTEMPTS).exists():  # else what lies there is not an attack's
+        (out / layout.SAMPLES).unlink(missing_ok=True)
+        for path in run.errors.glob("round=*"):
+            shutil.rmtree(path, ignore_errors=True)
+    for name in (layout.SUMMARY, layout.ATTACK, layout.ATTEMPTS):
+        (out / name).unlink(missing_ok=True)
     return run
 
 

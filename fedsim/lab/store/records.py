@@ -97,11 +97,15 @@ def check_fit(path: Path, records: Sequence[OfAttack], wanted: Sequence[OfAttack
         [(record.attack, record.round, record.client) for record in side]
         for side in (records, wanted)
     )
-    if ours != theirs:
-        raise MalformedMessage(
-            f"{path.parent}: its files do not fit together: {path.name} has {len(ours)} lines, "
-            f"and summary.json speaks of {len(theirs)}; run it again"
-        )
+    if ours == theirs:
+        return
+    what = f"{path.name} has {len(ours)} lines, and summary.json speaks of {len(theirs)}"
+    if len(ours) == len(theirs):
+        pairs = enumerate(zip(ours, theirs, strict=True), start=1)
+        line, (our, their) = next((line, pair) for line, pair in pairs if pair[0] != pair[1])
+        named = ("{} in round {} of client {}".format(*update) for update in (our, their))
+        what = "{}, line {} is {}, in summary.json it is {}".format(path.name, line, *named)
+    raise MalformedMessage(f"{path.parent}: its files do not fit together: {what}; run it again")
 
 
 def first_error(error: ValidationError) -> str:

@@ -109,6 +109,7 @@ class RunDirectory:
 
     def finish(self, summary: Summary, samples: Sequence[Sample]) -> None:
         """Write the results; the summary last, which says that the run is finished."""
+        (self.root / layout.SUMMARY).unlink(missing_ok=True)  # of other samples
         write_samples(self.root, samples)
         self.write_summary(summary)
 

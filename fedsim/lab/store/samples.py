@@ -102,12 +102,7 @@ def read_samples(directory: Path, summary: Summary) -> list[Sample]:
     """
     path = directory / layout.SAMPLES
     if not path.exists():
-        again = (
-            "give the attack again"
-            if summary.rounds == 0
-            else (f"score the run again: fedsim run --out {directory} --resume")
-        )
-        raise MalformedMessage(f"{path} is missing, as in runs of before it was written; {again}")
+        raise MalformedMessage(f"{path} is missing, as in runs of before it was written")
     samples = checked_rows(path, map(nested, read_lines(path)), Sample)
     check_fit(path, samples, [entry for entry in summary.attacks for _ in range(entry.samples)])
     return samples

@@ -10,6 +10,7 @@ import pandas as pd
 from fedsim.errors import BadInput
 from fedsim.files import write_atomically
 from fedsim.lab.config.labels import label
+from fedsim.lab.scoring.again import samples_of_run
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.sweep import CellRecord, SweepRecord
 from fedsim.lab.sweep.directory import SweepDirectory
@@ -68,7 +69,7 @@ def _cell_rows(run: RunDirectory, cell: CellRecord, keys: Sequence[str]) -> list
     vault = VaultReader(run.vault)
     measured: dict[tuple[int, int], dict[str, Any]] = {}
     rows = []
-    for sample in run.samples(summary):
+    for sample in samples_of_run(run, summary):
         at = sample.round, sample.client
         if at not in measured:
             measured[at] = vault.measured(*at) or {}

@@ -40,9 +40,11 @@ def test_the_effects_of_the_defenses_in_force_are_told_in_order() -> None:
 
 
 def test_what_is_no_effect_is_said_with_whose_it_is() -> None:
-    wanted = "defense Outsiders: effects must be of Clips, .*, Zeroes, got 'zeroes'"
-    with pytest.raises(BadInput, match=wanted):
+    wanted = "defense Outsiders: effects must be a tuple of Clips, .*, Zeroes, got "
+    with pytest.raises(BadInput, match=wanted + "'zeroes' in it"):
         in_force([TopK(), Outsiders(says=("zeroes",))])
+    with pytest.raises(BadInput, match=wanted + "None"):
+        in_force([TopK(), Outsiders(says=None)])  # type: ignore[arg-type]
 
 
 def test_knowledge_is_granted_by_name() -> None:
@@ -95,6 +97,7 @@ def outsider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("outsider")
 def test_an_attack_adapts_to_an_outsiders_defense_that_it_is_told_of(tmp_path: Path) -> None:
     told = {"defense": True, "labels": True, "lengths": True}

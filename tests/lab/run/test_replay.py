@@ -17,9 +17,12 @@ from fedsim.lab.report.sections import NOT_TRAINED
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.replay import Replay, prepare_replay, run_replay
+from fedsim.lab.store.attack import begin_attack
 from fedsim.lab.store.run import RunDirectory
 from fedsim.messages import Broadcast, Update
 from tests.lab.conftest import experiment, preset
+
+pytestmark = pytest.mark.slow  # whole runs
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +184,22 @@ def test_a_replay_replaces_the_one_before(run: RunDirectory, tmp_path: Path) -> 
     first = go(replay(run.root, "rounds=[1]", out=tmp_path / "out"))[1]
     again = go(replay(run.root, "rounds=[1]", out=tmp_path / "out"))[1]
     assert [row["sequences"] for row in again] == [row["sequences"] for row in first]
+
+
+def test_what_is_not_an_attacks_stays(run: RunDirectory, tmp_path: Path) -> None:
+    mine = [tmp_path / "samples.jsonl", tmp_path / "errors" / "mine.txt"]
+    mine[1].parent.mkdir()
+    for path in mine:
+        path.write_text("mine")
+    begin_attack(tmp_path)
+    assert all(path.read_text() == "mine" for path in mine)
+    go(replay(run.root, "rounds=[1]", out=tmp_path))
+    theirs = mine[1].parent / "round=1" / "client=0" / "dager-attack.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("of an attempt before")
+    begin_attack(tmp_path)
+    assert mine[1].read_text() == "mine"
+    assert not theirs.exists() and not mine[0].exists()
 
 
 def test_captures_from_elsewhere_have_no_truth(run: RunDirectory, tmp_path: Path) -> None:
