@@ -34,7 +34,9 @@ TEXT_MASKS = (
     (re.compile(r" +"), " "),  # columns are as wide as the widest time
     (re.compile(r"─+"), "─"),
 )
-PROGRESS = re.compile(r"fedsim|Traceback|Warning|Error|done|failed|results in|stopped|^\d+/\d+ ")
+PROGRESS = re.compile(
+    r"fedsim|Traceback|Warning|Error|done|failed|results in|stopped|^\d+/\d+ (?!cells)"
+)
 DRAFT = re.compile(r"(/\.[^/]+)\.\d+\.tmp")  # what a kill leaves has its process' number
 HEAD = re.compile(r"<th [^>]*>([^<]*)</th>")
 ATTACKS = '<h3 id="table-attacks">'  # how that table begins
