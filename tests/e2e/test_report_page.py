@@ -9,7 +9,7 @@ import pytest
 from fedsim.files import write_json
 from fedsim.lab.report import write_report
 from tests.e2e.chromium import Chromium, find
-from tests.lab.synthetic import synthetic_run
+from tests.lab.synthetic import cell, sweep_of, synthetic_run
 
 SCRIPT = (Path(__file__).parent / "look.js").read_text(encoding="utf-8")
 VIEWS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
@@ -58,13 +58,10 @@ def _sweep(root: Path) -> Path:
                     }},
                 )  # fmt: skip
                 settings = {"defense": defense, "training.local_epochs": epochs, "seed": seed}
-                config = run.config().as_toml()
-                cell = {"name": name, "settings": settings, "status": "done", "config": config}
-                cells.append(cell)
+                cells.append(cell(name, settings, run.config().as_toml()))
     cells[-1] |= {"status": "failed", "error": "RunFailed: " + "the weights are not finite " * 9}
     axes = {"defense": defenses, "training.local_epochs": [1, 5], "seed": [1, 2]}
-    tree = {"schema": 1, "name": "long", "axes": axes, "cells": cells, "words": ["seed=1,2"]}
-    write_json(root / "sweep.json", tree)
+    write_json(root / "sweep.json", sweep_of(axes, cells, words=["seed=1,2"]))
     return root
 
 

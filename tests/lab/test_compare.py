@@ -12,6 +12,8 @@ from fedsim.lab.terminal.compare import print_comparison
 from tests.lab.conftest import experiment
 from tests.lab.runs import go
 
+pytestmark = pytest.mark.slow  # whole runs
+
 SECTIONS: dict[str, Any] = {
     "federation": {"clients": 3, "clients_per_round": 3, "rounds": 1},
     "data": {"evaluate": 4},
@@ -38,7 +40,6 @@ def against(runs: dict[str, RunDirectory], *names: str) -> dict[str, Any]:
     return dict(run)
 
 
-@pytest.mark.slow
 def test_runs_on_the_same_texts_are_paired(runs: dict[str, RunDirectory]) -> None:
     compared = against(runs, "read", "not read")
     leakage = compared["leakage"]["dager"]

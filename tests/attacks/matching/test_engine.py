@@ -130,6 +130,7 @@ def test_a_replaced_sequence_of_another_task_is_scored_as_the_whole_batch_is(
         assert distances[0] < 1e-2 * distances[1]
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_sequences_is_bounded(
     adapt: Adapt, look: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:

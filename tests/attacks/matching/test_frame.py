@@ -28,6 +28,7 @@ def test_known_places_are_the_special_tokens_and_the_padding(adapt: Adapt, look:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "task"),
     [

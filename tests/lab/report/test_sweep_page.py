@@ -68,6 +68,7 @@ def table(sweep: Path, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_sweeps_report(sweep: Path) -> None:
     html = write_report(sweep, redact=False).read_text(encoding="utf-8")
     assert "partial: 2 of 8 cells failed or are not finished" in html
@@ -87,6 +88,7 @@ def test_a_sweeps_report(sweep: Path) -> None:
     assert (sweep / "report" / "frontier.png").exists()
 
 
+@pytest.mark.slow
 def test_a_recipes_report_has_the_papers_figures(sweep: Path) -> None:
     html = write_report(sweep, redact=True).read_text(encoding="utf-8")
     assert "A Paper, Table 2." in html and "Here differs: float32" in html
@@ -136,6 +138,7 @@ def test_the_heat_map_says_its_means() -> None:
     assert "0.40" in drawn and "(0.60)" in drawn and "0.90" in drawn
 
 
+@pytest.mark.slow
 def test_swept_attacks_have_a_heat_map(tmp_path: Path) -> None:
     write_sweep(tmp_path, {"attack": ["dager", {"name": "dager", "max_pairs": 9}]})
     html = write_report(tmp_path, redact=False).read_text(encoding="utf-8")

@@ -167,6 +167,7 @@ def test_attacks_see_the_rounds_and_clients_that_were_asked_for(tmp_path: Path) 
     assert roles == [("attack", 2), ("positive", 2)] * 2
 
 
+@pytest.mark.slow
 def test_captures_can_be_switched_off(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     config = experiment(

@@ -63,6 +63,7 @@ def a_run(root: Path, **parameters: object) -> tuple[RunDirectory, list[str]]:
     return run, heard.lines
 
 
+@pytest.mark.slow
 def test_a_plugins_traceback_is_kept_and_its_last_line_told_once(tmp_path: Path) -> None:
     run, lines = a_run(tmp_path / "run")
     rows = run.rows("reconstructions.jsonl")
@@ -83,6 +84,7 @@ def test_a_plugins_traceback_is_kept_and_its_last_line_told_once(tmp_path: Path)
     assert whole.splitlines()[-1] in {row["error"].partition(" raised ")[2] for row in rows}
 
 
+@pytest.mark.slow
 def test_what_a_replay_kept_goes_with_its_results(tmp_path: Path) -> None:
     run, _ = a_run(tmp_path / "run", broken=False)
     assert not run.errors.exists()  # nothing was raised
@@ -94,6 +96,7 @@ def test_what_a_replay_kept_goes_with_its_results(tmp_path: Path) -> None:
         assert out.errors.exists() is broken
 
 
+@pytest.mark.slow
 def test_a_round_that_runs_again_forgets_its_tracebacks(tmp_path: Path) -> None:
     run, _ = a_run(tmp_path / "run")
     run.forget_after(1)

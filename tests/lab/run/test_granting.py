@@ -97,6 +97,7 @@ def outsider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("outsider")
 def test_an_attack_adapts_to_an_outsiders_defense_that_it_is_told_of(tmp_path: Path) -> None:
     told = {"defense": True, "labels": True, "lengths": True}

@@ -22,6 +22,8 @@ from fedsim.lab.store.run import RunDirectory
 from fedsim.messages import Broadcast, Update
 from tests.lab.conftest import experiment, preset
 
+pytestmark = pytest.mark.slow  # whole runs
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:

@@ -15,6 +15,8 @@ from fedsim.lab.store.samples import Sample
 from tests.lab.conftest import experiment, preset
 from tests.lab.synthetic import synthetic_run
 
+pytestmark = pytest.mark.slow  # whole runs
+
 Done = tuple[RunDirectory, list[Sample]]
 
 

@@ -24,6 +24,8 @@ from fedsim.lab.sweep.table import read_table, write_table
 from tests.lab.conftest import experiment
 from tests.lab.runs import Kill, evidence, go
 
+pytestmark = pytest.mark.slow  # whole runs
+
 TIMES = ["seconds", "cell_seconds"]
 BASE: dict[str, Any] = {
     "model": {"name": "builtin:gpt2-tiny"},
@@ -56,7 +58,6 @@ def same(one: pd.DataFrame, other: pd.DataFrame) -> None:
 # Captures are reused
 
 
-@pytest.mark.slow
 def test_attacking_a_cells_captures_is_a_full_run(tmp_path: Path) -> None:
     sections: dict[str, Any] = {"federation": {"clients": 4, "clients_per_round": 3, "rounds": 2}}
     trained = experiment(**sections, attack=[{"name": "dager", "rounds": [1]}])
@@ -72,7 +73,6 @@ def test_attacking_a_cells_captures_is_a_full_run(tmp_path: Path) -> None:
     assert go(again, config)["checksum"] == go(whole, config)["checksum"]  # it is a run of its own
 
 
-@pytest.mark.slow
 def test_captures_that_are_gone_are_no_result(tmp_path: Path) -> None:
     plan = planned("attack.max_pairs=5,1000")
     whole = sweep(tmp_path, plan)
@@ -100,7 +100,6 @@ def test_a_sums_capture_holds_all_its_clients(tmp_path: Path) -> None:
     assert evidence(run) == evidence(source)
 
 
-@pytest.mark.slow
 def test_a_killed_attack_on_captures_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +176,6 @@ def test_the_table_has_a_row_a_sample(whole: tuple[Path, pd.DataFrame]) -> None:
         assert 0 < update.stat().st_size - sizes[0] < 20_000  # the header; float32 as it is
 
 
-@pytest.mark.slow
 def test_swept_attacks_have_a_column_beside_who_read_the_row(tmp_path: Path) -> None:
     plan = planned('attack={name="dager",rounds=[1]},{name="dager",rounds=[1],max_pairs=9}')
     table = sweep(tmp_path / "sweep", plan)
@@ -202,7 +200,6 @@ def test_a_finished_sweep_runs_nothing(
     same(sweep(root, SweepDirectory(root).plan()), table)  # as --resume reads it
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("file", [3, 30, 55])
 def test_a_sweep_killed_anywhere_gives_the_same_table(
     tmp_path: Path, whole: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch, file: int
@@ -224,7 +221,6 @@ def test_a_sweep_killed_anywhere_gives_the_same_table(
     same(sweep(tmp_path / "killed", plan), whole[1])
 
 
-@pytest.mark.slow
 def test_a_failed_cell_is_a_row_and_stops_nothing(tmp_path: Path) -> None:
     # A step of 1e38 takes the loss beyond float32: the client says so.
     plan = planned(
@@ -268,7 +264,6 @@ def test_scoring_counts_as_work(tmp_path: Path) -> None:
     assert record.working == pytest.approx(summary["seconds"] + scoring, abs=0.002)
 
 
-@pytest.mark.slow
 def test_a_cell_without_attacks_is_a_row_with_its_utility(tmp_path: Path) -> None:
     table = sweep(tmp_path / "sweep", planned("seed=1,2", attack=[]))
     assert len(table) == 2 and table["utility_after"].notna().all()
