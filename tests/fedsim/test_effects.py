@@ -34,7 +34,7 @@ def test_no_defense_is_known_by_name(package: str) -> None:
     [
         (lambda: Clips(norm=float("nan")), "effect Clips: norm must be >= 0, got nan"),
         (lambda: Noises(multiplier=-1.0), "effect Noises: multiplier must be >= 0, got -1.0"),
-        (lambda: Rounds(bits="8"), "effect Rounds: bits must be a number, got str"),
+        (lambda: Rounds(bits="8"), "bits must be a number, got str"),  # type: ignore[arg-type]
         (lambda: Rescales(divisor=0.0), "effect Rescales: divisor must be > 0, got 0"),
         (lambda: Zeroes(kept=7.0), r"effect Zeroes: kept must be in \(0, 1\], got 7.0"),
         (lambda: Knowledge(defense=[Zeroes()]), "knowledge.defense must be a tuple"),  # type: ignore[arg-type]
