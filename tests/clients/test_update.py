@@ -78,6 +78,7 @@ def test_dropout_is_another_for_each_client_and_round(
 def test_the_wire_dtype(settings: ClientSettings, sent: dict[str, Tensor], dtype: str) -> None:
     update = client_update(settings, 1, broadcast(sent, wire_dtype=dtype))
     whole = client_update(settings, 1, broadcast(sent))
+    assert list(update.tensors) == list(sent)
     for name, tensor in update.tensors.items():
         assert tensor.dtype == getattr(torch, dtype)
         assert torch.equal(tensor, whole.tensors[name].to(tensor.dtype))

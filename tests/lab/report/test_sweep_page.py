@@ -115,7 +115,9 @@ def test_a_sweep_over_tasks_has_every_tasks_metrics(tmp_path: Path) -> None:
     for order in (cells, cells[::-1]):
         write_json(tmp_path / "sweep.json", sweep_of(axes, order))
         write_report(tmp_path, redact=False)
-        for row in table(tmp_path, "samples"):
+        rows = table(tmp_path, "samples")
+        assert {row["cell"] for row in rows} == set(tasks)
+        for row in rows:
             assert (row["exact_match_but_last"] == "") == (row["cell"] == "classification")
         metrics = [row["metric"] for row in table(tmp_path, "controls-dager")]
         assert {"exact_match", "exact_match_but_last"} <= set(metrics)

@@ -39,7 +39,9 @@ def test_every_length_from_one_token_of_text_on(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_special_tokens_stand_around_the_text_only(name: str) -> None:
     adapter = preset(name)
-    for row in own_sequences(adapter, LENGTHS):
+    made = own_sequences(adapter, LENGTHS)
+    assert len(made) == len(LENGTHS)
+    for row in made:
         end = len(row) - len(adapter.suffix)
         assert row[: len(adapter.prefix)] == adapter.prefix
         assert row[end:] == adapter.suffix

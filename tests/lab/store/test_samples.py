@@ -45,6 +45,7 @@ def test_a_line_says_what_the_vault_and_the_summary_say(done: Done) -> None:
     rows = [json.loads(line) for line in (run.root / "samples.jsonl").read_text().splitlines()]
     summary = json.loads((run.root / "summary.json").read_text())
     decode = preset().tokenizer.decode
+    assert len(summary["attacks"]) > 1 and len(rows) > 1
     for entry in summary["attacks"]:
         mine = [row for row in rows if row["client"] == entry["client"]]
         lines = (run.vault / f"round=2/client={entry['client']}.jsonl").read_text().splitlines()
@@ -61,6 +62,7 @@ def test_a_line_says_what_the_vault_and_the_summary_say(done: Done) -> None:
 
 
 def test_a_sample_knows_its_figures(done: Done) -> None:
+    assert len(done[1]) > 1
     for sample in done[1]:
         assert sample.exact == (sample.truth_tokens == sample.guess_tokens)
         assert sample.overlap == sample.metrics["bag_f1"]
