@@ -140,11 +140,11 @@ VAGUE_SKETCH = 64
 # do not drift. From: int8 on tiny GPT-2, SST-2, CoLA, clinic.
 CROWD = 2
 CROWD_EXAMPLES = 2
-# What computing a pair in full costs, in pairs that the sketch discards. From: chosen, about what
-# their products cost (algebra: 5.3 M against 60 k, less what is shared).
+# What computing a pair in full costs, in pairs that the sketch discards. From: algebra and a guess:
+# the full width takes d^2 = 590 k products, the sketch some 60 k at position 50; twice that ratio.
 IN_FULL = 20
-# Of SHARE's threshold, of deltas: what is closer goes on. From: FedAvg of GPT-2, Rotten Tomatoes,
-# rates up to 1e-3: true tokens 0.03 at most, others 0.7 at least.
+# Of SHARE's threshold, of deltas: what is closer goes on. From: FedAvg deltas (those of WIDE_SPARE,
+# as it seems), learning rates up to 1e-3: true tokens 0.03 at most, others 0.7 at least.
 SURE = 0.1
 # How much farther than a prefix's true continuations all others are, of deltas. From: as SURE.
 APART = 2.0
