@@ -183,6 +183,7 @@ def summed(used: dict[str, Cell], name: str, factor: str) -> str:
     changes = []
     for key, cell in used.items():
         outcome, base = cell["numbers"][name][factor], cell["base"]
+        key = key if cell["steady"] else f"{key} (not steady)"
         if "error" in outcome:
             changes.append(f"{key}: {outcome['error'].partition(':')[0]}")
             continue
