@@ -18,8 +18,8 @@ The guesses are in benchmarks/results/dager_sensitivity.json, and so is where on
 **Chosen on texts that are also evaluated.** Those marked (*) were picked while looking at batches
 of the very data sets that the defenses' table then reports under int8 and bfloat16 (SST-2, CoLA,
 the clinic; tiny GPT-2, random; six batches each), and WIDE_SPARE (as it seems SURE and APART, too)
-on the Rotten Tomatoes deltas of the FedAvg table (GPT-2, random). What they read of texts that were never looked at is measured by
-benchmarks/dager/unseen.py.
+on the Rotten Tomatoes deltas of the FedAvg table (GPT-2, random). What they read of texts that were
+never looked at is measured by benchmarks/dager/unseen.py.
 
 "GPT-2" without "tiny" is that of real size (d = 768) with random weights. Limits that a user may
 set are fields of Dager; weight decay's numbers are in attacks/reads/decay.py. Guards against a
