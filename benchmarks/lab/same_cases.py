@@ -210,10 +210,10 @@ CASES = (
     Case(
         name="dp-sgd",
         steps=(
-            f"run {GPT2} training.batch_size=0 federation.rounds=2 --out a "
-            """'defense={name="dp-sgd", target_epsilon=6.0}'""",
-            f"run {BERT} {AVERAGED} data.evaluate=0 --out b --json "
-            """'defense={name="dp-sgd", noise_multiplier=0.5}'""",
+            f'run {GPT2} federation.rounds=2 --out a \'defense={{name="dp-sgd", '
+            """target_epsilon=6.0}' 'attack={name="dager", rounds=[1], clients=[1]}'""",
+            f'run {BERT} {AVERAGED} --out b --json \'defense={{name="dp-sgd", '
+            """noise_multiplier=0.5}' 'attack={name="tag", steps=3, clients=[1]}'""",
             "report a",
         ),
     ),

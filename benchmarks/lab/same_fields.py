@@ -22,7 +22,7 @@ Fields = dict[str, Any]
 
 MASK = "<masked>"
 MOMENT = frozenset(
-    "s seconds working cell_seconds started versions python machine git".split()
+    "s,seconds,seconds a run,working,cell_seconds,started,versions,python,machine,git".split(",")
 )  # keys and columns
 TEXT_MASKS = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[^\s<\"]*"), MASK),  # dates
