@@ -65,6 +65,7 @@ class LocalTraining(Training):
                 return self._gradient(module, trained, examples, generator)
             return self._delta(module, trained, parameters, examples, generator)
         finally:
+            self.adapter.loads += self.settings.algorithm == "fedavg"  # its weights are others now
             module.zero_grad(set_to_none=True)
             module.eval()
 

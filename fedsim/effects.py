@@ -21,6 +21,10 @@ class _Numbers:
                     f"effect {type(self).__name__}: {field.name} must be a number, "
                     f"got {type(value).__name__}"
                 )
+            if value is not None and not value >= 0:  # NaN neither
+                raise MalformedMessage(
+                    f"effect {type(self).__name__}: {field.name} must be >= 0, got {value}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,12 @@ class Noises(_Numbers):
 class Rescales(_Numbers):
     """Every entry is divided by the same number."""
 
-    divisor: float | None = None
+    divisor: float | None = None  # > 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.divisor == 0:
+            raise MalformedMessage("effect Rescales: divisor must be > 0, got 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +77,12 @@ class Truncates(_Numbers):
 class Zeroes(_Numbers):
     """Entries are set to zero; those that are not are as they were."""
 
-    kept: float | None = None  # the share of entries that are not
+    kept: float | None = None  # the share of entries that are not, in (0, 1]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kept is not None and not 0 < self.kept <= 1:
+            raise MalformedMessage(f"effect Zeroes: kept must be in (0, 1], got {self.kept}")
 
 
 Effect = Clips | Noises | Rescales | Rounds | Signs | Truncates | Zeroes

@@ -80,6 +80,8 @@ class Knowledge:
             if wrong:
                 got = wrong[0] if isinstance(wrong[0], bool | float) else type(wrong[0]).__name__
                 raise MalformedMessage(f"knowledge.{name} must be ints, got {got}")
+        if not isinstance(self.defense, tuple | None):
+            raise MalformedMessage(f"knowledge.defense must be a tuple, got {self.defense!r}")
         for effect in self.defense or ():
             if type(effect) not in get_args(Effect):
                 raise MalformedMessage(f"knowledge.defense must be effects, got {effect!r}")

@@ -58,8 +58,8 @@ def cut(who: Victim, texts: list[str], length: int, index: int) -> Examples:
 
 def cell(attempts: list[Attempt], width: int) -> Cell:
     """Return the figures of a cell, those beyond the method apart."""
-    within = [one for one in attempts if one.tokens < width - SPARE]
-    beyond = [one for one in attempts if one.tokens >= width - SPARE]
+    within = [attempt for attempt in attempts if attempt.tokens < width - SPARE]
+    beyond = [attempt for attempt in attempts if attempt.tokens >= width - SPARE]
     return {**summary(within, width), "beyond": summary(beyond, width)}
 
 
@@ -114,20 +114,20 @@ def measure_deltas(who: Victim, results: Results, options: argparse.Namespace) -
 def table(results: Results) -> str:
     """Return the cells as a table."""
     rows = []
-    for name, one in results.cells.items():
-        if not one.get("metrics"):
+    for name, cell in results.cells.items():
+        if not cell.get("metrics"):
             continue
         data, _, size = name.split(", ")[1].partition(" B=")
         paper = PAPER.get((data, int(size.split()[0]))) if "base" in name else None
         rows.append(
             [
                 name,
-                f"{one['exact']}/{one['sentences']} ({share(one):.3f})",
-                f"{share(one, 'rouge1'):.1f}",
+                f"{cell['exact']}/{cell['sentences']} ({share(cell):.3f})",
+                f"{share(cell, 'rouge1'):.1f}",
                 "" if paper is None else paper,
-                f"{one['n']['median']:g} / {one['n']['max']}",
-                f"{one['seconds']['median']:.1f} / {one['seconds']['max']:.1f}",
-                one["beyond"].get("sentences", 0),
+                f"{cell['n']['median']:g} / {cell['n']['max']}",
+                f"{cell['seconds']['median']:.1f} / {cell['seconds']['max']:.1f}",
+                cell["beyond"].get("sentences", 0),
             ]
         )
     columns = ["cell", "exact", "R-1", "paper R-1", "tokens (median / max)"]

@@ -51,8 +51,10 @@ def table(results: Results) -> str:
         if "metrics" not in cell:
             rows.append([name, "all batches are beyond", *[""] * 6])
             continue
-        paper = " / ".join("?" if one is None else str(one) for one in cell["paper"].values())
-        rouge = " / ".join(f"{cell['metrics'][one]['mean']:.1f}" for one in ("rouge1", "rouge2"))
+        paper = " / ".join("?" if value is None else str(value) for value in cell["paper"].values())
+        rouge = " / ".join(
+            f"{cell['metrics'][metric]['mean']:.1f}" for metric in ("rouge1", "rouge2")
+        )
         prefixes, seconds = cell["distinct_prefixes"], cell["seconds"]
         rows.append(
             [

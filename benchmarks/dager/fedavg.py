@@ -147,7 +147,7 @@ def floors(who: Victim, delta: Parameters, plan: Plan, steps: int) -> Cell:
     mean gradient of K steps, so lr K times as much in the delta, where the rate drops out.
     ``share_unmoved`` counts weights whose every step was rounded away.
     """
-    found: Cell = {}
+    layers: Cell = {}
     for layer in (0, 1):
         (weight,) = who.adapter.projections(layer)
         tensor = delta[weight.name]
@@ -155,7 +155,7 @@ def floors(who: Victim, delta: Parameters, plan: Plan, steps: int) -> Cell:
         start_ = who.parameters[weight.name].to(tensor.dtype).numpy()
         ulp = float(np.sqrt(np.mean(np.spacing(np.abs(start_)).astype(np.float64) ** 2)))
         rounding = ulp / 12**0.5 * steps**0.5 * sum(side**0.5 for side in tensor.shape)
-        found[f"layer_{layer}"] = {
+        layers[f"layer_{layer}"] = {
             "largest": values[0].item(),
             "measured": (values[-QUIET] / values[0]).item(),
             "smallest": (values[-1] / values[0]).item(),
@@ -163,7 +163,7 @@ def floors(who: Victim, delta: Parameters, plan: Plan, steps: int) -> Cell:
             "rule_in_gradient_units": rounding / (plan.learning_rate * steps),
             "share_unmoved": (tensor == 0).double().mean().item(),
         }
-    return found
+    return layers
 
 
 # The grid
@@ -191,11 +191,12 @@ def measure(
             steps = epochs * -(-len(examples) // plan.mini_batch)
             noise.setdefault(epochs, floors(who, delta, plan, steps))
             update = Update(tensors=delta, kind="delta", num_examples=len(examples))
-            one = attempt(who, update, examples, seed=options.seed)
-            attempts[epochs].append(one)
+            outcome = attempt(who, update, examples, seed=options.seed)
+            attempts[epochs].append(outcome)
             print(
-                f"  {key(epochs, plan, dtype)} batch {index}: {one.exact}/{len(examples)} exact, "
-                f"{one.prefixes} prefixes, {one.cost.seconds:.1f} s {one.error}",
+                f"  {key(epochs, plan, dtype)} batch {index}: "
+                f"{outcome.exact}/{len(examples)} exact, "
+                f"{outcome.prefixes} prefixes, {outcome.cost.seconds:.1f} s {outcome.error}",
                 flush=True,
             )
     for epochs in missing:
@@ -239,7 +240,7 @@ def _figures(cell: Cell) -> list[str]:
     return [
         f"{cell['exact']}/{cell['sentences']}",
         " / ".join(f"{cell['metrics'][name]['mean']:.1f}" for name in ("rouge1", "rouge2")),
-        ", ".join(f"{one['measured']:.0e} ({one['rule']:.0e})" for one in noise),
+        ", ".join(f"{layer['measured']:.0e} ({layer['rule']:.0e})" for layer in noise),
         f"{cell['seconds']['median']:.1f}",
     ]
 

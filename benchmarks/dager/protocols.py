@@ -92,7 +92,7 @@ def protocols() -> dict[str, Protocol]:
     adam = local | {"optimizer": "adamw", "learning_rate": 1e-4}
     few = local | {"local_epochs": 2, "mini_batch_size": 2}
     single = {"algorithm": "fedavg", "mini_batch_size": 1}
-    found = {
+    protocols = {
         "gradient": Protocol(kind="gradient", size=4, make=trained()),
         "gradient, float16 wire": Protocol(
             kind="float16", size=4, make=trained(wire_dtype="float16")
@@ -121,18 +121,18 @@ def protocols() -> dict[str, Protocol]:
         ),
     }
     for rate, epochs in itertools.product((1e-4, 1e-2), (1, 4)):
-        found[f"SGD, {epochs} epochs, mini-batches of 1, lr {rate:g}"] = Protocol(
+        protocols[f"SGD, {epochs} epochs, mini-batches of 1, lr {rate:g}"] = Protocol(
             kind="single",
             size=4,
             make=trained(**single, learning_rate=rate, local_epochs=epochs),
         )
     for sigma, paper in PAPER_NOISE.items():
         name = f"gradient + N(0, {sigma:g}^2)"
-        found[name] = Protocol(kind="noise", size=1, make=noisy(sigma))
-        found[f"{name}, the paper's head"] = Protocol(
+        protocols[name] = Protocol(kind="noise", size=1, make=noisy(sigma))
+        protocols[f"{name}, the paper's head"] = Protocol(
             kind="noise", size=1, make=noisy(sigma), head=PAPER_HEAD, paper=paper
         )
-    return found
+    return protocols
 
 
 def next_round(who: Victim, seed: int) -> Victim:
@@ -180,7 +180,7 @@ def largest_values(who: Victim, update: Update) -> list[float]:
 
     Beside it stands what noise of deviation sigma has: sigma (sqrt d_in + sqrt d_out) = 75.7 sigma.
     """
-    names = [one.name for one in who.adapter.projections(0)]
+    names = [weight.name for weight in who.adapter.projections(0)]
     return [
         singular_values(update.tensors[name])[0].item() for name in names if name in update.tensors
     ]
@@ -197,7 +197,9 @@ def table(results: Results) -> str:
                 cell["size"],
                 f"{cell['exact']}/{cell['sentences']} ({share(cell):.3f})",
                 f"{cell['metrics']['exact_match']['mean']:.3f}",
-                " / ".join(f"{cell['metrics'][one]['mean']:.1f}" for one in ("rouge1", "rouge2")),
+                " / ".join(
+                    f"{cell['metrics'][metric]['mean']:.1f}" for metric in ("rouge1", "rouge2")
+                ),
                 f"{paper['rouge1']} / {paper['rouge2']}" if paper else "",
                 f"{cell['seconds']['median']:.1f} / {cell['seconds']['max']:.1f}",
                 "; ".join(cell["unsupported"]),
@@ -210,7 +212,7 @@ def table(results: Results) -> str:
 def main() -> None:
     """Measure the protocols asked for; write after each."""
     known = protocols()
-    kinds = list(dict.fromkeys(one.kind for one in known.values()))
+    kinds = list(dict.fromkeys(protocol.kind for protocol in known.values()))
     parser = arguments(__doc__ or "")
     parser.add_argument("--only", nargs="+", choices=kinds, default=kinds)
     parser.add_argument("--batches", type=int, default=5, help="per cell")

@@ -5,7 +5,9 @@ numbers are rounded and move by one at least; a share ends at 1), and attacks th
 regimes.py again. A number is moved in those regimes alone in which the attack reads it: the others
 cannot change. Besides: the attack's settings, with lower limits than its own, and what tells weight
 decay. Told are the sentences read exactly, the guesses beside them, and the work: (prefix, token)
-pairs and an encoder's solves. Writes results/dager_sensitivity.json, a regime at a time.
+pairs and an encoder's solves. Where another seed of the attack's own draws changes the guesses, the
+regime is not steady, and a number's move tells little apart from that. Writes
+results/dager_sensitivity.json, a regime at a time.
 
     python benchmarks/run.py dager/sensitivity [--only WORD ...]
 """
@@ -27,6 +29,8 @@ from attacks.reads import decay
 from fedsim.rng import stream
 
 FACTORS = (0.7, 1.4)
+SEED = 1  # of the attack's draws
+OTHERS = (2, 3, 4)  # seeds that tell whether a regime is steady
 SETTINGS = {"max_prefixes": 1024, "max_pairs": 100_000, "max_searches": 40}  # of the attack
 DECAY = ("ROWS", "SAMPLE", "ALIKE")  # of attacks.reads.decay
 NUMBERS = tuple(name for name in vars(thresholds) if name.isupper())
@@ -82,12 +86,12 @@ def scaled(value: Any, factor: float) -> Any:
     return min(value * factor, 1.0) if value < 1 else value * factor
 
 
-def attack(batches: Sequence[Batch], settings: dict[str, int]) -> Cell:
+def attack(batches: Sequence[Batch], settings: dict[str, int], seed: int = SEED) -> Cell:
     """Return what the attack reads of ``batches``, and its work."""
     outcome = {"exact": 0, "guesses": 0, "work": 0, "solves": 0}
     guesses, began = [], time.process_time()
     for index, (observation, truth) in enumerate(batches):
-        guess = Dager(**settings).reconstruct(observation, stream(1, "attack", index))
+        guess = Dager(**settings).reconstruct(observation, stream(seed, "attack", index))
         read = Counter(truth) & Counter(guess.sequences)
         outcome["exact"] += read.total()
         outcome["guesses"] += len(guess.sequences)
@@ -122,26 +126,44 @@ def measure(regime: Regime, seed: int) -> Cell:
     with noting() as reads:
         attack(batches, SETTINGS)  # which numbers are read; and the first run is slower
     base = attack(batches, SETTINGS)
-    numbers: dict[str, Cell] = {}
     homes: list[tuple[str, Any]] = [(name, thresholds) for name in NUMBERS if name in reads.names]
     if batches[0][0].update.kind == "delta":
         homes += [(name, decay) for name in DECAY]
-    for name, home in homes:
-        numbers[name] = {}
-        for factor in FACTORS:
+    numbers = {name: moves(batches, base, name, home) for name, home in homes}
+    numbers |= {name: moves(batches, base, name, None) for name in SETTINGS}
+    seeds = other_seeds(batches, base)
+    return {
+        "updates": len(batches),
+        "sentences": sum(len(truth) for _, truth in batches),
+        "base": {key: value for key, value in base.items() if key != "guesses_as_text"},
+        "steady": all(outcome["same_guesses"] for outcome in seeds.values()),
+        "seeds": seeds,
+        "numbers": numbers,
+    }
+
+
+def moves(batches: Sequence[Batch], base: Cell, name: str, home: Any) -> Cell:
+    """Return what moving a number of ``home`` does, or one of the settings where that is None."""
+    outcomes = {}
+    for factor in FACTORS:
+        if home is None:
+            value = scaled(SETTINGS[name], factor)
+            settings = {**SETTINGS, name: value}
+            outcome = tried(lambda chosen=settings: attack(batches, chosen), base)  # type: ignore[misc]
+        else:
             value = scaled(getattr(home, name), factor)
             with moved(home, name, value):
                 outcome = tried(lambda: attack(batches, SETTINGS), base)
-            numbers[name][f"x{factor}"] = {"value": value, **outcome}
-    for name in SETTINGS:
-        numbers[name] = {}
-        for factor in FACTORS:
-            value = scaled(SETTINGS[name], factor)
-            outcome = tried(lambda v=value, n=name: attack(batches, {**SETTINGS, n: v}), base)  # type: ignore[misc]
-            numbers[name][f"x{factor}"] = {"value": value, **outcome}
-    del base["guesses_as_text"]
-    sentences = sum(len(truth) for _, truth in batches)
-    return {"updates": len(batches), "sentences": sentences, "base": base, "numbers": numbers}
+        outcomes[f"x{factor}"] = {"value": value, **outcome}
+    return outcomes
+
+
+def other_seeds(batches: Sequence[Batch], base: Cell) -> Cell:
+    """Return what other draws of the attack alone do."""
+    return {
+        f"seed {seed}": tried(lambda seed=seed: attack(batches, SETTINGS, seed), base)  # type: ignore[misc]
+        for seed in OTHERS
+    }
 
 
 def table(results: Results) -> str:
@@ -161,6 +183,7 @@ def summed(used: dict[str, Cell], name: str, factor: str) -> str:
     changes = []
     for key, cell in used.items():
         outcome, base = cell["numbers"][name][factor], cell["base"]
+        key = key if cell["steady"] else f"{key} (not steady)"
         if "error" in outcome:
             changes.append(f"{key}: {outcome['error'].partition(':')[0]}")
             continue

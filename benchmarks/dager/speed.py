@@ -48,10 +48,10 @@ def ours(who: Victim, examples: Examples, repeats: int) -> Cell:
     update = gradient(who, examples)
     runs = [attempt(who, update, examples, seed=1) for _ in range(repeats)]
     return {
-        "seconds": median(one.cost.seconds for one in runs),
-        "all_seconds": [one.cost.seconds for one in runs],
-        "cpu_seconds": median(one.cost.cpu_seconds for one in runs),
-        "peak_gb_beyond_model": max(one.cost.peak_gb for one in runs),
+        "seconds": median(run.cost.seconds for run in runs),
+        "all_seconds": [run.cost.seconds for run in runs],
+        "cpu_seconds": median(run.cost.cpu_seconds for run in runs),
+        "peak_gb_beyond_model": max(run.cost.peak_gb for run in runs),
         "exact": runs[-1].exact,
         "sentences": len(examples),
         "n": runs[-1].tokens,
@@ -69,9 +69,9 @@ def check(who: Victim, sentences: Pool) -> None:
     """Have both attacks give the same sentences on two small batches."""
     for index in range(2):
         examples = sentences.draw(2, seed=0, index=index)
-        seen = observation(who, gradient(who, examples))
-        fast = Dager().reconstruct(seen, stream(1, "attack")).sequences
-        plain = PlainDager().run(seen)
+        observed = observation(who, gradient(who, examples))
+        fast = Dager().reconstruct(observed, stream(1, "attack")).sequences
+        plain = PlainDager().run(observed)
         assert set(plain) == set(fast), (plain, fast)
         assert set(plain) == set(examples.sequences), plain
     print("the plain attack and ours agree on two small batches, and both are right", flush=True)
@@ -80,8 +80,8 @@ def check(who: Victim, sentences: Pool) -> None:
 def ratio(who: Victim, examples: Examples, cap: float, repeats: int) -> Cell:
     """Return the times of both attacks on one gradient."""
     fast = ours(who, examples, repeats)
-    seen = observation(who, gradient(who, examples))
-    done, cost = timed(lambda: run_plain(seen, cap))
+    observed = observation(who, gradient(who, examples))
+    done, cost = timed(lambda: run_plain(observed, cap))
     samples, failures, surplus = score(who.adapter, examples.sequences, done.sequences)
     least = least_seconds(done, examples.sequences)
     return {
@@ -168,8 +168,8 @@ def cut(sentences: Pool, size: int, length: int, seed: int) -> Examples:
     """Return ``size`` different sequences of ``length`` tokens each, of sentences joined."""
     drawn = sentences.draw(size * JOINED, seed, 0).sequences
     rows = [drawn[row * JOINED : (row + 1) * JOINED] for row in range(size)]
-    sequences = tuple(tuple(t for one in row for t in one)[:length] for row in rows)
-    assert len(set(sequences)) == size and {len(one) for one in sequences} == {length}
+    sequences = tuple(tuple(t for tokens in row for t in tokens)[:length] for row in rows)
+    assert len(set(sequences)) == size and {len(tokens) for tokens in sequences} == {length}
     return Examples(sequences=sequences, labels=tuple(row % 2 for row in range(size)))
 
 
@@ -209,8 +209,8 @@ def profile(who: Victim, examples: Examples) -> Cell:
     update = gradient(who, examples)
     attempt(who, update, examples, seed=1)  # the first run pays for what later ones find ready
     profiler = cProfile.Profile()
-    seen = observation(who, update)
-    guess = profiler.runcall(Dager().reconstruct, seen, stream(1, "attack"))
+    observed = observation(who, update)
+    guess = profiler.runcall(Dager().reconstruct, observed, stream(1, "attack"))
     stats: Any = pstats.Stats(profiler)
     rows = [
         {
@@ -222,11 +222,11 @@ def profile(who: Victim, examples: Examples) -> Cell:
         for (file, _, name), (_, calls, own, total, _) in stats.stats.items()
     ]
     rows.sort(key=lambda row: -float(str(row["own_seconds"])))
-    found = guess.diagnostics.items()
+    diagnostics = guess.diagnostics.items()
     return {
         "seconds_with_profiler": round(stats.total_tt, 2),
-        "clocks": {name: value for name, value in found if name.startswith("seconds")},
-        "diagnostics": dict(found),
+        "clocks": {name: value for name, value in diagnostics if name.startswith("seconds")},
+        "diagnostics": dict(diagnostics),
         "top": rows[:TOP],
     }
 

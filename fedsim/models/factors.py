@@ -178,15 +178,20 @@ def factor(module: nn.Module, name: str, read: Tensor, errors: Tensor) -> Factor
     return Plain((errors * normed(module, read)).sum(dim=1))
 
 
+NAMING_HEADS = ("LMPredictionHead", "LMHead")  # BERT's and RoBERTa's, by transformers' names
+
+
 def holders(module: nn.Module) -> Holders:
     """Return, for each parameter, the modules that compute with it, and what they call it.
 
-    A module that only names a parameter of one of its children (BERT's tied output bias) does not.
+    A head that only names the bias of the map within it, as transformers' heads of masked language
+    models do, does not.
     """
     made: Holders = {}
     for part in module.modules():
         if own := list(part.named_parameters(recurse=False)):
-            lent = {p for child in part.children() for p in child.parameters()}
+            names = type(part).__name__.endswith(NAMING_HEADS)
+            lent = {p for child in part.children() for p in child.parameters() if names}
             for name, p in own:
                 if p not in lent:
                     made.setdefault(p, []).append((part, name))

@@ -22,7 +22,14 @@ def adapter_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mo
     Raises:
         BadInput: the family, the head or the tokenizer does not fit; one line says why.
     """
-    lora = getattr(model, "peft_config", {}).get("default")
+    adapters = dict(getattr(model, "peft_config", {}))
+    for name, config in adapters.items():
+        if name != "default" or type(config).__name__ != "LoraConfig":
+            raise BadInput(
+                f"model: of peft wanted one LoRA called 'default', got {name!r}, "
+                f"{type(config).__name__}"
+            )
+    lora = adapters.get("default")
     whole = cast(Any, model).get_base_model() if lora else model
     kind = str(getattr(getattr(whole, "config", None), "model_type", type(whole).__name__))
     adapter = family(kind)

@@ -10,6 +10,7 @@ Source: Ba et al., "Layer Normalization", arXiv:1607.06450; Zhang & Sennrich, "R
 
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +27,17 @@ class Kind:
     shift: float  # 0, or Gemma's 1
 
 
-KINDS: dict[type[nn.Module], Kind | None] = {}
-"""Of each class that was met; None: it is no norm of ours."""
+KINDS: WeakKeyDictionary[nn.Module, Kind | None] = WeakKeyDictionary()
+"""Of each module that was met: two of one class may differ. None: it is no norm of ours."""
 
 
 def kind_of(module: nn.Module) -> Kind | None:
     """Return what kind of norm ``module`` is, or None where it is none that we know."""
     if not _fits(module):
         return None
-    if type(module) not in KINDS:
-        KINDS[type(module)] = _tried(module)
-    return KINDS[type(module)]
+    if module not in KINDS:
+        KINDS[module] = _tried(module)
+    return KINDS[module]
 
 
 def normed(module: nn.Module, vectors: Tensor) -> Tensor:
@@ -112,7 +113,8 @@ def _fits(module: nn.Module) -> bool:
     shapes = {name: p.shape for name, p in module.named_parameters()}
     fits = {"weight"} <= set(shapes) <= {"weight", "bias"} and len(shapes["weight"]) == 1
     named = hasattr(module, "variance_epsilon") or hasattr(module, "eps")
-    return fits and named and not any(True for _ in module.buffers())
+    parts = [*module.buffers(), *module.children()]  # dropout, running means: not a norm alone
+    return fits and named and not parts
 
 
 def _tried(module: nn.Module) -> Kind | None:
@@ -124,7 +126,7 @@ def _tried(module: nn.Module) -> Kind | None:
     with torch.no_grad():
         try:
             made = torch.func.functional_call(module, slots, (rows,))
-        except (RuntimeError, TypeError):  # it wants its channels elsewhere, or more than rows
+        except Exception:  # it wants its channels elsewhere, or more than rows, and says so its way
             return None
         for kind in (Kind(c, s) for c in (True, False) for s in (0.0, 1.0)):
             centred = rows - rows.mean(dim=-1, keepdim=True) if kind.centred else rows

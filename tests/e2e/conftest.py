@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -40,8 +41,9 @@ def command(tmp_path: Path) -> Fedsim:
 
     def run(*words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [str(FEDSIM), *words], cwd=tmp_path, capture_output=True, text=True, timeout=HANG
-        )
+            [str(FEDSIM), *words], cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, timeout=HANG,
+        )  # fmt: skip
 
     return run
 

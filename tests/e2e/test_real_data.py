@@ -20,8 +20,8 @@ pytestmark = [
 ]
 
 
-def test_three_rounds_of_fedavg_improve_the_accuracy(fedsim: Fedsim) -> None:
-    done = fedsim(
+def test_three_rounds_of_fedavg_improve_the_accuracy(command: Fedsim) -> None:
+    done = command(
         "run", "--json", *SST2, "data.evaluate=872", "data.max_length=24", "attack=[]",
         "federation.clients=4", "federation.clients_per_round=4", "federation.rounds=3",
         "federation.capture=false", "training.algorithm=fedavg", "training.optimizer=adamw",
@@ -34,8 +34,8 @@ def test_three_rounds_of_fedavg_improve_the_accuracy(fedsim: Fedsim) -> None:
     assert utility["after"] > max(utility["before"], 0.5) + 0.05
 
 
-def test_trained_llama_next_token_last_tokens_included(fedsim: Fedsim) -> None:
-    done = fedsim(
+def test_trained_llama_next_token_last_tokens_included(command: Fedsim) -> None:
+    done = command(
         "run", "--json", *SST2, "data.evaluate=64", "data.max_length=32", "model.task=causal-lm",
         f"model.name={DATA / 'models' / 'stories260K-hf'}", "federation.clients=50",
         "federation.clients_per_round=50", "federation.rounds=1", "training.batch_size=1",

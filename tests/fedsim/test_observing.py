@@ -189,3 +189,13 @@ def test_no_gradient_is_one_line(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     with pytest.raises(BadInput, match=r"holds no gradient; call loss\.backward\(\) first$"):
         observe(model, tokenizer_of("gpt2"), num_examples=1)
+
+
+def test_another_method_of_peft_is_refused() -> None:
+    config = peft.IA3Config(
+        target_modules=["k_proj"], feedforward_modules=[], task_type=peft.TaskType.SEQ_CLS
+    )
+    model = peft.get_peft_model(classifier("llama"), config)
+    wanted = "^model: of peft wanted one LoRA called 'default', got 'default', IA3Config$"
+    with pytest.raises(BadInput, match=wanted):
+        observe(model, tokenizer_of("llama"), num_examples=1)

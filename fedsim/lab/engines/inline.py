@@ -10,8 +10,16 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from typing_extensions import override
 
-from fedsim.flower import empty_run, rewrap, set_identity, snapshot, stamp
+from fedsim.flower import (
+    empty_run,
+    heed_telemetry_switch,
+    rewrap,
+    set_identity,
+    snapshot,
+    stamp,
+)
 from fedsim.lab.engines.base import Resources
+from fedsim.lab.environment import set_environment
 from fedsim.wire import PARTITION
 
 FAILED = 2  # Flower's code for an exception in a ClientApp
@@ -86,5 +94,7 @@ class InlineGrid(Grid):
 
 def run_inline(server: ServerApp, client: ClientApp, clients: int, resources: Resources) -> None:
     """Run both apps in this process."""
+    set_environment()
+    heed_telemetry_switch()
     set_identity()
     server(InlineGrid(client, clients), Context(1, 0, {}, RecordDict(), {}))

@@ -15,23 +15,30 @@ from fedsim.models.base import ModelAdapter
 
 def family_names() -> list[str]:
     """Return the families that there are, in alphabetical order."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def family(model_type: str, subject: str = "model:") -> type[ModelAdapter]:
     """Return the family of what ``transformers`` calls a ``model_type``.
 
     Raises:
-        BadInput: there is none; the line begins with ``subject``.
+        BadInput: there is none (the line begins with ``subject``), or its file is broken.
     """
     name = model_type.replace("-", "_")
     if name not in family_names():
         known = ", ".join(family_names())
         raise BadInput(f"{subject} a {model_type!r} model; families known: {known}")
-    module = importlib.import_module(f"{__name__}.{name}")
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except Exception as error:  # anything may go wrong while a file is imported
+        raise BadInput(f"family {name!r}: its file cannot be imported: {error!r}") from error
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
-    own = [kind for kind in kinds if kind.__module__ == module.__name__]
-    return next(kind for kind in own if issubclass(kind, ModelAdapter))
+    own = [kind for kind in kinds if issubclass(kind, ModelAdapter)]
+    for kind in own:
+        if kind.__module__ == module.__name__ and kind.__dict__.get("family") == name:
+            return kind
+    raise BadInput(f"family {name!r}: its file holds no ModelAdapter of that family")
 
 
 def preset_names() -> list[str]:

@@ -198,3 +198,24 @@ def test_a_fourth_family_is_matched_and_read(gradient: Gradient, observe: Observ
     assert len(matched.sequences) == 2 and matched.diagnostics["distance"] > 0.0
     read = Dager().reconstruct(observation, torch.Generator().manual_seed(0))
     assert exact(read, TEXTS) == len(read.sequences) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("import nothing_of_that_name", "family 'broken': its file cannot be imported: ModuleNotF"),
+        ("x = 1", "family 'broken': its file holds no ModelAdapter of that family"),
+    ],
+)
+def test_a_broken_family_is_one_line(
+    text: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    (tmp_path / "_shared.py").write_text("what = 'two families share'")
+    monkeypatch.setattr(families, "__path__", [*families.__path__, str(tmp_path)])
+    try:
+        assert "broken" in family_names() and "_shared" not in family_names()
+        with pytest.raises(BadInput, match=line):
+            family("broken")
+    finally:
+        sys.modules.pop("fedsim.models.families.broken", None)

@@ -91,3 +91,31 @@ def test_a_class_is_known_once_whatever_its_first_module_holds() -> None:
     broken = Fresh(D)
     nn.init.constant_(broken.weight, float("nan"))
     assert kind_of(broken) == kind_of(Fresh(D)) == kind_of(LlamaRMSNorm(D))
+
+
+class Shifted(nn.Module):
+    """An RMSNorm whose weight is counted from 0 or from 1, by how it was made."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.weight, self.eps, self.shift = nn.Parameter(torch.ones(D)), 1e-6, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = (x.square().mean(-1, keepdim=True) + self.eps).rsqrt()
+        return x * scale * (self.weight + self.shift)
+
+
+def test_two_norms_of_one_class_may_differ() -> None:
+    rows = drawn(3, D)
+    for module in (Shifted(0.0), Shifted(1.0)):
+        assert torch.allclose(Norm.of(module)(rows), module(rows), atol=1e-5)
+
+
+def test_a_norm_with_dropout_in_it_is_none_that_is_known() -> None:
+    module = Shifted(0.0)
+    module.dropout = nn.Dropout(0.5)
+    assert kind_of(module.eval()) is None
+
+
+def test_what_cannot_be_tried_is_none_that_is_known() -> None:
+    assert kind_of(nn.InstanceNorm1d(D, affine=True)) is None

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from clients.training import LocalTraining
 from fedsim.models import ModelAdapter, select
+from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Parameters
 from tests.conftest import Adapt
 
@@ -246,3 +248,14 @@ def test_a_fused_projection_says_how_many_maps_it_holds(adapt: Adapt, preset: st
         for _ in range(weight.fused)
     ]
     assert sorted(shares) == widths
+
+
+def test_a_trunk_is_stale_once_a_client_trained_in_its_workspace(adapt: Adapt) -> None:
+    model = adapt("gpt2-tiny")
+    parameters, ids = model.initial_parameters(), tokens_of(adapt("gpt2-tiny"))
+    (trunk,) = model.trunks(parameters, 1)
+    settings = TrainingSettings(algorithm="fedavg", mini_batch_size=1)
+    examples = Examples(sequences=((5, 6, 7),), labels=(1,))
+    LocalTraining(model, settings)(parameters, examples, torch.Generator())
+    with pytest.raises(RuntimeError, match="other weights"):
+        trunk.inputs(ids)
