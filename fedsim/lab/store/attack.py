@@ -1,5 +1,6 @@
 """What ``fedsim attack`` leaves: guesses and scores of its own, over a run that was finished."""
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ def begin_attack(out: Path) -> RunDirectory:
         (out / layout.SAMPLES).unlink(missing_ok=True)
         for path in run.errors.glob("round=*"):
             shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):  # where it is not there, or holds what is not ours
+            run.errors.rmdir()
     for name in (layout.SUMMARY, layout.ATTACK, layout.ATTEMPTS):
         (out / name).unlink(missing_ok=True)
     return run
