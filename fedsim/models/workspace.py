@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Self, cast
+from weakref import WeakSet
 
 import torch
 from safetensors import SafetensorError
@@ -56,7 +57,8 @@ class Workspace(ABC):
         self.options = dict(options or {})
         self.origin = origin
         self.device = torch.device("cpu")
-        self.loads = 0  # how often other weights were loaded
+        self.loads = 0  # how often other weights were loaded, or any while nobody held a lease
+        self._leases: WeakSet[Lease] = WeakSet()  # those that somebody holds
         self._module: PreTrainedModel | None = None
 
     def __repr__(self) -> str:
@@ -188,7 +190,9 @@ class Workspace(ABC):
 
     def lease(self) -> "Lease":
         """Return what tells, later, that the weights of now are gone."""
-        return Lease(self, self.loads)
+        lease = Lease(self, self.loads)
+        self._leases.add(lease)
+        return lease
 
     def initial_parameters(self) -> dict[str, Tensor]:
         """Return the weights of round 1 that train, from a fresh module."""
@@ -217,7 +221,7 @@ class Workspace(ABC):
         missing = [name for name in self.trainable() if name not in parameters]
         if missing:
             raise MalformedMessage(f"{len(missing)} parameters are missing, first {missing[0]!r}")
-        other = False
+        other = not self._leases  # to compare weights takes longer than to copy them
         for name, tensor in parameters.items():
             other = other or not torch.equal(slots[name], tensor.to(slots[name]))
             slots[name].copy_(tensor)
@@ -225,7 +229,7 @@ class Workspace(ABC):
         return self.module
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lease:
     """Weights in a workspace, until others are loaded."""
 
