@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOMS = ("dager", "matching", "defenses", "lab")
-APART = ("lab/same", "lab/same_process")  # of two checkouts: run by name, never by `make bench`
+APART = ("lab/isolation", "lab/same", "lab/same_process")  # of two checkouts: never by `make bench`
 
 
 def measurements() -> list[str]:
@@ -34,7 +34,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         print(*names, sep="\n")
         return
-    if sys.argv[1] not in (*names, APART[0]):
+    if sys.argv[1] not in (*names, *APART[:2]):
         raise SystemExit(f"unknown measurement {sys.argv[1]!r}; known: {', '.join(names)}")
     script = HERE / f"{sys.argv[1]}.py"
     sys.argv = [str(script), *sys.argv[2:]]

@@ -13,8 +13,9 @@ from defenses import Defense
 from defenses.base import Steps
 from fedsim.errors import BadInput
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
-from fedsim.rng import stream
+from fedsim.rng import Root, Secret, stream
 from fedsim.training import Examples
+from fedsim.vault.sealing import Seal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +27,18 @@ class ClientSettings:
     max_length: int  # tokens, special ones included; the rest of a text is cut off
     clients: int
     batch_size: int  # examples a round; a client with fewer uses all of them
-    seed: int
+    seed: int  # of who holds what, and of what clients draw where no defense claims a guarantee
     vault: Path
+    seal: Seal  # of the vault: a client writes what it cannot read
+    secret: Secret | None = None  # of what clients draw, where one does
     defenses: tuple[Defense, ...] = ()
     threads: int = 1  # torch's, for the same bits on every engine
     device: str = "cpu"
+
+    @property
+    def root(self) -> Root:
+        """What all of a client's own randomness comes from: lots, noise, dropout."""
+        return self.seed if self.secret is None else self.secret
 
     @property
     def memory(self) -> ClientMemory:
@@ -163,12 +171,12 @@ class Held(Collection[int]):
 def round_batch(
     settings: ClientSettings, client: int, round_: int, examples: Examples | None = None
 ) -> Examples:
-    """Return what ``client`` trains on in ``round_``: drawn without replacement, by the seed.
+    """Return what ``client`` trains on in ``round_``: drawn without replacement.
 
     It is drawn from ``examples``; default: all that the client holds.
     """
     examples = client_examples(settings, client) if examples is None else examples
-    generator = stream(settings.seed, "client", client, "batch", round_)
+    generator = stream(settings.root, "client", client, "batch", round_)
     order = torch.randperm(len(examples), generator=generator)
     return examples.take(order[: expected_size(settings, len(examples))].tolist())
 
@@ -187,7 +195,7 @@ def drawn(
 ) -> Examples:
     """Return what ``client`` trains on, as the first of ``defenses`` that draws would have it."""
     for place, defense in enumerate(defenses):
-        steps = defense.draw(stream(settings.seed, "client", client, "draw", round_, place))
+        steps = defense.draw(stream(settings.root, "client", client, "draw", round_, place))
         if steps is not None:
             return _of_steps(examples, steps)
     return round_batch(settings, client, round_, examples)

@@ -5,8 +5,6 @@ Source: McMahan et al., "Communication-Efficient Learning of Deep Networks from 
         from float32 weights as (w0 - w1) / lr it would be 5 % wrong at lr 1e-4.
 """
 
-import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,24 +24,6 @@ from fedsim.training import (
 from fedsim.types import Parameters
 
 ADAMW_DECAY = 0.01  # torch's default
-LARGE = 20_000_000  # parameters from which more than one thread pays
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Run torch on ``count`` threads: a float sum depends on how many share it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def best_threads(parameters: Parameters) -> int:
-    """Return how many threads pay for a model of this size: one, or all there are."""
-    size = sum(tensor.numel() for tensor in parameters.values())
-    return (os.cpu_count() or 1) if size >= LARGE else 1
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from clients.holdings import ClientSettings, Side, client_side, drawn, expected_size
-from clients.training import LocalTraining, threads
+from clients.training import LocalTraining
 from defenses import Defense
 from defenses.base import Here, Private, norm
 from defenses.encoding import plain
 from fedsim.errors import ClientFailure, DefenseFailed
 from fedsim.messages import Broadcast, Update
 from fedsim.rng import global_stream, stream
+from fedsim.threads import threads
 from fedsim.training import Training, TrainingSettings
 from fedsim.types import Parameters
 from fedsim.vault.writer import VaultWriter
@@ -50,7 +51,7 @@ def _answer(
     defenses: Sequence[Defense],
 ) -> Update:
     """Train, protect, and note what was measured and what the defenses keep."""
-    started, vault = time.perf_counter(), VaultWriter(settings.vault)
+    started, vault = time.perf_counter(), VaultWriter(settings.vault, settings.seal)
     training = TrainingSettings.from_config(broadcast.config)
     batch = drawn(settings, client, broadcast.round, defenses, side.examples)
     vault.note(broadcast.round, client, batch.sequences, batch.labels)
@@ -58,14 +59,14 @@ def _answer(
     local: Training = LocalTraining(side.adapter, training)
     for defense in defenses:
         local = defense.wrap(local)
-    with threads(settings.threads), global_stream(settings.seed, *name, "dropout"):
-        generator = stream(settings.seed, *name, "training")
+    with threads(settings.threads), global_stream(settings.root, *name, "dropout"):
+        generator = stream(settings.root, *name, "training")
         raw, loss = local(broadcast.parameters, batch, generator)
         if not math.isfinite(loss) or not _finite(raw):
             failure = ClientFailure("training diverged; lower training.learning_rate")
             failure.add_note(f"at loss {loss}")
             raise failure
-        streams = [stream(settings.seed, *name, "defense", at) for at in range(len(defenses))]
+        streams = [stream(settings.root, *name, "defense", at) for at in range(len(defenses))]
         tensors, audits = _protect(defenses, raw, streams)
     sent = _cast(tensors, training.wire_dtype)
     encoding = plain(sent)
@@ -96,7 +97,7 @@ def _note_failure(
     why = {"error": "".join(traceback.format_exception(error))}
     if isinstance(error, DefenseFailed):
         why = {"failed": str(error)}
-    VaultWriter(settings.vault).measured(round_, client, why)
+    VaultWriter(settings.vault, settings.seal).measured(round_, client, why)
     before = settings.memory.before(client, round_, len(defenses))
     memories = [
         defense.keep() if isinstance(defense, Private) else old  # of others nothing was sent
@@ -119,7 +120,7 @@ def _begin(
                 expected=expected_size(settings, held),
                 training=training,
                 memory=memory,
-                generator=stream(settings.seed, *name, place, "inside"),
+                generator=stream(settings.root, *name, place, "inside"),
             )
         )
         for place, (defense, memory) in enumerate(zip(settings.defenses, memories, strict=True))

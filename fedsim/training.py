@@ -45,6 +45,9 @@ class TrainingSettings:
             if not fits:
                 wanted = " or ".join(words) if words else type(default).__name__
                 raise MalformedMessage(f"training.{setting.name} must be {wanted}, got {value!r}")
+        for name in ("local_epochs", "mini_batch_size"):
+            if getattr(self, name) < 1:  # a loop over no steps would never come to one
+                raise MalformedMessage(f"training.{name} must be >= 1, got {getattr(self, name)}")
 
     def as_config(self) -> dict[str, Scalar]:
         """Return the settings as a training config's scalars."""

@@ -1,6 +1,6 @@
 """What the tests share: one thread, tiny models built once, plain gradients, borrowed data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,14 @@ Sentences = Callable[..., list[Tokens]]
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)  # a float sum depends on how many share it
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_key_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the vaults' key with the tests, not with whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDSIM_KEY_FILE", str(tmp_path_factory.mktemp("key") / "vault.key"))
+        yield
 
 
 @pytest.fixture(scope="session")

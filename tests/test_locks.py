@@ -1,6 +1,6 @@
-"""The five locks on the truth: a test tries to cheat in each way, and fails.
+"""The locks on the truth: a test tries to cheat in each way, and fails.
 
-Types, imports, copies, replay, mount: `docs` and the design say what each is for.
+Types, imports, copies, replay, mount; the process in `tests/lab/isolation`. The docs say what for.
 """
 
 import json
@@ -25,6 +25,7 @@ from fedsim.errors import MalformedMessage
 from fedsim.flower import empty_run, set_identity, stamp
 from fedsim.messages import Broadcast, Reconstruction, Update
 from fedsim.models import ModelSpec, load_adapter
+from fedsim.vault.keys import own_key
 from fedsim.vault.writer import VaultWriter
 from fedsim.wire import to_arrays
 from server import Exchange, TapGrid
@@ -112,6 +113,12 @@ def test_imports_the_lowest_layer_is_all_of_fedsim_but_the_lab() -> None:
         ("fedsim/captures.py", "import clients.data", "fedsim.captures -> clients.data"),
         ("fedsim/observing.py", "import attacks", "fedsim.observing -> attacks"),
         ("clients/app.py", "import fedsim.vault.reader", "clients.app -> fedsim.vault.reader"),
+        ("clients/app.py", "import fedsim.vault.keys", "clients.app -> fedsim.vault.keys"),
+        (
+            "attacks/worker/serving.py",
+            "import fedsim.vault.sealing",
+            "attacks.worker.serving -> fedsim.vault.sealing",
+        ),
         ("attacks/dager/span.py", "import fedsim.wire", "attacks.dager.span -> fedsim.wire"),
         ("attacks/dager/span.py", "import fedsim.flower", "attacks.dager.span -> fedsim.flower"),
         ("attacks/tag.py", "from flwr.app import Message", "attacks.tag -> flwr"),
@@ -132,6 +139,7 @@ def test_imports_one_line_towards_the_truth_breaks_a_contract(
     [
         ("attacks/base.py", "import attacks.reads.decay", "Within attacks"),
         ("attacks/reads/labels.py", "import attacks.matching.frame", "Within attacks"),
+        ("attacks/partial.py", "import attacks.worker.task", "Within attacks"),
         ("attacks/dager/inputs.py", "import attacks.matching.frame", "Within attacks"),
         ("attacks/matching/frame.py", "import attacks.dager.span", "Within attacks"),
         ("attacks/matching/prior.py", "import attacks.lamp", "Within attacks"),
@@ -523,9 +531,10 @@ def test_mount_a_copied_captures_folder_leads_to_no_vault(tmp_path: Path) -> Non
         spec,
         same_broadcast=first / "broadcast.safetensors",
     )
-    VaultWriter(run / "vault").note(1, 0, [(5, 6, 7)], [1])
+    VaultWriter(run / "vault", own_key().seal).note(1, 0, [(5, 6, 7)], [1])
     shutil.copytree(run / "captures", alone)
-    assert search(run) > (0, 0)  # beside the vault the same cheat finds it
+    vaults, files = search(run)
+    assert vaults and not files  # beside the vault the same cheat finds it, and cannot read it
     assert search(alone) == (0, 0)
     assert prepare_replay(run / "captures", "dager", [], None).vault is not None
     found = prepare_replay(alone, "dager", [], None)

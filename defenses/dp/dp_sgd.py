@@ -1,15 +1,15 @@
 """DP-SGD on the client: per-example clipping and noise inside training, on Poisson batches.
 
 Source:      Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133,
-             algorithm 1; noise and accountants by Opacus 1.6, clipping by ``defenses.dp.ghost``.
+             algorithm 1; accountants by Opacus 1.6, clipping by ``defenses.dp.ghost``.
 Guarantee:   (epsilon, delta) for one example of a client, as it is or replaced by one without a
              gradient (zero-out: Kairouz et al., ICML 2021, arXiv:2103.00039), against whoever sees
              all that the client ever sent: the server, too. What steps send differs by as much as
              between an example there and left out, so the accountants' figures are the same; but N
              stays, and with it the rate and ``num_examples``, which are public. No amplification by
              the choice of clients: the server makes it. Each client's accountant runs over its own
-             rounds. The loss is not told. Noise comes from the run's seed, so that runs repeat:
-             whoever knows the seed takes it off again.
+             rounds. The loss is not told. Lots and noise come from a secret of the run's, by
+             default one that nobody knows.
 Deviations:  an example's loss is the mean over its own tokens, where plain training takes the mean
              over the batch's; each local step of FedAvg draws its own batch from all that the
              client holds, as often as plain training steps.
@@ -234,13 +234,11 @@ class _DPSGDRound(DPSGD):
         from defenses.dp.per_example import noisy_gradient
 
         here, clip = self.here, self.mechanism()
-        noise: dict[str, torch.Generator] = {}
 
         def leave(
             module: nn.Module, adapter: ModelAdapter, examples: Examples, draw: torch.Generator
         ) -> float:
-            on = noise.setdefault("on", _on(here.generator, adapter.device))
-            noisy = noisy_gradient(module, adapter, examples, clip, draw, on)
+            noisy = noisy_gradient(module, adapter, examples, clip, draw, here.generator)
             self.record.note(noisy, here.training)
             for name, p in module.named_parameters():
                 if p.requires_grad:
@@ -272,11 +270,3 @@ class _DPSGDRound(DPSGD):
     def keep(self) -> Memory:
         rounds = self.here.memory.values.get("rounds", 0) + 1
         return Memory(values={"history": self.history(), "rounds": rounds})
-
-
-def _on(generator: torch.Generator, device: torch.device) -> torch.Generator:
-    """Return ``generator``, or one on ``device`` that it seeds."""
-    if device.type == "cpu":
-        return generator
-    seed = int(torch.randint(2**62, (), generator=generator).item())
-    return torch.Generator(device).manual_seed(seed)

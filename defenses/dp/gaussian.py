@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, norm
 from defenses.dp.accounting import LEAST, gaussian
+from defenses.dp.noise import normal
 from defenses.encoding import Encoding, plain
 from fedsim.effects import Clips, Effect, Noises
 from fedsim.errors import BadInput, DefenseFailed
@@ -67,7 +68,7 @@ class Gaussian(Private):
         factor, std = self._factor(tensors), self.noise_multiplier * self.clip
         sent = {}
         for name, tensor in tensors.items():
-            noise = torch.randn(tensor.shape, generator=generator)  # on the CPU, as the generator
+            noise = normal(tensor.shape, generator)  # on the CPU
             sent[name] = (factor * tensor.to("cpu", torch.float32) + std * noise).to(tensor.dtype)
         return sent
 

@@ -2,7 +2,7 @@
 
 Source: Abadi et al., "Deep Learning with Differential Privacy", CCS 2016, arXiv:1607.00133, alg. 1;
         norms and sums of every example in one backward pass: see ``defenses.dp.ghost``; noise by
-        Opacus' optimizer.
+        ``defenses.dp.noise``.
 
 Why not Opacus' own hooks: they sample gradients of modules in training mode alone (none where
 dropout is off), know neither GPT-2's Conv1D nor LLaMA's norm, and their ghost norms are wrong for
@@ -14,10 +14,10 @@ tokens mixes examples: see ``ModelAdapter.losses``.
 from dataclasses import dataclass
 
 import torch
-from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from defenses.dp.ghost import Call, Sums, add_sums, owners, squared_norms
+from defenses.dp.noise import normal
 from fedsim.errors import DefenseFailed
 from fedsim.models import ModelAdapter
 from fedsim.models.factors import RunsTwice, watched
@@ -63,7 +63,7 @@ def noisy_gradient(
         examples: of one step; any number of them, none too.
         clip: the mechanism's parameters.
         generator: draws a masked-lm's masks.
-        noise: draws the noise; on the module's device.
+        noise: draws the noise's key; on the CPU.
     """
     trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
     clipped: Sums = {}
@@ -82,25 +82,9 @@ def noisy_gradient(
 
 
 def _with_noise(sums: Sums, clip: Clip, noise: torch.Generator) -> Sums:
-    """Return copies of ``sums`` with the noise that Opacus' optimizer puts on them."""
-    optimizer = DPOptimizer(
-        torch.optim.SGD(list(sums), lr=0.0),
-        noise_multiplier=clip.noise_multiplier,
-        max_grad_norm=clip.norm,
-        expected_batch_size=None,
-        loss_reduction="sum",
-        generator=noise,
-    )
-    noised = {}
-    for p, total in sums.items():
-        p.summed_grad = total.view_as(total)  # type: ignore[attr-defined]  # which gets a mark
-    optimizer.add_noise()
-    for p in sums:
-        assert p.grad is not None
-        noised[p] = p.grad
-        p.grad = None
-        del p.summed_grad  # type: ignore[attr-defined]
-    return noised
+    """Return copies of ``sums`` with noise of z C on every entry."""
+    std = clip.noise_multiplier * clip.norm
+    return {p: total + std * normal(total.shape, noise).to(total) for p, total in sums.items()}
 
 
 def clip_factors(norms: Tensor, clip: float) -> Tensor:

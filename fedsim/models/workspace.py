@@ -3,7 +3,7 @@
 import copy
 from abc import ABC
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Self, cast
 from weakref import WeakSet
@@ -187,6 +187,20 @@ class Workspace(ABC):
     def trainable(self) -> list[str]:
         """Return the names of the parameters that train, so travel."""
         return [name for name, p in self.module.named_parameters() if p.requires_grad]
+
+    def shown(self) -> ModelSpec:
+        """Return what a server need know: no seed where no weight that stays at home is of it.
+
+        From the seed of the model follows that of the run, if somebody tries enough of them.
+        """
+        random, head = self.spec.weights == "random", self.groups.get("head", ())
+        for name, parameter in self.module.named_parameters():
+            unused = (
+                parameter.requires_grad or ".original_module." in name
+            )  # peft put its own there
+            if not unused and (random or any(fnmatchcase(name, pattern) for pattern in head)):
+                return self.spec
+        return replace(self.spec, seed=0)
 
     def lease(self) -> "Lease":
         """Return what tells, later, that the weights of now are gone."""

@@ -1,10 +1,14 @@
 """The vault: the true tokens of every client and round, out of band.
 
 Clients write (:mod:`fedsim.vault.writer`), the lab reads (:mod:`fedsim.vault.reader`); attacks and
-the server can import neither.
+the server can import neither. What is written is sealed (:mod:`fedsim.vault.sealing`), and only the
+lab has the key (:mod:`fedsim.vault.keys`).
 """
 
 from pathlib import Path
+
+POOL = "pool.jsonl"  # unrelated sequences, for the no-gradient control
+SECRET = "secret.jsonl"  # what clients draw from, where a defense claims a guarantee
 
 
 def truth_path(vault: Path, round_: int, client: int) -> Path:
@@ -22,4 +26,4 @@ def audit_path(vault: Path, round_: int, client: int) -> Path:
     return audit_root(vault) / f"round={round_}" / f"client={client}.json"
 
 
-__all__ = ["audit_path", "audit_root", "truth_path"]
+__all__ = ["POOL", "SECRET", "audit_path", "audit_root", "truth_path"]

@@ -14,6 +14,7 @@ from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.models.families.bert import BertAdapter
 from fedsim.models.families.gpt2 import GPT2Adapter
 from fedsim.models.presets import VOCABULARY, preset_tokenizer
+from fedsim.vault.keys import own_key
 from tests.clients.rounds import MODEL, ROWS
 
 
@@ -72,4 +73,5 @@ def settings(table: Path, tmp_path: Path) -> ClientSettings:
         batch_size=5,
         seed=2,
         vault=tmp_path / "vault",
+        seal=own_key().seal,
     )

@@ -1,6 +1,5 @@
 """A small run's settings, and what tests of a client's round look at."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec
 from fedsim.training import Examples, Training, TrainingSettings
 from fedsim.types import Parameters
+from fedsim.vault.reader import VaultReader
 
 WORDS = "amber basil cedar dune ember flint grove heath iris jade".split()
 ROWS = [
@@ -26,17 +26,10 @@ def broadcast(sent: Parameters, round_: int = 1, **training: Any) -> Broadcast:
     return Broadcast(round=round_, parameters=sent, config=config)
 
 
-def vault(settings: ClientSettings, round_: int, client: int) -> list[dict[str, Any]]:
-    path = settings.vault / f"round={round_}" / f"client={client}.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def noted(settings: ClientSettings, round_: int, client: int) -> Examples:
-    rows = vault(settings, round_, client)
-    return Examples(
-        sequences=tuple(tuple(row["tokens"]) for row in rows),
-        labels=tuple(row["label"] for row in rows),
-    )
+    truth = VaultReader(settings.vault).truth(round_, client)
+    assert truth is not None
+    return Examples(sequences=truth.sequences, labels=truth.labels)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from fedsim.headers import header
 from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
+from fedsim.vault.keys import own_key
 from fedsim.vault.reader import VaultReader
 from tests.conftest import Adapt, Sentences
 
@@ -176,7 +177,7 @@ def client(vault: Path, *defenses: Defense) -> tuple[ClientSettings, Broadcast]:
         spec, training = defense.configure(spec, training)
     settings = ClientSettings(
         model=spec, data=DataSettings(name="builtin:clinic"), max_length=12, clients=4,
-        batch_size=3, seed=1, vault=vault, defenses=defenses,
+        batch_size=3, seed=1, vault=vault, seal=own_key().seal, defenses=defenses,
     )  # fmt: skip
     parameters = load_adapter(spec).initial_parameters()
     return settings, Broadcast(round=1, parameters=parameters, config=training.as_config())

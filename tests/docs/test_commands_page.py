@@ -9,7 +9,7 @@ from fedsim.lab.store import layout
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-ELSEWHERE = {"RUNS", "POOL", "ATTACK"}  # around a run, in its vault, of `fedsim attack`
+ELSEWHERE = {"RUNS", "ATTACK"}  # around a run, of `fedsim attack`
 
 
 def test_every_name_of_a_run_is_told() -> None:

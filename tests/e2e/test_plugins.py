@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.vault.reader import VaultReader
 from tests.e2e.conftest import Fedsim, rows
 
 PACKAGE = '''
@@ -55,11 +56,20 @@ class Crash(Blind):
 
     def _run(self, seen, generator):
         raise KeyError("a slip of its author")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quits(Blind):
+    """End the program, as it thinks."""
+
+    def _run(self, seen, generator):
+        raise SystemExit(0)
 '''
 ENTRY_POINTS = """
 [fedsim.attacks]
 blind = outsider:Blind
 crash = outsider:Crash
+quits = outsider:Quits
 [fedsim.defenses]
 fragile = outsider:Fragile
 """
@@ -103,11 +113,11 @@ def test_a_failing_client_stops_the_run_or_is_noted(fedsim: Fedsim, tmp_path: Pa
     assert stopped.returncode == 4, stopped.stderr
     (line,) = [one for one in stopped.stderr.splitlines() if one.startswith("fedsim: ")]
     assert "Traceback" not in stopped.stderr
-    lengths = {
-        int(path.stem.removeprefix("client=")): max(len(row["tokens"]) for row in rows(path))
-        for path in (tmp_path / "stopped" / "vault" / "round=1").iterdir()
-    }  # the vault knew before anything failed
-    (failing,) = [client for client, longest in lengths.items() if longest > 30]
+    vault = VaultReader(tmp_path / "stopped" / "vault")  # it knew before anything failed
+    batches = {client: vault.truth(1, client) for client in range(4)}
+    (failing,) = [
+        c for c, batch in batches.items() if batch and max(map(len, batch.sequences)) > 30
+    ]
     assert f"round 1, client {failing}: " in line
     assert line.endswith(f"its audit/round=1/client={failing}.json says more")
     why = (tmp_path / "stopped" / "audit" / "round=1" / f"client={failing}.json").read_text()
@@ -145,6 +155,9 @@ def test_an_attack_that_finds_nothing_anywhere_proves_nothing(
     assert f"outsider.py:{line} in _run" in said[0]
     whole = Path(said[0].partition("the whole traceback: ")[2].removesuffix(")"))
     assert (tmp_path / whole).read_text().endswith("KeyError: 'a slip of its author'\n")
+
+    done = fedsim("attack", "run", "--attack", "quits")
+    assert done.returncode == 3 and "quits raised SystemExit: 0" in done.stderr
 
 
 def test_a_plugins_parameters_are_checked_like_our_own(fedsim: Fedsim, tmp_path: Path) -> None:

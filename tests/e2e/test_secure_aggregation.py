@@ -24,6 +24,7 @@ from fedsim.lab.engines.inline import InlineGrid
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import TrainingSettings
+from fedsim.vault.keys import own_key
 from fedsim.wire import PARTITION, whoami_content
 from server import Exchange, TapGrid
 from server.grids import PartitionedGrid
@@ -44,6 +45,7 @@ def settings(vault: Path) -> ClientSettings:
         batch_size=2,
         seed=1,
         vault=vault,
+        seal=own_key().seal,
     )
 
 

@@ -3,7 +3,8 @@
 import errno
 import json
 import os
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from fedsim import files
 from fedsim.errors import MalformedMessage, RunFailed
 from fedsim.files import (
     append_line,
+    make_private,
     read_json,
     read_lines,
     write_atomically,
@@ -209,3 +211,52 @@ def test_tensors_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> No
     for name, tensor in tensors.items():
         assert read[name].dtype == dtype
         assert torch.equal(read[name], tensor.detach())
+
+
+# Modes
+
+
+@pytest.fixture
+def open_to_all() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.usefixtures("open_to_all")
+def test_what_is_written_is_its_owners_alone(tmp_path: Path) -> None:
+    root = tmp_path / "a" / "b"
+    write_json(root / "json", 1)
+    write_lines(root / "lines", [1])
+    write_tensors(root / "tensors", {"w": torch.zeros(2)})
+    write_atomically(root / "renamed", lambda draft: anew(draft))
+    append_line(root / "appended", 1)
+    append_line(root / "appended", 2)
+    assert {mode(path) for path in root.iterdir()} == {0o600} and len(list(root.iterdir())) == 5
+    assert mode(root) == mode(root.parent) == 0o700
+
+
+def anew(draft: Path) -> None:
+    """Write as libraries do that put another file in the place of the one they were given."""
+    draft.unlink()
+    draft.write_text("anew")
+
+
+@pytest.mark.usefixtures("open_to_all")
+def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir(0o755)
+    write_json(tmp_path / "theirs" / "mine" / "json", 1)
+    assert mode(tmp_path / "theirs") == 0o755 and mode(tmp_path / "theirs" / "mine") == 0o700
+
+
+@pytest.mark.usefixtures("open_to_all")
+def test_what_a_library_wrote_can_be_made_private(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "file").write_text("theirs")
+    make_private(tmp_path / "deep")
+    modes = [mode(path) for path in sorted((tmp_path / "deep").rglob("*"))]
+    assert [mode(tmp_path / "deep"), *modes] == [0o700, 0o700, 0o600]

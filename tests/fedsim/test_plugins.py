@@ -169,6 +169,7 @@ def test_what_is_no_plugin_class_is_refused(install: Install, thing: str) -> Non
     [
         ("import no_such_module", "no_such_module"),
         ("raise RuntimeError('my GPU is away')", "my GPU is away"),
+        ("raise SystemExit(0)", r"SystemExit\(0\)"),
         ("Other = 3", "Theirs"),
     ],
 )

@@ -1,7 +1,10 @@
+import hashlib
+
+import numpy as np
 import pytest
 import torch
 
-from fedsim.rng import derive, global_stream, stream
+from fedsim.rng import Root, Secret, derive, global_stream, stream
 
 
 # the digests are what `printf '%s' 7/client/3 | sha256sum` prints; a seed is the first 63 bits
@@ -69,3 +72,50 @@ def test_a_global_stream_inside_another_leaves_the_outer_as_it_was() -> None:
         second = torch.rand(4)
     expected = torch.rand(8, generator=stream(3, "outer"))  # as if there had been no inner one
     assert torch.equal(torch.cat([first, second]), expected)
+
+
+# A secret in place of the seed
+
+SECRET = Secret(bytes(range(16)))
+
+
+def test_streams_of_a_secret_differ_by_name_and_by_secret() -> None:
+    roots: list[tuple[Root, str]] = [
+        (SECRET, "a"), (SECRET, "b"), (Secret(bytes(16)), "a"), (0, "a"),
+        (int.from_bytes(SECRET.value, "big"), "a"),
+    ]  # fmt: skip
+    assert len({tuple(draw(stream(root, name))) for root, name in roots}) == len(roots)
+    assert draw(stream(SECRET, "a")) == draw(stream(Secret(bytes(range(16))), "a"))
+
+
+def test_a_stream_of_a_secret_has_the_whole_state_from_it() -> None:
+    # Torch's generator takes 32 bits of a seed; its 624 words here are those of SHAKE-256.
+    text = SECRET.value + b"/client/3/state"
+    words = np.frombuffer(hashlib.shake_256(text).digest(4 * 624), dtype="<u4")
+    state = stream(SECRET, "client", 3).get_state().numpy()
+    assert state[24 : 24 + 8 * 624].view("<u8").tolist() == words.tolist()
+    # The second number is the twist of words 1, 2 and 398, tempered (Matsumoto & Nishimura 1998);
+    # torch makes 64 bits of two, the lower half of the second one.
+    mixed = (int(words[1]) & 0x80000000) | (int(words[2]) & 0x7FFFFFFF)
+    y = int(words[398]) ^ (mixed >> 1) ^ (0x9908B0DF if mixed & 1 else 0)
+    y ^= y >> 11
+    y ^= (y << 7) & 0x9D2C5680
+    y ^= (y << 15) & 0xEFC60000
+    y ^= y >> 18
+    drawn = torch.randint(2**31, (1,), generator=stream(SECRET, "client", 3)).item()
+    assert drawn == y % 2**31
+
+
+def test_a_global_stream_of_a_secret_is_the_named_one_and_is_put_back() -> None:
+    before = torch.get_rng_state()
+    with global_stream(SECRET, "dropout"):
+        inside = torch.rand(7)
+    assert torch.equal(inside, torch.rand(7, generator=stream(SECRET, "dropout")))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_secret_is_128_bits_that_nothing_prints() -> None:
+    assert Secret.drawn() != Secret.drawn()
+    assert repr(SECRET) == "Secret()" and SECRET.value.hex() not in repr(SECRET)
+    with pytest.raises(ValueError, match="a secret has 16 bytes, got 15"):
+        Secret(bytes(15))

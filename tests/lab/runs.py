@@ -9,6 +9,7 @@ from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
+from fedsim.vault.keys import own_key
 
 
 def go(run: RunDirectory, config: Config) -> dict[str, Any]:
@@ -32,8 +33,10 @@ def evidence(run: RunDirectory) -> dict[str, Any]:
     }
     found["summary"] = untimed(json.loads((run.root / "summary.json").read_text()))
     for path in sorted([*run.captures.rglob("*.*"), *run.vault.rglob("*.*")]):
-        name = path.relative_to(run.root).as_posix()
-        found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        name, content = path.relative_to(run.root).as_posix(), path.read_bytes()
+        if path.is_relative_to(run.vault):  # sealed anew each time
+            content = own_key().opened(content, path.relative_to(run.vault).as_posix())
+        found[name] = hashlib.sha256(content).hexdigest()
     return found
 
 

@@ -12,6 +12,7 @@ from fedsim.files import write_json
 from fedsim.lab.canaries.bounds import Mu, OneRun, mu_hat, one_run
 from fedsim.lab.canaries.rounds import Traces, canary_clients, canary_examples
 from fedsim.lab.run.prepare import Experiment
+from fedsim.lab.run.secrecy import origin
 from fedsim.lab.store import layout
 from fedsim.lab.store.run import RunDirectory
 
@@ -88,7 +89,7 @@ def run_audit(experiment: Experiment, run: RunDirectory, canaries: int, level: f
         raise BadInput("too few canaries were trained on; take more, or a larger batch_size")
     mu = mu_hat(traces.present, traces.absent, level / 2)
     audit = Audit(
-        claimed=asdict(spent),
+        claimed={**asdict(spent), "secret": origin(run.vault)},
         canaries=len(traces.inside),
         level=level,
         bound=one_run(traces.inside, traces.totals, spent.delta, level / 2),

@@ -16,6 +16,7 @@ from fedsim.lab.canaries.planted import NAME, Planted, Saturated, canary_tokens
 from fedsim.lab.engines.inline import run_inline
 from fedsim.lab.run.audit import stop_where_a_defense_failed
 from fedsim.lab.run.prepare import Experiment
+from fedsim.lab.run.secrecy import clients_secret
 from fedsim.lab.run.settings import client_settings, resources, server_settings
 from fedsim.lab.store.run import RunDirectory
 from fedsim.messages import Broadcast
@@ -171,4 +172,6 @@ def _settings(experiment: Experiment, run: RunDirectory, claim: Private) -> Clie
     config, adapter = experiment.config, experiment.adapter
     if isinstance(claim, DPSGD):  # the canaries' rate is the run's but for rounding
         claim = replace(claim, budget=None)
-    return client_settings(config, adapter, [claim], run.vault, adapter.initial_parameters())
+    secret = clients_secret(run.vault, [claim], begun=False)
+    parameters = adapter.initial_parameters()
+    return client_settings(config, adapter, [claim], run.vault, parameters, secret)

@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 
 
 def _attack(options: argparse.Namespace) -> int:
-    with importing():
+    with importing(attacks=True):
         from fedsim.lab.run.replay import prepare_replay, run_replay
 
     with display_for(options) as display:

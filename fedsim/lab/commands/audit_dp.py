@@ -6,7 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, LEAK, display_for, importing, is_path, new_command
+from fedsim.lab.commands.base import (
+    FINE,
+    LEAK,
+    display_for,
+    importing,
+    is_path,
+    new_command,
+    secret_option,
+)
 
 EXAMPLES = """examples:
   fedsim audit-dp 'defense={name="dp-sgd", noise_multiplier=2.0}' training.batch_size=0
@@ -29,6 +37,7 @@ def add(commands: Any) -> None:
         help="the chance that a true claim is refuted: either bound too high "
         "(default: %(default)s)",
     )  # fmt: skip
+    secret_option(audit)
     audit.add_argument("--out", type=Path, help="the audit's directory (default: under runs/)")
     audit.add_argument("--json", action="store_true", help="print audit.json and nothing else")
 
@@ -39,17 +48,21 @@ def _audit(options: argparse.Namespace) -> int:
         from fedsim.lab.config import load_config
         from fedsim.lab.config.paths import absolute
         from fedsim.lab.run.prepare import prepare
+        from fedsim.lab.run.secrecy import give_secret, read_secret
         from fedsim.lab.store.run import RunDirectory
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None
     config = absolute(load_config(path, words)).model_copy(update={"attack": []})
     run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
 
+    secret = read_secret(options.secret) if options.secret else None
     with display_for(options) as display:
         display.step("checking the model and the data")
         experiment = prepare(config)
         audited(experiment.defenses)
         run.create(config)
+        if secret is not None:
+            give_secret(run.vault, experiment.defenses, secret)
         display.say(f"{config.name}: {options.canaries} canaries, results in {run.root}")
         audit = run_audit(experiment, run, options.canaries, options.level)
     if options.json:

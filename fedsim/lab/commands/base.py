@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
     from fedsim.lab.store.summary import Summary
 
 from fedsim.lab.environment import quiet_libraries
+from fedsim.lab.isolation.processes import processes
 
 FINE, LEAK, BAD_INPUT, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -43,6 +44,15 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="skip the controls: no verdict then")
 
 
+def secret_option(parser: argparse.ArgumentParser) -> None:
+    """Add what repeats a run whose defense claims a guarantee."""
+    parser.add_argument(
+        "--secret", type=Path, metavar="FILE",
+        help="what clients draw noise and lots from, as 32 hexadecimal digits; default: random, so "
+        "that a guarantee holds against everybody",
+    )  # fmt: skip
+
+
 def is_path(word: str) -> bool:
     """Return whether a command's first word names a config, not a key: a cell's has ``=``, too."""
     key, equals, _ = word.partition("=")
@@ -50,11 +60,14 @@ def is_path(word: str) -> bool:
 
 
 @contextlib.contextmanager
-def importing() -> Iterator[None]:
+def importing(*, attacks: bool = False) -> Iterator[None]:
     """Import what a command needs without a look for garbage: that is a quarter of the time.
 
     What was imported stays, so it is not looked through later, either. Its chatter is kept down.
+    With ``attacks`` the process that they run in is started first, so that it imports beside us.
     """
+    if attacks:
+        processes()
     if "torch" in sys.modules:  # nothing to gain
         yield
         quiet_libraries()

@@ -11,8 +11,10 @@ from fedsim.lab.commands.base import (
     importing,
     is_path,
     new_command,
+    secret_option,
     show,
 )
+from fedsim.lab.isolation.processes import none_needed
 
 EXAMPLES = """examples:
   fedsim run                                        the built-in quick start, offline
@@ -32,32 +34,41 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     run.add_argument("--out", type=Path, help="the run's directory (default: under runs/)")
     run.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    secret_option(run)
     common_options(run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    with importing():
+    with importing(attacks=True):
         from fedsim.lab.config import load_config
         from fedsim.lab.config.paths import absolute
         from fedsim.lab.run.experiment import run_experiment
         from fedsim.lab.run.prepare import prepare
+        from fedsim.lab.run.secrecy import give_secret, read_secret
         from fedsim.lab.store.run import RunDirectory
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None
     if options.resume:
-        if options.out is None or path is not None or words:
-            raise BadInput("--resume goes on with the run in --out DIR, and takes no other config")
+        if options.out is None or path is not None or words or options.secret:
+            raise BadInput(
+                "--resume goes on with the run in --out DIR, and takes no other config or secret"
+            )
         run = RunDirectory(options.out)
         config = run.config()
     else:
         config = absolute(load_config(path, words))
         run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
 
+    secret = read_secret(options.secret) if options.secret else None
+    if not config.attack:
+        none_needed()
     with display_for(options) as display:
         display.step("checking the model and the data")
         experiment = prepare(config)
         if not options.resume:
             run.create(config)
+        if secret is not None:
+            give_secret(run.vault, experiment.defenses, secret)
         display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")
         try:
             summary, scores = run_experiment(experiment, run, display, quick=options.quick)

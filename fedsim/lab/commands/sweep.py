@@ -16,6 +16,7 @@ from fedsim.lab.commands.base import (
     is_path,
     listen,
     new_command,
+    secret_option,
 )
 
 if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
@@ -44,17 +45,20 @@ def add(commands: Any) -> None:
     sweep.add_argument("--out", type=Path, help="the sweep's directory (default: under runs/)")
     jobs = "cells at a time, on Ray (default: %(default)s)"
     sweep.add_argument("--jobs", type=int, default=1, help=jobs)
+    secret_option(sweep)
     sweep.add_argument("--resume", action="store_true", help="go on with the sweep in --out")
     sweep.add_argument("--quick", action="store_true", help="skip the controls: no verdicts then")
     sweep.add_argument("--json", action="store_true", help="print JSON and nothing else")
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    with importing():
+    with importing(attacks=options.jobs == 1):
+        from fedsim.lab.run.secrecy import read_secret
         from fedsim.lab.sweep.directory import Ledger, SweepDirectory
         from fedsim.lab.sweep.runner import check_cells, run_cells
         from fedsim.lab.sweep.table import write_table
         from fedsim.lab.terminal.sweep import SweepTerminal
+    secret = read_secret(options.secret) if options.secret else None
     plan = _plan(options)
     directory = SweepDirectory(options.out) if options.out else SweepDirectory.default(plan)
     directory.claim(plan)
@@ -72,7 +76,7 @@ def _sweep(options: argparse.Namespace) -> int:
                 f"before, results in {directory.root}"
             )
             try:
-                run_cells(plan.cells, directory, ledger, display, jobs=options.jobs)
+                run_cells(plan.cells, directory, ledger, display, jobs=options.jobs, secret=secret)
             except BaseException:
                 again = shlex.quote(str(directory.root))
                 display.announce(f"stopped; go on with: fedsim sweep --out {again} --resume")

@@ -222,6 +222,12 @@ class AttackSection(PluginSection):
         description="what it is granted beside the update, e.g. `{labels = true}`; `paper`: what "
         "its paper grants it",
     )
+    seconds: float = Field(
+        86400.0, gt=0, description="that one attempt may take; then it is ended, and says nothing"
+    )
+    memory: float = Field(
+        0.0, ge=0, description="GB that its process may hold; 0: nine tenths of what is free then"
+    )
 
 
 def tables(value: object) -> list[Any]:

@@ -13,6 +13,7 @@ from fedsim.lab.report.page import PageSection, Table
 from fedsim.lab.report.personal_data import Recall, UpdateTexts, recalls
 from fedsim.lab.report.plots.timeline import utility_plot
 from fedsim.lab.report.words import CONTROLS, PRIVATE, percent
+from fedsim.lab.run.secrecy import caveats
 from fedsim.lab.store import layout
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.lab.store.run import RunDirectory
@@ -117,7 +118,7 @@ def _mean(metric: str, values: Sequence[tuple[int, Mapping[str, float]]]) -> flo
 def guarantee_section(summary: Summary) -> PageSection:
     """Return what the defense promises, whatever an attack reads today."""
     said = summary.guarantee
-    sentences = [] if said else ["No defense in this run gives a privacy guarantee."]
+    sentences = caveats(said) if said else ["No defense in this run gives a privacy guarantee."]
     facts = [(str(name), _said(value)) for name, value in (said or {}).items()]
     bounds = [
         entry.bound["exact_match"] for entry in summary.attacks if "exact_match" in entry.bound

@@ -21,6 +21,7 @@ from fedsim.lab.report.sweep_sections import (
     trade_section,
 )
 from fedsim.lab.report.words import percent
+from fedsim.lab.run.secrecy import caveats
 from fedsim.lab.scoring.again import samples_of_run
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
@@ -214,6 +215,7 @@ def _controls(it: Gathered, attack: str) -> Table:
 def _guarantee(it: Gathered) -> PageSection:
     promised = [setting for setting in it.settings if setting.epsilon is not None]
     said = [f"ε = {setting.epsilon:.4g} with {setting.point.label}." for setting in promised]
+    said += dict.fromkeys(line for ran in it.ran for line in caveats(ran.summary.guarantee))
     return PageSection(
         anchor="guarantee",
         title="Guarantee and bound",

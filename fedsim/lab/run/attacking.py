@@ -1,25 +1,29 @@
 """Runs attacks on what the tap saw, live or from captures, and notes what they guessed."""
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+import logging
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from attacks import Attack, attack_table
-from clients.training import best_threads, threads
+from attacks.worker.serving import LOGGER
+from attacks.worker.task import Answer, Task
 from defenses import Defense
 from fedsim.effects import Effect
-from fedsim.errors import BadInput, UnsupportedObservation, unknown
+from fedsim.errors import BadInput, FedsimError, unknown
 from fedsim.lab.config import AttackSection
+from fedsim.lab.config.paths import there
 from fedsim.lab.display import Display
+from fedsim.lab.isolation.worker import Attempts, Limits, attack_worker
 from fedsim.lab.run.controls import own_sequences, own_update
-from fedsim.lab.run.faults import keep_traceback, place_of
+from fedsim.lab.run.faults import keep_traceback
 from fedsim.lab.store.attempts import AttackRecord, Role
-from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
+from fedsim.messages import Broadcast, Knowledge, Update
 from fedsim.models import ModelAdapter
 from fedsim.plugins import make
-from fedsim.rng import stream
+from fedsim.rng import derive
 from fedsim.types import Tokens
 from fedsim.vault.reader import Truth, VaultReader
 
@@ -33,6 +37,9 @@ class PlannedAttack:
 
     name: str
     attack: Attack
+    kind: str  # its name in the table of attacks
+    parameters: Mapping[str, Any]  # those that were given
+    limits: Limits
     rounds: tuple[int, ...]  # () every one
     clients: tuple[int, ...]  # () every one
     knowledge: tuple[str, ...]  # names of Knowledge's fields
@@ -74,6 +81,9 @@ def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
             PlannedAttack(
                 name=label,
                 attack=attack,
+                kind=section.name,
+                parameters=section.parameters,
+                limits=Limits(seconds=section.seconds, memory=section.memory),
                 rounds=tuple(section.rounds),
                 clients=tuple(section.clients),
                 knowledge=names,
@@ -138,6 +148,7 @@ class Runner:
     display: Display
     defenses: tuple[Effect, ...] | None = None  # of those in force, where that is known
     told: set[str] = field(default_factory=set)  # why attacks could not run, said once each
+    worker: Attempts = field(default_factory=lambda: attack_worker())
 
     def attack_round(self, updates: Sequence[tuple[Clients, Broadcast, Update]]) -> None:
         """Attack the updates of one round: (whose, what was sent, what came back) each."""
@@ -152,82 +163,124 @@ class Runner:
         self, planned: PlannedAttack, clients: Clients, broadcast: Broadcast, update: Update
     ) -> None:
         truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
-        observation = Observation(
-            model=self.adapter,
-            broadcast=broadcast,
-            update=update,
-            knowledge=grant(planned.knowledge, truth, self.defenses),
-        )
-        self._reconstruct(planned, observation, clients, role="attack")
+        knowledge = grant(planned.knowledge, truth, self.defenses)
+        about = _About(planned, clients, broadcast.round, "attack", knowledge)
+        self._note(about, self._reconstruct(about, broadcast, update))
 
     def _positive(self, planned: PlannedAttack, clients: Clients, broadcast: Broadcast) -> None:
         truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
         lengths = [len(tokens) for tokens in truth.sequences] if truth else []
         shape = lengths or [12, 16]  # none is known, or every Poisson batch was empty
         own = own_sequences(self.adapter, shape)
-        update = own_update(self.adapter, broadcast, own, self.seed)
         as_truth = Truth(sequences=own, labels=tuple(i % 2 for i in range(len(own))))
-        observation = Observation(
-            model=self.adapter,
-            broadcast=broadcast,
-            update=update,
-            knowledge=grant(planned.knowledge, as_truth, ()),  # its update is undefended
-        )
-        self._reconstruct(planned, observation, clients, role="positive", truth=own)
-
-    def _reconstruct(
-        self,
-        planned: PlannedAttack,
-        observation: Observation,
-        clients: Clients,
-        *,
-        role: Role,
-        truth: Sequence[Tokens] = (),
-    ) -> None:
-        round_, client = observation.broadcast.round, clients[0]
-        whose = f"client {client}" if len(clients) == 1 else f"the sum of {len(clients)} clients"
-        what = "positive control" if role == "positive" else whose
-        self.display.step(f"round {round_}: {planned.name} on {what}")
-        generator = stream(self.seed, "attack", planned.name, role, round_, client)
-        started, error = time.perf_counter(), None
-        guess = Reconstruction(sequences=())
+        knowledge = grant(planned.knowledge, as_truth, ())  # its update is undefended
+        about = _About(planned, clients, broadcast.round, "positive", knowledge)
         try:
-            with threads(best_threads(observation.broadcast.parameters)):
-                guess = planned.attack.reconstruct(observation, generator)
-        except UnsupportedObservation as reason:
-            error = str(reason)
-            self._tell(f"round {round_}: {planned.name} could not run on {what}: ", error)
-        except Exception as fault:  # a plugin's; training goes on, and the score says inconclusive
-            error = f"{planned.name} raised {type(fault).__name__}: {fault}"
-            directory = self.errors / f"round={round_}" / f"client={client}"
-            whole = keep_traceback(directory, f"{planned.name}-{role}", fault)
-            self._tell(
-                f"round {round_}: {planned.name} could not run on {what}: ", error,
-                f" ({place_of(fault, type(planned.attack))}; the whole traceback: {whole})",
-            )  # fmt: skip
-        told: dict[str, Any] = {"clients": list(clients)} if len(clients) > 1 else {}
+            seconds = planned.limits.seconds
+            update = own_update(self.adapter, broadcast, own, self.seed, seconds)
+        except FedsimError as reason:
+            answer = Answer(error=f"its control could not be made: {reason}")
+        except Exception as fault:  # what a stranger's broadcast holds may be anything
+            answer = Answer(
+                error=f"its control could not be made: {type(fault).__name__}: {fault}",
+                traceback="".join(traceback.format_exception(fault)),
+            )
+        else:
+            answer = self._reconstruct(about, broadcast, update)
+        self._note(about, answer, truth=own)
+
+    def _reconstruct(self, about: "_About", broadcast: Broadcast, update: Update) -> Answer:
+        """Have the worker attack ``update``."""
+        planned = about.planned
+        self.display.step(f"round {about.round}: {planned.name} on {about.what}")
+        name = ("attack", planned.name, about.role, about.round, about.client)
+        spec = self.adapter.shown()
+        answer = self.worker.attempt(
+            Task(
+                attack=planned.kind,
+                label=planned.name,
+                parameters={key: _there(value) for key, value in planned.parameters.items()},
+                model=replace(spec, name=there(spec.name), tokenizer=there(spec.tokenizer)),
+                device=str(self.adapter.device),
+                broadcast=broadcast,
+                update=update,
+                knowledge=about.knowledge,
+                seed=derive(self.seed, *name),
+                tells=logging.getLogger(LOGGER).isEnabledFor(logging.INFO),
+            ),
+            planned.limits,
+        )
+        if all(token < self.adapter.vocabulary for row in answer.sequences for token in row):
+            return answer
+        return Answer(
+            seconds=answer.seconds, error=f"{planned.name} guessed ids that are no tokens"
+        )
+
+    def _note(self, about: "_About", answer: Answer, truth: Sequence[Tokens] = ()) -> None:
+        """Note what came of an attempt, and say once why it could not run."""
+        planned = about.planned
+        if answer.error:
+            self._tell(about, answer)
+        told: dict[str, Any] = {"clients": list(about.clients)} if len(about.clients) > 1 else {}
         if truth:
             told["truth"] = [list(tokens) for tokens in truth]
         decode = self.adapter.tokenizer.decode
         self.note(
             AttackRecord(
                 attack=planned.name,
-                role=role,
-                round=round_,
-                client=client,
+                role=about.role,
+                round=about.round,
+                client=about.client,
                 settings=planned.settings,
-                knowledge=observation.knowledge.granted(),
-                seconds=round(time.perf_counter() - started, 3),
-                sequences=[list(tokens) for tokens in guess.sequences],
-                texts=[decode(list(t), skip_special_tokens=True) for t in guess.sequences],
-                diagnostics=dict(guess.diagnostics),
-                error=error,
+                knowledge=about.knowledge.granted(),
+                seconds=round(answer.seconds, 3),
+                sequences=answer.sequences,
+                texts=[decode(row, skip_special_tokens=True) for row in answer.sequences],
+                diagnostics=answer.diagnostics,
+                error=answer.error,
                 **told,
             )
         )
 
-    def _tell(self, before: str, error: str, after: str = "") -> None:
-        """Say once why an attack could not run."""
-        if error and error not in self.told:
+    def _tell(self, about: "_About", answer: Answer) -> None:
+        """Keep the traceback of an attack that could not run, and say once why it could not."""
+        error, name, after = answer.error or "", about.planned.name, ""
+        if answer.traceback:
+            directory = self.errors / f"round={about.round}" / f"client={about.client}"
+            whole = keep_traceback(directory, f"{name}-{about.role}", answer.traceback)
+            where = f"{answer.place}; " if answer.place else ""
+            after = f" ({where}the whole traceback: {whole})"
+        if error not in self.told:
             self.told.add(error)
-            self.display.say(f"{before}{error.splitlines()[0]}{after}")
+            line = error.splitlines()[0]
+            self.display.say(
+                f"round {about.round}: {name} could not run on {about.what}: {line}{after}"
+            )
+
+
+@dataclass(frozen=True)
+class _About:
+    """What an attempt is about."""
+
+    planned: PlannedAttack
+    clients: Clients
+    round: int
+    role: Role
+    knowledge: Knowledge
+
+    @property
+    def client(self) -> int:
+        """The client, or the first of several."""
+        return self.clients[0]
+
+    @property
+    def what(self) -> str:
+        """What is attacked, in words."""
+        several = len(self.clients) > 1
+        whose = f"the sum of {len(self.clients)} clients" if several else f"client {self.client}"
+        return "positive control" if self.role == "positive" else whose
+
+
+def _there(value: Any) -> Any:
+    """Return a parameter, as an absolute path where it is one: the worker is elsewhere."""
+    return there(value) if isinstance(value, str) else value

@@ -8,6 +8,7 @@ from typing import Any
 from clients.memory import ClientMemory
 from fedsim.errors import RunFailed
 from fedsim.lab.run.prepare import Experiment
+from fedsim.lab.run.secrecy import origin
 from fedsim.lab.store.run import RunDirectory
 from fedsim.vault.reader import VaultReader
 from server import Exchange
@@ -80,4 +81,7 @@ def guarantee(experiment: Experiment, run: RunDirectory) -> dict[str, Any] | Non
     kept = [memory.before(client, after, len(defenses)) for client in took_part]
     said = [defense.spent([m[place] for m in kept]) for place, defense in enumerate(defenses)]
     guarantees = [guarantee for guarantee in said if guarantee is not None]
-    return asdict(min(guarantees, key=lambda guarantee: guarantee.epsilon)) if guarantees else None
+    if not guarantees:
+        return None
+    least = min(guarantees, key=lambda guarantee: guarantee.epsilon)
+    return {**asdict(least), "secret": origin(run.vault)}

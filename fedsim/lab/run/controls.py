@@ -5,17 +5,20 @@ each), at the same weights and with the same training. An attack that fails here
 of its range; that it found nothing in the client's update then says nothing.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from itertools import cycle, islice
-from math import gcd
 
 import torch
+from torch import nn
 
 from clients.training import LocalTraining
+from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter
 from fedsim.rng import global_stream, stream
-from fedsim.training import Examples, TrainingSettings
+from fedsim.training import Examples, Gradient, TrainingSettings, mean_gradient
 from fedsim.types import Tokens
 
 STEP = 17  # tokens between the beginnings of two texts
@@ -44,7 +47,7 @@ def own_sequences(adapter: ModelAdapter, lengths: Sequence[int]) -> tuple[Tokens
     prefix, suffix = adapter.prefix, adapter.suffix
     text = " ".join(OWN_TEXTS)
     stream: list[int] = adapter.tokenizer(text, add_special_tokens=False)["input_ids"]
-    step = next(n for n in range(STEP, STEP + len(stream)) if gcd(n, len(stream)) == 1)
+    step = next(n for n in range(STEP, STEP + len(stream)) if math.gcd(n, len(stream)) == 1)
     rows = []
     for place, length in enumerate(lengths):  # each begins elsewhere, so none begins another
         wanted = max(1, length - len(prefix) - len(suffix))
@@ -55,15 +58,24 @@ def own_sequences(adapter: ModelAdapter, lengths: Sequence[int]) -> tuple[Tokens
 
 
 def own_update(
-    adapter: ModelAdapter, broadcast: Broadcast, sequences: Sequence[Tokens], seed: int
+    adapter: ModelAdapter,
+    broadcast: Broadcast,
+    sequences: Sequence[Tokens],
+    seed: int,
+    seconds: float = math.inf,
 ) -> Update:
-    """Return what an undefended client with ``sequences`` would have answered to ``broadcast``."""
+    """Return what an undefended client with ``sequences`` would have answered to ``broadcast``.
+
+    Raises:
+        UnsupportedObservation: that takes longer than ``seconds``: a stranger's broadcast may ask
+            for as many epochs as it likes.
+    """
     labels = adapter.spec.num_labels
     examples = Examples(
         sequences=tuple(sequences), labels=tuple(row % labels for row in range(len(sequences)))
     )
     settings = TrainingSettings.from_config(broadcast.config)
-    training = LocalTraining(adapter, settings)
+    training = LocalTraining(adapter, settings, gradient=_within(seconds))
     with global_stream(seed, "control", broadcast.round, "dropout"):
         generator = stream(seed, "control", broadcast.round)
         tensors, loss = training(broadcast.parameters, examples, generator)
@@ -74,3 +86,19 @@ def own_update(
         num_examples=len(examples),
         metrics={"train_loss": loss},
     )
+
+
+def _within(seconds: float) -> Gradient:
+    """Return the gradient of a step, which is not begun once ``seconds`` have passed."""
+    end = time.monotonic() + seconds
+
+    def gradient(
+        module: nn.Module, adapter: ModelAdapter, examples: Examples, generator: torch.Generator
+    ) -> float:
+        if time.monotonic() > end:
+            raise UnsupportedObservation(
+                f"its training took longer than attack.seconds = {seconds:g} allows"
+            )
+        return mean_gradient(module, adapter, examples, generator)
+
+    return gradient

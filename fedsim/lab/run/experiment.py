@@ -1,6 +1,5 @@
 """The main job: federated rounds, a curious server, attacks, scores."""
 
-import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from fedsim.lab.run.attacking import Clients, Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
 from fedsim.lab.run.prepare import Experiment
+from fedsim.lab.run.secrecy import caveats, clients_secret
 from fedsim.lab.run.settings import client_settings, resources, server_settings
 from fedsim.lab.run.trackers import track
 from fedsim.lab.run.utility import METRICS, course, utility, utility_before
@@ -23,7 +23,6 @@ from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory, checksum
 from fedsim.lab.store.summary import Failure, Summary
 from fedsim.messages import Broadcast, Update
-from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
@@ -133,6 +132,7 @@ def run_experiment(
         display: shows progress.
         quick: skip the controls; every verdict is then ``inconclusive``.
     """
+    VaultReader(run.vault).check()  # of a run that goes on
     config, adapter = experiment.config, experiment.adapter
     start = run.latest()
     if start is None:
@@ -153,10 +153,9 @@ def attack_runner(
     experiment: Experiment, run: RunDirectory, display: Display, *, quick: bool
 ) -> Runner:
     """Return what runs the experiment's attacks and notes their guesses in ``run``."""
-    adapter = experiment.adapter
     return Runner(
         planned=experiment.planned,
-        adapter=attackers_adapter(adapter.spec).to(adapter.device),
+        adapter=experiment.adapter,
         seed=experiment.config.seed,
         vault=VaultReader(run.vault),
         controls=not quick,
@@ -167,25 +166,22 @@ def attack_runner(
     )
 
 
-@functools.lru_cache(maxsize=1)
-def attackers_adapter(spec: ModelSpec) -> ModelAdapter:
-    """Return this process's one workspace of the attacks, which no client shares."""
-    return load_adapter(spec)
-
-
 def _run_rounds(
     experiment: Experiment, run: RunDirectory, start: Progress, recorder: Recorder
 ) -> None:
     config, adapter = experiment.config, experiment.adapter
     federation = config.federation
-    hooks = [Capture(run.captures, model=adapter.spec.as_dict())] if federation.capture else []
+    hooks = [Capture(run.captures, model=adapter.shown().as_dict())] if federation.capture else []
     server = build_server_app(
         server_settings(config, experiment.training, experiment.defenses),
         start,
         [*hooks, recorder.watch],
         recorder.after_round,
     )
-    settings = client_settings(config, adapter, experiment.defenses, run.vault, start.parameters)
+    secret = clients_secret(run.vault, experiment.defenses, begun=start.round > 0)
+    settings = client_settings(
+        config, adapter, experiment.defenses, run.vault, start.parameters, secret
+    )
     engine, client = ENGINES[federation.engine], build_client_app(settings)
     engine(server, client, federation.clients, resources(config))
     done = [record.round for record in run.rounds()]
@@ -209,7 +205,7 @@ def summarize(
     scores = scorer.score(run.attempts())
     leakage, verdicts = scorer.leakage(scores)
     scoring = time.perf_counter() - started
-    rounds = run.rounds()
+    rounds, promised = run.rounds(), guarantee(experiment, run)
     summary = Summary(
         schema=1,
         name=config.name,
@@ -219,14 +215,14 @@ def summarize(
         seconds=round(sum(record.seconds for record in rounds), 3),
         scoring={"seconds": round(scoring, 3)},
         utility=course(adapter.spec.task, rounds),
-        guarantee=guarantee(experiment, run),
+        guarantee=promised,
         wire=wire(experiment, run),
         attacks=bounded([entry_of(scored) for scored in scores], scores, experiment, run),
         leakage=leakage,
         verdicts=verdicts,
         failures=failures(rounds),
         checksum=rounds[-1].checksum,
-        notes=scorer.notes(scores),
+        notes=[*scorer.notes(scores), *caveats(promised)],
     )
     run.finish(summary, samples_of(scores))
     if failed := track(run, summary, config.tracker):

@@ -28,6 +28,7 @@ from fedsim.lab.config import (
 )
 from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
+from fedsim.lab.run.secrecy import caveats
 from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
 from fedsim.lab.scoring.scorer import Scorer
 from fedsim.lab.store import layout
@@ -39,6 +40,8 @@ from fedsim.plugins import make
 from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
 
+LARGEST = {"num_labels": 65_536, "lora_rank": 4096}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
@@ -48,6 +51,7 @@ class Replay:
     adapter: ModelAdapter
     planned: PlannedAttack
     vault: VaultReader | None
+    locked: str  # why there is no truth, although there is a vault
     pool: Sequence[Tokens]
     seed: int
     out: Path
@@ -101,7 +105,7 @@ def prepare_replay(
     if seed is None:  # that of the run, so that a replay guesses as the run did
         seed = (config or {}).get("seed", Config.model_fields["seed"].default)
     directory = RunDirectory(run)
-    vault = VaultReader(directory.vault) if directory.vault.is_dir() else None
+    vault, locked = _vault(directory.vault)
     if out is not None:
         _check_out(out)
     text = json.dumps(
@@ -113,13 +117,26 @@ def prepare_replay(
         adapter=adapter,
         planned=planned,
         vault=vault,
-        pool=directory.pool(),
+        locked=locked,
+        pool=directory.pool() if vault else [],
         seed=seed,
         out=out or run / name,
         defenses=None if config is None else _defenses(config),
         run=run,
         config=_as_run(run, section, seed, model),
     )
+
+
+def _vault(root: Path) -> tuple[VaultReader | None, str]:
+    """Return the vault, if there is one that can be read, or why it cannot."""
+    if not root.is_dir():
+        return None, ""
+    vault = VaultReader(root)
+    try:
+        vault.check()
+    except BadInput as reason:
+        return None, f"No truth: {reason}."
+    return vault, ""
 
 
 def _check_out(out: Path) -> None:
@@ -169,8 +186,14 @@ def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
         raise BadInput(f"model.{error}") from error
     name = family_of(fields["name"]).heads.get("classification")
     head = first.broadcast.parameters.get(f"{name}.weight")
-    if head is not None and "num_labels" not in fields:
-        fields["num_labels"] = head.shape[0]
+    if head is not None and fields.setdefault("num_labels", head.shape[0]) != head.shape[0]:
+        raise BadInput(
+            f"model.num_labels: the head in the captures has {head.shape[0]} rows, got "
+            f"{fields['num_labels']!r}"
+        )
+    for key, most in LARGEST.items():  # a module is built of what a stranger's captures say
+        if not 0 <= fields.get(key, 0) <= most:
+            raise BadInput(f"model.{key}: must be at most {most}, got {fields[key]!r}")
     lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
     return ModelSpec(**{**fields, **lists})
 
@@ -205,15 +228,16 @@ def run_replay(
     )
     scores = scorer.score(out.attempts())
     leakage, verdicts = scorer.leakage(scores)
+    promised, locked = _guarantee(replay), [replay.locked] if replay.locked else []
     summary = Summary(
         schema=1,
         name=replay.out.name,
         seed=replay.seed,
-        guarantee=_guarantee(replay),
+        guarantee=promised,
         attacks=[entry_of(scored) for scored in scores],
         leakage=leakage,
         verdicts=verdicts,
-        notes=scorer.notes(scores),
+        notes=[*scorer.notes(scores), *locked, *caveats(promised)],
     )
     out.finish(summary, samples_of(scores))
     if replay.config is not None:

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clients import ClientSettings, DataSettings
-from clients.training import best_threads
 from defenses import Defense
 from fedsim.lab.config import Config, Section
 from fedsim.lab.engines import Resources
 from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
-from fedsim.rng import derive
+from fedsim.rng import Secret, derive
+from fedsim.threads import best_threads
 from fedsim.training import TrainingSettings
 from fedsim.types import Parameters
+from fedsim.vault.keys import own_key
 from server import ServerSettings
 
 S = TypeVar("S")
@@ -82,6 +83,7 @@ def client_settings(
     defenses: Sequence[Defense],
     vault: Path,
     parameters: Parameters,
+    secret: Secret | None,
 ) -> ClientSettings:
     """Return the clients' side of it.
 
@@ -91,6 +93,7 @@ def client_settings(
         defenses: its defenses, settled.
         vault: where the clients write what they trained on.
         parameters: the model's; their size tells how many threads are worth it.
+        secret: what they draw from, in place of the seed.
     """
     return settings_of(
         ClientSettings,
@@ -99,6 +102,8 @@ def client_settings(
         data=data_settings(config),
         seed=config.seed,
         vault=vault.absolute(),
+        seal=own_key().seal,
+        secret=secret,
         defenses=tuple(defenses),
         threads=best_threads(parameters),
         device=str(adapter.device),

@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any, Final
 
 from fedsim.errors import BadInput, unknown
+from fedsim.files import make_directory, make_private
 from fedsim.lab.store import layout
 from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
@@ -62,8 +63,9 @@ def track(run: RunDirectory, summary: Summary, names: Sequence[str]) -> list[str
         root = (run.root / layout.TRACKERS / name).absolute()
         try:
             shutil.rmtree(root, ignore_errors=True)
-            root.mkdir(parents=True)
+            make_directory(root)
             TRACKERS[name].write(root, summary.name, facts, points)
+            make_private(root)
         except Exception as error:  # a library's: what was trained and attacked is not lost for it
             why = " ".join(f"{type(error).__name__}: {error}".split())
             failed.append(f"the tracker {name!r} could not run: {why}")

@@ -19,7 +19,6 @@ SAMPLES = "samples.jsonl"  # a line a sample: its truth, what was read of it, ho
 SUMMARY = "summary.json"  # written last: without one the run is not finished
 CAPTURES = "captures"
 VAULT = "vault"
-POOL = "pool.jsonl"  # in the vault: unrelated sequences, for the no-gradient control
 CHECKPOINTS = "checkpoints"
 ERRORS = "errors"  # the tracebacks of plugins that raised
 TRACKERS = "trackers"

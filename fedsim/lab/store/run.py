@@ -24,6 +24,9 @@ from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.samples import Sample, read_samples, write_samples
 from fedsim.lab.store.summary import Summary, read_summary
 from fedsim.types import Parameters, Tokens
+from fedsim.vault.keys import own_key
+from fedsim.vault.reader import VaultReader
+from fedsim.vault.writer import VaultWriter
 from server import Progress
 
 KEPT = 2  # checkpoints
@@ -158,11 +161,11 @@ class RunDirectory:
 
     def note_pool(self, pool: Sequence[Tokens]) -> None:
         """Write the unrelated sequences of the no-gradient control."""
-        write_lines(self.vault / layout.POOL, [{"tokens": list(tokens)} for tokens in pool])
+        VaultWriter(self.vault, own_key().seal).pool(pool)
 
     def pool(self) -> list[Tokens]:
         """Return the unrelated sequences of the no-gradient control; none where none were noted."""
-        return [tuple(row["tokens"]) for row in read_lines(self.vault / layout.POOL)]
+        return VaultReader(self.vault).pool()
 
     def rounds(self) -> list[RoundRecord]:
         """Return the rounds that are done.

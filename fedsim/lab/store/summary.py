@@ -84,7 +84,7 @@ class Summary(FileRecord):
     seconds: float = 0.0  # of all rounds
     scoring: dict[str, float] = {}  # seconds
     utility: Utility | None = None  # None: not measured
-    guarantee: dict[str, Any] | None = None  # the fields of a defenses.base.Guarantee
+    guarantee: dict[str, Any] | None = None  # of a defenses.base.Guarantee, and "secret"
     wire: dict[str, Any] = {}  # what an update took, and what each defense did to it
     attacks: list[Entry]
     leakage: Leakage

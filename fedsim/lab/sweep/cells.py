@@ -7,6 +7,7 @@ its captures. What they leave behind is what a full run would have left, times a
 import os
 import shutil
 import time
+import traceback
 from functools import partial
 from pathlib import Path
 
@@ -20,17 +21,25 @@ from fedsim.lab.run.attacking import Clients
 from fedsim.lab.run.experiment import attack_runner, run_experiment, summarize
 from fedsim.lab.run.faults import keep_traceback
 from fedsim.lab.run.prepare import Experiment, prepare
+from fedsim.lab.run.secrecy import claims, give_secret
 from fedsim.lab.store import layout
 from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import Summary
 from fedsim.lab.store.sweep import CellEnd, write_end
 from fedsim.messages import Broadcast, Update
+from fedsim.rng import Secret
 from fedsim.vault import audit_root
 
 
 def run_cell(
-    root: Path, config: Config, source: Path | None, *, quick: bool, display: Display
+    root: Path,
+    config: Config,
+    source: Path | None,
+    secret: Secret | None = None,
+    *,
+    quick: bool,
+    display: Display,
 ) -> CellEnd:
     """Run what is left of a cell, note how it ended in ``root`` and return that.
 
@@ -38,6 +47,7 @@ def run_cell(
         root: the cell's directory.
         config: what to run.
         source: a finished cell that trained alike; None: train.
+        secret: what clients draw from where a defense claims a guarantee; None: one of the cell's.
         quick: skip the controls.
         display: shows progress.
     """
@@ -46,13 +56,13 @@ def run_cell(
     started = time.perf_counter() - before
     (run.errors / "cell.txt").unlink(missing_ok=True)  # of an earlier try
     try:
-        summary = _run(run, config, source, quick=quick, display=display)
+        summary = _run(run, config, source, secret, quick=quick, display=display)
         working = summary.seconds + summary.scoring["seconds"]
         end = ended(None, time.perf_counter() - started, working)
     except FedsimError as error:
         end = ended(str(error), time.perf_counter() - started)
     except Exception as error:  # of a plugin or a library: the other cells go on
-        keep_traceback(run.errors, "cell", error)
+        keep_traceback(run.errors, "cell", "".join(traceback.format_exception(error)))
         end = ended(f"{type(error).__name__}: {error}", time.perf_counter() - started)
     write_end(root, end)
     return end
@@ -69,11 +79,19 @@ def ended(error: str | None, seconds: float, working: float = 0.0) -> CellEnd:
 
 
 def _run(
-    run: RunDirectory, config: Config, source: Path | None, *, quick: bool, display: Display
+    run: RunDirectory,
+    config: Config,
+    source: Path | None,
+    secret: Secret | None,
+    *,
+    quick: bool,
+    display: Display,
 ) -> Summary:
     experiment = prepare(config)
     if not layout.is_run(run.root):
         run.create(config)
+        if secret is not None and source is None and claims(experiment.defenses):
+            give_secret(run.vault, experiment.defenses, secret)
     if source is None:
         return run_experiment(experiment, run, display, quick=quick)[0]
     return attack_captures(experiment, run, RunDirectory(source), display, quick=quick)

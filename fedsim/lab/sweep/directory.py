@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedsim.errors import BadInput, RunFailed
-from fedsim.files import make_directory, write_json
+from fedsim.files import make_directory, private, write_json
 from fedsim.lab.config import check
 from fedsim.lab.config.recipes import Recipe, read_recipe
 from fedsim.lab.store import layout
@@ -119,7 +119,7 @@ class SweepDirectory:
         make_directory(self.root, wanted=self.root / layout.SWEEP)
         lock = self.root / layout.LOCK
         try:
-            file = lock.open("w")
+            file = open(lock, "w", opener=private)
         except OSError as error:
             raise RunFailed(f"could not write {lock}: {error}") from error
         with file:

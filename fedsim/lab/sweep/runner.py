@@ -18,6 +18,7 @@ from fedsim.lab.sweep.cells import ended, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import Cell
 from fedsim.lab.sweep.interrupts import remembered
+from fedsim.rng import Secret
 
 Job = tuple[Cell, Path | None]  # a cell, and the finished one whose captures it attacks
 
@@ -61,14 +62,26 @@ def run_cells(
     display: SweepDisplay,
     *,
     jobs: int,
+    secret: Secret | None = None,
 ) -> None:
-    """Run every cell that is not done; how each ended is in ``ledger`` and on disk."""
+    """Run every cell that is not done; how each ended is in ``ledger`` and on disk.
+
+    Args:
+        cells: all of the sweep.
+        directory: the sweep's.
+        ledger: what is known of them.
+        display: shows progress.
+        jobs: how many at a time.
+        secret: what their clients draw from where a defense claims a guarantee; None: one for each.
+    """
     queue = Queue(cells, directory, ledger)
     if not queue.left:
         return
     quick = ledger.sweep().quick
     workers: Workers = (
-        InProcess(directory, quick, display) if jobs == 1 else OnRay(directory, quick, jobs)
+        InProcess(directory, quick, secret, display)
+        if jobs == 1
+        else OnRay(directory, quick, secret, jobs)
     )
     try:
         with remembered() as raise_lost:
@@ -153,8 +166,11 @@ class Workers(Protocol):
 class InProcess:
     """Runs one cell after the other, here; model and data stay in memory between them."""
 
-    def __init__(self, directory: SweepDirectory, quick: bool, display: Display) -> None:
+    def __init__(
+        self, directory: SweepDirectory, quick: bool, secret: Secret | None, display: Display
+    ) -> None:
         self._directory, self._quick, self._display = directory, quick, display
+        self._secret = secret
         self._next: list[Job] = []
 
     def start(self, cell: Cell, source: Path | None) -> None:
@@ -165,7 +181,10 @@ class InProcess:
         """Run it."""
         cell, source = self._next.pop()
         root = self._directory.cell(cell.name)
-        return cell, run_cell(root, cell.config, source, quick=self._quick, display=self._display)
+        end = run_cell(
+            root, cell.config, source, self._secret, quick=self._quick, display=self._display
+        )
+        return cell, end
 
     def close(self) -> None:
         """Nothing runs on."""
@@ -174,11 +193,13 @@ class InProcess:
 class OnRay:
     """Runs cells as Ray tasks, ``jobs`` at a time; each gets its share of the GPUs there are."""
 
-    def __init__(self, directory: SweepDirectory, quick: bool, jobs: int) -> None:
+    def __init__(
+        self, directory: SweepDirectory, quick: bool, secret: Secret | None, jobs: int
+    ) -> None:
         set_environment()  # before Ray is imported; its workers inherit it
         import ray
 
-        self._ray, self._directory, self._quick = ray, directory, quick
+        self._ray, self._directory, self._quick, self._secret = ray, directory, quick, secret
         ray.init(
             address="local",
             num_cpus=jobs,
@@ -195,7 +216,8 @@ class OnRay:
         """Hand it to Ray."""
         root = self._directory.cell(cell.name).absolute()
         there = None if source is None else str(source.absolute())
-        task = self._task.remote(str(root), cell.config.as_toml(), there, self._quick)
+        tree = cell.config.as_toml()
+        task = self._task.remote(str(root), tree, there, self._secret, self._quick)
         self._running[task] = cell
 
     def wait(self) -> tuple[Cell, CellEnd]:
@@ -214,10 +236,12 @@ class OnRay:
         self._ray.shutdown()
 
 
-def _task(root: str, tree: dict[str, Any], source: str | None, quick: bool) -> CellEnd:
+def _task(
+    root: str, tree: dict[str, Any], source: str | None, secret: Secret | None, quick: bool
+) -> CellEnd:
     from fedsim.lab.config import check
 
     quiet_libraries()
     config: Config = check(tree)
     there = None if source is None else Path(source)
-    return run_cell(Path(root), config, there, quick=quick, display=Silent())
+    return run_cell(Path(root), config, there, secret, quick=quick, display=Silent())

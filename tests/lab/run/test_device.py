@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from attacks import ATTACKS
 from clients.training import LocalTraining
 from fedsim.lab.display import Silent
 from fedsim.lab.run import prepare
@@ -18,6 +19,7 @@ from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
 from tests.lab.conftest import experiment
+from tests.lab.in_process import InThisProcess
 from tests.standin import another_device
 
 PROXIMAL = {"algorithm": "fedavg", "optimizer": "adamw", "proximal_mu": 0.1}
@@ -76,6 +78,8 @@ def guesses(root: Path) -> list[tuple[Any, ...]]:
 def test_a_run_on_another_device_guesses_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    patched = "fedsim.lab.run.attacking.attack_worker"  # another process has no such device
+    monkeypatch.setattr(patched, lambda: InThisProcess(ATTACKS))
     with another_device() as device, monkeypatch.context() as patch:
         patch.setattr(prepare, "device", lambda name: device)
         guessed = guesses(tmp_path / "there")

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -10,12 +9,13 @@ from typing_extensions import override
 from attacks import Attack
 from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
-from fedsim.lab.run.faults import keep_traceback, place_of
+from fedsim.lab.run.faults import keep_traceback
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.replay import prepare_replay, run_replay
 from fedsim.lab.store.run import RunDirectory
 from fedsim.messages import Observation, Reconstruction
 from tests.lab.conftest import experiment
+from tests.lab.in_process import InThisProcess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,9 @@ class Heard(Silent):
 
 @pytest.fixture(autouse=True)
 def careless(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.lab.run.attacking.attack_table", lambda: {"careless": Careless})
+    known = {"careless": Careless}
+    monkeypatch.setattr("fedsim.lab.run.attacking.attack_table", lambda: known)
+    monkeypatch.setattr("fedsim.lab.run.attacking.attack_worker", lambda: InThisProcess(known))
 
 
 def a_run(root: Path, **parameters: object) -> tuple[RunDirectory, list[str]]:
@@ -103,26 +105,7 @@ def test_a_round_that_runs_again_forgets_its_tracebacks(tmp_path: Path) -> None:
     assert [path.name for path in run.errors.iterdir()] == ["round=1"]
 
 
-@pytest.fixture
-def fault() -> Callable[[str], Exception]:
-    def raised(message: str) -> Exception:
-        try:
-            raise KeyError(message)
-        except KeyError as error:
-            return error
-
-    return raised
-
-
-def test_a_name_and_a_message_that_no_file_holds(
-    tmp_path: Path, fault: Callable[[str], Exception]
-) -> None:
-    path = keep_traceback(tmp_path, "../a/b c", fault("\ud800"))
+def test_a_name_and_a_message_that_no_file_holds(tmp_path: Path) -> None:
+    path = keep_traceback(tmp_path, "../a/b c", "KeyError: '\ud800'\n")
     assert path == tmp_path / ".._a_b_c.txt"
-    assert path.read_text(encoding="utf-8").endswith("KeyError: '\\ud800'\n")
-
-
-def test_where_no_frame_is_the_plugins_the_innermost_is_named(
-    fault: Callable[[str], Exception],
-) -> None:
-    assert place_of(fault("x"), dict).startswith("test_faults.py:")
+    assert path.read_text(encoding="utf-8") == "KeyError: '\\ud800'\n"

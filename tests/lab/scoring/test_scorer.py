@@ -12,6 +12,7 @@ from fedsim.lab.scoring.scored import entry_of
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
+from fedsim.vault.keys import own_key
 from fedsim.vault.reader import VaultReader
 from fedsim.vault.writer import VaultWriter
 from tests.lab.attempts import attempt
@@ -42,7 +43,7 @@ ALL = [positive(client=client) for client in BATCHES]  # each update has its own
 @pytest.fixture
 def vault(tmp_path: Path) -> VaultReader:
     for client, batch in BATCHES.items():
-        VaultWriter(tmp_path).note(1, client, batch, [0, 1, 0, 1])
+        VaultWriter(tmp_path, own_key().seal).note(1, client, batch, [0, 1, 0, 1])
     return VaultReader(tmp_path)
 
 
@@ -113,7 +114,7 @@ def test_special_tokens_are_dropped_on_both_sides(tmp_path: Path, name: str) -> 
     texts = tokens(0, 50, adapter=adapter)  # with <s>, or [CLS] and [SEP]
     bare = [tuple(t for t in text if t not in adapter.special) for text in texts]
     assert all(len(b) < len(t) for b, t in zip(bare, texts, strict=True))
-    VaultWriter(tmp_path).note(1, 0, texts, [0, 1])
+    VaultWriter(tmp_path, own_key().seal).note(1, 0, texts, [0, 1])
     only_special = tuple(sorted(adapter.special))[:2]
     (scored,) = score(VaultReader(tmp_path), attempt(0, [*bare, only_special]), adapter=adapter)
     assert [s["exact_match"] for s in scored.samples] == [1.0, 1.0]

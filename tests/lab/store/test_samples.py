@@ -12,6 +12,7 @@ from fedsim.lab.run.prepare import prepare
 from fedsim.lab.scoring.scored import samples_of
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
+from fedsim.vault.reader import VaultReader
 from tests.lab.conftest import experiment, preset
 from tests.lab.synthetic import synthetic_run
 
@@ -50,9 +51,8 @@ def test_a_line_says_what_the_vault_and_the_summary_say(done: Done) -> None:
     assert len(summary["attacks"]) > 1 and len(rows) > 1
     for entry in summary["attacks"]:
         mine = [row for row in rows if row["client"] == entry["client"]]
-        lines = (run.vault / f"round=2/client={entry['client']}.jsonl").read_text().splitlines()
-        truths = [json.loads(line)["tokens"] for line in lines]
-        assert [row["truth_tokens"] for row in mine] == truths
+        truth = VaultReader(run.vault).truth(2, entry["client"])
+        assert truth and [tuple(row["truth_tokens"]) for row in mine] == list(truth.sequences)
         for row in mine:
             assert row["truth"] == decode(row["truth_tokens"])
             assert row["guess"] == decode(row["guess_tokens"])

@@ -1,0 +1,54 @@
+"""What a worker is given for one attempt, and what it answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedsim.messages import Broadcast, Knowledge, Reconstruction, Update
+from fedsim.models import ModelSpec
+
+LONGEST = 10_000  # characters of a line of error
+WHOLE = 200_000  # of a traceback
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One attempt at one update: what the server saw, and no path to anything else."""
+
+    attack: str  # its name in the table of attacks
+    label: str  # what a line of error calls it
+    parameters: Mapping[str, Any]  # its hyper-parameters that are not the defaults
+    model: ModelSpec
+    device: str
+    broadcast: Broadcast
+    update: Update
+    knowledge: Knowledge
+    seed: int  # of the attack's own random stream
+    tells: bool = False  # whether anybody wants to hear of its progress
+    memory: int = 0  # bytes that the worker may hold; 0: nobody counts
+
+
+Token = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(max_length=200)]
+
+
+class Answer(BaseModel):
+    """What came of an attempt: as JSON, since what a plugin says is not to be believed."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", ser_json_inf_nan="constants"
+    )
+
+    seconds: float = Field(0.0, ge=0)
+    sequences: list[list[Token]] = Field([], max_length=1_000_000)
+    diagnostics: dict[Name, bool | int | float] = Field({}, max_length=1000)
+    error: str | None = Field(None, max_length=LONGEST)  # why it could not run
+    place: str = Field("", max_length=LONGEST)  # in the plugin's code, where it raised
+    traceback: str = Field("", max_length=WHOLE)
+
+    def guess(self) -> Reconstruction:
+        """Return the reconstruction; an empty one where it could not run."""
+        sequences = tuple(tuple(tokens) for tokens in self.sequences)
+        return Reconstruction(sequences=sequences, diagnostics=self.diagnostics)

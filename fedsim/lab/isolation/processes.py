@@ -1,0 +1,132 @@
+"""This process's source of workers: started once, early, so that its imports run beside ours."""
+
+import atexit
+import contextlib
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedsim.errors import RunFailed
+
+PASSED = (
+    "CUDA_", "GOMP_", "HF_", "HOME", "KMP_", "LANG", "LC_", "LD_LIBRARY_PATH", "MKL_", "NVIDIA_",
+    "OMP_", "PATH", "PYTORCH_", "TMPDIR", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TZ",
+    "XDG_CACHE_HOME",
+)  # fmt: skip
+SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+PR_SET_DUMPABLE = 4  # linux/prctl.h
+PATIENCE = 5.0  # seconds to clean up after its workers
+
+
+class Processes:
+    """Has workers made and ended, by a process that was started afresh."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "attacks.worker", str(theirs.fileno())],
+                env=environment(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # an interrupt at the terminal is for us to pass on
+            )
+        self._control, self._lock = ours, threading.Lock()
+        self.asked = False
+
+    def fork(self, channel: socket.socket, output: int) -> int:
+        """Return the process of a new worker that answers over ``channel``.
+
+        Raises:
+            RunFailed: attacks cannot be imported by a process of their own.
+        """
+        path = [os.path.abspath(folder) for folder in sys.path]
+        return int(self._ask({"path": path}, [channel.fileno(), output])["pid"])
+
+    def end(self, process: int) -> int:
+        """End a worker, if it has not ended; return how it did, as ``os.waitpid`` has it."""
+        return int(self._ask({"end": process})["status"])
+
+    def _ask(self, what: dict[str, Any], files: Sequence[int] = ()) -> dict[str, Any]:
+        from attacks.worker.channel import TASK, receive, send  # late: it imports torch
+
+        with self._lock:
+            self.asked = True
+            try:
+                send(self._control, TASK, json.dumps(what).encode(), files)
+                answer = receive(self._control)
+            except OSError:
+                answer = None
+            if answer is None:
+                raise RunFailed(f"no process for attacks could be started: {self._last_words()}")
+        told: dict[str, Any] = json.loads(answer[1])
+        return told
+
+    def _last_words(self) -> str:
+        self._process.kill()
+        _, said = self._process.communicate()
+        lines = said.decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it ended without a word"
+
+    @property
+    def process(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End it, and all workers with it."""
+        self._control.close()  # which it sees
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE if self.asked else 0.0)
+        self._process.kill()
+        self._process.communicate()
+
+
+def environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Return what a worker's process needs of ``ours``, and no more."""
+    kept = {
+        name: value
+        for name, value in ours.items()
+        if name.startswith(PASSED) and not any(word in name for word in SECRET)
+    }
+    there = [os.path.abspath(folder) for folder in sys.path]
+    return {**kept, "PYTHONPATH": os.pathsep.join(there)}
+
+
+def keep_memory_private() -> None:
+    """Have no other process of this user read this one's memory, a debugger's neither."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+_started: dict[int, Processes] = {}  # by our own process: one that was forked has its own
+
+
+def processes() -> Processes:
+    """Return this process's source of workers, started where it does not run."""
+    kept = _started.get(os.getpid())
+    if kept is None or not kept.alive:
+        keep_memory_private()
+        kept = _started[os.getpid()] = Processes()
+        atexit.register(kept.close)
+    return kept
+
+
+def none_needed() -> None:
+    """End this process's source of workers, if it had none made yet: nothing is to be attacked."""
+    kept = _started.get(os.getpid())
+    if kept is not None and not kept.asked:
+        kept.close()
