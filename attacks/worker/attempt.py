@@ -24,7 +24,7 @@ def attempted(task: Task, known: Mapping[str, type[Attack]] | None = None) -> An
         task: what to attack, and how.
         known: the table of attacks; default: all there are.
     """
-    kind: type[Attack] = Attack  # until it is found
+    kind: type = Attack  # until it is found
     started = time.perf_counter()
     try:
         attack = make("attack", task.attack, known or attack_table(), task.parameters)

@@ -8,6 +8,7 @@ import os
 import tempfile
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class Table:
 
     def mapped(self, file: int, *, shared: bool = False) -> dict[str, Tensor]:
         """Return the tensors in ``file``, a descriptor, by name; by default a copy of one's own."""
-        memory = torch.UntypedStorage.from_file(f"/dev/fd/{file}", shared, self.size)
+        memory: Any = torch.UntypedStorage.from_file(f"/dev/fd/{file}", shared, self.size)
         return {row.name: row.of(memory) for row in self.rows}
 
 

@@ -24,7 +24,7 @@ def claims(defenses: Sequence[Defense]) -> bool:
     return any(
         math.isfinite(defense.distance())
         if isinstance(defense, Private)
-        else defense.guarantee() is not None
+        else defense.guarantee() is not None or type(defense).spent is not Defense.spent
         for defense in defenses
     )
 

@@ -19,8 +19,10 @@ from fedsim.lab.config import Config
 from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
+from fedsim.lab.run.secrecy import claims, give_secret
 from fedsim.lab.store.run import RunDirectory
 from fedsim.models import ModelSpec
+from fedsim.rng import Secret
 from fedsim.training import TrainingSettings
 from fedsim.types import Parameters
 from tests.lab.conftest import experiment
@@ -60,6 +62,9 @@ class Halving(Defense):
         )
 
 
+SECRET = Secret(bytes(range(16)))
+
+
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEFENSES, "halves", Halving)
@@ -68,7 +73,10 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(config: Config, root: Path) -> dict[str, Any]:
     directory = RunDirectory(root)
     directory.create(config)
-    return run_experiment(prepare(config), directory, Silent())[0].as_dict()
+    made = prepare(config)
+    if claims(made.defenses):
+        give_secret(directory.vault, made.defenses, SECRET)
+    return run_experiment(made, directory, Silent())[0].as_dict()
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from fedsim.lab.display import Silent
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.sweep import CellEnd
+from fedsim.lab.sweep import directory as sweep_directory
 from fedsim.lab.sweep.cells import attack_captures, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import SweepPlan, make_plan
@@ -362,7 +363,7 @@ def test_a_directory_that_cannot_be_written(
     def refuse(*_: object, **__: object) -> None:
         raise OSError("Read-only file system")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(sweep_directory, "open", refuse, raising=False)
     with pytest.raises(RunFailed, match=r"could not write .*lock: Read-only file system"):
         with SweepDirectory(tmp_path).locked():
             pass
