@@ -34,14 +34,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class Places:
     """Where tensors lie in a piece of shared memory."""
 
     rows: tuple[Row, ...]
     size: int  # bytes, at least 1
 
     @classmethod
-    def of(cls, tensors: Parameters) -> "Table":
+    def of(cls, tensors: Parameters) -> "Places":
         """Return a table that has a place for each of ``tensors``."""
         rows, end = [], 0
         for name, tensor in tensors.items():
@@ -59,10 +59,10 @@ class SharedTensors:
     """Tensors written into memory that is given away by its file descriptor."""
 
     def __init__(self, tensors: Parameters) -> None:
-        self.table = Table.of(tensors)
-        self.file = _anonymous(self.table.size)
+        self.places = Places.of(tensors)
+        self.file = _anonymous(self.places.size)
         weakref.finalize(self, os.close, self.file)
-        for name, place in self.table.mapped(self.file, shared=True).items():
+        for name, place in self.places.mapped(self.file, shared=True).items():
             place.copy_(tensors[name].detach())
 
 

@@ -129,4 +129,6 @@ def none_needed() -> None:
     """End this process's source of workers, if it had none made yet: nothing is to be attacked."""
     kept = _started.get(os.getpid())
     if kept is not None and not kept.asked:
+        del _started[os.getpid()]
+        atexit.unregister(kept.close)
         kept.close()

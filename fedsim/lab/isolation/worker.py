@@ -138,7 +138,7 @@ class _Worker:
             broadcast=replace(task.broadcast, parameters={}),
             update=replace(task.update, tensors={}),
         )
-        content = pickle.dumps((bare, broadcast.table, update.table))
+        content = pickle.dumps((bare, broadcast.places, update.places))
         try:
             send(self._channel, TASK, content, [broadcast.file, update.file])
         except OSError as error:
