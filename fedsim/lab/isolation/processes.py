@@ -19,6 +19,11 @@ PASSED = (
     "OMP_", "PATH", "PYTORCH_", "TMPDIR", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TZ",
     "XDG_CACHE_HOME",
 )  # fmt: skip
+# To look for garbage while all is imported takes a second.
+BEGIN = """import gc, sys
+gc.disable()
+from attacks.worker.forking import main
+main(int(sys.argv[1]))"""
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
 PR_SET_DUMPABLE = 4  # linux/prctl.h
 PATIENCE = 5.0  # seconds to clean up after its workers
@@ -31,7 +36,7 @@ class Processes:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "attacks.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-c", BEGIN, str(theirs.fileno())],
                 env=environment(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

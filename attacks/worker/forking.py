@@ -1,4 +1,4 @@
-"""``python -m attacks.worker FD``: forks a worker whenever the one at the socket FD asks for it.
+"""Forks a worker whenever the one at the other end of a socket asks for it.
 
 It asks in JSON, ``{"path": [...]}`` with a socket and an output for the new worker, or
 ``{"end": PID}``, and is told ``{"pid": PID}``, or ``{"status": S}`` as ``os.waitpid`` has it. When
@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import traceback
 
@@ -68,13 +67,10 @@ class Forker:
         return status
 
 
-def main(arguments: list[str]) -> None:
-    """Serve the one at the socket that is named."""
+def main(control: int) -> None:
+    """Serve the one at the other end of ``control``; what a worker needs is imported by now."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # what was imported stays, and forks share its pages
-    Forker(socket.socket(fileno=int(arguments[0]))).run()
+    gc.enable()
+    Forker(socket.socket(fileno=control)).run()
     os._exit(0)  # to take down what was imported takes long
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
