@@ -268,3 +268,18 @@ def test_no_captures_no_replay(tmp_path: Path) -> None:
         replay(tmp_path / "nowhere")
     with pytest.raises(BadInput, match="holds no capture"):
         replay(tmp_path)
+
+
+def test_a_vault_of_another_key_is_no_truth(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDSIM_KEY_FILE", str(tmp_path / "other.key"))
+    made = replay(run.root, "rounds=[1]", "clients=[0]", out=tmp_path / "out")
+    assert made.vault is None and not made.pool
+    summary, rows = go(made)
+    assert all(row["sequences"] for row in rows)  # it is read all the same
+    (note,) = [note for note in summary["notes"] if note.startswith("No truth: ")]
+    assert "is not sealed with the key in" in note and str(tmp_path / "other.key") in note
+    assert summary["verdicts"]["dager"]["verdict"] == "inconclusive"
+    with pytest.raises(BadInput, match="is not sealed with the key"):  # nor does the run go on
+        run_experiment(prepare(run.config()), run, Silent())
