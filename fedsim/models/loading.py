@@ -32,10 +32,11 @@ def load_adapter(spec: ModelSpec) -> ModelAdapter:
     if spec.name.startswith(BUILTIN):
         spec = replace(spec, weights="random")  # a preset has no others
     _check_config(config, spec)
-    tokenizer = _tokenizer(spec, kind)
-    check_tokenizer(tokenizer, spec.task, config.vocab_size, "model.tokenizer", repr(spec.name))
     options = {} if spec.weights == "random" else _kept_only(spec.name)
-    return kind(spec, config, tokenizer, options)
+    adapter = kind(spec, config, _tokenizer(spec, kind), options)
+    model = repr(spec.name)
+    check_tokenizer(adapter.tokenizer, spec.task, config.vocab_size, "model.tokenizer", model)
+    return adapter
 
 
 def family_of(name: str, config: PreTrainedConfig | None = None) -> type[ModelAdapter]:
