@@ -36,7 +36,7 @@ def tokenizer(kind: Any, template: str = "", **special: str) -> PreTrainedTokeni
         backend.post_processor = processors.TemplateProcessing(
             single=template, special_tokens=around
         )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)  # type: ignore[no-any-return]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
 
 
 def words() -> PreTrainedTokenizerFast:

@@ -151,6 +151,13 @@ def run(words: str, out: str) -> str:
 
 ISSUE_16 = "names and layouts of other projects"
 RUSSIAN = "data.name=russian.jsonl data.max_length=64 federation.clients=16 data.evaluate=8"
+GAP = (
+    'import json, shutil; shutil.copytree("OUT/gap-in-ids", "OUT/hole"); '
+    'path = "OUT/hole/tokenizer.json"; tree = json.load(open(path)); '
+    'vocab = tree["model"]["vocab"]; '
+    "vocab.update({word: place + 1000 for word, place in vocab.items() if place >= 20}); "
+    'json.dump(tree, open(path, "w"))'
+)
 CASES = (
     Case(
         name="other-scripts",
@@ -188,8 +195,14 @@ CASES = (
     Case(
         name="gap-in-ids",
         steps=(run("model.name=OUT/gap-in-ids", "gap"),),
+        expected="run: make_models knows 44 words, and moves those from the 60th on",
+        wrong=fine(),
+    ),
+    Case(
+        name="gap-in-ids-from-20",
+        steps=(f"python -c '{GAP}'", run("model.name=OUT/hole", "hole")),
         expected="exit 2, both numbers named",
-        wrong=refused("model.tokenizer", "largest id", "embeds only"),
+        wrong=refused("model.tokenizer", "largest id is 1043", "embeds only 108"),
     ),
     Case(
         name="no-mask-token",

@@ -18,7 +18,12 @@ from fedsim.models.spec import ModelSpec
 from fedsim.models.tokenizing import check_tokenizer
 
 BUILTIN = "builtin:"
-SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings")
+LARGEST = {  # of a size that a config.json may tell; beyond, building the model would not end
+    "vocab_size": 10**7,
+    "hidden_size": 10**6,
+    "num_hidden_layers": 1000,
+    "max_position_embeddings": 10**9,
+}
 
 
 def load_adapter(spec: ModelSpec) -> ModelAdapter:
@@ -65,11 +70,11 @@ def _config(name: str) -> PreTrainedConfig:
 
 def _check_config(config: PreTrainedConfig, spec: ModelSpec) -> None:
     """Raise BadInput where no model that can be trained is as ``config`` tells."""
-    for size in SIZES:
+    for size, largest in LARGEST.items():
         value = getattr(config, size, None)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or not 1 <= value <= largest:
             raise BadInput(
-                f"model.name: {size} of {spec.name!r} must be a whole number, 1 or more, "
+                f"model.name: {size} of {spec.name!r} must be a whole number, 1 to {largest}, "
                 f"got {value!r}"
             )
     if spec.weights == "pretrained" and getattr(config, "quantization_config", None):

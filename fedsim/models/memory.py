@@ -40,7 +40,7 @@ def adapter_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mo
         raise BadInput(f"model: wanted {wanted}, got {type(whole).__name__}")
     kind = whole.config.problem_type or "single_label_classification"
     if tasks[0] == "classification" and (
-        kind != "single_label_classification" or whole.config.num_labels < 2
+        kind != "single_label_classification" or int(whole.config.num_labels or 0) < 2
     ):  # transformers takes the loss from these two
         raise BadInput(
             "model: wanted a classifier with two labels or more, of which each text has one; got "

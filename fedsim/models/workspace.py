@@ -151,6 +151,7 @@ class Workspace(ABC):
         config.pad_token_id = self.pad
         if self.spec.task == "classification":
             config.num_labels = self.spec.num_labels
+            config.problem_type = "single_label_classification"  # transformers' loss goes by it
         if self.spec.dropout is not None:
             for name in self.dropouts:
                 setattr(config, name, self.spec.dropout)

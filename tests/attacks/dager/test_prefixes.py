@@ -55,7 +55,7 @@ def grown(check: MiddleCheck | BlockCheck, start: tuple[int, ...]) -> None:
 
 def rotary(kind: str) -> ModelAdapter:
     """Return a small LLaMA whose rotary positions are scaled."""
-    more = {
+    more: dict[str, Any] = {
         "dynamic": {"factor": 2.0},
         "linear": {"factor": 2.0},
         "yarn": {"factor": 2.0},

@@ -72,6 +72,19 @@ def test_an_encoder_without_its_task_s_head_gets_a_new_one(tmp_path: Path) -> No
     assert note.startswith("the head is new") and "'cls.predictions." in note
 
 
+@pytest.mark.parametrize("kind", ["regression", "multi_label_classification"])
+def test_a_classifier_of_another_loss_gets_that_of_one_label_a_text(
+    tmp_path: Path, kind: str
+) -> None:
+    two = GPT2ForSequenceClassification(gpt2(V, pad_token_id=0).config)
+    adapter = load(saved(tmp_path, two, problem_type=kind))
+    batch = adapter.batch([(7, 8, 9), (9, 8)], [0, 1], torch.Generator())
+    with torch.no_grad():
+        answer = adapter.module(**batch)
+    expected = torch.nn.functional.cross_entropy(answer.logits, batch["labels"])
+    assert torch.equal(answer.loss, expected)
+
+
 def test_a_head_of_two_maps_that_fits_in_part_is_named_whole(tmp_path: Path) -> None:
     five = BertForSequenceClassification(bert(V, num_labels=5).config)
     (note,) = load(saved(tmp_path, five), num_labels=2).notes
@@ -172,7 +185,7 @@ def test_a_pickle_is_read_and_a_broken_one_is_one_line(tmp_path: Path) -> None:
 def test_a_weight_that_is_no_number_is_named(
     tmp_path: Path, value: float, dtype: torch.dtype
 ) -> None:
-    model = gpt2(V)
+    model: Any = gpt2(V)
     model.transformer.h[1].mlp.c_fc.weight.data[3, 5] = value
     wanted = r"'transformer.h.1.mlp.c_fc.weight' of .* holds NaN or infinity, 1 of 1024 values"
     with pytest.raises(BadInput, match=wanted):
@@ -215,10 +228,11 @@ def test_an_adapter_s_directory_is_named_as_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "line"),
     [
-        ({"n_layer": 0}, "num_hidden_layers of .* must be a whole number, 1 or more, got 0"),
-        ({"n_embd": -8}, "hidden_size of .* must be a whole number, 1 or more, got -8"),
-        ({"n_positions": 0}, "max_position_embeddings of .* 1 or more, got 0"),
-        ({"vocab_size": 0}, "vocab_size of .* must be a whole number, 1 or more, got 0"),
+        ({"n_layer": 0}, "num_hidden_layers of .* must be a whole number, 1 to 1000, got 0"),
+        ({"n_embd": -8}, "hidden_size of .* must be a whole number, 1 to 1000000, got -8"),
+        ({"n_positions": 0}, "max_position_embeddings of .* got 0"),
+        ({"vocab_size": 0}, "vocab_size of .* must be a whole number, 1 to 10000000, got 0"),
+        ({"n_layer": 10**30}, "num_hidden_layers of .*, 1 to 1000, got 10{30}$"),
         ({"activation_function": "nothing"}, "model.name: no weights in .*KeyError"),
         ({"resid_pdrop": 3.0}, "model.name: no weights in .*dropout probability"),
     ],
