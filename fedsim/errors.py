@@ -9,8 +9,11 @@ FedsimError
 └── RunFailed                the run itself failed: exit code 4
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+LONGEST = 300  # characters of a library's words that are repeated
 
 
 class FedsimError(Exception):
@@ -50,3 +53,28 @@ def unknown(what: str, got: str, known: Iterable[str]) -> str:
     near = get_close_matches(got, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {got!r}{hint} (known: {', '.join(names) or 'none'})"
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Have whatever a library raises inside said as bad input: ``what``, then the library's words.
+
+    On a broken file libraries raise anything, down to RecursionError and the panics of Rust, which
+    are no Exception. Only calls into them belong inside, for a fault of ours must stay one.
+    """
+    try:
+        yield
+    except (FedsimError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise BadInput(f"{what}: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in one line; its type, too, where the words need it."""
+    words = " ".join(str(error).split())
+    words = words if len(words) <= LONGEST else f"{words[:LONGEST]}..."
+    if words and isinstance(error, OSError | ValueError | RuntimeError | ImportError):
+        return words
+    kind = type(error).__name__
+    return f"{kind}: {words}" if words else kind

@@ -190,7 +190,7 @@ def test_a_classifier_of_another_loss_is_one_line(settings: dict[str, Any], got:
 
 def test_another_model_s_tokenizer_is_one_line() -> None:
     model = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=12, n_layer=1, n_head=1))
-    wanted = r"^tokenizer: it has 2048 tokens, but the model embeds only 100$"
+    wanted = r"^tokenizer: its largest id is 2047, but the model embeds only 100 \(0 to 99\)$"
     with pytest.raises(BadInput, match=wanted):
         observe(model, tokenizer_of("gpt2"), num_examples=1)
 

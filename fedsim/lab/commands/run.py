@@ -56,6 +56,8 @@ def _run(options: argparse.Namespace) -> int:
     with display_for(options) as display:
         display.step("checking the model and the data")
         experiment = prepare(config)
+        for note in experiment.adapter.notes:
+            display.say(note)
         if not options.resume:
             run.create(config)
         display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")

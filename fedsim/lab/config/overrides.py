@@ -1,13 +1,14 @@
 """A config's tables: a TOML file, and ``key=value`` words on top of it."""
 
+import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, one_line, reading
 from fedsim.lab.config.checking import check
-from fedsim.lab.config.schema import Config
+from fedsim.lab.config.schema import PLUGINS, Config, tables
 
 QUICK_START = Path(__file__).with_name("quick_start.toml")
 
@@ -27,13 +28,14 @@ def load_config(path: Path | None, overrides: Sequence[str]) -> Config:
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the TOML tables in ``path``; one clear line when it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError:
         raise BadInput(f"config {str(path)!r} does not exist") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"config {str(path)!r} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"config {str(path)!r} is not valid TOML: {error}") from error
+    with reading(f"config {str(path)!r} is not valid TOML"):
+        tree = tomllib.loads(text)
+    return tree
 
 
 def parse(override: str) -> tuple[list[str], Any]:
@@ -45,6 +47,8 @@ def parse(override: str) -> tuple[list[str], Any]:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, deep nesting
+        raise BadInput(f"{key.strip()}: {one_line(error)}") from error
     return key.strip().split("."), value
 
 
@@ -60,5 +64,15 @@ def assign(tree: dict[str, Any], parts: Sequence[str], value: object) -> None:
         at = at.setdefault(part, {})
         if not isinstance(at, dict):
             whole = ".".join(parts[: depth + 1])
-            raise BadInput(f"{'.'.join(parts)}: {whole} is not a table; replace it as a whole")
+            instead = _instead(whole, at, parts[depth + 1 :], value)
+            raise BadInput(f"{'.'.join(parts)}: {whole} is not a table; {instead}")
     at[parts[-1]] = value
+
+
+def _instead(key: str, held: object, rest: Sequence[str], value: object) -> str:
+    """Say how a plugin that is named, not a table, gets a parameter."""
+    (first, *_) = [*tables(held), None]
+    if key not in PLUGINS or not isinstance(first, dict):
+        return "replace it as a whole"
+    inner = f'name="{first.get("name")}", {".".join(rest)}={json.dumps(value, default=str)}'
+    return f"write all of it in one word: '{key}={{{inner}}}'"

@@ -17,6 +17,7 @@ from server import ServerSettings
 from server.app import OnFailure
 
 EngineName = Literal["inline", "ray"]
+PLUGINS = ("attack", "defense")  # the keys that hold tables of plugins
 
 
 class Section(BaseModel):

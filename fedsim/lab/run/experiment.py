@@ -226,7 +226,7 @@ def summarize(
         verdicts=verdicts,
         failures=failures(rounds),
         checksum=rounds[-1].checksum,
-        notes=scorer.notes(scores),
+        notes=[*adapter.notes, *scorer.notes(scores)],
     )
     run.finish(summary, samples_of(scores))
     if failed := track(run, summary, config.tracker):

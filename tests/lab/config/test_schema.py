@@ -209,7 +209,9 @@ def test_a_config_cannot_be_changed(path: Path) -> None:
         ('attack=[{name="dager", knowledge="all"}]', "attack.0.knowledge.*got 'all'"),
         ('attack=[{name="dager", knowledge={labels=1}}]', "attack.0.knowledge.labels: wanted bool"),
         ("defense=3", "defense.0: wanted .*, got 3"),
-        ("name.x=1", "name.x: name is not a table"),
+        ("name.x=1", "name.x: name is not a table; replace it as a whole"),
+        ("seed=" + "9" * 5000, "seed: Exceeds the limit"),
+        ("seed=" + "[" * 5000, "seed: maximum recursion"),
         ("seed", "wanted key=value, got 'seed'"),
         ("=3", "wanted key=value, got '=3'"),
     ],
@@ -218,6 +220,34 @@ def test_what_is_wrong_is_said_in_one_line(path: Path, override: str, line: str)
     with pytest.raises(BadInput, match=line) as caught:
         load_config(path, [override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (
+            ["attack=lamp", "attack.knowledge=paper"],
+            """'attack={name="lamp", knowledge="paper"}'""",
+        ),
+        (
+            ['attack=[{name="dager"}]', "attack.knowledge.labels=true"],
+            """'attack={name="dager", knowledge.labels=true}'""",
+        ),
+        (["defense=topk", "defense.fraction=0.1"], """'defense={name="topk", fraction=0.1}'"""),
+    ],
+)
+def test_a_parameter_of_a_plugin_that_is_only_named_is_told_how(
+    path: Path, words: list[str], instead: str
+) -> None:
+    with pytest.raises(BadInput, match="is not a table; write all of it in one word: ") as caught:
+        load_config(path, words)
+    assert str(caught.value).endswith(instead)
+    load_config(path, [instead.strip("'")])  # as the shell would hand it over
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_none_of_its_words(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf" + SMALL.encode())
+    assert load_config(tmp_path / "marked.toml", []) == check(tomllib.loads(SMALL))
 
 
 @pytest.mark.parametrize("section", ["model", "data"])
@@ -233,6 +263,8 @@ def test_what_is_missing_is_named(section: str) -> None:
     [
         (b"[model\n", r"'.*c\.toml' is not valid TOML: .*line 1"),
         (b"name = 'caf\xe9'\n", r"'.*c\.toml' cannot be read"),
+        (b"seed = " + b"9" * 5000, r"'.*c\.toml' is not valid TOML: Exceeds the limit"),
+        (b"a = " + b"[" * 5000, r"'.*c\.toml' is not valid TOML: maximum recursion"),
         (None, r"'.*c\.toml' does not exist"),
         ("directory", r"'.*c\.toml' cannot be read"),
     ],
