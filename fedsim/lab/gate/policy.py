@@ -15,13 +15,14 @@ from attacks import attack_table
 from fedsim.errors import BadInput, unknown
 from fedsim.lab.config import read_toml
 from fedsim.lab.run.utility import METRICS
-from fedsim.lab.store.figures import Verdict
+from fedsim.lab.store.figures import PRECISION, ROUGES, Verdict
 
 SECTIONS = ("leakage", "utility", "guarantee", "verdict")
 FRACTIONS = (
     "exact_match", "exact_match_but_last", "token_accuracy", "token_accuracy_but_last", "bag_f1",
+    *PRECISION,
 )  # fmt: skip
-ROUGES = ("rouge1", "rouge2", "rougeL", "rouge1_paper", "rouge2_paper", "rougeL_paper")
+PERCENT = (*ROUGES, *(f"{name}_paper" for name in ROUGES))
 UTILITIES = {*METRICS.values(), "f1", "mcc"}
 GUARANTEES = ("delta", "epsilon")
 
@@ -91,8 +92,8 @@ def _leakage(tables: Mapping[str, Any], attacks: Collection[str]) -> list[Thresh
                 raise BadInput(f"policy: {unknown('key', f'leakage.{attack}', _under(known))}")
         for metric, value in _table(f"leakage.{attack}", table).items():
             key = f"leakage.{attack}.{metric}"
-            if metric not in (*FRACTIONS, *ROUGES):
-                beside = [f"leakage.{attack}.{name}" for name in (*FRACTIONS, *ROUGES)]
+            if metric not in (*FRACTIONS, *PERCENT):
+                beside = [f"leakage.{attack}.{name}" for name in (*FRACTIONS, *PERCENT)]
                 raise BadInput(f"policy: {unknown('key', key, beside)}")
             thresholds.append(_threshold(key, "leakage", attack, metric, value))
     return thresholds
@@ -122,7 +123,7 @@ def unnamed(policy: Policy, attacks: Collection[str]) -> list[str]:
 
 def span(metric: str) -> tuple[float, float]:
     """Return what a figure of ``metric`` can be: its least and its greatest value."""
-    if metric in ROUGES:
+    if metric in PERCENT:
         return 0.0, 100.0
     if metric in (*FRACTIONS, "accuracy", "f1", "delta"):
         return 0.0, 1.0

@@ -34,7 +34,10 @@ class Sample(FileRecord):
     guess: Text  # what was paired with it, one to one; "" and [] where nothing was
     truth_tokens: list[int]
     guess_tokens: list[int]
-    metrics: dict[str, float]  # those of summary.json but ``precision``, as it defines them
+    metrics: dict[str, float]  # those of summary.json, as it defines them; ROUGE needs words
+    guesses: int | None = None  # made about the update; None: a file of before they were counted
+    precision: float | None = None  # of these; None: there are none
+    precision_but_last: float | None = None
     controls: dict[str, float]  # of the update, by <control>_<metric>
     verdict: Verdict  # of the update, as all that follows
     reason: str

@@ -7,11 +7,11 @@ from pydantic import Field
 
 from fedsim.errors import BadInput
 from fedsim.lab.store import layout
-from fedsim.lab.store.figures import Interval, Verdict
+from fedsim.lab.store.figures import PRECISION, ROUGES, Interval, Verdict
 from fedsim.lab.store.records import Client, FileRecord, read_record
 
 Leakage = dict[str, dict[str, Interval]]
-"""By attack and metric: the mean over all samples."""
+"""By attack and metric: the mean over all samples that have it; of precision, over all guesses."""
 
 
 class Entry(FileRecord):
@@ -24,14 +24,22 @@ class Entry(FileRecord):
     client: Client
     clients: list[Client] = []  # several: their sum was attacked
     samples: int  # 0: no truth is known
+    wordless: int = 0  # of these, texts without a word: no ROUGE is of them
+    guesses: int | None = None  # that the attack made; None: a file of before they were counted
     seconds: float
     verdict: Verdict
     reason: str = ""
-    metrics: dict[str, float]  # means over the samples
+    metrics: dict[str, float]  # means over the samples that have it; of precision, the guesses
     controls: dict[str, dict[str, float]]  # by control and metric
     diagnostics: dict[str, Any] = {}
     error: str | None = None
     bound: dict[str, Any] = {}  # what a perfect attack could read at most, by metric
+
+    def count(self, metric: str) -> int:
+        """Return how many values the mean of ``metric`` is over."""
+        if metric in PRECISION and self.guesses is not None:
+            return self.guesses
+        return self.samples - (self.wordless if metric in ROUGES else 0)
 
 
 class Judgement(FileRecord):
@@ -41,6 +49,7 @@ class Judgement(FileRecord):
     reason: str = ""
     updates: int = 0
     samples: int = 0
+    silent: dict[str, int] = {}  # by metric: samples of which it says nothing, read or not
 
 
 class Course(FileRecord):
