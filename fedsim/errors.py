@@ -2,7 +2,8 @@
 
 FedsimError
 ├── BadInput                 what the user wrote cannot be used: exit code 2, before anything long
-├── MalformedMessage         a record or a file on the wire or on disk does not say what it must
+├── MalformedMessage         a record on the wire or a file on disk does not say what it must
+│   └── MalformedFile        such a file, which is bad input as well: exit code 2
 ├── UnsupportedObservation   an attack cannot work on what it was shown
 ├── ClientFailure            a client failed and the run was told to stop: exit code 4
 ├── DefenseFailed            what a defense sends is not what it says it sends: exit code 4
@@ -23,6 +24,10 @@ class BadInput(FedsimError, ValueError):
 
 class MalformedMessage(FedsimError, ValueError):
     """A record or a file does not say what it must."""
+
+
+class MalformedFile(MalformedMessage, BadInput):
+    """A file does not say what it must, whoever wrote it: one line that names it."""
 
 
 class UnsupportedObservation(FedsimError, ValueError):

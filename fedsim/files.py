@@ -1,16 +1,23 @@
-"""Files that are either whole or not there: written beside their place, then moved into it."""
+"""Files that are either whole or not there: written beside their place, then moved into it.
+
+And read as what anybody may have put there: only regular files, no more of them than can be meant.
+"""
 
 import contextlib
 import json
+import math
 import os
+import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fedsim.errors import MalformedMessage, RunFailed
+from fedsim import limits
+from fedsim.errors import MalformedFile, RunFailed
 from fedsim.types import Parameters
 
 
@@ -50,12 +57,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` to ``path`` atomically, as indented JSON."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, to_json(value, indent=2) + "\n")
 
 
 def write_lines(path: Path, rows: Iterable[object]) -> None:
     """Write ``rows`` to ``path`` atomically, one JSON value a line."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(path, "".join(to_json(row) + "\n" for row in rows))
 
 
 def write_tensors(path: Path, tensors: Parameters, metadata: dict[str, str] | None = None) -> None:
@@ -69,34 +76,147 @@ def append_line(path: Path, row: object) -> None:
     make_directory(path.parent, wanted=path)
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(to_json(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except (OSError, UnicodeError) as error:
         raise RunFailed(f"could not write {path}: {error}") from error
 
 
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """Return ``value`` as JSON, which has no infinity: what is no finite number is null."""
+    try:
+        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        return json.dumps(_numbers(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _numbers(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_text(path: Path, *, most: int) -> str:
+    """Return the text in ``path``, UTF-8 with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MalformedFile: it is none that can be read, no text, or has more than ``most`` bytes.
+    """
+    with _opened(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise MalformedFile(f"{path} is too large: more than {most:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedFile(f"{path} cannot be read: {error}") from error
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON value in ``path``; one clear line when it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with _opened(path) as file:
+            data = file.read(limits.JSON_BYTES + 1)
     except FileNotFoundError:
-        raise MalformedMessage(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise MalformedMessage(f"{path} is not valid JSON: {error}") from error
+        raise MalformedFile(f"{path} is missing") from None
+    return parse_json(data, str(path))
 
 
 def read_lines(path: Path) -> Iterator[Any]:
     """Yield the JSON value of each line of ``path``, but not of a last one cut short by a kill."""
-    if not path.exists():
+    try:
+        opened = _opened(path)
+    except FileNotFoundError:
         return
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            yield json.loads(line)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            if number == len(lines):  # no newline after it: it was never finished
-                return
-            raise MalformedMessage(f"{path}, line {number} is not valid JSON: {error}") from error
+    with opened as file:
+        number = 0
+        while line := file.readline(limits.JSON_BYTES + 1):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                yield parse_json(line, f"{path}, line {number}")
+            except MalformedFile as error:
+                torn = isinstance(error.__cause__, json.JSONDecodeError | UnicodeDecodeError)
+                if torn and not line.endswith(b"\n"):  # it was never finished
+                    return
+                raise
+
+
+def parse_json(data: bytes, place: str) -> Any:
+    """Return the JSON value in ``data``: numbers of 64 bits, none infinite, and not too deep.
+
+    Raises:
+        MalformedFile: it is none; the line begins with ``place``.
+    """
+    parts = data.count(b"[") + data.count(b"{")
+    if len(data) > limits.JSON_BYTES:
+        raise MalformedFile(f"{place} is too large: more than {limits.JSON_BYTES:,} bytes")
+    if parts > limits.PARTS:
+        raise MalformedFile(f"{place} is too large: more than {limits.PARTS:,} tables and lists")
+    careful: dict[str, Any] = {"parse_int": _integer, "parse_float": _finite}
+    try:
+        value = json.loads(data, parse_constant=_finite, **(careful if _ODD.search(data) else {}))
+    except RecursionError:
+        raise MalformedFile(f"{place} is nested too deeply") from None
+    except ValueError as error:
+        raise MalformedFile(f"{place} is not valid JSON: {error}") from error
+    if parts > limits.DEEPEST and too_deep(value):
+        raise MalformedFile(f"{place} is nested too deeply")
+    return value
+
+
+def too_deep(value: Any) -> bool:
+    """Return whether tables and lists lie in one another more than ``limits.DEEPEST`` deep."""
+    layer = [value]
+    for _ in range(limits.DEEPEST + 1):
+        parts = [part for part in layer if isinstance(part, dict | list)]
+        layer = [x for part in parts for x in (part.values() if isinstance(part, dict) else part)]
+        if not layer:
+            return False
+    return True
+
+
+def check_regular(path: Path) -> None:
+    """Raise MalformedFile where there is something at ``path`` that is no file: it may never end.
+
+    What is not there is no matter of this function.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise MalformedFile(f"{path} cannot be read: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise MalformedFile(f"{path} cannot be read: it is no regular file")
+
+
+def _opened(path: Path) -> BinaryIO:
+    check_regular(path)
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise MalformedFile(f"{path} cannot be read: {error}") from error
+
+
+_ODD = re.compile(rb"\d{19}|[eE]\+?\d{3}")  # a number that may be too large
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or abs(value := int(text)) > limits.INTEGER:
+        raise ValueError(f"an integer must have 64 bits, got one of {len(text)} digits")
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"a number must be finite, got {text[:20]}")
+    return value

@@ -205,4 +205,5 @@ def manifest_facts(run: RunDirectory) -> list[tuple[str, str]]:
         return [(layout.MANIFEST, "missing or broken")]
     versions = manifest.pop("versions", {})
     facts = [(str(name), _said(value)) for name, value in manifest.items()]
-    return [*facts, ("versions", ", ".join(f"{k} {v}" for k, v in versions.items() if v))]
+    known = versions.items() if isinstance(versions, dict) else ()
+    return [*facts, ("versions", ", ".join(f"{k} {v}" for k, v in known if v))]

@@ -93,7 +93,7 @@ class Recorder:
         self.checksum = checksum(progress.parameters)
         if progress.round in done:  # where a resumed run begins
             return
-        measured = self._measured(progress) if len(held_out) else None
+        measured = (self._measured(progress) or None) if len(held_out) else None
         name = METRICS[self.experiment.adapter.spec.task]
         record = RoundRecord(
             round=progress.round,

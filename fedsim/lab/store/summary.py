@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fedsim.errors import BadInput
 from fedsim.lab.store import layout
 from fedsim.lab.store.figures import PRECISION, ROUGES, Interval, Verdict
-from fedsim.lab.store.records import Client, FileRecord, read_record
+from fedsim.lab.store.records import Client
+from fedsim.records import FileRecord, Round, read_record
 
 Leakage = dict[str, dict[str, Interval]]
 """By attack and metric: the mean over all samples that have it; of precision, over all guesses."""
@@ -20,7 +21,7 @@ class Entry(FileRecord):
     attack: str
     settings: dict[str, Any] = {}
     knowledge: dict[str, Any] = {}
-    round: int
+    round: Round
     client: Client
     clients: list[Client] = []  # several: their sum was attacked
     samples: int  # 0: no truth is known
@@ -33,7 +34,7 @@ class Entry(FileRecord):
     controls: dict[str, dict[str, float]]  # by control and metric
     diagnostics: dict[str, Any] = {}
     error: str | None = None
-    bound: dict[str, Any] = {}  # what a perfect attack could read at most, by metric
+    bound: dict[str, float] = {}  # what a perfect attack could read at most, by metric
 
     def count(self, metric: str) -> int:
         """Return how many values the mean of ``metric`` is over."""
@@ -77,7 +78,7 @@ class Utility(FileRecord):
 class Failure(FileRecord):
     """A client that did not answer in a round."""
 
-    round: int
+    round: Round
     client: Client
     error: str
 
@@ -101,6 +102,17 @@ class Summary(FileRecord):
     failures: list[Failure] = []
     checksum: str = ""  # of the last weights
     notes: list[str] = []
+
+    @field_validator("wire")
+    @classmethod
+    def _measured(cls, wire: dict[str, Any]) -> dict[str, Any]:
+        figures = {name: value for name, value in wire.items() if name != "defenses"}
+        defenses = wire.get("defenses", [])
+        if not all(isinstance(value, int | float) for value in figures.values()):
+            raise ValueError("numbers but for defenses")
+        if not isinstance(defenses, list) or not all(isinstance(one, dict) for one in defenses):
+            raise ValueError("a list of tables as defenses")
+        return wire
 
     @property
     def epsilon(self) -> float | None:

@@ -235,6 +235,12 @@ def test_what_is_missing_is_named(section: str) -> None:
         (b"name = 'caf\xe9'\n", r"'.*c\.toml' cannot be read"),
         (None, r"'.*c\.toml' does not exist"),
         ("directory", r"'.*c\.toml' cannot be read"),
+        (b"a = " + b"[" * 5000, "is not valid TOML: it is nested too deeply"),
+        (b"a = " + b"[" * 100 + b"]" * 100, "is not valid TOML: it is nested too deeply"),
+        (b".".join([b"a"] * 100) + b" = 1", "is not valid TOML: it is nested too deeply"),
+        (b"seed = " + b"9" * 5000, "is not valid TOML: .*digits"),
+        (b"seed = 9223372036854775808", "TOML: seed: an integer must have 64 bits"),
+        (b"# " + b"x" * 2**20, "is too large: more than 1,048,576 bytes"),
     ],
 )
 def test_a_file_that_is_no_config_is_bad_input(tmp_path: Path, content: Any, line: str) -> None:
@@ -244,6 +250,28 @@ def test_a_file_that_is_no_config_is_bad_input(tmp_path: Path, content: Any, lin
         (tmp_path / "c.toml").write_bytes(content)
     with pytest.raises(BadInput, match=line) as caught:
         load_config(tmp_path / "c.toml", [])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_read(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_config(path, []) == check(tomllib.loads(SMALL))
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("seed=" + "9" * 5000, "^seed: .*digits"),
+        ("seed=9223372036854775808", "^seed: an integer must have 64 bits"),
+        ("attack=" + "[" * 3000, "nested too deeply"),
+        (".".join(["a"] * 100) + "=1", "wanted a key of at most 64 parts, got 100"),
+        ("training.local_epochs=100000", "local_epochs: wanted less than or equal to 10000"),
+        ("federation.clients=1000000000", "clients: wanted less than or equal to 100000"),
+    ],
+)
+def test_numbers_and_depth_have_limits(path: Path, word: str, line: str) -> None:
+    with pytest.raises(BadInput, match=line) as caught:
+        load_config(path, [word])
     assert "\n" not in str(caught.value)
 
 
