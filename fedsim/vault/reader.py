@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ConfigDict, Field, model_validator
 
 from fedsim import limits
+from fedsim.errors import MalformedFile
 from fedsim.files import read_lines
 from fedsim.records import FileRecord, TokenIds, checked_rows, read_record
 from fedsim.types import Tokens
@@ -72,7 +73,10 @@ class VaultReader:
         path = truth_path(self.root, round_, client)
         if not path.exists():
             return None
-        lines = checked_rows(path, read_lines(path), TruthLine)
+        try:
+            lines = checked_rows(path, read_lines(path), TruthLine)
+        except MalformedFile as error:
+            raise MalformedFile(f"{error}; each line needs a list 'tokens'") from error
         return Truth(
             sequences=tuple(tuple(line.tokens) for line in lines),
             labels=tuple(line.label for line in lines),
