@@ -6,6 +6,7 @@ needs neither Flower nor anything of the clients.
 """
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -93,14 +94,17 @@ def write_capture(
     if not target.exists():
         write_tensors(target, broadcast.parameters)
     write_tensors(directory / UPDATE, update.tensors)
+    said: Mapping[str, Mapping[str, Scalar]] = {
+        "metrics": update.metrics,
+        "config": broadcast.config,
+    }
     record = {
         "schema": SCHEMA,
         "round": broadcast.round,
         "client": client,
         "kind": update.kind,
         "num_examples": update.num_examples,
-        "metrics": dict(update.metrics),
-        "config": dict(broadcast.config),
+        **{what: {k: v for k, v in told.items() if _finite(v)} for what, told in said.items()},
         "model": dict(model),
         **({"cohort": list(cohort)} if cohort else {}),
     }
@@ -136,17 +140,23 @@ def update_sizes(root: Path) -> list[int]:
     return [path.stat().st_size for path in root.glob(f"round=*/client=*/{UPDATE}")]
 
 
+def _finite(value: Scalar) -> bool:
+    return not isinstance(value, float) or math.isfinite(
+        value
+    )  # what is not tells an attack nothing
+
+
 class ObservationRecord(FileRecord):
     """What observation.json says: all that is seen of a client but the tensors."""
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
     schema_: Literal[1] = Field(alias="schema")
     round: Round
     client: Client
     kind: UpdateKind
     num_examples: int = Field(ge=0, le=limits.EXAMPLES)
-    metrics: dict[str, float | None]  # None: it was no finite number
-    config: dict[str, Any]  # of scalars; None: as in metrics
+    metrics: dict[str, float]
+    config: dict[str, Any]  # of scalars
     model: dict[str, Any]
     cohort: list[Client] = Field([])
 
@@ -154,13 +164,13 @@ class ObservationRecord(FileRecord):
     @classmethod
     def _possible(cls, config: dict[str, Any]) -> dict[str, Scalar]:
         for name, value in config.items():
-            if not isinstance(value, Scalar | None):
-                raise ValueError(f"a number or text as {name}")
+            if not isinstance(value, Scalar) or not _finite(value):
+                raise ValueError(f"a finite number or text as {name}")
         for name, most in (("local_epochs", limits.EPOCHS), ("mini_batch_size", limits.EXAMPLES)):
             value = config.get(name, 1)
             if not isinstance(value, int) or not 0 < value <= most:
                 raise ValueError(f"{name} from 1 to {most:,}")
-        return {name: value for name, value in config.items() if value is not None}
+        return config
 
 
 def _record(where: CapturePath) -> ObservationRecord:
@@ -207,7 +217,7 @@ def read_capture(where: CapturePath) -> Captured:
         tensors=_tensors(where.directory / UPDATE),
         kind=record.kind,
         num_examples=record.num_examples,
-        metrics={name: value for name, value in record.metrics.items() if value is not None},
+        metrics=record.metrics,
     )
     parameters = _tensors(where.directory / BROADCAST)
     return Captured(

@@ -49,9 +49,15 @@ class RunFailed(FedsimError, RuntimeError):
     """The run failed for a reason of its own."""
 
 
+def shown(value: object, most: int = 200) -> str:
+    """Return what came for a line of error: as Python writes it, but not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def unknown(what: str, got: str, known: Iterable[str]) -> str:
     """Return one line for a name that is not known: the nearest known one, then all of them."""
     names = sorted(known)
-    near = get_close_matches(got, names, n=1, cutoff=0.5)
+    near = get_close_matches(got[:200], names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {got!r}{hint} (known: {', '.join(names) or 'none'})"
+    return f"unknown {what} {shown(got)}{hint} (known: {', '.join(names) or 'none'})"

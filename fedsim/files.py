@@ -5,7 +5,6 @@ And read as what anybody may have put there: only regular files, no more of them
 
 import contextlib
 import json
-import math
 import os
 import re
 import stat
@@ -57,12 +56,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write ``value`` to ``path`` atomically, as indented JSON."""
-    write_text(path, to_json(value, indent=2) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_lines(path: Path, rows: Iterable[object]) -> None:
     """Write ``rows`` to ``path`` atomically, one JSON value a line."""
-    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def write_tensors(path: Path, tensors: Parameters, metadata: dict[str, str] | None = None) -> None:
@@ -76,27 +75,11 @@ def append_line(path: Path, row: object) -> None:
     make_directory(path.parent, wanted=path)
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(to_json(row) + "\n")
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except (OSError, UnicodeError) as error:
         raise RunFailed(f"could not write {path}: {error}") from error
-
-
-def to_json(value: object, *, indent: int | None = None) -> str:
-    """Return ``value`` as JSON, which has no infinity: what is no finite number is null."""
-    try:
-        return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        return json.dumps(_numbers(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _numbers(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_numbers(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_text(path: Path, *, most: int) -> str:
@@ -133,22 +116,28 @@ def read_lines(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         return
     with opened as file:
-        number = 0
-        while line := file.readline(limits.JSON_BYTES + 1):
-            number += 1
-            if not line.strip():
-                continue
-            try:
-                yield parse_json(line, f"{path}, line {number}")
-            except MalformedFile as error:
-                torn = isinstance(error.__cause__, json.JSONDecodeError | UnicodeDecodeError)
-                if torn and not line.endswith(b"\n"):  # it was never finished
-                    return
-                raise
+        yield from _values(path, file)
+
+
+def _values(path: Path, file: BinaryIO) -> Iterator[Any]:
+    number = 0
+    while line := file.readline(limits.JSON_BYTES + 1):
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            yield parse_json(line, f"{path}, line {number}")
+        except MalformedFile as error:
+            torn = isinstance(error.__cause__, json.JSONDecodeError | UnicodeDecodeError)
+            if torn and not line.endswith(b"\n"):  # it was never finished
+                return
+            raise
 
 
 def parse_json(data: bytes, place: str) -> Any:
-    """Return the JSON value in ``data``: numbers of 64 bits, none infinite, and not too deep.
+    """Return the JSON value in ``data``: not too deep, and of integers of 64 bits.
+
+    As Python has it, JSON knows infinity: whether a number may be infinite, its schema says.
 
     Raises:
         MalformedFile: it is none; the line begins with ``place``.
@@ -158,9 +147,8 @@ def parse_json(data: bytes, place: str) -> Any:
         raise MalformedFile(f"{place} is too large: more than {limits.JSON_BYTES:,} bytes")
     if parts > limits.PARTS:
         raise MalformedFile(f"{place} is too large: more than {limits.PARTS:,} tables and lists")
-    careful: dict[str, Any] = {"parse_int": _integer, "parse_float": _finite}
     try:
-        value = json.loads(data, parse_constant=_finite, **(careful if _ODD.search(data) else {}))
+        value = json.loads(data, parse_int=_integer if _LONG.search(data) else None)
     except RecursionError:
         raise MalformedFile(f"{place} is nested too deeply") from None
     except ValueError as error:
@@ -173,12 +161,12 @@ def parse_json(data: bytes, place: str) -> Any:
 def too_deep(value: Any) -> bool:
     """Return whether tables and lists lie in one another more than ``limits.DEEPEST`` deep."""
     layer = [value]
-    for _ in range(limits.DEEPEST + 1):
+    for _ in range(limits.DEEPEST):
         parts = [part for part in layer if isinstance(part, dict | list)]
         layer = [x for part in parts for x in (part.values() if isinstance(part, dict) else part)]
         if not layer:
             return False
-    return True
+    return any(isinstance(part, dict | list) for part in layer)
 
 
 def check_regular(path: Path) -> None:
@@ -206,17 +194,10 @@ def _opened(path: Path) -> BinaryIO:
         raise MalformedFile(f"{path} cannot be read: {error}") from error
 
 
-_ODD = re.compile(rb"\d{19}|[eE]\+?\d{3}")  # a number that may be too large
+_LONG = re.compile(rb"\d{19}")  # a number that may be too large
 
 
 def _integer(text: str) -> int:
     if len(text) > 20 or abs(value := int(text)) > limits.INTEGER:
         raise ValueError(f"an integer must have 64 bits, got one of {len(text)} digits")
-    return value
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"a number must be finite, got {text[:20]}")
     return value

@@ -22,7 +22,7 @@ SHOWN = 60  # characters of what came
 class FileRecord(BaseModel):
     """A part of a file: its fields in the file's order, of which it may leave some out."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the file says: the fields that were set, by the file's names."""

@@ -146,7 +146,11 @@ def measure(reader: Reader, scene: Scene, options: argparse.Namespace) -> dict[s
     child = os.fork()
     if not child:
         os.close(out)
-        _child(reader, scene, options, into)
+        try:
+            _child(reader, scene, options, into)
+        finally:  # it must not go on as its parent does
+            traceback.print_exc()
+            os._exit(1)
     os.close(into)
     with os.fdopen(out) as told:
         text = told.read()

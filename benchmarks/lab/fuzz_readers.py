@@ -3,9 +3,9 @@
 import functools
 import io
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -97,16 +97,17 @@ class Scene:
         """The sweep."""
         return self.root / "sweep"
 
-    def contents(self) -> Mapping[Path, bytes]:
-        """Return all that a reader may write to, or the fuzzer has."""
-        return {path: path.read_bytes() for path in self._files()}
+    def contents(self) -> dict[Path, tuple[bytes, object]]:
+        """Return all that a reader may write to, or the fuzzer has, and when it was written."""
+        return {path: (path.read_bytes(), _stamp(path)) for path in self._files()}
 
-    def restore(self, kept: Mapping[Path, bytes]) -> None:
-        """Have every file say again what it said."""
-        for path, data in kept.items():
-            if not path.exists() or path.read_bytes() != data:
+    def restore(self, kept: dict[Path, tuple[bytes, object]]) -> None:
+        """Have every file say again what it said; ``kept`` is brought up to date."""
+        for path, (data, stamp) in kept.items():
+            if _stamp(path) != stamp:
                 path.unlink(missing_ok=True)
                 path.write_bytes(data)
+                kept[path] = data, _stamp(path)
         for path in self._files():
             if path not in kept:
                 path.unlink()
@@ -114,6 +115,13 @@ class Scene:
     def _files(self) -> list[Path]:
         files = (path for path in self.root.rglob("*") if path.is_file())
         return [path for path in files if path.name != ".lock"]
+
+
+def _stamp(path: Path) -> object:
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +202,8 @@ def _attack(scene: Scene) -> None:
 
 def _scored(scene: Scene) -> None:
     """Do as the end of a run does."""
-    summarize(_experiment(scene.root / "config.toml"), scene.run, quick=False)
+    made = replace(_experiment(scene.root / "config.toml"), pool=scene.run.pool())
+    summarize(made, scene.run, quick=False)
 
 
 def _rounds(scene: Scene) -> None:
@@ -225,7 +234,7 @@ def _captures(scene: Scene) -> None:
 def _checkpoints(scene: Scene) -> None:
     folder = scene.run.checkpoints
     name = (scene.root / "name.txt").read_text(encoding="utf-8", errors="replace")
-    kept = max(folder.glob("*.safetensors"))
+    kept = max(path for path in folder.glob("*.safetensors") if path.is_file())
     if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
         shutil.copy(kept, folder / name)
     scene.run.latest()

@@ -29,7 +29,13 @@ def mutations(data: bytes, kind: str, chance: random.Random) -> Iterator[bytes]:
             continue
         try:
             yield of_values(data, kind, chance)
-        except (ValueError, TypeError, OverflowError, RecursionError):  # not to be written so
+        except (
+            ValueError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ):  # not to be written so
             yield of_bytes(data, chance)
 
 

@@ -24,8 +24,8 @@ class TruthLine(FileRecord):
 class WireAudit(FileRecord):
     """What a client measured of its own update, or why there is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    defenses: list[dict[str, float | None]] = Field([])  # what the audit of each found
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+    defenses: list[dict[str, float]] = Field([])  # what the audit of each found
     bytes: int | float | None = None
     seconds: float | None = None
     bits_per_entry: float | None = None
@@ -87,7 +87,4 @@ class VaultReader:
         path = audit_path(self.root, round_, client)
         if not path.exists():
             return None
-        found = read_record(path, WireAudit).as_dict()
-        rows = found.get("defenses", [])
-        figures = [{k: v for k, v in row.items() if v is not None} for row in rows]
-        return found | ({"defenses": figures} if "defenses" in found else {})
+        return read_record(path, WireAudit).as_dict()

@@ -14,6 +14,7 @@ class Example(FileRecord):
     round: Round
     client: Client = 0
     tokens: TokenIds = Field([])
+    seconds: float = 0.0
 
 
 def test_a_record_is_what_its_file_says(tmp_path: Path) -> None:
@@ -31,6 +32,8 @@ def test_a_record_is_what_its_file_says(tmp_path: Path) -> None:
         ({"round": 1, "tokens": [1, -2]}, r"tokens\.1: wanted greater than or equal to 0"),
         ({"round": 1, "tokens": [2**31]}, r"tokens\.0: wanted less than"),
         ({"round": 1, "client": 1.5}, "client: wanted a valid integer"),
+        ({"round": 1, "seconds": float("nan")}, "seconds: wanted a finite number"),
+        ({"round": 1, "seconds": float("inf")}, "seconds: wanted a finite number"),
         ([], "all of it: wanted"),
         (None, "all of it: wanted"),
     ],

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, shown
 from fedsim.lab.config.schema import Config
 
 S = TypeVar("S", bound=BaseModel)
@@ -43,7 +43,7 @@ def _line(error: ErrorDetails) -> str:
     wanted = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     if error["type"] == "string_pattern_mismatch":
         wanted = f"text that matches {error['ctx']['pattern']}"
-    return f"{key or 'config'}: wanted {wanted}, got {error['input']!r}"
+    return f"{key or 'config'}: wanted {wanted}, got {shown(error['input'])}"
 
 
 def _unknown(key: str) -> str:
@@ -53,9 +53,9 @@ def _unknown(key: str) -> str:
     known = known_keys()
     beside = {".".join(name.split(".")[: depth + 1]) for name in known if name.startswith(parent)}
     elsewhere = {name for name in known if name.rpartition(".")[2] == last}
-    near = get_close_matches(key, sorted(beside), n=1, cutoff=0.5) or sorted(elsewhere)
+    near = get_close_matches(key[:200], sorted(beside), n=1, cutoff=0.5) or sorted(elsewhere)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {key!r}{hint} (known here: {', '.join(sorted(beside))})"
+    return f"unknown key {shown(key)}{hint} (known here: {', '.join(sorted(beside))})"
 
 
 def known_keys() -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim import limits
-from fedsim.errors import BadInput, MalformedFile
+from fedsim.errors import BadInput, MalformedFile, shown
 from fedsim.files import read_text, too_deep
 from fedsim.lab.config.checking import check
 from fedsim.lab.config.schema import Config
@@ -73,7 +73,7 @@ def parse(override: str) -> tuple[list[str], Any]:
     """Return the key's parts and the value of ``key=value``; a bare word is a string."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise BadInput(f"wanted key=value, got {override!r}")
+        raise BadInput(f"wanted key=value, got {shown(override)}")
     parts = key.strip().split(".")
     if len(parts) > limits.DEEPEST:
         raise BadInput(f"wanted a key of at most {limits.DEEPEST} parts, got {len(parts)}")
@@ -82,7 +82,7 @@ def parse(override: str) -> tuple[list[str], Any]:
     except tomllib.TOMLDecodeError:
         value = text
     except ValueError as error:
-        raise BadInput(f"{key.strip()}: {str(error).removeprefix('value: ')}") from None
+        raise BadInput(f"{key.strip()[:200]}: {str(error).removeprefix('value: ')}") from None
     return parts, value
 
 
@@ -98,5 +98,7 @@ def assign(tree: dict[str, Any], parts: Sequence[str], value: object) -> None:
         at = at.setdefault(part, {})
         if not isinstance(at, dict):
             whole = ".".join(parts[: depth + 1])
-            raise BadInput(f"{'.'.join(parts)}: {whole} is not a table; replace it as a whole")
+            raise BadInput(
+                f"{'.'.join(parts)[:200]}: {whole} is not a table; replace it as a whole"
+            )
     at[parts[-1]] = value

@@ -8,7 +8,8 @@ this file, see :mod:`fedsim.lab.config.reference`.
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from clients.data import DataSettings
 from fedsim import limits
@@ -26,6 +27,15 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), strict=True, allow_inf_nan=False
     )
+
+
+def _path(text: str) -> str:
+    if "\0" in text or any(len(part.encode(errors="replace")) > 255 for part in text.split("/")):
+        raise PydanticCustomError("file_name", "a name that a file can have")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path)]
 
 
 def default_of(kind: type, name: str, about: str, **limits: Any) -> Any:
@@ -46,12 +56,12 @@ def default_of(kind: type, name: str, about: str, **limits: Any) -> Any:
 class ModelSection(Section):
     """What is fine-tuned, and which of its weights."""
 
-    name: str = Field(
+    name: PathText = Field(
         min_length=1,
         description="hub id, local directory, or `builtin:<preset>` (random weights, no download): "
         "`fedsim list models` names them",
     )
-    tokenizer: str = default_of(
+    tokenizer: PathText = default_of(
         ModelSpec, "tokenizer", "hub id or directory; empty: the model's own"
     )
     task: Task = default_of(
@@ -82,12 +92,12 @@ class ModelSection(Section):
 class DataSection(Section):
     """Which text the clients hold, and how it is divided among them."""
 
-    name: str = Field(
+    name: PathText = Field(
         min_length=1,
         description="a data set by name (`fedsim list data`), a csv, tsv, jsonl, parquet or txt "
         "file, or a hub id",
     )
-    path: str = default_of(
+    path: PathText = default_of(
         DataSettings, "path", "a folder with the raw files of a named data set; empty: from the hub"
     )
     partition: str = default_of(DataSettings, "partition", "who holds what, by flwr-datasets")

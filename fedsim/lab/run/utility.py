@@ -109,6 +109,8 @@ def course(task: str, rounds: Sequence[RoundRecord]) -> Utility | None:
     if len(measured) < len(rounds):
         return None
     main = METRICS[task]
+    if not measured or main not in measured[0]:
+        return None
     columns = {
         name: Course(
             before=measured[0][name],

@@ -77,7 +77,7 @@ class StepHandler(logging.Handler):
 def print_table(summary: Summary) -> None:
     """Print one row for each attacked update, and each attack's verdict with its reason."""
     console = Console(file=sys.stdout, highlight=False)
-    columns = ["round", "client", "attack", "n", "exact", "prec.", "tokens", "R-1", "chance", "s"]
+    columns = ["round", "client", "attack", "n", "exact", "prec", "tok.", "R-1", "chance", "s"]
     if bounded := any(entry.bound for entry in summary.attacks):
         columns.insert(5, "limit")  # of exact: the reconstruction bound
     table = Table(*columns, title="What the server could read", box=SIMPLE, padding=(0, 1, 0, 0))
@@ -126,7 +126,7 @@ def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide
         print_table(summary)
     if summary.utility:
         print_utility(summary.utility)
-    if summary.wire:
+    if summary.wire.keys() >= {"bytes_up", "bits_per_entry", "seconds"}:
         print_wire(summary.wire)
 
 

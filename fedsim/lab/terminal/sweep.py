@@ -75,7 +75,7 @@ def print_sweep(sweep: Mapping[str, Any]) -> None:
     keys = list(sweep["axes"])
     console = Console(file=sys.stdout, highlight=False)
     columns = [name.replace("_", "\n") for name in short_names(keys).values()]  # narrow
-    figures = ("attack", "exact", "prec.", "tokens", "R-1", "paper's\nR-1", "utility", "s")
+    figures = ("attack", "exact", "prec", "tok.", "R-1", "paper's\nR-1", "utility", "s")
     table = Table(*columns, *figures, box=SIMPLE, padding=(0, 1, 0, 0), title="What leaks, by cell")
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
     for cell in sweep["cells"][:SHOWN]:

@@ -266,6 +266,10 @@ def test_a_byte_order_mark_is_read(path: Path) -> None:
         ("attack=" + "[" * 3000, "nested too deeply"),
         (".".join(["a"] * 100) + "=1", "wanted a key of at most 64 parts, got 100"),
         ("training.local_epochs=100000", "local_epochs: wanted less than or equal to 10000"),
+        ("model.name=" + "x" * 300, r"^model\.name: wanted a name that a file can have, got 'xx"),
+        ("data.path='a/" + "x" * 5000 + "'", r"^data\.path: wanted a name that a file can have"),
+        ("seed='" + "x" * 5000 + "'", "^seed: wanted integer, got 'x{199}\\.\\.\\.$"),
+        ("x" * 5000 + "=1", "^unknown key 'x{199}\\.\\.\\. "),
         ("federation.clients=1000000000", "clients: wanted less than or equal to 100000"),
     ],
 )
