@@ -202,7 +202,7 @@ def _attack(scene: Scene) -> None:
 
 def _scored(scene: Scene) -> None:
     """Do as the end of a run does."""
-    made = replace(_experiment(scene.root / "config.toml"), pool=scene.run.pool())
+    made = replace(_experiment(scene.root / "config.toml"), pool=tuple(scene.run.pool()))
     summarize(made, scene.run, quick=False)
 
 
