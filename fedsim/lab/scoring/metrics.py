@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from fedsim.lab.scoring.rouge import paper_words, rouge, words
 
 Tokens = tuple[int, ...]
+LARGE = 2**22  # pairs of a truth and a guess that are weighed at once, in some 200 MB
 Matrix = NDArray[np.float64]
 T = TypeVar("T", Tokens, str)
 
@@ -42,14 +43,51 @@ def match(truths: Sequence[Tokens], guesses: Sequence[Tokens]) -> list[int | Non
 
     One to one (Hungarian): first as many exact pairs as there can be, then the largest sum of
     bag F1 + token accuracy. Which guesses are chosen depends on what they say, never on their
-    order. An empty guess says nothing and is never paired.
+    order. An empty guess says nothing and is never paired. Of very many guesses (``LARGE``) only
+    those that are nearest to some truth are weighed, so that the time grows with their number.
 
     Raises:
         ValueError: a truth is empty.
     """
     for truth in truths:
         _require_tokens(truth)
-    return _pair_up(truths, guesses, _token_similarity)
+    if len(truths) * len(guesses) <= LARGE:
+        return _pair_up(truths, guesses, _token_similarity)
+    chosen = _equal(truths, guesses)
+    taken = set(chosen)
+    rows = [i for i, j in enumerate(chosen) if j is None]
+    open_ = (j for j, guess in enumerate(guesses) if guess and j not in taken)
+    columns = sorted(open_, key=lambda j: guesses[j])
+    left = [truths[i] for i in rows]
+    near = _nearest(left, [guesses[j] for j in columns])
+    for i, at in zip(
+        rows, _pair_up(left, [guesses[columns[k]] for k in near], _token_similarity), strict=True
+    ):
+        chosen[i] = None if at is None else columns[near[at]]
+    return chosen
+
+
+def _equal(truths: Sequence[Tokens], guesses: Sequence[Tokens]) -> list[int | None]:
+    """Return, for each truth, the index of a guess that is equal and no other's, or None."""
+    places: dict[Tokens, list[int]] = {}
+    for j in reversed(range(len(guesses))):
+        places.setdefault(guesses[j], []).append(j)
+    return [at.pop() if (at := places.get(truth)) else None for truth in truths]
+
+
+def _nearest(truths: list[Tokens], guesses: list[Tokens]) -> list[int]:
+    """Return which guesses are among the most similar to some truth, ``LARGE`` pairs at most."""
+    if not truths:
+        return []
+    block = max(1, LARGE // len(truths))
+    each = max(1, block // len(truths))  # guesses of each truth
+    near = set[int]()
+    for start in range(0, len(guesses), block):
+        kept = sorted({*near, *range(start, min(start + block, len(guesses)))})
+        similarity = _token_similarity(truths, [guesses[j] for j in kept])
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :each]
+        near = {kept[k] for k in best.ravel().tolist()}
+    return sorted(near)
 
 
 def chance_overlaps(

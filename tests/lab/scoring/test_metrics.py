@@ -146,6 +146,30 @@ def test_a_large_batch_is_matched_in_seconds() -> None:
     assert time.process_time() - started < 60  # takes about 0.3 s; pair after pair, minutes
 
 
+def test_of_very_many_guesses_the_same_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(6)
+    for _ in range(100):
+        truths, guesses = draw(dice, dice.randint(1, 4)), draw(dice, dice.randint(0, 40))
+        wanted = value(truths, guesses, match(truths, guesses))
+        monkeypatch.setattr("fedsim.lab.scoring.metrics.LARGE", 4 * len(truths) ** 2)
+        got = match(truths, [*guesses, ()])
+        monkeypatch.undo()
+        assert value(truths, guesses, got) == pytest.approx(wanted)  # four of each are enough
+        used = [j for j in got if j is not None]
+        assert len(set(used)) == len(used) == min(len(truths), len(guesses))
+
+
+@pytest.mark.slow
+def test_a_flood_of_guesses_is_matched_in_seconds() -> None:
+    dice = random.Random(7)
+    truths = [tuple(dice.choices(range(500), k=60)) for _ in range(16)]
+    flood = [tuple(dice.choices(range(500), k=20)) for _ in range(300_000)]
+    started = time.process_time()
+    chosen = match(truths, [*flood, *truths[:15]])
+    assert chosen[:15] == list(range(300_000, 300_015)) and chosen[15] is not None
+    assert time.process_time() - started < 60
+
+
 # sample_metrics
 
 
