@@ -138,7 +138,7 @@ def summary(name: str) -> Summary:
             "token_accuracy": 0.75,
             "rouge1": 62.5,
             "precision": 0.22,
-        },  # fmt: skip
+        },
         "controls": {"no_gradient": {"rouge1": 12.25}},
     }
     verdict = {"verdict": "inconclusive", "reason": "Because [this] is so."}
