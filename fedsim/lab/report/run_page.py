@@ -77,15 +77,14 @@ def strongest(summary: Summary) -> str:
 def _figures(summary: Summary, top: str, exact: int, samples: int) -> list[KeyFigure]:
     figures = []
     if top:
-        whole, overlap = (summary.leakage[top][name] for name in ("exact_match", VERDICT_METRIC))
-        precise = summary.leakage[top].get("precision")
-        right = f"; {percent(precise.mean)} of its guesses are right" if precise else ""
+        said, overlap = [top], summary.leakage[top][VERDICT_METRIC]
+        if whole := summary.leakage[top].get("exact_match"):
+            said.append(f"95 % interval {percent(whole.low)} to {percent(whole.high)}")
+        if right := summary.leakage[top].get("precision"):
+            said.append(f"{percent(right.mean)} of its guesses are right")
+        value = f"{exact} of {samples}"
         figures.append(
-            KeyFigure(
-                value=f"{exact} of {samples}",
-                label="texts read word for word",
-                note=f"{top}; 95 % interval {percent(whole.low)} to {percent(whole.high)}{right}",
-            )
+            KeyFigure(value=value, label="texts read word for word", note="; ".join(said))
         )
         chance = chance_of(top, summary.attacks)
         beside = f"unrelated sentences: {percent(chance)}" if chance is not None else "no control"

@@ -126,12 +126,14 @@ def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide
         print_table(summary)
     if summary.utility:
         print_utility(summary.utility)
-    if summary.wire.keys() >= {"bytes_up", "bits_per_entry", "seconds"}:
+    if summary.wire:
         print_wire(summary.wire)
 
 
 def print_wire(wire: Mapping[str, Any]) -> None:
     """Print what an update takes, in bytes as its encoding would be and in the client's time."""
+    if not wire.keys() >= {"bytes_up", "bits_per_entry", "seconds"}:
+        return  # somebody took them out
     line = (
         f"An update: {wire['bytes_up'] / 1e6:.3g} MB up ({wire['bits_per_entry']:.3g} bits an "
         f"entry), {wire['seconds']:.2f} s of the client"
