@@ -19,7 +19,20 @@ def check(tree: Mapping[str, Any]) -> Config:
     Raises:
         BadInput: the first error, in one line.
     """
+    if nothing := _null(tree):
+        raise BadInput(f"{nothing}: wanted a value, got null, which TOML does not know")
     return checked(Config, tree)
+
+
+def _null(value: Any, key: str = "") -> str:
+    """Return the key of a null within ``value``, a config that was JSON; "" where there is none."""
+    if value is None:
+        return key or "config"
+    if isinstance(value, Mapping):
+        inner = ((f"{key}.{name}".removeprefix("."), part) for name, part in value.items())
+    else:
+        inner = ((key, part) for part in (value if isinstance(value, list) else ()))
+    return next((found for name, part in inner if (found := _null(part, name))), "")
 
 
 def checked(kind: type[S], tree: Mapping[str, Any]) -> S:

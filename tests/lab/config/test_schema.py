@@ -253,6 +253,20 @@ def test_a_file_that_is_no_config_is_bad_input(tmp_path: Path, content: Any, lin
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"attack": [{"name": "dager", "max_pairs": None}]}, "attack.max_pairs"),
+        ({"attack": [{"name": "dager", "x": [1, {"y": None}]}]}, "attack.x.y"),
+        ({"federation": {"strategy_options": {"eta": None}}}, "federation.strategy_options.eta"),
+        ({"seed": None}, "seed"),
+    ],
+)
+def test_a_config_that_was_json_has_no_null(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(BadInput, match=f"^{key}: wanted a value, got null"):
+        check({**tomllib.loads(SMALL), **changes})
+
+
 def test_a_byte_order_mark_is_read(path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert load_config(path, []) == check(tomllib.loads(SMALL))
