@@ -2,7 +2,8 @@
 
 FedsimError
 ├── BadInput                 what the user wrote cannot be used: exit code 2, before anything long
-├── MalformedMessage         a record or a file on the wire or on disk does not say what it must
+├── MalformedMessage         a record on the wire or a file on disk does not say what it must
+│   └── MalformedFile        such a file, which is bad input as well: exit code 2
 ├── UnsupportedObservation   an attack cannot work on what it was shown
 ├── ClientFailure            a client failed and the run was told to stop: exit code 4
 ├── DefenseFailed            what a defense sends is not what it says it sends: exit code 4
@@ -28,6 +29,10 @@ class MalformedMessage(FedsimError, ValueError):
     """A record or a file does not say what it must."""
 
 
+class MalformedFile(MalformedMessage, BadInput):
+    """A file does not say what it must, whoever wrote it: one line that names it."""
+
+
 class UnsupportedObservation(FedsimError, ValueError):
     """An attack cannot work on what it was shown."""
 
@@ -47,12 +52,18 @@ class RunFailed(FedsimError, RuntimeError):
     """The run failed for a reason of its own."""
 
 
+def shown(value: object, most: int = 200) -> str:
+    """Return what came for a line of error: as Python writes it, but not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def unknown(what: str, got: str, known: Iterable[str]) -> str:
     """Return one line for a name that is not known: the nearest known one, then all of them."""
     names = sorted(known)
-    near = get_close_matches(got, names, n=1, cutoff=0.5)
+    near = get_close_matches(got[:200], names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {got!r}{hint} (known: {', '.join(names) or 'none'})"
+    return f"unknown {what} {shown(got)}{hint} (known: {', '.join(names) or 'none'})"
 
 
 @contextmanager

@@ -1,16 +1,22 @@
-"""Files that are either whole or not there: written beside their place, then moved into it."""
+"""Files that are either whole or not there: written beside their place, then moved into it.
+
+And read as what anybody may have put there: only regular files, no more of them than can be meant.
+"""
 
 import contextlib
 import json
 import os
+import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fedsim.errors import MalformedMessage, RunFailed
+from fedsim import limits
+from fedsim.errors import MalformedFile, RunFailed
 from fedsim.types import Parameters
 
 
@@ -76,27 +82,122 @@ def append_line(path: Path, row: object) -> None:
         raise RunFailed(f"could not write {path}: {error}") from error
 
 
+def read_text(path: Path, *, most: int) -> str:
+    """Return the text in ``path``, UTF-8 with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MalformedFile: it is none that can be read, no text, or has more than ``most`` bytes.
+    """
+    with _opened(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise MalformedFile(f"{path} is too large: more than {most:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedFile(f"{path} cannot be read: {error}") from error
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON value in ``path``; one clear line when it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with _opened(path) as file:
+            data = file.read(limits.JSON_BYTES + 1)
     except FileNotFoundError:
-        raise MalformedMessage(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise MalformedMessage(f"{path} is not valid JSON: {error}") from error
+        raise MalformedFile(f"{path} is missing") from None
+    return parse_json(data, str(path))
 
 
 def read_lines(path: Path) -> Iterator[Any]:
     """Yield the JSON value of each line of ``path``, but not of a last one cut short by a kill."""
-    if not path.exists():
+    try:
+        opened = _opened(path)
+    except FileNotFoundError:
         return
-    lines = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
+    with opened as file:
+        yield from _values(path, file)
+
+
+def _values(path: Path, file: BinaryIO) -> Iterator[Any]:
+    number = 0
+    while line := file.readline(limits.JSON_BYTES + 1):
+        number += 1
         if not line.strip():
             continue
         try:
-            yield json.loads(line)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            if number == len(lines):  # no newline after it: it was never finished
+            yield parse_json(line, f"{path}, line {number}")
+        except MalformedFile as error:
+            torn = isinstance(error.__cause__, json.JSONDecodeError | UnicodeDecodeError)
+            if torn and not line.endswith(b"\n"):  # it was never finished
                 return
-            raise MalformedMessage(f"{path}, line {number} is not valid JSON: {error}") from error
+            raise
+
+
+def parse_json(data: bytes, place: str) -> Any:
+    """Return the JSON value in ``data``: not too deep, and of integers of 64 bits.
+
+    As Python has it, JSON knows infinity: whether a number may be infinite, its schema says.
+
+    Raises:
+        MalformedFile: it is none; the line begins with ``place``.
+    """
+    parts = data.count(b"[") + data.count(b"{")
+    if len(data) > limits.JSON_BYTES:
+        raise MalformedFile(f"{place} is too large: more than {limits.JSON_BYTES:,} bytes")
+    if parts > limits.PARTS:
+        raise MalformedFile(f"{place} is too large: more than {limits.PARTS:,} tables and lists")
+    try:
+        value = json.loads(data, parse_int=_integer if _LONG.search(data) else None)
+    except RecursionError:
+        raise MalformedFile(f"{place} is nested too deeply") from None
+    except ValueError as error:
+        raise MalformedFile(f"{place} is not valid JSON: {error}") from error
+    if parts > limits.DEEPEST and too_deep(value):
+        raise MalformedFile(f"{place} is nested too deeply")
+    return value
+
+
+def too_deep(value: Any) -> bool:
+    """Return whether tables and lists lie in one another more than ``limits.DEEPEST`` deep."""
+    layer = [value]
+    for _ in range(limits.DEEPEST):
+        parts = [part for part in layer if isinstance(part, dict | list)]
+        layer = [x for part in parts for x in (part.values() if isinstance(part, dict) else part)]
+        if not layer:
+            return False
+    return any(isinstance(part, dict | list) for part in layer)
+
+
+def check_regular(path: Path) -> None:
+    """Raise MalformedFile where there is something at ``path`` that is no file: it may never end.
+
+    What is not there is no matter of this function.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise MalformedFile(f"{path} cannot be read: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise MalformedFile(f"{path} cannot be read: it is no regular file")
+
+
+def _opened(path: Path) -> BinaryIO:
+    check_regular(path)
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise MalformedFile(f"{path} cannot be read: {error}") from error
+
+
+_LONG = re.compile(rb"\d{19}")  # a number that may be too large
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or abs(value := int(text)) > limits.INTEGER:
+        raise ValueError(f"an integer must have 64 bits, got one of {len(text)} digits")
+    return value

@@ -201,20 +201,20 @@ def split(attempts: Iterable[Attempt], width: int) -> tuple[list[Attempt], list[
     return parts
 
 
+def having(name: str, updates: Iterable[Sequence[Mapping[str, float]]]) -> list[list[float]]:
+    """Return a metric of each update's samples that have it: a text without a word has no ROUGE."""
+    groups = [[sample[name] for sample in samples if name in sample] for samples in updates]
+    return [group for group in groups if group]
+
+
 def summary(attempts: Sequence[Attempt], width: int, *, seed: int = 1) -> Cell:
     """Return the figures of a cell; {} for no attempts."""
     if not attempts:
         return {}
     metrics = {
-        name: vars(
-            cluster_interval(
-                [[sample[name] for sample in one.samples] for one in attempts],
-                seed=seed,
-                fraction=name in RATES,
-            )
-        )
+        name: vars(cluster_interval(groups, seed=seed, fraction=name in RATES))
         for name in METRICS
-        if name in attempts[0].samples[0]
+        if (groups := having(name, [one.samples for one in attempts]))
     }
     failures = [
         {"batch": place, "n": one.tokens, "prefixes": one.prefixes, **what}

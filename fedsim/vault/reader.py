@@ -4,10 +4,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedsim.errors import MalformedMessage
-from fedsim.files import read_json, read_lines
+from pydantic import ConfigDict, Field, model_validator
+
+from fedsim import limits
+from fedsim.errors import MalformedFile
+from fedsim.files import read_lines
+from fedsim.records import FileRecord, TokenIds, checked_rows, read_record
 from fedsim.types import Tokens
 from fedsim.vault import audit_path, truth_path
+
+
+class TruthLine(FileRecord):
+    """A line of the vault: one example."""
+
+    tokens: TokenIds
+    label: int | None = Field(None, ge=-limits.INTEGER, le=limits.INTEGER)
+
+
+class WireAudit(FileRecord):
+    """What a client measured of its own update, or why there is none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+    defenses: list[dict[str, float]] = Field([])  # what the audit of each found
+    bytes: int | float | None = None
+    seconds: float | None = None
+    bits_per_entry: float | None = None
+    error: str | None = None  # a traceback
+    failed: str | None = None  # a defense did not do what it says it does
+
+    @model_validator(mode="after")
+    def _whole(self) -> "WireAudit":
+        if None in (self.bytes, self.seconds, self.bits_per_entry) and not self.went_wrong:
+            raise ValueError("bytes, seconds and bits_per_entry, or else why there are none")
+        return self
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether there is no update."""
+        return self.error is not None or self.failed is not None
 
 
 @dataclass(frozen=True)
@@ -39,14 +73,18 @@ class VaultReader:
         path = truth_path(self.root, round_, client)
         if not path.exists():
             return None
-        rows = list(read_lines(path))
         try:
-            sequences = tuple(tuple(int(token) for token in row["tokens"]) for row in rows)
-            return Truth(sequences=sequences, labels=tuple(row.get("label") for row in rows))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise MalformedMessage(f"{path}: each line needs a list 'tokens': {error!r}") from error
+            lines = checked_rows(path, read_lines(path), TruthLine)
+        except MalformedFile as error:
+            raise MalformedFile(f"{error}; each line needs a list 'tokens'") from error
+        return Truth(
+            sequences=tuple(tuple(line.tokens) for line in lines),
+            labels=tuple(line.label for line in lines),
+        )
 
     def measured(self, round_: int, client: int) -> dict[str, Any] | None:
         """Return what the wire audit found of this client's update, or None where it found none."""
         path = audit_path(self.root, round_, client)
-        return dict(read_json(path)) if path.exists() else None
+        if not path.exists():
+            return None
+        return read_record(path, WireAudit).as_dict()

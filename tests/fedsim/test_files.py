@@ -10,12 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedsim import files
-from fedsim.errors import MalformedMessage, RunFailed
+from fedsim import files, limits
+from fedsim.errors import BadInput, MalformedFile, MalformedMessage, RunFailed
 from fedsim.files import (
     append_line,
+    parse_json,
     read_json,
     read_lines,
+    read_text,
+    too_deep,
     write_atomically,
     write_json,
     write_lines,
@@ -209,3 +212,77 @@ def test_tensors_come_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> No
     for name, tensor in tensors.items():
         assert read[name].dtype == dtype
         assert torch.equal(read[name], tensor.detach())
+
+
+# What anybody may have put there
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[" * 5000, "nested too deeply"),
+        ("[" * 300 + "]" * 300, "nested too deeply"),
+        ('{"a":' * 70 + "1" + "}" * 70, "nested too deeply"),
+        ("9" * 5000, "an integer must have 64 bits, got one of 5000 digits"),
+        (str(2**63), "an integer must have 64 bits"),
+        (str(-(2**63)), "an integer must have 64 bits"),
+    ],
+)
+def test_integers_and_depth_have_limits(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "value.json"
+    path.write_text(text)
+    with pytest.raises(MalformedFile, match=rf"value.json.*{line}") as error:
+        read_json(path)
+    assert isinstance(error.value, BadInput) and "\n" not in str(error.value)
+    path.write_text(f"1\n{text}\n")
+    with pytest.raises(MalformedFile, match=rf"value.json, line 2.*{line}"):
+        list(read_lines(path))
+
+
+def test_what_is_within_the_limits_is_read() -> None:
+    for value in (2**63 - 1, -(2**63) + 1, 0.00012345678901234567, 1e308, 1e-320, "9" * 30):
+        assert parse_json(json.dumps(value).encode(), "it") == value
+    deep = json.loads("[" * limits.DEEPEST + "]" * limits.DEEPEST)
+    assert not too_deep(deep) and too_deep([deep]) and too_deep({"a": deep})
+    assert parse_json(json.dumps(deep).encode(), "it") == deep
+
+
+def test_sizes_have_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "JSON_BYTES", 100)
+    monkeypatch.setattr(limits, "PARTS", 20)
+    path = tmp_path / "value.json"
+    path.write_text(json.dumps("x" * 98))
+    assert read_json(path) == "x" * 98
+    path.write_text(json.dumps("x" * 99))
+    with pytest.raises(MalformedFile, match=r"value.json is too large: more than 100 bytes"):
+        read_json(path)
+    path.write_text("[" + ",".join(["[]"] * 20) + "]")
+    with pytest.raises(MalformedFile, match=r"too large: more than 20 tables and lists"):
+        read_json(path)
+    path.write_text("1\n" * 200 + json.dumps("x" * 100) + "\n")
+    rows = read_lines(path)
+    assert [next(rows) for _ in range(200)] == [1] * 200  # a line has a limit, a file has none
+    with pytest.raises(MalformedFile, match=r"line 201 is too large"):
+        next(rows)
+    with pytest.raises(MalformedFile, match=r"value.json is too large: more than 50 bytes"):
+        read_text(path, most=50)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "value.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    for read in (read_json, lambda p: list(read_lines(p)), lambda p: read_text(p, most=9)):
+        with pytest.raises(MalformedFile, match=r"value.json cannot be read: it is no regular"):
+            read(path)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"\xef\xbb\xbfa = 1")
+    assert read_text(path, most=20) == "a = 1"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clients import build_client_app
-from fedsim.errors import RunFailed
+from fedsim.errors import MalformedFile, RunFailed
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES
 from fedsim.lab.run.attacking import Clients, Runner, in_force
@@ -19,6 +19,7 @@ from fedsim.lab.run.trackers import track
 from fedsim.lab.run.utility import METRICS, course, utility, utility_before
 from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
 from fedsim.lab.scoring.scorer import Scorer
+from fedsim.lab.store import layout
 from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory, checksum
 from fedsim.lab.store.summary import Failure, Summary
@@ -93,7 +94,7 @@ class Recorder:
         self.checksum = checksum(progress.parameters)
         if progress.round in done:  # where a resumed run begins
             return
-        measured = self._measured(progress) if len(held_out) else None
+        measured = (self._measured(progress) or None) if len(held_out) else None
         name = METRICS[self.experiment.adapter.spec.task]
         record = RoundRecord(
             round=progress.round,
@@ -210,6 +211,8 @@ def summarize(
     leakage, verdicts = scorer.leakage(scores)
     scoring = time.perf_counter() - started
     rounds = run.rounds()
+    if not rounds:
+        raise MalformedFile(f"{run.root / layout.ROUNDS} holds no round")
     summary = Summary(
         schema=1,
         name=config.name,

@@ -77,13 +77,15 @@ def curves(rounds: Sequence[RoundRecord], summary: Summary) -> Iterator[Point]:
         if record.utility is not None:
             yield f"utility/{metric}", record.round, record.utility
         yield "seconds", record.round, record.seconds
-    groups: dict[tuple[str, int], list[Mapping[str, float]]] = {}
+    groups: dict[tuple[str, int, str], list[tuple[float, int]]] = {}
     for entry in summary.attacks:
-        weighted = [entry.metrics] * entry.samples  # a mean over samples, not over updates
-        groups.setdefault((entry.attack, entry.round), []).extend(weighted)
-    for (attack, round_), samples in groups.items():
-        for name in samples[0] if samples else ():
-            yield f"leakage/{attack}/{name}", round_, fmean(metrics[name] for metrics in samples)
+        for name, value in entry.metrics.items():
+            place = entry.attack, entry.round, name
+            groups.setdefault(place, []).append((value, entry.count(name)))
+    for (attack, round_, name), means in groups.items():
+        values, counts = zip(*means, strict=True)
+        if sum(counts):  # a mean over samples, not over updates
+            yield f"leakage/{attack}/{name}", round_, fmean(values, counts)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

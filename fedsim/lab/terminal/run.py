@@ -77,7 +77,7 @@ class StepHandler(logging.Handler):
 def print_table(summary: Summary) -> None:
     """Print one row for each attacked update, and each attack's verdict with its reason."""
     console = Console(file=sys.stdout, highlight=False)
-    columns = ["round", "client", "attack", "n", "exact", "tokens", "R-1", "chance", "s"]
+    columns = ["round", "client", "attack", "n", "exact", "prec", "tok.", "R-1", "chance", "s"]
     if bounded := any(entry.bound for entry in summary.attacks):
         columns.insert(5, "limit")  # of exact: the reconstruction bound
     table = Table(*columns, title="What the server could read", box=SIMPLE, padding=(0, 1, 0, 0))
@@ -85,6 +85,7 @@ def print_table(summary: Summary) -> None:
     for entry in summary.attacks:
         metrics, chance = entry.metrics, entry.controls.get("no_gradient", {})
         exact = metrics.get("exact_match_but_last", metrics.get("exact_match"))
+        precision = metrics.get("precision_but_last", metrics.get("precision"))
         accuracy = metrics.get("token_accuracy_but_last", metrics.get("token_accuracy"))
         most = [_number(entry.bound.get("exact_match"), 2)] if bounded else []
         table.add_row(
@@ -94,6 +95,7 @@ def print_table(summary: Summary) -> None:
             str(entry.samples or "?"),
             _number(exact, 2),
             *most,
+            _number(precision, 2),
             _number(accuracy, 2),
             _number(metrics.get("rouge1"), 1),
             _number(chance.get("rouge1"), 1),
@@ -130,6 +132,8 @@ def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide
 
 def print_wire(wire: Mapping[str, Any]) -> None:
     """Print what an update takes, in bytes as its encoding would be and in the client's time."""
+    if not wire.keys() >= {"bytes_up", "bits_per_entry", "seconds"}:
+        return  # somebody took them out
     line = (
         f"An update: {wire['bytes_up'] / 1e6:.3g} MB up ({wire['bits_per_entry']:.3g} bits an "
         f"entry), {wire['seconds']:.2f} s of the client"
