@@ -13,7 +13,8 @@ from rich.text import Text
 
 from fedsim.lab.config.labels import label, short_names
 from fedsim.lab.store.sweep import CellEnd
-from fedsim.lab.terminal.run import STYLES, Terminal, printable
+from fedsim.lab.terminal.run import STYLES, Terminal
+from fedsim.printing import printable
 
 SHOWN = 60  # cells; all of them are in the table
 
@@ -103,7 +104,17 @@ def _rows(cell: Mapping[str, Any]) -> list[list[Any]]:
         verdict = cell["verdicts"][name]["verdict"]
         shares = [_mean(leakage, metric, 2) for metric in ("exact_match", "token_accuracy")]
         rouge = _mean(leakage, "rouge1", 1)
-        rows.append([name, *shares, rouge, paper, after, seconds, Text(verdict, STYLES[verdict])])
+        rows.append(
+            [
+                escape(printable(name)),
+                *shares,
+                rouge,
+                paper,
+                after,
+                seconds,
+                Text(verdict, STYLES[verdict]),
+            ]
+        )
     return rows or [["-", "-", "-", "-", paper, after, seconds, ""]]
 
 
