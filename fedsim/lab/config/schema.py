@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from clients.data import DataSettings
+from clients.holdings import ClientSettings
 from fedsim.models import ModelSpec, Task, Weights
 from fedsim.training import Algorithm, Optimizer, TrainingSettings, WireDtype
 from server import ServerSettings
@@ -139,6 +140,18 @@ class FederationSection(Section):
     )
     on_failure: OnFailure = default_of(
         ServerSettings, "on_failure", "what a client that fails does to the run"
+    )
+    timeout: float = default_of(
+        ClientSettings,
+        "timeout",
+        "seconds a client may take in a round, once its model and data are loaded; its process is "
+        "ended then, and it has failed; 0: as long as it takes",
+        ge=0,
+    )
+    ray_address: str = Field(
+        "",
+        description="of a running Ray that the engine `ray` is to use; empty: one of its own, "
+        "which listens on 127.0.0.1 alone",
     )
     capture: bool = Field(
         True, description="keep the updates on disk, for `fedsim attack` and for sweeps"
