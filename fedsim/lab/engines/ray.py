@@ -1,6 +1,8 @@
 """Flower's simulation engine: clients as actors on Ray."""
 
+import contextlib
 import logging
+import sys
 from typing import Any
 
 from flwr.clientapp import ClientApp
@@ -41,7 +43,8 @@ def run_ray(server: ServerApp, client: ClientApp, clients: int, resources: Resou
         },
     }
     try:
-        run_simulation(server, client, num_supernodes=clients, backend_config=backend)
+        with contextlib.redirect_stdout(sys.stderr):  # Ray tells of deaths where results belong
+            run_simulation(server, client, num_supernodes=clients, backend_config=backend)
     except ValueError as error:
         if "ActorPool is empty" not in str(error):
             raise
