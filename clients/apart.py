@@ -109,6 +109,7 @@ def _serve(pipe: Connection, parent: int) -> None:
             settings, client, broadcast, side = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
+        answer: tuple[bool, Any]
         try:
             mine = side(settings, client)
             pipe.send_bytes(pickle.dumps((False, len(mine.examples))))

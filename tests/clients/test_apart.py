@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -32,7 +33,7 @@ def hang() -> NoReturn:
             continue
 
 
-WAYS = {
+WAYS: dict[str, Callable[[], object]] = {
     "hang": hang,
     "exit": lambda: sys.exit(0),
     "quit": lambda: os._exit(0),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fedsim import files
 from fedsim.errors import MalformedMessage, RunFailed
@@ -295,7 +295,7 @@ def test_nothing_but_drafts_is_dropped(tmp_path: Path) -> None:
 def test_a_writer_holds_its_draft(tmp_path: Path, tensors: bool) -> None:
     def write(draft: Path) -> None:
         if tensors:
-            files.save_file({"w": torch.ones(2)}, draft)
+            save_file({"w": torch.ones(2)}, draft)
         else:
             draft.write_text("whole")
         drop_drafts(tmp_path)
@@ -307,7 +307,8 @@ def test_a_writer_holds_its_draft(tmp_path: Path, tensors: bool) -> None:
 def test_a_draft_that_is_dropped_as_it_is_begun_is_begun_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dropped, original = [], fcntl.flock
+    dropped: list[int] = []
+    original = fcntl.flock
 
     def flock(held: int, how: int) -> None:
         if how == fcntl.LOCK_EX and not dropped:  # a report comes between the folder and its lock

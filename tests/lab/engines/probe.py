@@ -48,7 +48,7 @@ def listening(processes: list[Path]) -> list[str]:
             fields = line.split()
             if fields[3] == LISTENS:
                 places[f"socket:[{fields[9]}]"] = fields[1]
-    held = set()
+    held = set[str]()
     for process in processes:
         try:
             links = [os.readlink(descriptor) for descriptor in (process / "fd").iterdir()]

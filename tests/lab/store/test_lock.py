@@ -1,3 +1,4 @@
+import fcntl
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 
 from fedsim.errors import BadInput, RunFailed
 from fedsim.lab.cli import main
-from fedsim.lab.store import layout, lock
+from fedsim.lab.store import layout
 from fedsim.lab.store.lock import held
 from fedsim.lab.store.run import RunDirectory
 from tests.lab.conftest import experiment
@@ -63,7 +64,7 @@ def test_where_there_can_be_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> None:
         raise OSError("Function not implemented")
 
-    monkeypatch.setattr(lock.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(RunFailed, match=r"could not lock .*\.lock: Function not"), held(tmp_path):
         pass
     monkeypatch.setattr(Path, "open", refuse)
