@@ -8,9 +8,8 @@ from pathlib import Path
 
 from fedsim.lab.config.recipes import FILE
 
+LOCK = ".lock"  # in whatever directory somebody works: a run's, an attack's, a sweep's
 RUNS = Path("runs")  # where a run lies that was given no --out
-
-LOCK = ".lock"  # of whoever works in the directory: a run, an attack, a sweep
 
 # A run's directory
 CONFIG = "config.toml"  # resolved; without one there is no run
