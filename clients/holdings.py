@@ -31,6 +31,7 @@ class ClientSettings:
     defenses: tuple[Defense, ...] = ()
     threads: int = 1  # torch's, for the same bits on every engine
     device: str = "cpu"
+    timeout: float = 0.0  # seconds a client may take in a round; 0: as long as it takes
 
     @property
     def memory(self) -> ClientMemory:

@@ -4,9 +4,11 @@ And read as what anybody may have put there: only regular files, no more of them
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,26 +21,64 @@ from fedsim import limits
 from fedsim.errors import MalformedFile, RunFailed
 from fedsim.types import Parameters
 
+DRAFT = re.compile(r"\..+\.\d+\.tmp")  # of NAME by the process PID: .NAME.PID.tmp
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, then move it there: all or nothing.
+    """Have ``write`` fill a file in a folder of its own beside ``path``, then move it: all or none.
 
     Raises:
         RunFailed: the disk is full or cannot be written, or the text is no Unicode (half of a
             surrogate pair); the line names the file.
     """
     make_directory(path.parent, wanted=path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        with _draft_folder(path.with_name(f".{path.name}.{os.getpid()}.tmp")) as folder:
+            draft = folder / path.name
+            write(draft)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, path)
     except (OSError, SafetensorError, UnicodeError) as error:
         raise RunFailed(f"could not write {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _draft_folder(folder: Path) -> Iterator[Path]:
+    """Have ``folder`` inside the block, locked: the kernel lets go of it when its writer ends.
+
+    A folder, for safetensors writes beside its file as well, under a name that nobody knows.
+    """
+    while True:
+        folder.mkdir(exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if folder.exists() and folder.stat().st_ino == os.fstat(held).st_ino:
+            break
+        os.close(held)  # dropped in between, as one that nobody held
+    try:
+        yield folder
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def drop_drafts(root: Path) -> None:
+    """Remove what killed processes were writing under ``root``; what is being written stays."""
+    for path in list(root.rglob(".*.tmp")):
+        if DRAFT.fullmatch(path.name):
+            with contextlib.suppress(OSError):  # its writer lives, or it is gone or not ours
+                _drop(path)
+
+
+def _drop(path: Path) -> None:
+    held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()  # files are of earlier versions
+    finally:
+        os.close(held)
 
 
 def make_directory(path: Path, *, wanted: Path | None = None) -> None:

@@ -30,7 +30,7 @@ def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, ty
     for point in _registered(group, tuple((folder, _changed(folder)) for folder in sys.path)):
         try:
             plugin = point.load()
-        except Exception as error:  # anything may go wrong while a stranger's module is imported
+        except (Exception, SystemExit) as error:  # whatever a stranger's module does when imported
             raise BadInput(f"plugin {point.name!r} ({point.value}): {error!r}") from error
         fits = isinstance(plugin, type) and issubclass(plugin, base) and is_dataclass(plugin)
         if not fits:

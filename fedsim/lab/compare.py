@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.errors import BadInput, MalformedMessage
-from fedsim.lab.run.trackers import flat
+from fedsim.lab.config.labels import flat
 from fedsim.lab.scoring.again import samples_of_run
 from fedsim.lab.scoring.intervals import difference_interval, metric_interval, paired_interval
 from fedsim.lab.store import layout

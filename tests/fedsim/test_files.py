@@ -1,19 +1,24 @@
 """Files are whole or not there; every failure names the file."""
 
 import errno
+import fcntl
 import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fedsim import files, limits
 from fedsim.errors import BadInput, MalformedFile, MalformedMessage, RunFailed
 from fedsim.files import (
     append_line,
+    drop_drafts,
     parse_json,
     read_json,
     read_lines,
@@ -75,7 +80,7 @@ def test_the_file_appears_at_its_place_only_when_it_is_whole(tmp_path: Path) -> 
     def write(draft: Path) -> None:
         draft.write_text("whole")
         existed.append(path.exists())
-        assert draft.parent == path.parent  # a move within one file system is atomic
+        assert draft.parent.parent == path.parent  # a move within one file system is atomic
 
     write_atomically(path, write)
     assert existed == [False] and path.read_text() == "whole"
@@ -286,3 +291,116 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"\xef\xbb\xbfa = 1")
     assert read_text(path, most=20) == "a = 1"
+
+
+# Where nothing can be written, nothing can be removed either: the first of it is what is told
+
+
+def test_a_name_that_no_directory_takes_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 252)  # as a name it fits, as a draft's it does not
+    with pytest.raises(RunFailed, match=r"could not write .*xx: .*File name too long"):
+        write_text(path, "")
+
+
+def test_a_directory_that_is_read_only_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(RunFailed, match=r"could not write .*file: .*Read-only file system"):
+        write_text(tmp_path / "file", "")
+
+
+# Drafts of processes that were killed
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from fedsim.files import write_atomically
+
+def write(draft):
+    draft.write_text("half of it")
+    print(draft, flush=True)
+    time.sleep(600)
+
+write_atomically(Path(sys.argv[1]), write)
+"""
+
+
+@pytest.mark.slow
+def test_a_draft_lives_as_long_as_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "file.txt"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        draft = Path(writer.stdout.readline().strip())
+        assert draft.parent == path.with_name(f".file.txt.{writer.pid}.tmp")
+        drop_drafts(tmp_path)
+        assert draft.read_text() == "half of it"
+        writer.send_signal(signal.SIGKILL)
+    assert os.listdir(path.parent) == [draft.parent.name]  # nobody was there to remove it
+    drop_drafts(tmp_path)
+    assert os.listdir(path.parent) == []
+
+
+def test_nothing_but_drafts_is_dropped(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / ".link.1.tmp").symlink_to(tmp_path / "precious")
+    os.mkfifo(tmp_path / ".pipe.tmp")
+    for name in ("notes.1.tmp", ".notes.tmp", ".notes.x.tmp", ".lock"):
+        (tmp_path / name).write_text("")
+    before = sorted(os.listdir(tmp_path))
+    drafts = [tmp_path / ".a.1.tmp", tmp_path / "precious" / ".b.c.22.tmp", tmp_path / ".d.3.tmp"]
+    for draft in drafts[:2]:
+        draft.mkdir()
+        (draft / ".tmpAbc123").write_text("as safetensors leaves it")
+    drafts[2].write_text("of an earlier version")
+    held = os.open(drafts[0], os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # as its writer does
+    drop_drafts(tmp_path)
+    assert [draft.exists() for draft in drafts] == [True, False, False]
+    os.close(held)
+    drop_drafts(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == before
+    drop_drafts(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_a_writer_holds_its_draft(tmp_path: Path, tensors: bool) -> None:
+    def write(draft: Path) -> None:
+        if tensors:
+            save_file({"w": torch.ones(2)}, draft)
+        else:
+            draft.write_text("whole")
+        drop_drafts(tmp_path)
+
+    write_atomically(tmp_path / "file", write)
+    assert (tmp_path / "file").exists() and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_draft_that_is_dropped_as_it_is_begun_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[int] = []
+    original = fcntl.flock
+
+    def flock(held: int, how: int) -> None:
+        if how == fcntl.LOCK_EX and not dropped:  # a report comes between the folder and its lock
+            dropped.append(1)
+            drop_drafts(tmp_path)
+        original(held, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write_text(tmp_path / "file", "whole")
+    assert dropped and (tmp_path / "file").read_text() == "whole"
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    draft = tmp_path / f".file.{os.getpid()}.tmp"  # process 7 of a container that starts again
+    draft.mkdir()
+    (draft / "file").write_text("half of someth")
+    write_text(tmp_path / "file", "whole")
+    assert (tmp_path / "file").read_text() == "whole" and os.listdir(tmp_path) == ["file"]

@@ -171,4 +171,5 @@ def _settings(experiment: Experiment, run: RunDirectory, claim: Private) -> Clie
     config, adapter = experiment.config, experiment.adapter
     if isinstance(claim, DPSGD):  # the canaries' rate is the run's but for rounding
         claim = replace(claim, budget=None)
-    return client_settings(config, adapter, [claim], run.vault, adapter.initial_parameters())
+    made = client_settings(config, adapter, [claim], run.vault, adapter.initial_parameters())
+    return replace(made, timeout=0.0)  # what the canaries are planted in is in this process

@@ -1,6 +1,7 @@
 """``fedsim run``: federated rounds, attacked as configured."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,11 @@ def _run(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.lab.config import load_config
         from fedsim.lab.config.paths import absolute
+        from fedsim.lab.run.checks import check_longer
         from fedsim.lab.run.experiment import run_experiment
         from fedsim.lab.run.prepare import prepare
+        from fedsim.lab.store.changes import begun_with
+        from fedsim.lab.store.lock import held
         from fedsim.lab.store.run import RunDirectory
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None
@@ -49,21 +53,26 @@ def _run(options: argparse.Namespace) -> int:
             raise BadInput("--resume goes on with the run in --out DIR, and takes no other config")
         run = RunDirectory(options.out)
         config = run.config()
+        began = begun_with(run.root, config)
     else:
-        config = absolute(load_config(path, words))
+        began = config = absolute(load_config(path, words))
         run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
 
     with display_for(options) as display:
         display.step("checking the model and the data")
         experiment = prepare(config)
-        for note in experiment.adapter.notes:
-            display.say(note)
-        if not options.resume:
-            run.create(config)
-        display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")
-        try:
-            summary, scores = run_experiment(experiment, run, display, quick=options.quick)
-        except BaseException:
-            display.say(f"stopped; go on with: fedsim run --out {run.root} --resume")
-            raise
+        if began.federation.rounds < config.federation.rounds:
+            check_longer(prepare(began).defenses, experiment.defenses)
+        with held(run.root):
+            if not options.resume:
+                run.create(config)
+            for note in experiment.adapter.notes:
+                display.say(note)
+            display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")
+            try:
+                summary, scores = run_experiment(experiment, run, display, quick=options.quick)
+            except BaseException:
+                again = shlex.quote(str(run.root))
+                display.say(f"stopped; go on with: fedsim run --out {again} --resume")
+                raise
     return show(options, summary, scores, experiment.adapter)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from fedsim.lab.commands.base import (
     listen,
     new_command,
 )
+from fedsim.printing import printable_json
 
 if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
     from fedsim.lab.store.sweep import SweepRecord
@@ -51,6 +51,7 @@ def add(commands: Any) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     with importing():
+        from fedsim.lab.store.lock import held
         from fedsim.lab.sweep.directory import Ledger, SweepDirectory
         from fedsim.lab.sweep.runner import check_cells, run_cells
         from fedsim.lab.sweep.table import write_table
@@ -63,7 +64,7 @@ def _sweep(options: argparse.Namespace) -> int:
     with display:
         display.step("checking every cell")
         check_cells(plan.cells, options.jobs)
-        with directory.locked():
+        with held(directory.root):
             directory.claim(plan)  # again: another sweep may have begun here in the meantime
             ledger = Ledger(directory, plan)
             display.done = ledger.count("done")
@@ -106,7 +107,7 @@ def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: "Swee
 
     shown = overview(directory, sweep)
     if options.json:
-        print(json.dumps(shown, indent=2, ensure_ascii=False))
+        print(printable_json(shown))
     else:
         with contextlib.suppress(BrokenPipeError, SystemExit):
             print_sweep(shown)

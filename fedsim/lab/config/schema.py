@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from clients.data import DataSettings
+from clients.holdings import ClientSettings
 from fedsim import limits
 from fedsim.models import ModelSpec, Task, Weights
 from fedsim.training import Algorithm, Optimizer, TrainingSettings, WireDtype
@@ -159,6 +160,18 @@ class FederationSection(Section):
     )
     on_failure: OnFailure = default_of(
         ServerSettings, "on_failure", "what a client that fails does to the run"
+    )
+    timeout: float = default_of(
+        ClientSettings,
+        "timeout",
+        "seconds a client may take in a round, once its model and data are loaded; its process is "
+        "ended then, and it has failed; 0: as long as it takes",
+        ge=0,
+    )
+    ray_address: str = Field(
+        "",
+        description="of a running Ray that the engine `ray` is to use; empty: one of its own, "
+        "which listens on 127.0.0.1 alone",
     )
     capture: bool = Field(
         True, description="keep the updates on disk, for `fedsim attack` and for sweeps"

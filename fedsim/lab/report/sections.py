@@ -204,6 +204,7 @@ def manifest_facts(run: RunDirectory) -> list[tuple[str, str]]:
     if not isinstance(manifest, dict):
         return [(layout.MANIFEST, "missing or broken")]
     versions = manifest.pop("versions", {})
+    manifest.pop("config", None)  # shown beside it, as the run has it
     facts = [(str(name), _said(value)) for name, value in manifest.items()]
     known = versions.items() if isinstance(versions, dict) else ()
     return [*facts, ("versions", ", ".join(f"{k} {v}" for k, v in known if v))]

@@ -197,7 +197,9 @@ class Runner:
         except UnsupportedObservation as reason:
             error = str(reason)
             self._tell(f"round {round_}: {planned.name} could not run on {what}: ", error)
-        except Exception as fault:  # a plugin's; training goes on, and the score says inconclusive
+        except KeyboardInterrupt:  # the user's
+            raise
+        except BaseException as fault:  # a plugin's, an exit too; training goes on, no verdict
             error = f"{planned.name} raised {type(fault).__name__}: {fault}"
             directory = self.errors / f"round={round_}" / f"client={client}"
             whole = keep_traceback(directory, f"{planned.name}-{role}", fault)

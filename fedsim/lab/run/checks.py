@@ -68,7 +68,7 @@ def check_engine(config: Config) -> None:
     have = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
     asked = {"cpus": wanted.cpus_per_client, "gpus": wanted.gpus_per_client}
     for kind, count in asked.items():
-        if wanted.engine == "ray" and count > have[kind]:
+        if wanted.engine == "ray" and not wanted.ray_address and count > have[kind]:
             raise BadInput(
                 f"federation.{kind}_per_client must be at most the {have[kind]} there are here, "
                 f"got {count:g}"
@@ -90,6 +90,25 @@ def check_together(config: Config, defenses: Sequence[Defense]) -> None:
         )
     if any(defense.sums for defense in defenses) and any(defense.central() for defense in defenses):
         raise BadInput("defense: central-dp clips each update, and secagg hides each; take one")
+
+
+def check_longer(began: Sequence[Defense], now: Sequence[Defense]) -> None:
+    """Raise BadInput when a run that is to go on longer would noise its last rounds otherwise."""
+    for before, after in zip(began, now, strict=True):
+        if before != after:
+            raise BadInput(
+                f"federation.rounds: must stay what it was, for {before!r} was settled by it, got "
+                f"one that settles {after!r}"
+            )
+
+
+def check_done(done: int, config: Config) -> None:
+    """Raise BadInput when a run that goes on has more rounds behind it than it is to have."""
+    if done > config.federation.rounds:
+        raise BadInput(
+            f"federation.rounds: must be at least {done}, the rounds that are done, got "
+            f"{config.federation.rounds}"
+        )
 
 
 def device(name: str) -> torch.device:

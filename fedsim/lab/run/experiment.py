@@ -13,6 +13,7 @@ from fedsim.lab.engines import ENGINES
 from fedsim.lab.run.attacking import Clients, Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
+from fedsim.lab.run.checks import check_done
 from fedsim.lab.run.prepare import Experiment
 from fedsim.lab.run.settings import client_settings, resources, server_settings
 from fedsim.lab.run.trackers import track
@@ -141,6 +142,7 @@ def run_experiment(
         start = Progress(round=0, parameters=adapter.initial_parameters())
         run.forget_after(-1)
     else:
+        check_done(start.round, config)
         run.forget_after(start.round)
     run.note_pool(experiment.pool)
     runner = attack_runner(experiment, run, display, quick=quick)

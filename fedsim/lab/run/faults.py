@@ -5,6 +5,7 @@ import traceback
 from pathlib import Path
 
 from fedsim.files import write_text
+from fedsim.printing import printable_lines
 
 
 def keep_traceback(directory: Path, name: str, fault: BaseException) -> Path:
@@ -17,8 +18,7 @@ def keep_traceback(directory: Path, name: str, fault: BaseException) -> Path:
     """
     path = directory / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.txt"
     text = "".join(traceback.format_exception(fault))
-    # Half of a surrogate pair, which a message may quote, is no text that a file can hold.
-    write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    write_text(path, printable_lines(text))  # for whoever looks at it on a terminal
     return path
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final
+from typing import Final
 
 from fedsim.errors import BadInput, unknown
+from fedsim.lab.config.labels import flat
 from fedsim.lab.store import layout
 from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
@@ -64,7 +65,7 @@ def track(run: RunDirectory, summary: Summary, names: Sequence[str]) -> list[str
             shutil.rmtree(root, ignore_errors=True)
             root.mkdir(parents=True)
             TRACKERS[name].write(root, summary.name, facts, points)
-        except Exception as error:  # a library's: what was trained and attacked is not lost for it
+        except (Exception, SystemExit) as error:  # what was trained and attacked is not lost for it
             why = " ".join(f"{type(error).__name__}: {error}".split())
             failed.append(f"the tracker {name!r} could not run: {why}")
     return failed
@@ -86,17 +87,6 @@ def curves(rounds: Sequence[RoundRecord], summary: Summary) -> Iterator[Point]:
         values, counts = zip(*means, strict=True)
         if sum(counts):  # a mean over samples, not over updates
             yield f"leakage/{attack}/{name}", round_, fmean(values, counts)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the config's keys, dotted, and their values as text."""
-    for key, value in tree.items():
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            value = {str(place): item for place, item in enumerate(value)}
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
 
 
 def _tensorboard(root: Path, name: str, facts: Facts, points: Sequence[Point]) -> None:

@@ -23,6 +23,7 @@ from fedsim.lab.store.records import whose
 from fedsim.lab.store.summary import Course, Summary, Utility
 from fedsim.lab.terminal.marks import marked
 from fedsim.models import ModelAdapter
+from fedsim.printing import printable
 from fedsim.types import Tokens
 
 SHOWN = 8  # pairs of texts; all of them are in samples.jsonl
@@ -90,8 +91,10 @@ def print_table(summary: Summary) -> None:
         most = [_number(entry.bound.get("exact_match"), 2)] if bounded else []
         table.add_row(
             str(entry.round),
-            f"sum of {len(entry.clients)}" if entry.clients else str(entry.client),
-            entry.attack,
+            f"sum of {len(entry.clients)}"
+            if entry.clients
+            else escape(printable(str(entry.client))),
+            escape(printable(entry.attack)),
             str(entry.samples or "?"),
             _number(exact, 2),
             *most,
@@ -104,11 +107,12 @@ def print_table(summary: Summary) -> None:
         )
     console.print(table)
     for note in summary.notes:
-        console.print(escape(f"Note: {note}"))
+        console.print(escape(printable(f"Note: {note}")))
     for name, judged in summary.verdicts.items():
         style = STYLES[judged.verdict]
         console.print(
-            f"[{style}]{escape(name)}: {judged.verdict}[/]. {escape(judged.reason)}",
+            f"[{style}]{escape(printable(name))}: {judged.verdict}[/]. "
+            f"{escape(printable(judged.reason))}",
             soft_wrap=True,
         )
 
@@ -194,8 +198,3 @@ class SideBySide:
         for piece in theirs:
             right.append(printable(piece.text), style="green" if piece.matched else "red strike")
         return left, right
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with control characters shown, so that it cannot drive the terminal."""
-    return "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in text)

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from fedsim.lab.config.labels import label, short_names
 from fedsim.lab.store.sweep import CellEnd
-from fedsim.lab.terminal.run import STYLES, Terminal, printable
+from fedsim.lab.terminal.run import STYLES, Terminal
+from fedsim.printing import printable
 
 SHARES = ("exact_match", "precision", "token_accuracy")
 SHOWN = 60  # cells; all of them are in the table
@@ -104,7 +105,8 @@ def _rows(cell: Mapping[str, Any]) -> list[list[Any]]:
         verdict = cell["verdicts"][name]["verdict"]
         shares = [_mean(leakage, metric, 2) for metric in SHARES]
         rouge = _mean(leakage, "rouge1", 1)
-        rows.append([name, *shares, rouge, paper, after, seconds, Text(verdict, STYLES[verdict])])
+        told = Text(verdict, STYLES[verdict])
+        rows.append([escape(printable(name)), *shares, rouge, paper, after, seconds, told])
     return rows or [["-", "-", "-", "-", "-", paper, after, seconds, ""]]
 
 

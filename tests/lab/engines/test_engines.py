@@ -79,6 +79,34 @@ def test_a_clients_exception_is_its_answer() -> None:
     assert reason.strip().splitlines()[-1].endswith("BadInput: client two is broken")
 
 
+class Odd(BaseException):
+    """No Exception, as asyncio's CancelledError is none."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), Odd()])
+def test_a_clients_exit_is_its_answer(error: BaseException) -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        raise error
+
+    grid = InlineGrid(app, 2)
+    assert answers(grid.send_and_receive(messages(grid, content()))) == [2, 2]
+
+
+def test_ctrl_c_is_no_client_s_answer() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        raise KeyboardInterrupt
+
+    grid = InlineGrid(app, 2)
+    with pytest.raises(KeyboardInterrupt):
+        grid.send_and_receive(messages(grid, content()))
+
+
 def test_a_client_cannot_change_what_the_server_sent() -> None:
     grid = InlineGrid(counting_client(), 2)
     shared = content()

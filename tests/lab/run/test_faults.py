@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,6 +85,29 @@ def test_a_plugins_traceback_is_kept_and_its_last_line_told_once(tmp_path: Path)
     assert whole.splitlines()[-1] in {row["error"].partition(" raised ")[2] for row in rows}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Leaver(Attack):
+    """Ends the program."""
+
+    families: ClassVar = ("gpt2",)
+
+    @override
+    def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
+        sys.exit(0)
+
+
+@pytest.mark.slow
+def test_an_attack_that_ends_the_program_is_one_that_could_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedsim.lab.run.attacking.attack_table", lambda: {"careless": Leaver})
+    run, lines = a_run(tmp_path / "run")
+    errors = {row["error"] for row in run.rows("reconstructions.jsonl")}
+    assert errors == {"careless raised SystemExit: 0"}
+    assert run.summary().verdicts["careless"].verdict == "inconclusive"
+    assert len([line for line in lines if "careless could not run on" in line]) == 1
+
+
 @pytest.mark.slow
 def test_what_a_replay_kept_goes_with_its_results(tmp_path: Path) -> None:
     run, _ = a_run(tmp_path / "run", broken=False)
@@ -120,6 +144,8 @@ def test_a_name_and_a_message_that_no_file_holds(
     path = keep_traceback(tmp_path, "../a/b c", fault("\ud800"))
     assert path == tmp_path / ".._a_b_c.txt"
     assert path.read_text(encoding="utf-8").endswith("KeyError: '\\ud800'\n")
+    path = keep_traceback(tmp_path, "b", ValueError("\x1b[2J\u202e"))
+    assert path.read_text(encoding="utf-8") == "ValueError: \\x1b[2J\\u202e\n"
 
 
 def test_where_no_frame_is_the_plugins_the_innermost_is_named(

@@ -5,7 +5,8 @@ import pytest
 from fedsim.lab.scoring.metrics import Pair
 from fedsim.lab.scoring.scored import Scored
 from fedsim.lab.store.summary import Summary
-from fedsim.lab.terminal.run import SHOWN, SideBySide, Terminal, print_summary, printable
+from fedsim.lab.terminal.run import SHOWN, SideBySide, Terminal, print_summary
+from fedsim.printing import printable
 from fedsim.types import Tokens
 from tests.lab.attempts import attempt
 from tests.lab.conftest import preset
