@@ -36,9 +36,10 @@ import torch
 from typing_extensions import override
 
 from attacks.base import Attack, Notes
-from attacks.dager.counts import with_counts
+from attacks.dager.alike import find_alike
+from attacks.dager.encoder.heads import with_counts
 from attacks.dager.encoder.search import read_encoder
-from attacks.dager.endings import with_endings
+from attacks.dager.endings import Leaves, with_endings
 from attacks.dager.gates import Gates, find_spans, open_gates
 from attacks.dager.search import PrefixSearch
 from fedsim.messages import Observation, Reconstruction
@@ -102,5 +103,7 @@ class Dager(Attack):
             logger.info("position %d: %d prefixes", i + 1, len(S_i))
         else:
             ended += S_i
-        leaves = tuple(s for s in ended if len(s) > len(start))
-        return with_endings(observation, leaves, search.check.vague, notes)
+        found = search.ranked([s for s in ended if len(s) > len(start)])
+        alike = find_alike(gates.opening, found, start)
+        sound = not (search.check.vague or notes["cut"])
+        return with_endings(observation, Leaves(sequences=found, sound=sound, alike=alike), notes)

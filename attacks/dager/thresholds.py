@@ -168,6 +168,13 @@ ROUGHLY = 0.9  # free*
 LOUD = 0.3  # free*
 # An end's share of the largest end's. From: others have 1e-5 (float32 gradients).
 QUIET = 1e-2  # free
+# How far above the noise the weakest input is from where on none can be hidden in it. From: chosen.
+FAINT = 100.0  # unread
+# Times the deviation of what comes back: how far off that may be. From: chosen.
+DOUBT = 30.0  # unread
+
+# following.py: what followed each prefix of a next-token loss
+
 # Of the tokens' shares of the loss: so many must be whole numbers of the unit, and within this.
 # From: chosen; what follows with near certainty is only roughly read.
 NEARLY_ALL = 0.9  # free
@@ -182,12 +189,14 @@ REST = 2e-2  # free
 
 # counts.py: how often each sentence was there
 
-# How far a count may be from a whole number. From: float16's rounding leaves 1e-3.
-NEAR_WHOLE = 5e-3  # free
 # Examples up to which they are counted. From: chosen, a limit of work.
 MOST_EXAMPLES = 1024  # free
-# Examples of one label and text, where all texts repeat. From: chosen, a limit of what is tried.
+# Where one example's share is not known: examples that the clearest text is thought to stand for,
+# and ways to give them labels, at most. From: chosen, limits of what is tried.
 REPEATS = 4  # free
+SPLITS = 500  # unread
+# How far off a float32 state may be, of its length. From: one order of summation to another, 1e-6.
+STATES = 1e-6  # unread
 # Of a gradient's square: what rounding leaves unexplained, of float32 and, in epsilons squared, of
 # shorter floats. From: chosen, above float32's 1e-14 for what a model's own rounding adds.
 UNEXPLAINED = 1e-6  # free
