@@ -24,7 +24,7 @@ class Back:
         prefixes: each once.
         closing: what the last block makes of them, float64.
         values: (N, D) D, float64.
-        noise: (N,) the standard deviation of each one's entries, by what is left unexplained.
+        noise: (N,) how long what is left unexplained would be, if all of it came back to that one.
         explained: the share of the gradient's square that they explain, in [0, 1].
     """
 
@@ -56,6 +56,8 @@ def come_back(sequences: Sequence[Tokens], closing: Closing, gradient: Tensor) -
 def solved(activations: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, float]:
     """Return D (N, D) with A^T D = G, its noise (N,), and the share of G's square it explains.
 
+    Rounding is even, but a text that was not found is not: what it adds is nearly that of others.
+
     Args:
         activations: (N, I) the map's inputs, N <= I.
         gradient: (I, D) the map's gradient.
@@ -68,5 +70,5 @@ def solved(activations: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, float
     inside = basis.T @ gradient
     inverse = torch.linalg.solve_triangular(triangle, torch.eye(count).to(triangle), upper=True)
     explained = (inside.square().sum() / size).clamp(max=1.0)
-    rest = (size * (1 - explained) / max(1, (width - count) * gradient.shape[1])).sqrt()
+    rest = (size * (1 - explained)).sqrt()
     return inverse @ inside, rest * inverse.norm(dim=1), explained.item()

@@ -55,7 +55,9 @@ def enough(gradient: Tensor) -> float:
 
 
 def spread(chances: Tensor, head: Tensor, states: Tensor) -> Tensor:
-    """Return how far off label probabilities (N, K) may be, by the rounding of a model's states.
+    """Return how far off label probabilities (N, K) may be, by float32's rounding.
+
+    That of a model's states, and that of a client's own p - y, which is 1e-7 of y.
 
     Args:
         chances: softmax of ``states`` times ``head``.
@@ -64,7 +66,8 @@ def spread(chances: Tensor, head: Tensor, states: Tensor) -> Tensor:
     """
     widest = torch.cdist(head, head).max()
     error = (thresholds.STATES * widest * states.norm(dim=1, keepdim=True)).clamp(max=1.0)
-    slack: Tensor = chances * (1 - chances) * torch.expm1(2 * error)
+    own = thresholds.LOSS * torch.finfo(torch.float32).eps
+    slack: Tensor = chances * (1 - chances) * torch.expm1(2 * error) + own
     return slack
 
 

@@ -110,15 +110,14 @@ def read_endings(observation: Observation, leaves: Leaves, sound: bool) -> Endin
     labels = model.spec.task == "classification"
     if clear and labels:
         return Labels(back).read(leaves, sound, examples, share)
-    sequences, counted = found, False
     if clear:
         loss = None if share is None else share * examples
-        sequences, counted = Following(back, examples).read(found, loss)
-    elif labels and back.explained >= thresholds.ROUGHLY:
-        sequences = Labels(back).pruned(leaves)
-    return Endings(
-        sequences=sequences, explained=back.explained, seen=len(sequences), counted=counted
-    )
+        sequences, seen, counted = Following(back, examples).read(found, loss)
+    else:
+        pruned = labels and back.explained >= thresholds.ROUGHLY
+        sequences, counted = Labels(back).pruned(leaves) if pruned else found, False
+        seen = len(sequences)
+    return Endings(sequences=sequences, explained=back.explained, seen=seen, counted=counted)
 
 
 class Labels:
@@ -131,7 +130,7 @@ class Labels:
         images = norm.pull(states, apart)  # (N, K - 1, D)
         inverse, error = _inverse(images)
         rest = (back.values[:, None] @ images.mT @ inverse)[:, 0]  # (N, K - 1)
-        missed = (back.values - (rest[:, None] @ images)[:, 0]).square().mean(dim=1).sqrt()
+        missed = (back.values - (rest[:, None] @ images)[:, 0]).norm(dim=1)
         noise = torch.maximum(back.noise, missed)  # what no amount explains is noise, too
         self._amounts = torch.cat([-rest.sum(dim=1, keepdim=True), rest], dim=1).cpu()  # (N, K)
         self._doubt = (thresholds.DOUBT * noise * error).cpu()  # (N,)
@@ -161,7 +160,6 @@ class Labels:
         counts = count(texts, examples, share)
         least = counts.times if counts is not None else self._above(thresholds.QUIET)
         times = {prefix: some for prefix, some in zip(prefixes, least, strict=True) if some}
-        covered = times.keys() >= set(leaves.sequences)
         for leaf in leaves.sequences:
             if sound or not any(leaf[:stop] in times for stop in range(1, len(leaf) + 1)):
                 times.setdefault(leaf, 1)  # one that fits its label too well to be seen is there
@@ -169,7 +167,7 @@ class Labels:
             sequences=tuple(prefix for prefix, some in times.items() for _ in range(some)),
             explained=self._back.explained,
             seen=sum(least),
-            counted=counts is not None and counts.sure and covered,
+            counted=counts is not None and counts.sure,
         )
 
     def pruned(self, leaves: Leaves) -> tuple[Tokens, ...]:

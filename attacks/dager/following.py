@@ -24,8 +24,8 @@ class Following:
 
     def read(
         self, leaves: Sequence[Tokens], whole: float | None
-    ) -> tuple[tuple[Tokens, ...], bool]:
-        """Return the sequences, last tokens included, as far as that is told, and whether it is.
+    ) -> tuple[tuple[Tokens, ...], int, bool]:
+        """Return the sequences with last tokens, how many are told apart, and whether all are told.
 
         Texts of one token have no loss and leave no trace. So where all others are fewer than the
         client's examples, these may be more of each alike, or such texts: that is left open.
@@ -59,8 +59,8 @@ class Following:
         read_whole = all(last) and len({*solved, *rest}) == len(rows) and flows and fits
         times, left = divmod(self.examples, max(len(sequences), 1))
         if read_whole and times and not left:
-            return tuple(sequences) * times, times == 1
-        return tuple(sequences), False
+            return tuple(sequences) * times, len(sequences), times == 1
+        return tuple(sequences), len(sequences), False
 
     def _unit(self, shares: Sequence[float]) -> float:
         """Return one token's share of the loss: the largest that makes ``shares`` whole.
