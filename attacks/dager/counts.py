@@ -83,11 +83,12 @@ def count(texts: Texts, examples: int, share: float | None) -> Counts | None:
     if not 0 < examples <= thresholds.MOST_EXAMPLES or not len(texts.amounts):
         return None
     least = None if share is None else _least(texts, share, examples)
-    if least is None:
-        shares = _shares(texts, examples)
-        readings = {times for some in shares if (times := _least(texts, some, examples))}
-        least = readings.pop() if len(readings) == 1 else None
-    return None if least is None else Counts(least, sum(least) == examples)
+    if least is not None:
+        return Counts(least, sum(least) == examples)
+    shares = _shares(texts, examples)
+    readings = {times for some in shares if (times := _least(texts, some, examples))}
+    whole = len(readings) == 1 and sum(one := readings.pop()) == examples
+    return Counts(one, True) if whole else None
 
 
 def _least(texts: Texts, share: float, examples: int) -> tuple[int, ...] | None:

@@ -61,14 +61,21 @@ class PrefixSearch:
             closest = excess[inside].topk(self.max_prefixes, largest=False).indices
             inside = inside[closest.sort().values]
         self._excess = excess[inside].tolist()
+        self.notes["prefixes"] = self.notes.get("prefixes", 0) + len(inside)
         return chosen[inside]
 
     def exhausted(self) -> bool:
-        """Return, and note, whether as many pairs were checked as may be."""
+        """Return, and note, whether the search should end early.
+
+        As many pairs were checked as may be; or it explodes: as inputs are independent, no more
+        prefixes can be true than the span shows inputs.
+        """
         work = self.notes["pairs_checked"] + thresholds.IN_FULL * self.notes["pairs_in_full"]
-        if work > self.max_pairs:
+        most = thresholds.EXPLODED * self.notes["rank_1"]
+        ends = work > self.max_pairs or (not self.check.vague and self.notes["prefixes"] > most)
+        if ends:
             self.notes["cut"] = True
-        return work > self.max_pairs
+        return ends
 
     def advance(self, prefixes: list[Tokens], candidates: Tensor, chosen: Tensor) -> list[Tokens]:
         """Return the prefixes that the pairs ``chosen`` (K, 2) make, and hold them."""

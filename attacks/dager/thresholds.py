@@ -148,6 +148,9 @@ IN_FULL = 20  # free
 # Of SHARE's threshold, of deltas: what is closer goes on. From: FedAvg deltas (those of WIDE_SPARE,
 # as it seems), learning rates up to 1e-3: true tokens 0.03 at most, others 0.7 at least.
 SURE = 0.1  # down
+# Prefixes for each input that a clear span shows: with more the search ends. From: algebra, true ones
+# are one for each; chosen above, for tokens that have a twin here or there.
+EXPLODED = 4.0  # unread
 # How much farther than a prefix's true continuations all others are, of deltas. From: as SURE.
 APART = 2.0  # free
 # How much farther than most (that quantile) of those so far a continuation may be. From: chosen, so
