@@ -26,11 +26,10 @@ def with_counts(
     least; so as many sentences as the client has examples stand for one each.
     """
     examples, complete = observation.update.num_examples, not notes["best_effort"]
-    counts = _counts(observation, sentences, complete, notes) if sentences else None
-    if counts is None and complete and 0 < len(sentences) == examples:
-        counts = Counts((1,) * examples, True)
-    if counts is None or 0 in counts.times:
-        counts = Counts((1,) * len(sentences), False)
+    once = Counts((1,) * len(sentences), complete and 0 < len(sentences) == examples)
+    counts = (_counts(observation, sentences, complete, notes) if sentences else None) or once
+    if 0 in counts.times:
+        counts = Counts(once.times, False)
     sure = counts.sure and not notes["alike"]
     notes |= {"counted": sure, "best_effort": not sure}
     notes |= {"above_floor": min(sum(counts.times), examples)}
@@ -42,7 +41,7 @@ def with_counts(
 def _counts(
     observation: Observation, sentences: Sequence[Tokens], complete: bool, notes: Notes
 ) -> Counts | None:
-    """Return the sentences' counts by a classifier's head; None where that does not tell them.
+    """Return the sentences' counts by a classifier's head; None where that shows nothing of them.
 
     Args:
         observation: of an encoder's update.
@@ -70,4 +69,5 @@ def _counts(
         doubt=thresholds.DOUBT * noise,
         there=torch.full((len(sentences),), complete),
     )
-    return count(texts, observation.update.num_examples, example_share(observation))
+    told = count(texts, observation.update.num_examples, example_share(observation))
+    return told or Counts((1,) * len(sentences), False)  # what it shows is something else
