@@ -195,7 +195,11 @@ def test_guesses_of_an_update_that_hides_them_are_no_more_than_the_examples_stat
     model = adapt(preset)
     truth = sentences(model, 4)
     labels = [0, 1, 0, 1]
-    far = {"algorithm": "fedavg", "local_epochs": 8, "learning_rate": 3e-2, "mini_batch_size": 1}
-    guess = read(seen(model, model.initial_parameters(), truth, labels, **far))
+    parameters = model.initial_parameters()
+    observation = seen(
+        model, parameters, truth, labels,
+        algorithm="fedavg", local_epochs=8, learning_rate=3e-2, mini_batch_size=1,
+    )  # fmt: skip
+    guess = read(observation)
     assert not sure(guess) and guess.diagnostics["unread"]
     assert len(guess.sequences) <= 4
