@@ -170,6 +170,7 @@ def _span(
         blurred=blurred or drifting,
         drifting=drifting,
         floor=(spread / values[0]).item() if kept else 0.0,
+        faintest=(values[-1] / spread.clamp_min(1e-300)).item() if kept else 0.0,
         saturated=rank >= width - _spare(width),
     )
 

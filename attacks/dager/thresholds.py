@@ -148,6 +148,9 @@ IN_FULL = 20  # free
 # Of SHARE's threshold, of deltas: what is closer goes on. From: FedAvg deltas (those of WIDE_SPARE,
 # as it seems), learning rates up to 1e-3: true tokens 0.03 at most, others 0.7 at least.
 SURE = 0.1  # down
+# Prefixes for each input that a clear span shows: with more the search ends. From: algebra, true
+# ones are one for each; chosen above, for tokens that have a twin here or there.
+EXPLODED = 4.0  # unread
 # How much farther than a prefix's true continuations all others are, of deltas. From: as SURE.
 APART = 2.0  # free
 # How much farther than most (that quantile) of those so far a continuation may be. From: chosen, so
@@ -168,6 +171,15 @@ ROUGHLY = 0.9  # free*
 LOUD = 0.3  # free*
 # An end's share of the largest end's. From: others have 1e-5 (float32 gradients).
 QUIET = 1e-2  # free
+# How far above the noise the weakest input is from where on none can be hidden in it. From: chosen;
+# GPT-2's gradients, Rotten Tomatoes, have 5e3 to 2e5.
+FAINT = 100.0  # unread
+# Times what is left unexplained: how far off what comes back may be. From: tiny GPT-2, trained,
+# where texts that had vanished were left, it was up to 2; chosen above.
+DOUBT = 10.0  # unread
+
+# following.py: what followed each prefix of a next-token loss
+
 # Of the tokens' shares of the loss: so many must be whole numbers of the unit, and within this.
 # From: chosen; what follows with near certainty is only roughly read.
 NEARLY_ALL = 0.9  # free
@@ -182,12 +194,18 @@ REST = 2e-2  # free
 
 # counts.py: how often each sentence was there
 
-# How far a count may be from a whole number. From: float16's rounding leaves 1e-3.
-NEAR_WHOLE = 5e-3  # free
 # Examples up to which they are counted. From: chosen, a limit of work.
 MOST_EXAMPLES = 1024  # free
-# Examples of one label and text, where all texts repeat. From: chosen, a limit of what is tried.
+# Where one example's share is not known: examples that the clearest text is thought to stand for,
+# and ways to give them labels, at most. From: chosen, limits of what is tried.
 REPEATS = 4  # free
+SPLITS = 500  # unread
+# How far off a float32 state may be, of its length. From: label probabilities of tiny GPT-2,
+# trained, were off by what 7e-6 makes of them.
+STATES = 1e-5  # unread
+# Epsilons of float32: how far off a client's p - y may be. From: algebra, half of one, and as much
+# of a sum.
+LOSS = 2.0  # unread
 # Of a gradient's square: what rounding leaves unexplained, of float32 and, in epsilons squared, of
 # shorter floats. From: chosen, above float32's 1e-14 for what a model's own rounding adds.
 UNEXPLAINED = 1e-6  # free

@@ -90,7 +90,8 @@ class Attempt:
     longest: int  # T
     samples: list[dict[str, float]]  # metrics, one for each sentence
     failures: list[Cell]  # sentences not recovered exactly
-    surplus: int  # guesses that stand for no sentence
+    guesses: int  # that hold text
+    surplus: int  # those that stand for no sentence
     cost: Timed
     diagnostics: Mapping[str, bool | int | float] = field(default_factory=dict)
     error: str = ""  # why the attack refused
@@ -127,6 +128,7 @@ def attempt(
         longest=max(map(len, examples.sequences)),
         samples=samples,
         failures=failures,
+        guesses=sum(bool(plain(who.adapter, tokens)) for tokens in sequences),
         surplus=surplus,
         cost=cost,
         diagnostics=dict(diagnostics),
@@ -222,11 +224,14 @@ def summary(attempts: Sequence[Attempt], width: int, *, seed: int = 1) -> Cell:
         for what in one.failures
     ]
     sentences = sum(len(one.samples) for one in attempts)
+    exact, surplus = sentences - len(failures), sum(one.surplus for one in attempts)
+    guesses = sum(one.guesses for one in attempts)
     return {
         "batches": len(attempts),
         "sentences": sentences,
-        "exact": sentences - len(failures),
-        "surplus_guesses": sum(one.surplus for one in attempts),
+        "exact": exact,
+        "surplus_guesses": surplus,
+        "precision": round(exact / guesses, 4) if guesses else None,
         "metrics": metrics,
         "d": width,
         "n": _middle([one.tokens for one in attempts]),

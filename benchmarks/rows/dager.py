@@ -40,6 +40,12 @@ def exact_(results: Results) -> str:
     return table(head, rows)
 
 
+def _precision(cell: Cell | None) -> str:
+    """Return the share of the guesses that are exact."""
+    share = (cell or {}).get("precision")
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
 def fedavg(results: Results) -> str:
     """What is left of a batch after local SGD, in two dtypes."""
     cells = results.cells("dager_fedavg")
@@ -52,13 +58,13 @@ def fedavg(results: Results) -> str:
         rows.append(
             [
                 cell["epochs"], f"{cell['learning_rate']:g}", cell["mini_batch"], paper,
-                f"{cell['exact']} of {cell['sentences']}", _rouge(cell),
+                f"{cell['exact']} of {cell['sentences']}", _rouge(cell), _precision(cell),
                 f"{double['exact']} of {double['sentences']}" if double else "-",
-                _rouge(double) if double else "-", _cpu([cell]),
+                _rouge(double) if double else "-", _precision(double), _cpu([cell]),
             ]
         )  # fmt: skip
     head = ["epochs", "learning rate", "mini-batch", "paper (float64), ROUGE-1 / 2",
-            "float32: exact", "ROUGE-1", "float64: exact", "ROUGE-1",
+            "float32: exact", "ROUGE-1", "precision", "float64: exact", "ROUGE-1", "precision",
             "processor seconds, float32"]  # fmt: skip
     return table(head, rows)
 

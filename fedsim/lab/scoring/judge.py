@@ -15,7 +15,11 @@ from fedsim.types import Tokens
 
 NEGATIVE = ("no_gradient", "other_update")
 TELLING = 3  # tokens from which on a sample that was read exactly was not guessed
-GAVE_UP = "cut"  # the diagnostic of an attack that stopped at a limit of its own, not at an answer
+GAVE_UP = {
+    "cut": "it gave up at its own limits before the end",
+    "unread": "inputs stand out of the update that it could not read",
+}
+"""Diagnostics of an attack that found no answer, and what they say: that is no absence."""
 EMPTY = "The client's batch was empty: its update is noise alone."
 
 
@@ -44,10 +48,9 @@ class Judge:
         verdict, reason = decide(self._evidence(known))
         if errors and verdict == "no-leak":
             return "inconclusive", f"The attack could not run: {errors[0]}."
-        if verdict == "no-leak" and any(
-            scored.attempt.diagnostics.get(GAVE_UP) for scored in known
-        ):
-            return "inconclusive", f"{reason} But it gave up at its own limits before the end."
+        for name, why in GAVE_UP.items():
+            if verdict == "no-leak" and any(one.attempt.diagnostics.get(name) for one in known):
+                return "inconclusive", f"{reason} But {why}."
         return verdict, reason
 
     def together(self, group: Sequence[Scored]) -> tuple[Verdict, str]:

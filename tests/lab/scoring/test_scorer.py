@@ -361,6 +361,9 @@ def test_an_attack_that_gave_up_shows_no_absence(vault: VaultReader) -> None:
     stopped = [attempt(0, [], diagnostics={"cut": True}), *whole[1:]]
     said, why = verdict(vault, *stopped, *ALL)
     assert said == "inconclusive" and "gave up at its own limits" in why
+    blurred = [attempt(0, [], diagnostics={"unread": True}), *whole[1:]]
+    said, why = verdict(vault, *blurred, *ALL)
+    assert said == "inconclusive" and "it could not read" in why
     leaky = [attempt(client, batch, diagnostics={"cut": True}) for client, batch in BATCHES.items()]
     assert verdict(vault, *leaky, *ALL)[0] == "leak"
 
