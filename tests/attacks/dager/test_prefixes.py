@@ -55,17 +55,16 @@ def grown(check: MiddleCheck | BlockCheck, start: tuple[int, ...]) -> None:
 
 def rotary(kind: str) -> ModelAdapter:
     """Return a small LLaMA whose rotary positions are scaled."""
-    more: dict[str, Any] = {
-        "dynamic": {"factor": 2.0},
-        "linear": {"factor": 2.0},
-        "yarn": {"factor": 2.0},
-        "longrope": {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "factor": 2.0,
-                     "original_max_position_embeddings": 32},
-    }[kind]  # fmt: skip
+    long: dict[str, Any] = {
+        "short_factor": [1.0] * 8,
+        "long_factor": [2.0] * 8,
+        "original_max_position_embeddings": 32,
+    }
+    more = long if kind == "longrope" else {}
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
-        rope_parameters={"rope_type": kind, "rope_theta": 10_000.0, **more},
+        rope_parameters={"rope_type": kind, "rope_theta": 10_000.0, "factor": 2.0, **more},
     )  # fmt: skip
     spec = ModelSpec(name=kind, weights="random")
     return LlamaAdapter(spec, config, preset_tokenizer(LlamaAdapter))
