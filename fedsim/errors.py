@@ -3,7 +3,7 @@
 FedsimError
 ├── BadInput                 what the user wrote cannot be used: exit code 2, before anything long
 ├── MalformedMessage         a record on the wire or a file on disk does not say what it must
-│   └── MalformedFile        such a file, which is bad input as well: exit code 2
+│                            (MalformedFile: such a file, which is bad input as well: exit code 2)
 ├── UnsupportedObservation   an attack cannot work on what it was shown
 ├── ClientFailure            a client failed and the run was told to stop: exit code 4
 ├── DefenseFailed            what a defense sends is not what it says it sends: exit code 4

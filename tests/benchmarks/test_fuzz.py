@@ -16,6 +16,7 @@ NAMES = (
     "observation.json", "tensors", "checkpoints", "checkpoint names", "memory", "manifest.json",
     "attack.json", "recipe",
 )  # fmt: skip
+FORGIVEN = ("manifest.json", "checkpoints", "checkpoint names")  # one that is lost costs no run
 
 pytestmark = pytest.mark.slow
 
@@ -52,5 +53,5 @@ def test_a_mutated_file_is_read_or_refused_in_one_line(
         readers.READERS[name], scene, 1, lambda number, taken: number < 250 and taken < SECONDS
     )
     assert tally.faults == {}
-    assert tally.outcomes["refused"] > 0 or name == "manifest.json"  # whose loss costs no report
+    assert tally.outcomes["refused"] > 0 or name in FORGIVEN
     assert sum(tally.outcomes.values()) == tally.number > 3

@@ -159,15 +159,15 @@ def test_of_very_many_guesses_the_same_are_chosen(monkeypatch: pytest.MonkeyPatc
         assert len(set(used)) == len(used) == min(len(truths), len(guesses))
 
 
-@pytest.mark.slow
-def test_a_flood_of_guesses_is_matched_in_seconds() -> None:
+def test_a_flood_of_guesses_is_matched_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsim.lab.scoring.metrics.LARGE", 2**14)
     dice = random.Random(7)
-    truths = [tuple(dice.choices(range(500), k=60)) for _ in range(16)]
-    flood = [tuple(dice.choices(range(500), k=20)) for _ in range(300_000)]
+    truths = [tuple(dice.choices(range(500), k=30)) for _ in range(16)]
+    flood = [tuple(dice.choices(range(500), k=10)) for _ in range(10_000)]
     started = time.process_time()
     chosen = match(truths, [*flood, *truths[:15]])
-    assert chosen[:15] == list(range(300_000, 300_015)) and chosen[15] is not None
-    assert time.process_time() - started < 60
+    assert chosen[:15] == list(range(10_000, 10_015)) and chosen[15] is not None
+    assert time.process_time() - started < 10  # takes about 0.3 s
 
 
 # sample_metrics

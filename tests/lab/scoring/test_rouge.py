@@ -108,10 +108,10 @@ def test_ascii_is_rouge_scores_to_the_last_bit() -> None:
     theirs = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
     draw = random.Random(7)
     pieces = ["a", "b", "c", "Don't", "x-y", "under_score", "!", "42", "3.5%", "\t", "K"]
-    texts = [" ".join(draw.choices(pieces, k=draw.randrange(12))) for _ in range(50)]
-    texts += ["".join(map(chr, draw.choices(range(128), k=40))) for _ in range(20)]
-    texts += [" ".join(draw.choices(pieces, k=150)) for _ in range(3)]
-    texts += [text for text, _ in clinic() if text.isascii()][:20]
+    texts = [" ".join(draw.choices(pieces, k=draw.randrange(12))) for _ in range(20)]
+    texts += ["".join(map(chr, draw.choices(range(128), k=40))) for _ in range(10)]
+    texts += [" ".join(draw.choices(pieces, k=150)) for _ in range(2)]
+    texts += [text for text, _ in clinic() if text.isascii()][:8]
     for truth, guess in itertools.product(texts, texts):
         assert words(truth) == paper_words(truth)
         ours = rouge(words(truth), words(guess))
