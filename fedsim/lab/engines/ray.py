@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-import sys
+import os
 from typing import Any
 
 from flwr.clientapp import ClientApp
@@ -43,7 +43,8 @@ def run_ray(server: ServerApp, client: ClientApp, clients: int, resources: Resou
         },
     }
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # Ray tells of deaths where results belong
+        # Ray tells of deaths and retries where results belong; the server is told, and tells.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
             run_simulation(server, client, num_supernodes=clients, backend_config=backend)
     except ValueError as error:
         if "ActorPool is empty" not in str(error):
