@@ -1,7 +1,9 @@
 """Small random batches of every kind in which it is hard to say how often each text was there."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from fedsim.types import Tokens
 
 POOL = 24  # texts that batches are drawn from, and that weights were trained on
 STATES = ((0, 0.0), (2, 0.3), (10, 0.3), (40, 0.1))  # steps, rate: of trained weights
+TRACE = 1e-6  # of the largest example's p - y
 HEADS = (1.0, 1.0, 10.0, 100.0, 1000.0)
 DELTAS: tuple[dict[str, Any], ...] = (
     {"learning_rate": 1.0},
@@ -83,13 +86,29 @@ class Scenes:
             )
             kinds += ["delta"]
         examples = Examples(sequences=sequences, labels=labels)
-        update = client_update(
-            Victim(who.adapter, weights), examples, training, stream(self.seed, "training", index)
-        )
+        client = Victim(who.adapter, weights)
+        update = client_update(client, examples, training, stream(self.seed, "training", index))
+        if untold(client, examples):
+            kinds += ["untold"]
         told = training.as_config() if draw.chance(0.7) else {}
         broadcast = Broadcast(round=1, parameters=weights, config=told)
         observation = Observation(model=who.adapter, broadcast=broadcast, update=update)
         return Batch(observation, sequences, tuple(kinds))
+
+
+def untold(who: Victim, examples: Examples) -> bool:
+    """Return whether other texts than a batch's, as many, give its update but for rounding.
+
+    Of a classifier's, if an example fits its label to ``TRACE``: what it adds is the rounding of
+    the others. Of a next-token batch, if all texts repeat: a text of one token has no loss.
+    """
+    if who.adapter.spec.task == "causal-lm":
+        often = [times for text, times in Counter(examples.sequences).items() if len(text) > 1]
+        return gcd(*often) > 1 or sum(often) < len(examples)
+    _, _, logits = who.adapter.decisions(who.parameters, examples.sequences)
+    wrong = 1 - logits.cpu().double().softmax(dim=1)
+    sizes = [float(row[label or 0]) for row, label in zip(wrong, examples.labels, strict=True)]
+    return min(sizes) < TRACE * max(sizes) or max(sizes) < TRACE
 
 
 class Draw:

@@ -4,9 +4,12 @@ Thousands of small random batches of each family on its tiny preset: texts that 
 others, have both labels or one token; tokens that are embedded alike; heads scaled up to 1,000;
 weights that were trained on the very texts; next-token losses; gradients, and some deltas. A
 reading is sure where it is ``counted`` or not ``best_effort``, and wrong where its sequences are
-not the client's, each as often as it was there. With ``--against`` another checkout's attack reads
-the same updates: told is how many of those that it had right and was sure of are still sure.
-Writes results/dager_sure.json, a hundred batches at a time.
+not the client's, each as often as it was there. Some updates cannot tell ("untold"): an example
+fits its label so well that it adds less than rounding, or all texts of a next-token batch repeat,
+which is the gradient of fewer beside texts of one token; all others are "told". With
+``--against`` another checkout's attack reads the same updates, and it is counted how many of those
+that it had right and was sure of are still sure. Writes results/dager_sure.json, a hundred batches
+at a time.
 
     python benchmarks/run.py dager/sure --against ../parent [--family gpt2 ...] [--batches 3000]
 """
@@ -29,7 +32,7 @@ from attacks import Dager
 from fedsim.rng import stream
 
 FAMILIES = ("gpt2", "llama", "bert")
-PART = 500  # batches of a cell
+PART = 100  # batches of a cell
 TALLIES = ("batches", "sure", "sure_and_wrong", "old_sure_and_right", "of_these_still_sure",
            "old_sure_and_wrong")  # fmt: skip
 
@@ -82,7 +85,8 @@ def tally(new: Sequence[Cell], old: Sequence[Cell]) -> Cell:
         )
         wrong += [mine["index"]] * counts["sure_and_wrong"]
         lost += [mine["index"]] * (kept and not mine["sure"])
-        for kind in ("all", *mine["kinds"]):
+        told = ["told"] * ("untold" not in mine["kinds"])
+        for kind in ("all", *told, *mine["kinds"]):
             kinds.setdefault(kind, Counter()).update(counts)
     figures = {kind: {name: counts[name] for name in TALLIES} for kind, counts in kinds.items()}
     return {"kinds": figures, "wrong": wrong, "no_longer_sure": lost}

@@ -1,5 +1,6 @@
 """Tables of what DAGER reads."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from rows.markdown import Cell, Results, exact, span, table
@@ -203,6 +204,25 @@ def _changes(used: Mapping[str, Cell], name: str, factor: str) -> list[str]:
     return changes
 
 
+def sure(results: Results) -> str:
+    """How often the attack is sure, and how often wrongly, by family and kind of batch."""
+    if "dager_sure" not in results:
+        return "Not measured."
+    families: dict[str, dict[str, Counter[str]]] = {}
+    for name, cell in results.cells("dager_sure").items():
+        kinds = families.setdefault(name.partition(",")[0], {})
+        for kind, counts in cell["kinds"].items():
+            kinds.setdefault(kind, Counter()).update(counts)
+    names = ("batches", "sure", "sure_and_wrong", "old_sure_and_right", "of_these_still_sure",
+             "old_sure_and_wrong")  # fmt: skip
+    rows = [
+        [family, kind, *(counts[name] for name in names)]
+        for family, kinds in families.items()
+        for kind, counts in sorted(kinds.items())
+    ]
+    return table(["model", "kind", *(name.replace("_", " ") for name in names)], rows)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "dager_exact": exact_,
     "dager_fedavg": fedavg,
@@ -214,4 +234,5 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "dager_growth": growth,
     "dager_unseen": unseen,
     "dager_sensitivity": sensitivity,
+    "dager_sure": sure,
 }
