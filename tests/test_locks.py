@@ -389,6 +389,7 @@ print(json.dumps(said))
 """
 
 
+@pytest.mark.slow
 def test_replay_an_attack_that_needs_the_clients_fails_without_them() -> None:
     command = [sys.executable, "-c", REPLAY]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)

@@ -30,7 +30,7 @@ TEXT_MASKS = (
     (re.compile(r"\b\d[\d,]*(\.\d+)? (s|min|h)\b"), MASK),
     (re.compile(r"\d+\.\d(?= +(leak|no-leak|inconclusive|failed)\b)"), MASK),  # the column "s"
     (re.compile(rf"<dt>([^<]*)\b({'|'.join(MOMENT)})</dt><dd>.*</dd>"), MASK),
-    (re.compile(r"/\S*/site-packages/"), "<libraries>/"),
+    (re.compile(r"(<checkout>)?/\S*/site-packages/"), "<libraries>/"),
     (re.compile(r" +"), " "),  # columns are as wide as the widest time
     (re.compile(r"─+"), "─"),
 )

@@ -37,6 +37,14 @@ def adapter_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mo
     if not tasks:
         wanted = " or ".join(sorted(head.__name__ for head in adapter.classes.values()))
         raise BadInput(f"model: wanted {wanted}, got {type(whole).__name__}")
+    kind = whole.config.problem_type or "single_label_classification"
+    if tasks[0] == "classification" and (
+        kind != "single_label_classification" or whole.config.num_labels < 2
+    ):  # transformers takes the loss from these two
+        raise BadInput(
+            "model: wanted a classifier with two labels or more, of which each text has one; got "
+            f"num_labels {whole.config.num_labels}, problem_type {kind!r}"
+        )
     if len(tokenizer) > int(whole.config.vocab_size):
         raise BadInput(
             f"tokenizer: it has {len(tokenizer)} tokens, but the model embeds only "

@@ -163,6 +163,7 @@ def elsewhere(request: Any, cases: dict[str, Case], tmp_path_factory: Any) -> di
     return guesses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW)
 def test_the_same_guess_where_clients_cannot_be_imported(
     cases: dict[str, Case], elsewhere: dict[str, Any], name: str

@@ -28,6 +28,7 @@ def python(code: str, **environment: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_importing_us_sets_nothing() -> None:
     changed = python(
         "import os\n"

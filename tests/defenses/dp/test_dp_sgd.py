@@ -322,6 +322,7 @@ def test_it_stands_before_what_changes_the_update(first: Defense, adapt: Adapt) 
     defense.check(setting(model, LoRA(), SecAgg(), defense, first))
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_met_is_refused(adapt: Adapt) -> None:
     defense = DPSGD(target_epsilon=1e-9, delta=1e-12, accountant="rdp")
     with pytest.raises(BadInput, match="target_epsilon 1e-09 cannot be met in 5 steps"):

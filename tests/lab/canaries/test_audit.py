@@ -185,7 +185,11 @@ def test_the_command_says_what_it_found(tmp_path: Path, capsys: Any) -> None:
         (['defense={name="dp-sgd", noise_multiplier=-1.0}'], "noise_multiplier must be >= 0"),
         (['defense={name="dp-sgd", noise_multiplier=1.0, delta=0.2}'], "delta must be below"),
         (['defense={name="dp-sgd", noise_multiplier=1.0, sampling="fixed"}'], "must be poisson"),
-        (['defense={name="dp-sgd", target_epsilon=1e-9, delta=1e-12}'], "cannot be met"),
+        pytest.param(
+            ['defense={name="dp-sgd", target_epsilon=1e-9, delta=1e-12}'],
+            "cannot be met",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_bad_input_is_one_line(words: list[str], message: str, capsys: Any) -> None:

@@ -246,6 +246,7 @@ def test_where_no_run_is(name: str, tmp_path: Path) -> None:
         write_report(tmp_path / name, redact=False)
 
 
+@pytest.mark.slow
 def test_a_broken_manifest_is_said_and_no_more(tmp_path: Path) -> None:
     run = synthetic_run(tmp_path / "run", rounds=1, batch=1)
     _spoil(run, "manifest.json", "{")

@@ -112,6 +112,7 @@ def test_a_run_killed_anywhere_gives_the_same_evidence(
     assert at > 24  # it was killed in both rounds
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_to_its_summary(tmp_path: Path) -> None:
     config = experiment(federation={"rounds": 1}, attack=[{"name": "dager", "clients": [0]}])
     run = RunDirectory(tmp_path / "run")

@@ -130,6 +130,7 @@ def test_the_config_takes_one_or_several() -> None:
     assert check(tree | {"tracker": ["wandb", "mlflow"]}).tracker == ["wandb", "mlflow"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError("No space\nleft"), KeyError("api_key")])
 def test_a_tracker_that_throws_is_noted_and_the_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

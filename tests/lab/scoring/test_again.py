@@ -37,6 +37,7 @@ def older(written: RunDirectory, tmp_path: Path) -> RunDirectory:
     return run
 
 
+@pytest.mark.slow
 def test_an_older_run_has_the_same_samples(written: RunDirectory, older: RunDirectory) -> None:
     before = {path: path.read_bytes() for path in older.root.rglob("*") if path.is_file()}
     samples = samples_of_run(older, older.summary())
