@@ -64,7 +64,8 @@ def with_endings(observation: Observation, leaves: Leaves, notes: Notes) -> tupl
     if read is None:
         return leaves.sequences if sound else leaves.sequences[: examples or None]
     notes["alike"] = sum(tokens in leaves.alike for tokens in {*leaves.sequences, *read.sequences})
-    sure = read.counted and not notes["alike"]
+    missing = not notes["blurred_1"] and len(prefixes) < notes["rank_1"]  # inputs of other texts
+    sure = read.counted and not notes["alike"] and not missing
     notes |= {"explained": read.explained, "counted": sure, "best_effort": not sure}
     notes |= {"above_floor": min(read.seen, examples)}
     return read.sequences if sound or sure else read.sequences[: examples or None]
