@@ -49,6 +49,7 @@ class Corpus:
     train: datasets.Dataset
     held_out: datasets.Dataset
     label_names: tuple[str, ...]  # () when the data has no labels
+    columns: tuple[str, ...] = ()  # all that the data has, under its own names
 
 
 def load_corpus(settings: DataSettings, seed: int) -> Corpus:
@@ -75,14 +76,15 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         if column == "label":
             names = rows.label_names.get(origin, ())
             what = f"data.label_column {origin!r}"
-            both[column], label_names = _numbered(both[column].tolist(), what, names)
+            both[column], label_names = _numbered(both[column], what, names)
         elif column != "text":
             what = f"data.partition_by {origin!r}"
-            both[column], _ = _numbered(both[column].tolist(), what)
+            both[column], _ = _numbered(both[column], what)
     return Corpus(
         train=_dataset(both[: len(train)]),
         held_out=_dataset(both[len(train) :].filter(["text", "label"])),
         label_names=label_names,
+        columns=tuple(map(str, rows.train.columns)),
     )
 
 
@@ -166,7 +168,11 @@ def _need_column(settings: DataSettings, there: Iterable[str]) -> None:
 
 
 def _clean(frame: pd.DataFrame, columns: dict[str, str], settings: DataSettings) -> pd.DataFrame:
-    """Return the columns wanted under their new names, texts stripped, blank ones dropped."""
+    """Return the columns wanted under their new names, texts stripped, blank ones dropped.
+
+    A row's index is its number in the data, from 1.
+    """
+    frame = frame.set_axis(range(1, len(frame) + 1))
     texts = frame[columns["text"]]
     if others := sorted(_kinds(texts) - {"str", "blank"}):
         raise BadInput(
@@ -176,7 +182,7 @@ def _clean(frame: pd.DataFrame, columns: dict[str, str], settings: DataSettings)
         _need_unicode(frame[old], settings.name, old)
     picked = pd.DataFrame({new: frame[old] for new, old in columns.items()})
     picked["text"] = [text.strip() if isinstance(text, str) else "" for text in texts]
-    picked = picked[picked["text"] != ""].reset_index(drop=True)
+    picked = picked[picked["text"] != ""]
     if picked.empty:
         raise BadInput(f"data.name {settings.name!r} has no text in its column {columns['text']!r}")
     return picked
@@ -213,14 +219,16 @@ def _split(
 
 
 def _numbered(
-    values: list[Any], what: str, names: tuple[str, ...] = ()
+    column: "pd.Series[Any]", what: str, names: tuple[str, ...] = ()
 ) -> tuple[list[int], tuple[str, ...]]:
     """Replace values by their place among ``names``, or else in their own sorted order."""
-    kinds = _kinds(values)
-    if kinds not in ({"int"}, {"str"}, {"bool"}):
-        raise BadInput(
-            f"{what} must hold only whole numbers or only strings, got {', '.join(sorted(kinds))}"
-        )
+    values = [_as_whole(value) for value in column]
+    first: dict[str, int] = {}  # by kind, the row that it is first met in
+    for row, value in zip(column.index, values, strict=True):
+        first.setdefault(_kind(value), row)
+    if set(first) not in ({"int"}, {"str"}, {"bool"}):
+        found = ", ".join(f"{kind} in row {row}" for kind, row in sorted(first.items()))
+        raise BadInput(f"{what} must hold only whole numbers or only strings, got {found}")
     known = list(range(len(names))) or sorted(set(values))
     if strange := sorted(set(values) - set(known)):
         raise BadInput(
@@ -231,8 +239,17 @@ def _numbered(
 
 
 def _kinds(values: Iterable[Any]) -> set[str]:
-    """Return the names of the types that occur; "blank" for no value, NaN and white space."""
-    return {"blank" if _blank(value) else type(value).__name__ for value in values}
+    return {_kind(value) for value in values}
+
+
+def _kind(value: object) -> str:
+    """Return the name of a value's type; "blank" for none, NaN and white space."""
+    return "blank" if _blank(value) else type(value).__name__
+
+
+def _as_whole(value: Any) -> Any:
+    """Return a float that is a whole number as one: labels are often kept as 0.0 and 1.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _blank(value: object) -> bool:

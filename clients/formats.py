@@ -1,15 +1,22 @@
-"""From a file to rows: columns stay as they came, words stay words."""
+"""From a file to rows: columns and cells stay as they were written."""
 
 import csv
 import io
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, reading
+
+SEPARATORS = (",", ";", "\t", "|")  # the first that splits the header; spreadsheets write ; too
+HINT = re.compile(r"sep=(.)(?:\r\n|\r|\n)")  # a first line that is meant for spreadsheets
+WHOLE = re.compile(r"(?:0|-?[1-9]\d{0,99})(?:\.0+)?")  # no 01: that is a name, a code, a postcode
+NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d{0,99})(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
+UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def read_file(path: Path) -> pd.DataFrame:
@@ -36,12 +43,14 @@ def _bytes(path: Path, key: str) -> bytes:
 
 
 def _text(path: Path, key: str, encoding: str = "utf-8") -> str:
+    content = _bytes(path, key)
     try:
-        text = _bytes(path, key).decode(encoding)
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
+        hint = "; it looks like UTF-16: save it as UTF-8" if content.startswith(UTF16) else ""
         raise BadInput(
-            f"{key}: {str(path)!r} must be {encoding}, got byte 0x{error.object[error.start]:02x} "
-            f"at offset {error.start}"
+            f"{key}: {str(path)!r} must be {encoding}, got byte 0x{content[error.start]:02x} "
+            f"at offset {error.start}{hint}"
         ) from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
@@ -53,24 +62,59 @@ def lines(path: Path, key: str, encoding: str = "utf-8") -> pd.DataFrame:
     return pd.DataFrame({"text": [line for line in text.split("\n") if line.strip()]}, dtype="str")
 
 
-def _table(path: Path, key: str, **options: Any) -> pd.DataFrame:
-    # "NA", "null", "None" are words, not gaps: keep_default_na=False.
+def _csv(path: Path, key: str) -> pd.DataFrame:
     text = _text(path, key)
-    try:
+    hint = HINT.match(text)
+    text = text[hint.end() :] if hint else text
+    return _table(path, key, text, sep=hint[1] if hint else _separator(text))
+
+
+def _separator(text: str) -> str:
+    """Return what separates the cells of a table's header; a comma where nothing does."""
+    for separator in SEPARATORS:
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        try:
+            header = next((cells for cells in lines if cells), [])
+        except csv.Error:  # a cell of 128 kB: no header looks so
+            continue
+        if len(header) > 1:
+            return separator
+    return SEPARATORS[0]
+
+
+def _table(path: Path, key: str, text: str, **options: Any) -> pd.DataFrame:
+    # All cells as text: pandas would take 01 for 1. "NA", "null", "None" are words, not gaps.
+    with reading(f"{key}: {str(path)!r} is not a table"):
         frame: pd.DataFrame = pd.read_csv(
-            io.StringIO(text), keep_default_na=False, low_memory=False, **options
+            io.StringIO(text), keep_default_na=False, low_memory=False, dtype="object", **options
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise BadInput(f"{key}: {str(path)!r} is not a table ({one_line(error)})") from error
     if not isinstance(frame.index, pd.RangeIndex):  # pandas took the surplus for an index
         raise BadInput(f"{key}: {str(path)!r} has rows with more cells than its header")
-    return frame
+    columns = {name: _typed(frame[name].tolist()) for name in frame.columns}
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _typed(cells: Sequence[str]) -> Sequence[str | float | None]:
+    """Return ``cells`` as numbers, where each is written as one, or as they are.
+
+    None stands for a blank one among numbers.
+    """
+    said = [cell.strip() if isinstance(cell, str) else "" for cell in cells]
+    for kind, form in ((_whole, WHOLE), (float, NUMBER)):
+        if any(said) and all(form.fullmatch(cell) for cell in said if cell):
+            return [kind(cell) if cell else None for cell in said]
+    return cells
+
+
+def _whole(cell: str) -> int:
+    return int(cell.partition(".")[0])
 
 
 def tsv(path: Path, key: str, **options: Any) -> pd.DataFrame:
     """Return a table of tab-separated values."""
     # A quotation mark is a character here, as in the GLUE files: quoting would join their lines.
-    return _table(path, key, sep="\t", quoting=csv.QUOTE_NONE, lineterminator="\n", **options)
+    how = {"sep": "\t", "quoting": csv.QUOTE_NONE, "lineterminator": "\n"}
+    return _table(path, key, _text(path, key), **how, **options)
 
 
 def _json_lines(path: Path, key: str) -> pd.DataFrame:
@@ -78,10 +122,8 @@ def _json_lines(path: Path, key: str) -> pd.DataFrame:
     for number, line in enumerate(_text(path, key).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
+        with reading(f"{key}: {str(path)!r}, line {number}"):
             row = json.loads(line)
-        except ValueError as error:
-            raise BadInput(f"{key}: {str(path)!r}, line {number}: {error}") from error
         if not isinstance(row, dict):
             raise BadInput(f"{key}: {str(path)!r}, line {number} must be an object {{...}}")
         rows.append(row)
@@ -89,21 +131,13 @@ def _json_lines(path: Path, key: str) -> pd.DataFrame:
 
 
 def _parquet(path: Path, key: str) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(io.BytesIO(_bytes(path, key)))
-    except (ValueError, OSError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{key}: {str(path)!r} is not parquet ({one_line(error)})") from error
-
-
-def one_line(error: Exception) -> str:
-    """Return what an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    with reading(f"{key}: {str(path)!r} is not parquet"):
+        frame = pd.read_parquet(io.BytesIO(_bytes(path, key)))
+    return frame
 
 
 FILES: dict[str, Callable[[Path, str], pd.DataFrame]] = {
-    ".csv": _table,
+    ".csv": _csv,
     ".tsv": tsv,
     ".jsonl": _json_lines,
     ".parquet": _parquet,

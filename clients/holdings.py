@@ -11,8 +11,8 @@ from clients.data import Corpus, DataSettings, load_corpus, shards
 from clients.memory import ClientMemory
 from defenses import Defense
 from defenses.base import Steps
-from fedsim.errors import BadInput
-from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.errors import BadInput, reading
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter, takes_any_text
 from fedsim.rng import Root, Secret, stream
 from fedsim.training import Examples
 from fedsim.vault.sealing import Seal
@@ -34,6 +34,7 @@ class ClientSettings:
     defenses: tuple[Defense, ...] = ()
     threads: int = 1  # torch's, for the same bits on every engine
     device: str = "cpu"
+    timeout: float = 0.0  # seconds a client may take in a round; 0: as long as it takes
 
     @property
     def root(self) -> Root:
@@ -55,22 +56,29 @@ def cached_adapter(spec: ModelSpec) -> ModelAdapter:
 def encode(
     adapter: ModelAdapter, texts: Sequence[str], labels: Sequence[int | None], max_length: int
 ) -> Examples:
-    """Return ``texts`` as token ids; those too short to have a loss are left out.
+    """Return ``texts`` as token ids; those that have no loss are left out.
 
-    A next-token loss needs two tokens, a masked one one that is no special token.
+    A next-token loss needs two tokens, a masked one one that can be masked: no special token.
+
+    Raises:
+        BadInput: the tokenizer cannot encode one.
     """
     if not texts:
         return Examples(sequences=(), labels=())
-    ids = adapter.tokenizer(
-        list(texts),
-        truncation=True,
-        max_length=max_length,
-        return_attention_mask=False,  # twice as fast where nobody asks
-        return_token_type_ids=False,
-    )["input_ids"]
-    around = len(adapter.prefix) + len(adapter.suffix)
-    shortest = {"causal-lm": 2, "masked-lm": around + 1}.get(adapter.spec.task, 1)
+    name = adapter.spec.tokenizer or adapter.spec.name
+    with reading(f"model.tokenizer: {name!r} cannot encode the texts"):
+        ids = adapter.tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,  # twice as fast where nobody asks
+            return_token_type_ids=False,
+        )["input_ids"]
+    shortest = 2 if adapter.spec.task == "causal-lm" else 1
     kept = [row for row, tokens in enumerate(ids) if len(tokens) >= shortest]
+    if adapter.spec.task == "masked-lm":
+        special = adapter.special
+        kept = [row for row in kept if not special.issuperset(ids[row])]
     return Examples(
         sequences=tuple(tuple(ids[row]) for row in kept),
         labels=tuple(labels[row] for row in kept),
@@ -138,14 +146,21 @@ def check_examples(
 ) -> None:
     """Look for a text that each client can train on, no further than the first one.
 
+    Where the tokenizer cannot encode just any text, all are looked at.
+
     Raises:
-        BadInput: the rows cannot be divided so that every client has one, or it is too short.
+        BadInput: the rows cannot be divided so that every client has one, or none has a loss, or
+            the tokenizer cannot encode one.
     """
     adapter = cached_adapter(model)
+    few = FEW if takes_any_text(adapter.tokenizer) else len(cached_corpus(data, seed).train)
     for client, (texts, labels) in enumerate(cached_shards(data, clients, seed)):
-        parts = (slice(at, at + FEW) for at in range(0, len(texts), FEW))
+        parts = (slice(at, at + few) for at in range(0, len(texts), few))
         if not any(len(encode(adapter, texts[s], labels[s], max_length)) for s in parts):
-            raise BadInput(f"data.name: client {client} holds no text long enough to train on")
+            raise BadInput(
+                f"data.name: client {client} holds no text to train on: all are too short, or made "
+                "of tokens that stand for none"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What a client's defenses keep from round to round: on its own disk, where no attack reads."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from defenses.base import Memory
-from fedsim.errors import MalformedMessage
-from fedsim.files import write_tensors
+from fedsim.errors import MalformedFile
+from fedsim.files import check_regular, parse_json, write_tensors
 
+KEPT_NAME = re.compile(r"round=[0-9]{1,9}\.safetensors")
 KEPT = 3  # rounds: the one that may be run again after a kill, and those before it
 
 
@@ -53,7 +55,8 @@ class ClientMemory:
             old.unlink()
 
     def _paths(self, client: int) -> list[Path]:
-        return sorted((self.root / f"client={client}").glob("round=*.safetensors"), key=_round)
+        paths = (self.root / f"client={client}").glob("*")
+        return sorted((path for path in paths if KEPT_NAME.fullmatch(path.name)), key=_round)
 
 
 def _round(path: Path) -> int:
@@ -61,14 +64,17 @@ def _round(path: Path) -> int:
 
 
 def _read(path: Path, defenses: int) -> list[Memory]:
+    check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads(file.metadata()["values"])
+            values = parse_json((file.metadata() or {}).get("values", "").encode(), "values")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise MalformedMessage(f"{path} is not what a client kept: {error}") from error
+    except (OSError, SafetensorError, MalformedFile) as error:
+        raise MalformedFile(f"{path} is not what a client kept: {error}") from error
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise MalformedFile(f"{path} is not what a client kept: values must be a list of tables")
     if len(values) != defenses:
-        raise MalformedMessage(f"{path} is of {len(values)} defenses, not of {defenses}")
+        raise MalformedFile(f"{path} is of {len(values)} defenses, not of {defenses}")
     memories = []
     for place, value in enumerate(values):
         mine = {

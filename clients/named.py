@@ -16,8 +16,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from clients.corpus import LABELS, clinic
-from clients.formats import FILES, lines, one_line, read_file, tsv
-from fedsim.errors import BadInput, unknown
+from clients.formats import FILES, lines, read_file, tsv
+from fedsim.errors import BadInput, one_line, reading, unknown
 
 
 @dataclass(frozen=True)
@@ -145,24 +145,19 @@ NAMED = {
 
 # The hub
 
-_HUB_ERRORS = (
-    *(OSError, ValueError, RuntimeError, httpx.HTTPError),
-    datasets.exceptions.DatasetsError,
-)
-
 
 def _hub(name: str, repository: str, configuration: str | None) -> Rows:
     """Read a data set from the hub, or from what `datasets` has kept of an earlier time."""
     away = _unreachable(name, repository)
     try:
-        with _cache_only() if away else nullcontext():
+        with reading("datasets"), _cache_only() if away else nullcontext():
             splits = datasets.load_dataset(repository, configuration)
-    except _HUB_ERRORS as error:
-        why = away or one_line(error)
+    except BadInput as error:
+        why = away or one_line(error.__cause__ or error)
         instead = "point data.path at a local copy" if name in NAMED else "name a local file"
         raise BadInput(
             f"data.name {name!r} did not come from the hub ({why}); {instead}"
-        ) from error
+        ) from error.__cause__
     if "train" not in splits:
         raise BadInput(f"data.name {name!r} must have a train split, got {', '.join(splits)}")
     train = splits["train"]

@@ -38,7 +38,7 @@ def client_update(
     defenses = _begin(settings, client, broadcast.round, training, len(side.examples))
     try:
         return _answer(settings, client, broadcast, side, defenses)
-    except Exception as error:
+    except BaseException as error:
         _note_failure(settings, client, broadcast.round, defenses, error)
         raise
 
@@ -86,12 +86,33 @@ def _answer(
     )
 
 
+def note_lost(
+    settings: ClientSettings, client: int, broadcast: Broadcast, held: int, error: ClientFailure
+) -> None:
+    """Note that a client that holds ``held`` examples was lost in its round, wherever it was."""
+    training = TrainingSettings.from_config(broadcast.config)
+    if held:  # else it had not even begun
+        defenses = _begin(settings, client, broadcast.round, training, held)
+        _note_failure(settings, client, broadcast.round, defenses, error)
+
+
+def told(error: BaseException, round_: int, client: int) -> ClientFailure:
+    """Return what the server is told of ``error``: one line without a figure of the data.
+
+    A ClientFailure's message is such a line; of others the kind is told alone.
+    """
+    if isinstance(error, ClientFailure):
+        return ClientFailure(str(error))
+    where = f"audit/round={round_}/client={client}.json"
+    return ClientFailure(f"{type(error).__name__} on the client; its {where} says more")
+
+
 def _note_failure(
     settings: ClientSettings,
     client: int,
     round_: int,
     defenses: Sequence[Defense],
-    error: Exception,
+    error: BaseException,
 ) -> None:
     """Note why there is no update, for the lab alone; to tell the server that has a price, too."""
     why = {"error": "".join(traceback.format_exception(error))}

@@ -6,25 +6,30 @@ needs neither Flower nor anything of the clients.
 """
 
 import contextlib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import ConfigDict, Field, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fedsim.errors import BadInput, MalformedMessage
-from fedsim.files import make_directory, read_json, write_json, write_tensors
-from fedsim.messages import Broadcast, Update
-from fedsim.types import Parameters
+from fedsim import limits
+from fedsim.errors import BadInput, MalformedFile
+from fedsim.files import check_regular, make_directory, read_json, write_json, write_tensors
+from fedsim.messages import Broadcast, Update, UpdateKind
+from fedsim.records import Client, FileRecord, Round, checked_record
+from fedsim.types import Parameters, Scalar
 
 SCHEMA = 1
 BROADCAST, UPDATE = "broadcast.safetensors", "update.safetensors"
 RECORD = "observation.json"
-PLACE = re.compile(r"round=(\d+)/client=(\d+)$")
+NUMBER = "(0|[1-9][0-9]{0,17})"  # one way to write it: no two directories are of one client
+PLACE = re.compile(rf"(?:^|/)round={NUMBER}/client={NUMBER}$")
 
 
 @dataclass(frozen=True, order=True)
@@ -89,14 +94,17 @@ def write_capture(
     if not target.exists():
         write_tensors(target, broadcast.parameters)
     write_tensors(directory / UPDATE, update.tensors)
+    said: Mapping[str, Mapping[str, Scalar]] = {
+        "metrics": update.metrics,
+        "config": broadcast.config,
+    }
     record = {
         "schema": SCHEMA,
         "round": broadcast.round,
         "client": client,
         "kind": update.kind,
         "num_examples": update.num_examples,
-        "metrics": dict(update.metrics),
-        "config": dict(broadcast.config),
+        **{what: {k: v for k, v in told.items() if _finite(v)} for what, told in said.items()},
         "model": dict(model),
         **({"cohort": list(cohort)} if cohort else {}),
     }
@@ -132,58 +140,99 @@ def update_sizes(root: Path) -> list[int]:
     return [path.stat().st_size for path in root.glob(f"round=*/client=*/{UPDATE}")]
 
 
-def _record(where: CapturePath) -> dict[str, Any]:
+def _finite(value: Scalar) -> bool:
+    return not isinstance(value, float) or math.isfinite(
+        value
+    )  # what is not tells an attack nothing
+
+
+class ObservationRecord(FileRecord):
+    """What observation.json says: all that is seen of a client but the tensors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+    schema_: Literal[1] = Field(alias="schema")
+    round: Round
+    client: Client
+    kind: UpdateKind
+    num_examples: int = Field(ge=0, le=limits.EXAMPLES)
+    metrics: dict[str, float]
+    config: dict[str, Any]  # of scalars
+    model: dict[str, Any]
+    cohort: list[Client] = Field([])
+
+    @field_validator("config")
+    @classmethod
+    def _possible(cls, config: dict[str, Any]) -> dict[str, Scalar]:
+        for name, value in config.items():
+            if not isinstance(value, Scalar) or not _finite(value):
+                raise ValueError(f"a finite number or text as {name}")
+        for name, most in (("local_epochs", limits.EPOCHS), ("mini_batch_size", limits.EXAMPLES)):
+            value = config.get(name, 1)
+            if not isinstance(value, int) or not 0 < value <= most:
+                raise ValueError(f"{name} from 1 to {most:,}")
+        return config
+
+
+def _record(where: CapturePath) -> ObservationRecord:
     path = where.directory / RECORD
-    record = read_json(path)
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        raise MalformedMessage(f"{path}: wanted schema {SCHEMA}")
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise MalformedFile(f"{path}: wanted schema {SCHEMA}")
+    record = checked_record(str(path), value, ObservationRecord)
+    _check_place(path, where, record)
     return record
+
+
+def _check_place(path: Path, where: CapturePath, record: ObservationRecord) -> None:
+    """Raise MalformedFile where a capture is not of the round and client whose truth it is for."""
+    for name in ("round", "client"):
+        wanted, got = getattr(where, name), getattr(record, name)
+        if got != wanted:
+            raise MalformedFile(f"{path}: wanted {name} {wanted} as its directory says, got {got}")
+    cohort = record.cohort
+    if cohort and (cohort[0] != where.client or len(set(cohort)) < len(cohort)):
+        raise MalformedFile(
+            f"{path}: cohort must be different clients, {where.client} the first, got {cohort}"
+        )
 
 
 def captured_clients(where: CapturePath) -> tuple[int, ...]:
     """Return the clients whose texts are in one capture: several under secure aggregation.
 
     Raises:
-        MalformedMessage: its record is cut short or of another schema.
+        MalformedFile: its record does not say what it must, or is of another place.
     """
-    return tuple(_record(where).get("cohort", ())) or (where.client,)
+    return tuple(_record(where).cohort) or (where.client,)
 
 
 def read_capture(where: CapturePath) -> Captured:
     """Read one capture.
 
     Raises:
-        MalformedMessage: a file is missing, cut short or of another schema.
+        MalformedFile: a file is missing, cut short, does not say what it must, or is of another
+            round or client than its directory.
     """
-    path, record = where.directory / RECORD, _record(where)
-    try:
-        update = Update(
-            tensors=_tensors(where.directory / UPDATE),
-            kind=record["kind"],
-            num_examples=int(record["num_examples"]),
-            metrics=dict(record["metrics"]),
-        )
-        broadcast = Broadcast(
-            round=int(record["round"]),
-            parameters=_tensors(where.directory / BROADCAST),
-            config=dict(record["config"]),
-        )
-        model = dict(record["model"])
-        cohort = tuple(int(client) for client in record.get("cohort", ()))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MalformedMessage(f"{path}: {error!r}") from error
+    record = _record(where)
+    update = Update(
+        tensors=_tensors(where.directory / UPDATE),
+        kind=record.kind,
+        num_examples=record.num_examples,
+        metrics=record.metrics,
+    )
+    parameters = _tensors(where.directory / BROADCAST)
     return Captured(
         round=where.round,
         client=where.client,
-        broadcast=broadcast,
+        broadcast=Broadcast(round=record.round, parameters=parameters, config=record.config),
         update=update,
-        model=model,
-        cohort=cohort,
+        model=record.model,
+        cohort=tuple(record.cohort),
     )
 
 
 def _tensors(path: Path) -> Parameters:
+    check_regular(path)
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise MalformedMessage(f"{path} cannot be read: {error}") from error
+        raise MalformedFile(f"{path} cannot be read: {error}") from error

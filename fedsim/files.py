@@ -1,46 +1,88 @@
 """Files that are either whole or not there: written beside their place, then moved into it.
 
 They are their owner's alone, in directories that are: what a run leaves behind is private text, or
-numbers from which it can be read.
+numbers from which it can be read. And they are read as what anybody may have put there: only
+regular files, no more of them than can be meant.
 """
 
 import contextlib
+import fcntl
 import json
 import os
+import re
+import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from fedsim.errors import MalformedMessage, RunFailed
+from fedsim import limits
+from fedsim.errors import MalformedFile, RunFailed
 from fedsim.types import Parameters
 
 FILE, DIRECTORY = 0o600, 0o700  # modes
+DRAFT = re.compile(r"\..+\.\d+\.tmp")  # of NAME by the process PID: .NAME.PID.tmp
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a temporary file beside ``path``, then move it there: all or nothing.
+    """Have ``write`` fill a file in a folder of its own beside ``path``, then move it: all or none.
 
     Raises:
         RunFailed: the disk is full or cannot be written, or the text is no Unicode (half of a
             surrogate pair); the line names the file.
     """
     make_directory(path.parent, wanted=path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE))
-        write(draft)
-        draft.chmod(FILE)  # whoever wrote it may have made it anew
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        with _draft_folder(path.with_name(f".{path.name}.{os.getpid()}.tmp")) as folder:
+            draft = folder / path.name
+            write(draft)
+            draft.chmod(FILE)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(draft, path)
     except (OSError, SafetensorError, UnicodeError) as error:
         raise RunFailed(f"could not write {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _draft_folder(folder: Path) -> Iterator[Path]:
+    """Have ``folder`` inside the block, locked: the kernel lets go of it when its writer ends.
+
+    A folder, for safetensors writes beside its file as well, under a name that nobody knows.
+    """
+    while True:
+        folder.mkdir(DIRECTORY, exist_ok=True)
+        held = os.open(folder, os.O_RDONLY)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(held, fcntl.LOCK_EX)
+        if folder.exists() and folder.stat().st_ino == os.fstat(held).st_ino:
+            break
+        os.close(held)  # dropped in between, as one that nobody held
+    try:
+        yield folder
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
+
+
+def drop_drafts(root: Path) -> None:
+    """Remove what killed processes were writing under ``root``; what is being written stays."""
+    for path in list(root.rglob(".*.tmp")):
+        if DRAFT.fullmatch(path.name):
+            with contextlib.suppress(OSError):  # its writer lives, or it is gone or not ours
+                _drop(path)
+
+
+def _drop(path: Path) -> None:
+    held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()  # files are of earlier versions
+    finally:
+        os.close(held)
 
 
 def make_directory(path: Path, *, wanted: Path | None = None) -> None:
@@ -105,31 +147,134 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, FILE)
 
 
+def read_bytes(path: Path, *, most: int) -> bytes:
+    """Return what is in ``path``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MalformedFile: it is none that can be read, or has more than ``most`` bytes.
+    """
+    with _opened(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise MalformedFile(f"{path} is too large: more than {most:,} bytes")
+    return data
+
+
+def read_text(path: Path, *, most: int) -> str:
+    """Return the text in ``path``, UTF-8 with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MalformedFile: it is none that can be read, no text, or has more than ``most`` bytes.
+    """
+    data = read_bytes(path, most=most)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedFile(f"{path} cannot be read: {error}") from error
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON value in ``path``; one clear line when it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with _opened(path) as file:
+            data = file.read(limits.JSON_BYTES + 1)
     except FileNotFoundError:
-        raise MalformedMessage(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise MalformedMessage(f"{path} is not valid JSON: {error}") from error
+        raise MalformedFile(f"{path} is missing") from None
+    return parse_json(data, str(path))
 
 
 def read_lines(path: Path) -> Iterator[Any]:
     """Yield the JSON value of each line of ``path``, but not of a last one cut short by a kill."""
-    if path.exists():
-        yield from parsed_lines(path, path.read_bytes())
+    try:
+        opened = _opened(path)
+    except FileNotFoundError:
+        return
+    with opened as file:
+        yield from parsed_lines(path, file)
 
 
-def parsed_lines(path: Path, content: bytes) -> Iterator[Any]:
-    """Yield the JSON value of each line of ``content``, which is that of ``path``."""
-    lines = content.split(b"\n")
-    for number, line in enumerate(lines, start=1):
+def parsed_lines(path: Path, file: BinaryIO) -> Iterator[Any]:
+    """Yield the JSON value of each line of ``file``, which holds what ``path`` does."""
+    number = 0
+    while line := file.readline(limits.JSON_BYTES + 1):
+        number += 1
         if not line.strip():
             continue
         try:
-            yield json.loads(line)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            if number == len(lines):  # no newline after it: it was never finished
+            yield parse_json(line, f"{path}, line {number}")
+        except MalformedFile as error:
+            torn = isinstance(error.__cause__, json.JSONDecodeError | UnicodeDecodeError)
+            if torn and not line.endswith(b"\n"):  # it was never finished
                 return
-            raise MalformedMessage(f"{path}, line {number} is not valid JSON: {error}") from error
+            raise
+
+
+def parse_json(data: bytes, place: str) -> Any:
+    """Return the JSON value in ``data``: not too deep, and of integers of 64 bits.
+
+    As Python has it, JSON knows infinity: whether a number may be infinite, its schema says.
+
+    Raises:
+        MalformedFile: it is none; the line begins with ``place``.
+    """
+    parts = data.count(b"[") + data.count(b"{")
+    if len(data) > limits.JSON_BYTES:
+        raise MalformedFile(f"{place} is too large: more than {limits.JSON_BYTES:,} bytes")
+    if parts > limits.PARTS:
+        raise MalformedFile(f"{place} is too large: more than {limits.PARTS:,} tables and lists")
+    try:
+        value = json.loads(data, parse_int=_integer if _LONG.search(data) else None)
+    except RecursionError:
+        raise MalformedFile(f"{place} is nested too deeply") from None
+    except ValueError as error:
+        raise MalformedFile(f"{place} is not valid JSON: {error}") from error
+    if parts > limits.DEEPEST and too_deep(value):
+        raise MalformedFile(f"{place} is nested too deeply")
+    return value
+
+
+def too_deep(value: Any) -> bool:
+    """Return whether tables and lists lie in one another more than ``limits.DEEPEST`` deep."""
+    layer = [value]
+    for _ in range(limits.DEEPEST):
+        parts = [part for part in layer if isinstance(part, dict | list)]
+        layer = [x for part in parts for x in (part.values() if isinstance(part, dict) else part)]
+        if not layer:
+            return False
+    return any(isinstance(part, dict | list) for part in layer)
+
+
+def check_regular(path: Path) -> None:
+    """Raise MalformedFile where there is something at ``path`` that is no file: it may never end.
+
+    What is not there is no matter of this function.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise MalformedFile(f"{path} cannot be read: {error}") from error
+    if not stat.S_ISREG(mode):
+        raise MalformedFile(f"{path} cannot be read: it is no regular file")
+
+
+def _opened(path: Path) -> BinaryIO:
+    check_regular(path)
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise MalformedFile(f"{path} cannot be read: {error}") from error
+
+
+_LONG = re.compile(rb"\d{19}")  # a number that may be too large
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or abs(value := int(text)) > limits.INTEGER:
+        raise ValueError(f"an integer must have 64 bits, got one of {len(text)} digits")
+    return value

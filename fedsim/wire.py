@@ -77,7 +77,8 @@ def sent_round(content: RecordDict) -> int | None:
     return None
 
 
-def _only_arrays(content: RecordDict, what: str) -> ArrayRecord:
+def only_arrays(content: RecordDict, what: str) -> ArrayRecord:
+    """Return the one ArrayRecord of a message; ``what`` it is, for the error."""
     records = list(content.array_records.values())
     if len(records) != 1:
         raise MalformedMessage(f"a {what} must hold exactly one ArrayRecord, got {len(records)}")
@@ -92,7 +93,7 @@ def read_broadcast(content: RecordDict, round_: int) -> Broadcast:
     if PROXIMAL in config:
         config["proximal_mu"] = config[PROXIMAL]
     return Broadcast(
-        round=round_, parameters=to_tensors(_only_arrays(content, "broadcast")), config=config
+        round=round_, parameters=to_tensors(only_arrays(content, "broadcast")), config=config
     )
 
 
@@ -112,7 +113,7 @@ def read_update(content: RecordDict, broadcast: Broadcast) -> Update:
 
     Weights become a delta: their difference from the broadcast in float64, rounded to float32.
     """
-    tensors = to_tensors(_only_arrays(content, "reply"))
+    tensors = to_tensors(only_arrays(content, "reply"))
     kind = update_kind(content)
     if kind is None:
         tensors = difference(tensors, broadcast.parameters)
@@ -124,7 +125,7 @@ def read_own_update(content: RecordDict) -> Update:
     kind = update_kind(content)
     if kind is None:
         raise MalformedMessage("secure aggregation sums the updates of fedsim's clients alone")
-    return _update(content, to_tensors(_only_arrays(content, "reply")), kind)
+    return _update(content, to_tensors(only_arrays(content, "reply")), kind)
 
 
 def _update(content: RecordDict, tensors: dict[str, Tensor], kind: UpdateKind) -> Update:

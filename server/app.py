@@ -9,9 +9,11 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
+from fedsim.messages import UpdateKind
 from fedsim.types import Parameters, Scalar
 from fedsim.wire import to_arrays, to_tensors, train_config
 from server.grids import GridProxy, PartitionedGrid
+from server.replies import CheckedGrid
 from server.secagg import SecureSum
 from server.state import load_state, save_state
 from server.strategies import Driven, FromUpdates, central, make_strategy, uniform
@@ -19,7 +21,9 @@ from server.tap import Hook, TapGrid
 
 OnFailure = Literal["stop", "continue"]
 
-TIMEOUT = 24 * 3600.0  # seconds a round may take
+TIMEOUT = 24 * 3600.0  # seconds a round may take: Flower wants a number; see federation.timeout
+KINDS: dict[Scalar | None, UpdateKind] = {"fedsgd": "gradient", "fedavg": "delta"}
+"""What all clients send, by the algorithm that they are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +73,8 @@ def build_server_app(
         inner = make_strategy(settings.strategy, settings.strategy_options)
         load_state(inner, dict(start.strategy))
         known: GridProxy = PartitionedGrid(grid, settings.clients)
-        visible = SecureSum(known) if settings.secure_sum else known
+        checked = CheckedGrid(known, KINDS.get(settings.config.get("algorithm")))
+        visible = SecureSum(checked) if settings.secure_sum else checked
         tapped = TapGrid(visible, hooks, on_failure=settings.on_failure)
         noised = (
             inner

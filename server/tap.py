@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from fedsim.errors import ClientFailure
 from fedsim.flower import snapshot
+from fedsim.printing import printable
 from fedsim.wire import sent_round, summed_nodes
 from server.grids import GridProxy
 
@@ -149,4 +150,4 @@ class TapGrid(GridProxy):
         if failed and self.on_failure == "stop":
             raise ClientFailure("; ".join(lines))
         for line in lines:
-            logger.warning("a client failed, the round goes on without it: %s", line)
+            logger.warning("a client failed, the round goes on without it: %s", printable(line))

@@ -27,6 +27,18 @@ The paper's words, in its order (plain.py has both algorithms as they stand ther
 The paper's layers 1 and 2 are blocks 0 and 1 here. What S_i cannot tell is ours: where sequences
 end, how often each was there (endings.py, counts.py), encoders' sentences (encoder/). Every number
 that was tuned or measured stands in thresholds.py.
+
+How sure the sequences are is in the diagnostics. They come surest first, and where they are not
+known to be there, no more of them than the client says that it has examples:
+
+    counted       they are the batch, each as often as it was there
+    best_effort   they are not known to be that
+    above_floor   how many of the examples stated they stand for, at the least: those whose
+                  gradients are above the update's rounding
+    alike         how many of them hold a token that is embedded as another one, or copies that are
+                  seen as one: other texts would have given the same update
+    unread        inputs stand out of the noise that no sure reading accounts for
+    cut           the search ended at one of its limits
 """
 
 import logging
@@ -36,9 +48,10 @@ import torch
 from typing_extensions import override
 
 from attacks.base import Attack, Notes
-from attacks.dager.counts import with_counts
+from attacks.dager.alike import find_alike
+from attacks.dager.encoder.heads import with_counts
 from attacks.dager.encoder.search import read_encoder
-from attacks.dager.endings import with_endings
+from attacks.dager.endings import Leaves, with_endings
 from attacks.dager.gates import Gates, find_spans, open_gates
 from attacks.dager.search import PrefixSearch
 from fedsim.messages import Observation, Reconstruction
@@ -63,7 +76,7 @@ class Dager(Attack):
     @override
     def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         notes: Notes = {"pairs_checked": 0, "pairs_in_full": 0, "cut": False}
-        notes |= {"counted": False, "best_effort": True}
+        notes |= {"counted": False, "best_effort": True, "unread": False}
         # Theorem 5.1: the columns of dL/dW lie in the span of what W read, and fill it.
         first, second = find_spans(observation, notes)
         if not first.rank or not second.rank:
@@ -75,6 +88,7 @@ class Dager(Attack):
         else:  # Section 5.2: every token sees every other, so no prefix can be told alone
             sequences = read_encoder(observation, gates, notes, generator, self.max_searches)
             sequences = with_counts(observation, sequences, notes)
+        notes["unread"] = notes["best_effort"]
         return Reconstruction(sequences=sequences, diagnostics=notes)
 
     def _sequences(
@@ -102,5 +116,7 @@ class Dager(Attack):
             logger.info("position %d: %d prefixes", i + 1, len(S_i))
         else:
             ended += S_i
-        leaves = tuple(s for s in ended if len(s) > len(start))
-        return with_endings(observation, leaves, search.check.vague, notes)
+        found = search.ranked([s for s in ended if len(s) > len(start)])
+        alike = find_alike(gates.opening, found, start)
+        sound = not (search.check.vague or notes["cut"])
+        return with_endings(observation, Leaves(sequences=found, sound=sound, alike=alike), notes)

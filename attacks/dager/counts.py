@@ -1,37 +1,51 @@
-"""How often each sentence was in a classifier's batch, by what came back to it from the loss.
+"""How often each text was in a classifier's batch, by what came back to it from the loss.
 
-Of m examples with the same text, the sum over them of dL/dlogits is (m p - c) / B, where p are the
-label probabilities of the text and c counts its examples by label: m p - c + c is whole.
+Of m examples with the same text, the sum over them of dL/dlogits is s (m p - c), where p are the
+label probabilities of the text, c counts its examples by label, and s is one example's share of the
+loss: m p - sum / s = c is whole. Each text stands for so many examples at the least. Where these
+add up to what the client states, nothing else can have been there, and the counts are sure. Where
+they do not, texts fit their labels too well to be told apart from none, or from more of others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from math import comb
 
 import torch
 from torch import Tensor
 
-from attacks.base import Notes
 from attacks.dager import thresholds
-from attacks.reads import label_counts, shown_decay
-from fedsim.messages import Observation
-from fedsim.types import Tokens
+from attacks.reads import label_counts
+
+NOTHING = 1e-12  # float64's rounding of a count
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
-    """The sequences of a batch, as a later weight's gradient tells them.
+class Texts:
+    """N texts that may have been in a batch, and what came back to each, float64.
 
     Attributes:
-        sequences: with repetitions where ``counted``.
-        explained: the share of the gradient's square that they explain, in [0, 1].
-        clear: they explain it but for rounding, so that none is missing.
-        counted: whether the multiplicities are determined.
+        chances: (N, K) label probabilities.
+        slack: (N, K) how far off these may be.
+        amounts: (N, K) dL/dlogits, summed over the examples of each text; perhaps scaled.
+        doubt: (N,) how far off these may be.
+        there: (N,) bool: texts that are known to be in the batch.
     """
 
-    sequences: tuple[Tokens, ...]
-    explained: float
-    clear: bool
-    counted: bool
+    chances: Tensor
+    slack: Tensor
+    amounts: Tensor
+    doubt: Tensor
+    there: Tensor
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many examples each text stands for at the least, and whether that is all of them."""
+
+    times: tuple[int, ...]
+    sure: bool
 
 
 def enough(gradient: Tensor) -> float:
@@ -40,112 +54,69 @@ def enough(gradient: Tensor) -> float:
     return 1 - max(thresholds.UNEXPLAINED, rounding)
 
 
-def whole_counts(chances: Tensor, amounts: Tensor, examples: int) -> list[int] | None:
-    """Return how many of the ``examples`` each text stands for, or None where that is unclear.
+def spread(chances: Tensor, head: Tensor, states: Tensor) -> Tensor:
+    """Return how far off label probabilities (N, K) may be, by float32's rounding.
+
+    That of a model's states, and that of a client's own p - y, which is 1e-7 of y.
 
     Args:
-        chances: (N, K) label probabilities of each text.
-        amounts: (N, K) dL/dlogits, summed over the examples of each text; perhaps scaled.
-        examples: how many the client says it has.
+        chances: softmax of ``states`` times ``head``.
+        head: (K, D).
+        states: (N, D) what the head reads.
     """
-    if not len(chances) <= examples <= thresholds.MOST_EXAMPLES or not examples:
+    widest = torch.cdist(head, head).max()
+    error = (thresholds.STATES * widest * states.norm(dim=1, keepdim=True)).clamp(max=1.0)
+    own = thresholds.LOSS * torch.finfo(torch.float32).eps
+    slack: Tensor = chances * (1 - chances) * torch.expm1(2 * error) + own
+    return slack
+
+
+def count(texts: Texts, examples: int, share: float | None) -> Counts | None:
+    """Return how many of a client's ``examples`` each of ``texts`` stands for; None: unclear.
+
+    Args:
+        texts: all that may have been in the batch.
+        examples: how many the client says it has.
+        share: one example's share of the loss, where the protocol tells it. Others are tried only
+            where that is shown to be wrong, or is None: then one reading alone must fit.
+    """
+    if not 0 < examples <= thresholds.MOST_EXAMPLES or not len(texts.amounts):
         return None
-    chances, amounts = chances.cpu(), amounts.cpu()
-    alone = _shares(chances, amounts)
-    repeated = range(2, thresholds.REPEATS + 1)
-    tries = [alone, [1 / examples], *([share / times for share in alone] for times in repeated)]
-    for shares in tries:
-        fits = {fit for share in shares for fit in _fit(chances, amounts / share, examples)}
-        if fits:
-            return (list(fits.pop()) or None) if len(fits) == 1 else None
+    least = None if share is None else _least(texts, share, examples)
+    if least is not None:
+        return Counts(least, sum(least) == examples)
+    shares = _shares(texts, examples)
+    readings = {times for some in shares if (times := _least(texts, some, examples))}
+    whole = len(readings) == 1 and sum(one := readings.pop()) == examples
+    return Counts(one, True) if whole else None
+
+
+def _least(texts: Texts, share: float, examples: int) -> tuple[int, ...] | None:
+    """Return the fewest examples that each text can stand for; None: one can for none of them."""
+    found = torch.full((len(texts.amounts),), -1)
+    for times in range(examples + 1):
+        near = texts.doubt[:, None] / share + times * texts.slack + NOTHING
+        _, fits = label_counts(texts.chances, texts.amounts / share, times, near)
+        fits |= (near >= 0.5).any(dim=1)  # so far off, any number is near a whole one
+        found[(found < 0) & fits & (~texts.there | (times > 0))] = times
+        open_ = found < 0
+        if int(found[~open_].sum()) + int(open_.sum()) * (times + 1) > examples:
+            return None
+        if not open_.any():
+            return tuple(found.tolist())
     return None
 
 
-def _fit(chances: Tensor, amounts: Tensor, examples: int) -> list[tuple[int, ...]]:
-    """Return the counts that add up to ``examples``, if any do; () where several do."""
-    pairs = zip(chances, amounts, strict=True)
-    fit = _adding_up([_times(chance, amount, examples) for chance, amount in pairs], examples)
-    return [] if fit is None else [fit]
-
-
-def _shares(chances: Tensor, amounts: Tensor) -> list[float]:
-    """Return what one example's share of the loss would be if a text had one example alone."""
-    shares = []
-    for chance, amount in zip(chances, amounts, strict=True):
-        label = int(amount.argmin())  # dL/dlogits is p - y: negative at y alone
-        share = float(amount[label] / (chance[label] - 1))
-        if share > 0:
-            shares.append(share)
-    return shares
-
-
-def _times(chances: Tensor, amounts: Tensor, examples: int) -> list[int]:
-    """Return how many examples a text may have: each label's m p - g must be a whole number."""
-    times = torch.arange(1, examples + 1)  # (M,)
-    _, whole = label_counts(chances, amounts, times[:, None], thresholds.NEAR_WHOLE)
-    return times[whole].tolist()
-
-
-def _adding_up(possible: Sequence[Sequence[int]], total: int) -> tuple[int, ...] | None:
-    """Return the choice of one of each of ``possible`` whose sum is ``total``; () for several."""
-    ways = [torch.zeros(total + 1, dtype=torch.int64)]  # to reach each sum so far; 2 is many
-    ways[0][0] = 1
-    for some in possible:
-        more = torch.zeros_like(ways[0])
-        for times in some:
-            more[times:] += ways[-1][: total + 1 - times]
-        ways.append(more.clamp_max(2))
-    if ways[-1][total] != 1:
-        return () if ways[-1][total] else None
-    chosen: list[int] = []
-    for before, some in zip(reversed(ways[:-1]), reversed(possible), strict=True):
-        left = total - sum(chosen)
-        chosen.append(next(times for times in some if times <= left and before[left - times]))
-    return tuple(reversed(chosen))
-
-
-def with_counts(
-    observation: Observation, sentences: Sequence[Tokens], notes: Notes
-) -> tuple[Tokens, ...]:
-    """Return ``sentences`` as often as a head's gradient tells; how sure that is goes in notes."""
-    told = counted(observation, sentences)
-    if told is None:
-        return tuple(sentences)
-    complete = told.clear and not notes["best_effort"]
-    notes |= {"explained": told.explained, "counted": told.counted}
-    notes["best_effort"] = not (told.counted or complete)
-    return told.sequences
-
-
-def counted(observation: Observation, sentences: Sequence[Tokens]) -> Counted | None:
-    """Return the sentences as often as they were there, by the gradient of a classifier's head.
-
-    The head's gradient is the sum over the sentences of dL/dlogits times what the head reads of
-    each, which is known once the sentences are. None where the update shows no such head.
-    """
-    if observation.model.spec.task != "classification" or not sentences:
-        return None
-    name, states, logits = observation.model.decisions(observation.broadcast.parameters, sentences)
-    update = observation.update.tensors.get(name)
-    if update is None:
-        return None
-    sent = observation.broadcast.parameters[name].double()
-    gradient = update.double() - shown_decay(observation) * sent  # (K, D)
-    gradient = -gradient if observation.update.kind == "delta" else gradient
-    states, size = states.double().cpu(), gradient.square().sum()  # (N, D)
-    if len(sentences) > states.shape[1] or not size:
-        return Counted(sequences=tuple(sentences), explained=0.0, clear=False, counted=False)
-    amounts: Tensor = torch.linalg.lstsq(states.T, gradient.T).solution  # (N, K)
-    explained = float(1 - (gradient - (states.T @ amounts).T).square().sum() / size)
-    clear = explained >= enough(update)
-    chances = logits.double().cpu().softmax(dim=1)
-    counts = whole_counts(chances, amounts, observation.update.num_examples) if clear else None
-    times = [1] * len(sentences) if counts is None else counts
-    return Counted(
-        sequences=tuple(
-            sentence for sentence, count in zip(sentences, times, strict=True) for _ in range(count)
-        ),
-        explained=explained,
-        clear=clear,
-        counted=counts is not None,
-    )
+def _shares(texts: Texts, examples: int) -> Iterator[float]:
+    """Yield what one example's share would be if the clearest text stood for this or that few."""
+    size, labels = texts.amounts.abs().amax(dim=1), texts.amounts.shape[1]
+    clearest = int((size / texts.doubt.clamp_min(1e-300)).argmax())
+    chances, amounts = texts.chances[clearest], texts.amounts[clearest]
+    for times in range(1, min(thresholds.REPEATS, examples) + 1):
+        if times > 1 and comb(times + labels - 1, times) > thresholds.SPLITS:
+            return
+        for chosen in combinations_with_replacement(range(labels), times):
+            way = times * chances - torch.bincount(torch.tensor(chosen), minlength=labels)
+            share = float(way @ amounts / (way @ way).clamp_min(1e-300))
+            if share > 0:
+                yield share

@@ -73,6 +73,7 @@ def find_spans(observation: Observation, notes: Notes) -> tuple[Span, Span]:
 def _note(notes: Notes, layer: str, span: Span) -> None:
     notes |= {f"rank_{layer}": span.rank, f"blurred_{layer}": span.blurred}
     notes |= {f"saturated_{layer}": span.saturated, f"floor_{layer}": span.floor}
+    notes |= {f"faintest_{layer}": span.faintest}
 
 
 def uses_middle(observation: Observation) -> bool:

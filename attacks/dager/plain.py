@@ -4,8 +4,10 @@ Source:      Petrov, Dimitrov, Baader, Müller, Vechev, "DAGER: Exact Gradient I
              Language Models", NeurIPS 2024, arXiv:2405.15586v2, algorithms 1 and 2, equation 2,
              with its thresholds. Written from the paper; no line is the authors'.
 As there:    float32; a span's D x D projector; at every position the whole vocabulary is embedded;
-             every extension runs through block 0 over its full prefix and is kept when all of its
-             positions are in the span; algorithm 1 stops at the first empty position.
+             every extension runs through block 0 over its full prefix; algorithm 1 stops at the
+             first empty position. As in the authors' code alone: all positions of an extension
+             must be in the span, and an input is divided by its length (the paper's equation 2 is
+             the distance itself).
 Deviations:  all for the better. The rank is the largest gap of each layer's own spectrum (the
              paper: an absolute tolerance that depends on the gradient's scale, one rank for both
              layers, from ten singular value decompositions); q, k and v together, which see
@@ -13,6 +15,7 @@ Deviations:  all for the better. The rank is the largest gap of each layer's own
              further passes; none of the reference code's metrics and device transfers. Without
              learned positions copies of one token look like one copy and would go on for ever, so
              a prefix of copies is not extended by another (the authors' code looks for BOS).
+             Every sequence found is returned, not the best B.
 
 The paper counts layers from 1: its layer 1 reads f0 and its layer 2 reads f1 here as there.
 """

@@ -97,8 +97,9 @@ class MiddleCheck(PrefixCheck):
 
     @override
     def begin(self, start: Tokens) -> None:
-        none = self._heads(torch.tensor(start[:0], dtype=torch.int64), 0)
-        self._past = [part[None] for part in (none.keys, none.values, none.views)]  # (1, 0, ...)
+        self._now = self._heads(torch.tensor([0]), 0)  # any token: it is the shapes that count
+        parts = (self._now.keys, self._now.values, self._now.views)
+        self._past = [part[None, :0] for part in parts]  # (1, 0, ...)
         for position, token in enumerate(start):
             self._now = self._heads(torch.tensor([token]), position)
             self.advance(torch.tensor([[0, 0]]))
@@ -114,10 +115,12 @@ class MiddleCheck(PrefixCheck):
 
     @override
     def excess(self, pairs: Tensor, tokens: Tensor, position: int) -> tuple[Tensor, Tensor]:
+        if not len(tokens):
+            return torch.empty(0, 2, dtype=torch.int64), torch.empty(0)
         self._now = self._heads(tokens, position)
         near = self._gate.widest
         near = near if self.vague else max(thresholds.PREFIX_MARGIN * near, thresholds.PREFIX_FLOOR)
-        size = self._now.queries.shape[1] * (position + 1) * max(len(tokens), 1)
+        size = self._now.queries.shape[1] * (position + 1) * len(tokens)
         step = max(1, thresholds.WEIGHTS // size)
         close_pairs, distances = [], []
         for first in range(0, len(pairs), step):

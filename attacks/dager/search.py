@@ -38,10 +38,11 @@ class PrefixSearch:
 
     def __post_init__(self) -> None:
         self._passed = torch.empty(0)  # the excess of all pairs that passed
-        if self.examples and self.check.vague and not self.check.drifting:
-            # no more sentences than examples go on
-            crowd = thresholds.CROWD * max(self.examples, thresholds.CROWD_EXAMPLES)
-            self.max_prefixes = min(self.max_prefixes, crowd)
+        self._far: dict[Tokens, float] = {}  # of each prefix, the farthest of its tokens
+        self._excess: list[float] = []  # of the pairs that passed last
+        self.crowd = thresholds.CROWD * max(self.examples, thresholds.CROWD_EXAMPLES)
+        if self.examples and self.check.vague:  # no more sentences than examples go on
+            self.max_prefixes = min(self.max_prefixes, self.crowd)
 
     def begin(self, start: Tokens) -> list[Tokens]:
         """Return the prefixes to begin with: ``start`` alone."""
@@ -59,20 +60,43 @@ class PrefixSearch:
             self.notes["cut"] = True
             closest = excess[inside].topk(self.max_prefixes, largest=False).indices
             inside = inside[closest.sort().values]
+        self._excess = excess[inside].tolist()
+        self.notes["prefixes"] = self.notes.get("prefixes", 0) + len(inside)
         return chosen[inside]
 
     def exhausted(self) -> bool:
-        """Return, and note, whether as many pairs were checked as may be."""
+        """Return, and note, whether the search should end early.
+
+        As many pairs were checked as may be; or it explodes: as inputs are independent, no more
+        prefixes can be true than the span shows inputs.
+        """
         work = self.notes["pairs_checked"] + thresholds.IN_FULL * self.notes["pairs_in_full"]
-        if work > self.max_pairs:
+        most = thresholds.EXPLODED * self.notes["rank_1"]
+        ends = work > self.max_pairs or (not self.check.vague and self.notes["prefixes"] > most)
+        if ends:
             self.notes["cut"] = True
-        return work > self.max_pairs
+        return ends
 
     def advance(self, prefixes: list[Tokens], candidates: Tensor, chosen: Tensor) -> list[Tokens]:
         """Return the prefixes that the pairs ``chosen`` (K, 2) make, and hold them."""
         self.check.advance(chosen)
-        tokens = candidates.tolist()
-        return [(*prefixes[row], tokens[place]) for row, place in chosen.tolist()]
+        tokens, longer = candidates.tolist(), list[Tokens]()
+        for (row, place), excess in zip(chosen.tolist(), self._excess, strict=True):
+            before = prefixes[row]
+            longer.append((*before, tokens[place]))
+            self._far[longer[-1]] = max(self._far.get(before, 0.0), excess)
+        return longer
+
+    def ranked(self, prefixes: list[Tokens]) -> tuple[Tokens, ...]:
+        """Return ``prefixes``, those first whose farthest token is closest to the span.
+
+        Where noise is not known most are false: only some for each of the client's examples stay.
+        """
+        if self.check.vague or len(prefixes) > self.examples:
+            prefixes = sorted(prefixes, key=lambda prefix: self._far.get(prefix, 0.0))
+        if self.check.vague and self.examples and len(prefixes) > self.crowd:
+            self.notes["cut"], prefixes = True, prefixes[: self.crowd]
+        return tuple(prefixes)
 
     def _inside(self, rows: Tensor, excess: Tensor) -> Tensor:
         """Return which pairs pass: (K,), bool."""

@@ -22,6 +22,7 @@ class Span:
             span is wider than that, and what noise does to an input is not known.
         drifting: what blurs it is that the inputs moved from step to step.
         floor: the level of noise, of the strongest direction.
+        faintest: the weakest direction, of the level of noise.
         saturated: inputs fill all dimensions but those kept for noise: there may be more.
         map: (D', D): what vectors pass before they are compared; None: nothing.
     """
@@ -33,6 +34,7 @@ class Span:
     blurred: bool
     drifting: bool = False
     floor: float = 0.0
+    faintest: float = 0.0
     saturated: bool = False
     map: Tensor | None = None
 
@@ -76,6 +78,7 @@ def join(spans: Sequence[Span], maps: Sequence[Tensor]) -> Span:
         blurred=any(span.blurred for span in spans),
         drifting=any(span.drifting for span in spans),
         floor=max(span.floor for span in spans),
+        faintest=min(span.faintest for span in spans),
         saturated=any(span.saturated for span in spans),
         map=torch.cat(scaled, dim=1),
     )

@@ -48,7 +48,12 @@ def find_span(gradients: Sequence[Tensor], *, drifting: bool = False, wide: bool
         kept = min(kept, max(rank, int((values > thresholds.BULK * level).sum())))
     rest = values[kept:].square()
     spread = rest.mean().sqrt() if len(rest) else rest.sum()
-    return _span(left, values[:kept], spread, stack.shape[1], rank, blurred, drifting)
+    columns = stack.shape[1]
+    # Noise's last values are even, those of inputs that fill all dimensions fall on: so it is of a
+    # matrix that is not square.
+    falls = columns >= 2 * width and bool(values[-1] < thresholds.EVEN_LAST * level)
+    full = blurred and not drifting and falls
+    return _span(left, values[:kept], spread, columns, rank, blurred, drifting, full)
 
 
 def _wide(width: int, rank: int) -> int:
@@ -148,6 +153,7 @@ def _span(
     rank: int,
     blurred: bool = False,
     drifting: bool = False,
+    full: bool = False,
 ) -> Span:
     """Return the span of the first of the left singular vectors ``left`` (D, D).
 
@@ -159,6 +165,7 @@ def _span(
         rank: how many directions are inputs', as far as one can tell.
         blurred: no gap shows the rank.
         drifting: see ``Span``.
+        full: inputs fill all dimensions, so that the rank says nothing.
     """
     width, kept = len(left), len(values)
     turning = (width - kept) / columns  # the share of noise that turns a direction out of the span
@@ -170,7 +177,8 @@ def _span(
         blurred=blurred or drifting,
         drifting=drifting,
         floor=(spread / values[0]).item() if kept else 0.0,
-        saturated=rank >= width - _spare(width),
+        faintest=(values[-1] / spread.clamp_min(1e-300)).item() if kept else 0.0,
+        saturated=full or rank >= width - _spare(width),
     )
 
 

@@ -69,6 +69,10 @@ NEAR_NOISE = 100.0  # free
 # level; then no gap far above it counts. From: int8 on tiny GPT-2.
 RISE_AT = 3  # free
 RISE = 2.0  # free
+# Of the level: where the last value of all is below it, inputs fill all dimensions. From: tiny
+# GPT-2, 193 to 445 prefixes of D = 192: 0 to 0.45; rounding's, int8's and bfloat16's: 0.59 to 0.8.
+# LLaMA's with 446 has 0.55: so many look like noise.
+EVEN_LAST = 0.5  # unread
 # (*) times the level: weaker directions are dropped where no gap shows the rank. From: iid noise,
 # K = 3 D: half to three quarters of its directions are stronger, the strongest 2.5 to 3.3.
 BULK = 1.5  # free*
@@ -148,6 +152,9 @@ IN_FULL = 20  # free
 # Of SHARE's threshold, of deltas: what is closer goes on. From: FedAvg deltas (those of WIDE_SPARE,
 # as it seems), learning rates up to 1e-3: true tokens 0.03 at most, others 0.7 at least.
 SURE = 0.1  # down
+# Prefixes for each input that a clear span shows: with more the search ends. From: algebra, true
+# ones are one for each; chosen above, for tokens that have a twin here or there.
+EXPLODED = 4.0  # unread
 # How much farther than a prefix's true continuations all others are, of deltas. From: as SURE.
 APART = 2.0  # free
 # How much farther than most (that quantile) of those so far a continuation may be. From: chosen, so
@@ -168,6 +175,15 @@ ROUGHLY = 0.9  # free*
 LOUD = 0.3  # free*
 # An end's share of the largest end's. From: others have 1e-5 (float32 gradients).
 QUIET = 1e-2  # free
+# How far above the noise the weakest input is from where on none can be hidden in it. From: chosen;
+# GPT-2's gradients, Rotten Tomatoes, have 5e3 to 2e5.
+FAINT = 100.0  # unread
+# Times what is left unexplained: how far off what comes back may be. From: tiny GPT-2, trained,
+# where texts that had vanished were left, it was up to 2; chosen above.
+DOUBT = 10.0  # unread
+
+# following.py: what followed each prefix of a next-token loss
+
 # Of the tokens' shares of the loss: so many must be whole numbers of the unit, and within this.
 # From: chosen; what follows with near certainty is only roughly read.
 NEARLY_ALL = 0.9  # free
@@ -182,12 +198,18 @@ REST = 2e-2  # free
 
 # counts.py: how often each sentence was there
 
-# How far a count may be from a whole number. From: float16's rounding leaves 1e-3.
-NEAR_WHOLE = 5e-3  # free
 # Examples up to which they are counted. From: chosen, a limit of work.
 MOST_EXAMPLES = 1024  # free
-# Examples of one label and text, where all texts repeat. From: chosen, a limit of what is tried.
+# Where one example's share is not known: examples that the clearest text is thought to stand for,
+# and ways to give them labels, at most. From: chosen, limits of what is tried.
 REPEATS = 4  # free
+SPLITS = 500  # unread
+# How far off a float32 state may be, of its length. From: label probabilities of tiny GPT-2,
+# trained, were off by what 7e-6 makes of them.
+STATES = 1e-5  # unread
+# Epsilons of float32: how far off a client's p - y may be. From: algebra, half of one, and as much
+# of a sum.
+LOSS = 2.0  # unread
 # Of a gradient's square: what rounding leaves unexplained, of float32 and, in epsilons squared, of
 # shorter floats. From: chosen, above float32's 1e-14 for what a model's own rounding adds.
 UNEXPLAINED = 1e-6  # free

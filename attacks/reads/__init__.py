@@ -7,7 +7,7 @@ which are in the batch. lengths: of its texts. effects: of the defenses that the
 from attacks.reads.counts import label_counts
 from attacks.reads.decay import shown_decay
 from attacks.reads.effects import clip_of, share_of, told
-from attacks.reads.gradient import gradient_of, observed_gradient
+from attacks.reads.gradient import example_share, gradient_of, observed_gradient
 from attacks.reads.labels import read_labels
 from attacks.reads.lengths import read_lengths
 from attacks.reads.slopes import Slope, find_slope
@@ -15,6 +15,7 @@ from attacks.reads.slopes import Slope, find_slope
 __all__ = [
     "Slope",
     "clip_of",
+    "example_share",
     "find_slope",
     "gradient_of",
     "label_counts",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def label_counts(
-    chances: Tensor, slopes: Tensor, examples: Tensor | int, near: float
+    chances: Tensor, slopes: Tensor, examples: Tensor | int, near: Tensor | float
 ) -> tuple[Tensor, Tensor]:
     """Return the counts (..., K), and whether all of them come out whole and >= 0 (...).
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from attacks.reads.decay import undecayed
+from attacks.reads.effects import scale_is_open, share_of
 from fedsim.errors import UnsupportedObservation, unknown
 from fedsim.messages import Observation
 from fedsim.training import MOMENTUM, TrainingSettings
@@ -49,6 +50,25 @@ def gradient_of(observation: Observation, name: str) -> Tensor:
     if observation.update.kind == "gradient":
         return sent
     return undecayed(sent / -_path_length(observation), observation, name)
+
+
+def example_share(observation: Observation) -> float | None:
+    """Return one example's share of an update, by the protocol; None where that is not told.
+
+    1 / B of a gradient, as its loss is the mean; of minus a delta of one step that times the
+    learning rate.
+    """
+    examples = observation.update.num_examples
+    if not examples or scale_is_open(observation):
+        return None
+    share = 1 / (examples * share_of(observation))
+    if observation.update.kind == "gradient":
+        return share
+    config = observation.broadcast.config
+    training = TrainingSettings.from_config(config)
+    steps = training.local_epochs * ceil(examples / max(1, training.mini_batch_size))
+    one = steps == 1 and training.optimizer != "adamw" and "learning_rate" in config
+    return share * training.learning_rate if one else None
 
 
 def _missing(observation: Observation, name: str) -> str:

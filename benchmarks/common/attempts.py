@@ -90,7 +90,8 @@ class Attempt:
     longest: int  # T
     samples: list[dict[str, float]]  # metrics, one for each sentence
     failures: list[Cell]  # sentences not recovered exactly
-    surplus: int  # guesses that stand for no sentence
+    guesses: int  # that hold text
+    surplus: int  # those that stand for no sentence
     cost: Timed
     diagnostics: Mapping[str, bool | int | float] = field(default_factory=dict)
     error: str = ""  # why the attack refused
@@ -127,6 +128,7 @@ def attempt(
         longest=max(map(len, examples.sequences)),
         samples=samples,
         failures=failures,
+        guesses=sum(bool(plain(who.adapter, tokens)) for tokens in sequences),
         surplus=surplus,
         cost=cost,
         diagnostics=dict(diagnostics),
@@ -201,20 +203,20 @@ def split(attempts: Iterable[Attempt], width: int) -> tuple[list[Attempt], list[
     return parts
 
 
+def having(name: str, updates: Iterable[Sequence[Mapping[str, float]]]) -> list[list[float]]:
+    """Return a metric of each update's samples that have it: a text without a word has no ROUGE."""
+    groups = [[sample[name] for sample in samples if name in sample] for samples in updates]
+    return [group for group in groups if group]
+
+
 def summary(attempts: Sequence[Attempt], width: int, *, seed: int = 1) -> Cell:
     """Return the figures of a cell; {} for no attempts."""
     if not attempts:
         return {}
     metrics = {
-        name: vars(
-            cluster_interval(
-                [[sample[name] for sample in one.samples] for one in attempts],
-                seed=seed,
-                fraction=name in RATES,
-            )
-        )
+        name: vars(cluster_interval(groups, seed=seed, fraction=name in RATES))
         for name in METRICS
-        if name in attempts[0].samples[0]
+        if (groups := having(name, [one.samples for one in attempts]))
     }
     failures = [
         {"batch": place, "n": one.tokens, "prefixes": one.prefixes, **what}
@@ -222,11 +224,14 @@ def summary(attempts: Sequence[Attempt], width: int, *, seed: int = 1) -> Cell:
         for what in one.failures
     ]
     sentences = sum(len(one.samples) for one in attempts)
+    exact, surplus = sentences - len(failures), sum(one.surplus for one in attempts)
+    guesses = sum(one.guesses for one in attempts)
     return {
         "batches": len(attempts),
         "sentences": sentences,
-        "exact": sentences - len(failures),
-        "surplus_guesses": sum(one.surplus for one in attempts),
+        "exact": exact,
+        "surplus_guesses": surplus,
+        "precision": round(exact / guesses, 4) if guesses else None,
         "metrics": metrics,
         "d": width,
         "n": _middle([one.tokens for one in attempts]),

@@ -12,13 +12,14 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 import transformers
-from common.attempts import score
+from common.attempts import having, score
 from common.places import RESULTS, need_data
 from common.results import Cell
 from common.victims import Pool, Victim
@@ -117,7 +118,7 @@ def attacked(who: Victim, seen: Observation, examples: Examples, attack: Attack,
     found = [str(decode(list(one))) for one in sequences]
     names = ("rouge1", "rouge2", "rougeL", "exact_match", "bag_f1")
     return {
-        "samples": [{name: round(one[name], 4) for name in names} for one in samples],
+        "samples": [{n: round(one[n], 4) for n in names if n in one} for one in samples],
         "paper": {name: round(one, 3) for name, one in paper_rouge(truth, found).items()},
         "seconds": round(seconds, 1),
         "cpu_seconds": round(processor, 1),
@@ -128,15 +129,14 @@ def attacked(who: Victim, seen: Observation, examples: Examples, attack: Attack,
 def unrelated(who: Victim, examples: Examples, others: Examples) -> Cell:
     """Return the control: other sentences of the same data set as the guess, no gradient."""
     samples, _, _ = score(who.adapter, examples.sequences, others.sequences)
-    return {"rouge1": fmean(one["rouge1"] for one in samples),
-            "rouge2": fmean(one["rouge2"] for one in samples)}  # fmt: skip
+    return {name: fmean(chain(*having(name, [samples]))) for name in ("rouge1", "rouge2")}
 
 
 def summary(rows: Sequence[Cell]) -> Cell:
     """Return a cell's means and 95 % intervals, clustered by update."""
     found: Cell = {"updates": len(rows)}
     for name in ("rouge1", "rouge2", "rougeL", "exact_match", "bag_f1"):
-        groups = [[sample[name] for sample in row["samples"]] for row in rows]
+        groups = having(name, [row["samples"] for row in rows])
         found[name] = vars(
             cluster_interval(groups, seed=1, fraction=name in ("exact_match", "bag_f1"))
         )

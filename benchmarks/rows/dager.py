@@ -1,5 +1,6 @@
 """Tables of what DAGER reads."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from rows.markdown import Cell, Results, exact, span, table
@@ -40,6 +41,12 @@ def exact_(results: Results) -> str:
     return table(head, rows)
 
 
+def _precision(cell: Cell | None) -> str:
+    """Return the share of the guesses that are exact."""
+    share = (cell or {}).get("precision")
+    return "-" if share is None else f"{100 * share:.0f} %"
+
+
 def fedavg(results: Results) -> str:
     """What is left of a batch after local SGD, in two dtypes."""
     cells = results.cells("dager_fedavg")
@@ -52,13 +59,13 @@ def fedavg(results: Results) -> str:
         rows.append(
             [
                 cell["epochs"], f"{cell['learning_rate']:g}", cell["mini_batch"], paper,
-                f"{cell['exact']} of {cell['sentences']}", _rouge(cell),
+                f"{cell['exact']} of {cell['sentences']}", _rouge(cell), _precision(cell),
                 f"{double['exact']} of {double['sentences']}" if double else "-",
-                _rouge(double) if double else "-", _cpu([cell]),
+                _rouge(double) if double else "-", _precision(double), _cpu([cell]),
             ]
         )  # fmt: skip
     head = ["epochs", "learning rate", "mini-batch", "paper (float64), ROUGE-1 / 2",
-            "float32: exact", "ROUGE-1", "float64: exact", "ROUGE-1",
+            "float32: exact", "ROUGE-1", "precision", "float64: exact", "ROUGE-1", "precision",
             "processor seconds, float32"]  # fmt: skip
     return table(head, rows)
 
@@ -197,6 +204,25 @@ def _changes(used: Mapping[str, Cell], name: str, factor: str) -> list[str]:
     return changes
 
 
+def sure(results: Results) -> str:
+    """How often the attack is sure, and how often wrongly, by family and kind of batch."""
+    if "dager_sure" not in results:
+        return "Not measured."
+    families: dict[str, dict[str, Counter[str]]] = {}
+    for name, cell in results.cells("dager_sure").items():
+        kinds = families.setdefault(name.partition(",")[0], {})
+        for kind, counts in cell["kinds"].items():
+            kinds.setdefault(kind, Counter()).update(counts)
+    names = ("batches", "sure", "sure_and_wrong", "old_sure_and_right", "of_these_still_sure",
+             "old_sure_and_wrong")  # fmt: skip
+    rows = [
+        [family, kind, *(counts[name] for name in names)]
+        for family, kinds in families.items()
+        for kind, counts in sorted(kinds.items())
+    ]
+    return table(["model", "kind", *(name.replace("_", " ") for name in names)], rows)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "dager_exact": exact_,
     "dager_fedavg": fedavg,
@@ -208,4 +234,5 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "dager_growth": growth,
     "dager_unseen": unseen,
     "dager_sensitivity": sensitivity,
+    "dager_sure": sure,
 }

@@ -10,6 +10,7 @@ from fedsim.errors import BadInput, FedsimError
 from fedsim.lab.commands import COMMANDS
 from fedsim.lab.commands.base import BAD_INPUT, FAILED, INTERRUPTED
 from fedsim.lab.environment import set_environment
+from fedsim.printing import printable, printable_lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,15 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output left
         sys.stderr.close()
         return FAILED
-    except Exception:  # a fault of ours: exit code 1 would say that a gate found a leak
-        traceback.print_exc()
+    except OSError as error:  # a file of ours, of the user's, of a library's
+        return _complain(error, FAILED)
+    except SystemExit as error:  # no work of ours ends so: a plugin's 0 would say that all is done
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        return _complain(f"{at.filename}:{at.lineno} called exit({error.code!r})", FAILED)
+    except BaseException:  # a fault of ours, or of a plugin
+        print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
         print("fedsim: this is a bug; please report the lines above", file=sys.stderr)
         return FAILED
 
 
-def _complain(error: Exception, code: int) -> int:
-    from fedsim.lab.terminal.run import printable
-
+def _complain(error: Exception | str, code: int) -> int:
     print(f"fedsim: {printable(' '.join(str(error).split()))}", file=sys.stderr)
     return code
 

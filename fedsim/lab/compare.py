@@ -11,17 +11,12 @@ from statistics import fmean
 from typing import Any
 
 from fedsim.errors import BadInput, MalformedMessage
-from fedsim.lab.run.trackers import flat
+from fedsim.lab.config.labels import flat
 from fedsim.lab.scoring.again import samples_of_run
-from fedsim.lab.scoring.intervals import (
-    PERCENT,
-    difference_interval,
-    metric_interval,
-    paired_interval,
-)
+from fedsim.lab.scoring.intervals import difference_interval, metric_interval, paired_interval
 from fedsim.lab.store import layout
 from fedsim.lab.store.attack import open_run
-from fedsim.lab.store.figures import Interval
+from fedsim.lab.store.figures import PRECISION, ROUGES, VERDICT_METRIC, Interval
 from fedsim.lab.store.samples import Sample
 from fedsim.rng import derive
 
@@ -105,6 +100,14 @@ def _leakage(first: ComparedRun, other: ComparedRun, attack: str) -> dict[str, A
             _paired(name, pairs, seed) if pairs else _unpaired(name, before, after, seed)
         )
         metrics[name] = {"reference": reference, "value": value, "difference": vars(between)}
+    sides = [run.summary.leakage.get(attack, {}) for run in (first, other)]
+    for name in PRECISION:  # of guesses, which are no pairs
+        if all(name in side for side in sides):
+            ours, theirs = (side[name] for side in sides)
+            between = difference_interval(theirs, ours)
+            metrics[name] = {
+                "reference": ours.mean, "value": theirs.mean, "difference": vars(between),
+            }  # fmt: skip
     return {
         "paired": bool(pairs),
         "updates": len(pairs) if pairs else [len(before), len(after)],
@@ -116,12 +119,13 @@ def _paired(
     name: str, pairs: Sequence[Sequence[tuple[Sample, Sample]]], seed: int
 ) -> tuple[float, float, Interval]:
     """Return a metric's means before and after, and the interval of what is between."""
-    clusters = [[(a.metrics[name], b.metrics[name]) for a, b in cluster] for cluster in pairs]
+    known = [[pair for pair in cluster if _has(name, *pair)] for cluster in pairs]
+    clusters = [[(a.metrics[name], b.metrics[name]) for a, b in some] for some in known if some]
     before, after = (fmean(pair[at] for cluster in clusters for pair in cluster) for at in (0, 1))
     between = paired_interval(
         [[b - a for a, b in cluster] for cluster in clusters],
         seed=seed,
-        most=100.0 if name in PERCENT else 1.0,
+        most=100.0 if name in ROUGES else 1.0,
     )
     return before, after, between
 
@@ -133,7 +137,11 @@ def _unpaired(
     first, other = (
         metric_interval(
             name,
-            [[sample.metrics[name] for sample in samples] for samples in side.values()],
+            [
+                [sample.metrics[name] for sample in samples if _has(name, sample)]
+                for samples in side.values()
+                if any(_has(name, sample) for sample in samples)
+            ],
             seed=seed,
         )
         for side in (before, after)
@@ -150,12 +158,18 @@ def _pairs(before: Iterable[Sample], after: Iterable[Sample]) -> list[tuple[Samp
 
 def _metrics(before: Updates, after: Updates) -> list[str]:
     """Return the names of the metrics that both runs have."""
-    firsts = [next(iter(side.values()))[0] for side in (before, after) if side]
-    if len(firsts) < 2:
-        return []
-    known = ("exact_match", "token_accuracy", "bag_f1", *PERCENT)
+    sides = [
+        {name for samples in side.values() for sample in samples for name in sample.metrics}
+        for side in (before, after)
+    ]
+    known = ("exact_match", "token_accuracy", VERDICT_METRIC, *ROUGES)
     more = tuple(f"{name}_but_last" for name in known)
-    return [name for name in (*known, *more) if all(name in sample.metrics for sample in firsts)]
+    return [name for name in (*known, *more) if all(name in side for side in sides)]
+
+
+def _has(name: str, *samples: Sample) -> bool:
+    """Return whether all ``samples`` have the metric: a text without a word has no ROUGE."""
+    return all(name in sample.metrics for sample in samples)
 
 
 def _utility(first: ComparedRun, other: ComparedRun) -> dict[str, Any] | None:

@@ -7,7 +7,10 @@ nothing that is set already is changed.
 
 import logging
 import os
+import secrets
 import tempfile
+
+from fedsim.printing import printable_lines
 
 
 def defaults() -> dict[str, str]:
@@ -29,15 +32,34 @@ def defaults() -> dict[str, str]:
     }
 
 
+def shut_in_ray() -> None:
+    """Have the Ray that this process starts listen on 127.0.0.1 alone, to who knows its token.
+
+    Both are read when Ray is imported, and by its processes, which inherit them.
+    """
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Linux too: no cluster, so loopback
+    if "RAY_AUTH_MODE" not in os.environ:  # one that knows no tokens pays no heed
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
 def set_environment() -> None:
     """Set what Flower, Ray, Hugging Face and OpenMP read, most of it when they are imported."""
     for name, value in defaults().items():
         os.environ.setdefault(name, value)
 
 
+def _shown(record: logging.LogRecord) -> bool:
+    """Have a record quote what a client raised without what would drive the terminal."""
+    record.msg, record.args = printable_lines(record.getMessage()), ()
+    return True
+
+
 def quiet_libraries() -> None:
     """Keep the libraries' chatter from the terminal: ours is what the user asked for."""
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    flower = logging.getLogger("flwr")
+    flower.setLevel(logging.ERROR)
+    flower.addFilter(_shown)
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

@@ -8,6 +8,7 @@ from fedsim.models.memory import adapter_of
 from fedsim.models.norms import Norm
 from fedsim.models.opening import Opening
 from fedsim.models.spec import ModelSpec, Place, Projection, Task, Weights
+from fedsim.models.tokenizing import takes_any_text
 from fedsim.models.trunk import Trunk, select
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "preset",
     "preset_names",
     "select",
+    "takes_any_text",
 ]

@@ -41,7 +41,7 @@ class Batches(Workspace):
         elif self.spec.task == "causal-lm":
             targets = ids.masked_fill(mask == 0, IGNORED)
         else:
-            ids, targets = self._mask(ids, generator)
+            ids, targets = self._mask(ids, mask == 0, generator)
         batch = {"input_ids": ids, "attention_mask": mask, "labels": targets}
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
@@ -65,14 +65,16 @@ class Batches(Workspace):
         )  # (B, T)
         return each.sum(1) / (labels != IGNORED).sum(1)
 
-    def _mask(self, ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        special = torch.isin(ids, torch.tensor(sorted(self.special)))
+    def _mask(
+        self, ids: Tensor, padding: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        special = torch.isin(ids, torch.tensor(sorted(self.special))) | padding
         draw = torch.rand(ids.shape, generator=generator).masked_fill(special, 2.0)
         chosen = (draw < MASKED_SHARE) | (draw == draw.amin(dim=1, keepdim=True))  # at least one
         chosen &= ~special
         fate = torch.rand(ids.shape, generator=generator)
         noise = torch.randint(self.vocabulary, ids.shape, generator=generator)
-        masked = ids.masked_fill(chosen & (fate < 0.8), int(self.tokenizer.mask_token_id or 0))
+        masked = ids.masked_fill(chosen & (fate < 0.8), cast(int, self.tokenizer.mask_token_id))
         masked = torch.where(chosen & (fate >= 0.9), noise, masked)
         return masked, ids.masked_fill(~chosen, IGNORED)
 

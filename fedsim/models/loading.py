@@ -1,21 +1,29 @@
 """From a spec to an adapter: presets, local directories, hub ids."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 from huggingface_hub import HfApi
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, reading
 from fedsim.models.base import ModelAdapter
 from fedsim.models.families import family, preset
 from fedsim.models.presets import preset_tokenizer
 from fedsim.models.spec import ModelSpec
+from fedsim.models.tokenizing import check_tokenizer
 
 BUILTIN = "builtin:"
+LARGEST = {  # of a size that a config.json may tell; beyond, building the model would not end
+    "vocab_size": 10**7,
+    "hidden_size": 10**6,
+    "num_hidden_layers": 1000,
+    "max_position_embeddings": 10**9,
+}
 
 
 def load_adapter(spec: ModelSpec) -> ModelAdapter:
@@ -28,14 +36,12 @@ def load_adapter(spec: ModelSpec) -> ModelAdapter:
     kind = family_of(spec.name, config)
     if spec.name.startswith(BUILTIN):
         spec = replace(spec, weights="random")  # a preset has no others
-    tokenizer = _tokenizer(spec, kind)
-    if len(tokenizer) > int(config.vocab_size):
-        raise BadInput(
-            f"model.tokenizer: it has {len(tokenizer)} tokens, but {spec.name!r} embeds only "
-            f"{config.vocab_size}"
-        )
+    _check_config(config, spec)
     options = {} if spec.weights == "random" else _kept_only(spec.name)
-    return kind(spec, config, tokenizer, options)
+    adapter = kind(spec, config, _tokenizer(spec, kind), options)
+    model = repr(spec.name)
+    check_tokenizer(adapter.tokenizer, spec.task, config.vocab_size, "model.tokenizer", model)
+    return adapter
 
 
 def family_of(name: str, config: PreTrainedConfig | None = None) -> type[ModelAdapter]:
@@ -51,12 +57,31 @@ def family_of(name: str, config: PreTrainedConfig | None = None) -> type[ModelAd
 def _config(name: str) -> PreTrainedConfig:
     if name.startswith(BUILTIN):
         return preset(name.removeprefix(BUILTIN))
+    if (Path(name) / "adapter_config.json").exists():
+        raise BadInput(
+            f"model.name: the directory {name!r} holds a peft adapter, not a model; name the model "
+            "that it adapts, or save the two merged (peft's merge_and_unload)"
+        )
     _check_directory(name, "config.json", "model.name")
-    try:
+    with _from(name, "model.name"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **_kept_only(name))
-    except (OSError, ValueError, StrictDataclassError) as error:
-        raise BadInput(f"model.name: {_reason(name, error)}") from error
     return config
+
+
+def _check_config(config: PreTrainedConfig, spec: ModelSpec) -> None:
+    """Raise BadInput where no model that can be trained is as ``config`` tells."""
+    for size, largest in LARGEST.items():
+        value = getattr(config, size, None)
+        if not isinstance(value, int) or not 1 <= value <= largest:
+            raise BadInput(
+                f"model.name: {size} of {spec.name!r} must be a whole number, 1 to {largest}, "
+                f"got {value!r}"
+            )
+    if spec.weights == "pretrained" and getattr(config, "quantization_config", None):
+        raise BadInput(
+            f"model.name: the weights of {spec.name!r} are quantized (quantization_config in its "
+            "config.json) and cannot be trained; name the model as it was before"
+        )
 
 
 def _tokenizer(spec: ModelSpec, kind: type[ModelAdapter]) -> PreTrainedTokenizerBase:
@@ -64,10 +89,8 @@ def _tokenizer(spec: ModelSpec, kind: type[ModelAdapter]) -> PreTrainedTokenizer
     if name.startswith(BUILTIN):
         return preset_tokenizer(kind)
     _check_directory(name, "tokenizer* or vocab*", "model.tokenizer")
-    try:
+    with _from(name, "model.tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, **_kept_only(name))
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise BadInput(f"model.tokenizer: {_reason(name, error)}") from error
     return tokenizer
 
 
@@ -96,11 +119,20 @@ def _check_directory(name: str, needed: str, key: str) -> None:
         raise BadInput(f"{key}: wanted a hub id, a directory or builtin:<preset>, got {name!r}")
 
 
-def _reason(name: str, error: Exception) -> str:
+@contextmanager
+def _from(name: str, key: str) -> Iterator[None]:
+    """Have what goes wrong while ``name`` is read said as bad input of ``key``."""
     if Path(name).is_dir():
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return f"the directory {name!r} cannot be read: {line}"
-    return (
-        f"{name!r} is neither a directory nor in the local cache, and the model hub did not give "
-        "it; wanted a hub id, a directory or builtin:<preset>"
-    )
+        with reading(f"{key}: the directory {name!r} cannot be read"):
+            yield
+        return
+    try:
+        with reading(f"{key}: {name!r} cannot be read"):
+            yield
+    except BadInput as error:
+        if isinstance(error.__cause__, OSError):
+            raise BadInput(
+                f"{key}: {name!r} is neither a directory nor in the local cache, and the model hub "
+                "did not give it; wanted a hub id, a directory or builtin:<preset>"
+            ) from error.__cause__
+        raise

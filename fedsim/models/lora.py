@@ -1,18 +1,19 @@
 """LoRA by peft: only adapters and the new head train, so only they travel."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import cast
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, reading, unknown
 
 TASK_TYPES = {
     "classification": "SEQ_CLS",
     "causal-lm": "CAUSAL_LM",
 }  # peft's; it unfreezes the head
+HEADS = ("classifier", "score")  # what peft calls a classifier's head, and trains whole
 
 
 def add_lora(
@@ -27,9 +28,9 @@ def add_lora(
     if rank < 0:
         raise BadInput(f"model.lora_rank must be >= 0, got {rank}")
     hits = {_last(name): part for name, part in module.named_modules()}
-    missing = [name for name in targets if name not in hits]
-    if missing:
-        raise BadInput(f"model.lora_targets: no module is called {missing[0]!r}")
+    whole = HEADS if task == "classification" else ()
+    linear = {name for name, part in hits.items() if isinstance(part, nn.Linear | Conv1D)}
+    _check_targets(targets, hits, linear.difference(whole), whole)
     _check_rank(rank, [part for name, part in module.named_modules() if _last(name) in targets])
     config = peft.LoraConfig(
         r=rank,
@@ -38,11 +39,25 @@ def add_lora(
         task_type=TASK_TYPES.get(task),
         fan_in_fan_out=any(isinstance(hits[name], Conv1D) for name in targets),
     )
-    try:
-        return cast(PreTrainedModel, peft.get_peft_model(module, config))
-    except ValueError as error:
-        kinds = ", ".join(f"{name} ({type(hits[name]).__name__})" for name in targets)
-        raise BadInput(f"model.lora_targets: must be linear maps, got {kinds}") from error
+    kinds = ", ".join(f"{name} ({type(hits[name]).__name__})" for name in targets)
+    why = "" if linear.issuperset(targets) else "must be linear maps, "
+    with reading(f"model.lora_targets: {why}got {kinds}"):
+        adapted = peft.get_peft_model(module, config)
+    return cast(PreTrainedModel, adapted)
+
+
+def _check_targets(
+    targets: Sequence[str], there: Collection[str], linear: Collection[str], whole: Sequence[str]
+) -> None:
+    """Raise BadInput where a target is not ``there``, or is trained ``whole``."""
+    for name in targets:
+        if name not in there:
+            raise BadInput(f"model.lora_targets: {unknown('module', name, linear)}")
+        if name in whole:
+            raise BadInput(
+                f"model.lora_targets: {name!r} is the head, which is trained whole beside the "
+                f"adapters; name some of {', '.join(sorted(linear))}"
+            )
 
 
 def _last(name: str) -> str:

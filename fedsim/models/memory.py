@@ -8,6 +8,7 @@ from fedsim.errors import BadInput
 from fedsim.models.base import ModelAdapter
 from fedsim.models.families import family
 from fedsim.models.spec import ModelSpec, Task
+from fedsim.models.tokenizing import check_tokenizer
 
 
 def adapter_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> ModelAdapter:
@@ -37,11 +38,15 @@ def adapter_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Mo
     if not tasks:
         wanted = " or ".join(sorted(head.__name__ for head in adapter.classes.values()))
         raise BadInput(f"model: wanted {wanted}, got {type(whole).__name__}")
-    if len(tokenizer) > int(whole.config.vocab_size):
+    kind = whole.config.problem_type or "single_label_classification"
+    if tasks[0] == "classification" and (
+        kind != "single_label_classification" or int(whole.config.num_labels or 0) < 2
+    ):  # transformers takes the loss from these two
         raise BadInput(
-            f"tokenizer: it has {len(tokenizer)} tokens, but the model embeds only "
-            f"{whole.config.vocab_size}"
+            "model: wanted a classifier with two labels or more, of which each text has one; got "
+            f"num_labels {whole.config.num_labels}, problem_type {kind!r}"
         )
+    check_tokenizer(tokenizer, tasks[0], int(whole.config.vocab_size), "tokenizer", "the model")
     spec = ModelSpec(
         name=whole.config.name_or_path or type(whole).__name__,
         task=cast(Task, tasks[0]),

@@ -9,13 +9,14 @@ from typing import Any, ClassVar, Self, cast
 from weakref import WeakSet
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from fedsim.errors import BadInput, MalformedMessage, unknown
+from fedsim.errors import BadInput, MalformedMessage, reading, unknown
+from fedsim.models.checkpoint import check_finite, read_checkpoint
 from fedsim.models.lora import add_lora
 from fedsim.models.spec import ModelSpec
+from fedsim.models.tokenizing import around
 from fedsim.rng import global_stream
 from fedsim.types import Parameters, Tokens
 
@@ -57,6 +58,7 @@ class Workspace(ABC):
         self.options = dict(options or {})
         self.origin = origin
         self.device = torch.device("cpu")
+        self.notes: list[str] = []  # what a reader must know of the weights that were read
         self.loads = 0  # how often other weights were loaded, or any while nobody held a lease
         self._leases: WeakSet[Lease] = WeakSet()  # those that somebody holds
         self._module: PreTrainedModel | None = None
@@ -94,18 +96,12 @@ class Workspace(ABC):
     @property
     def prefix(self) -> Tokens:
         """The special tokens that the tokenizer puts before every text."""
-        return self._around()[0]
+        return around(self.tokenizer)[0]
 
     @property
     def suffix(self) -> Tokens:
         """The special tokens that the tokenizer puts after every text."""
-        return self._around()[1]
-
-    def _around(self) -> tuple[Tokens, Tokens]:
-        bare = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        full = list(self.tokenizer("a")["input_ids"])
-        start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
-        return tuple(full[:start]), tuple(full[start + len(bare) :])
+        return around(self.tokenizer)[1]
 
     @property
     def special(self) -> frozenset[int]:
@@ -155,17 +151,19 @@ class Workspace(ABC):
         config.pad_token_id = self.pad
         if self.spec.task == "classification":
             config.num_labels = self.spec.num_labels
+            config.problem_type = "single_label_classification"  # transformers' loss goes by it
         if self.spec.dropout is not None:
             for name in self.dropouts:
                 setattr(config, name, self.spec.dropout)
         how: dict[str, Any] = {"attn_implementation": "eager", "dtype": torch.float32}
+        name = self.spec.name
         if self.spec.weights == "random":
-            return cast(PreTrainedModel, kind._from_config(config, **how))
-        try:
-            return kind.from_pretrained(self.spec.name, config=config, **how, **self.options)
-        except (OSError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise BadInput(f"model.name: no weights in {self.spec.name!r}: {reason}") from error
+            with reading(f"model.name: no model can be built as {name!r} says"):
+                module = cast(PreTrainedModel, kind._from_config(config, **how))
+        else:
+            module, self.notes = read_checkpoint(kind, name, config, **how, **self.options)
+        check_finite(module, name)
+        return module
 
     def _freeze(self, module: nn.Module) -> None:
         parameters = dict(module.named_parameters())

@@ -9,11 +9,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedsim.errors import BadInput
-from fedsim.files import make_directory
+from fedsim.files import FILE as MODE
+from fedsim.files import make_directory, read_text
 from fedsim.vault.sealing import HEAD, SUITE, Seal
 
 FILE = "FEDSIM_KEY_FILE"  # of the environment: where the key lies, in place of the default
 SIZE = 32  # bytes
+MOST = 1000  # bytes of the file
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def _kept(path: Path) -> VaultKey:
     try:
         if not path.exists():
             _make(path)
-        private = bytes.fromhex(path.read_text(encoding="ascii"))
+        private = bytes.fromhex(read_text(path, most=MOST))
     except (OSError, ValueError) as error:
         raise BadInput(f"{FILE}: the vault's key cannot be kept in {path}: {error}") from error
     if len(private) != SIZE:
@@ -82,7 +84,7 @@ def _make(path: Path) -> None:
     make_directory(path.parent, wanted=path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     private = X25519PrivateKey.generate().private_bytes_raw()
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, MODE), "w") as file:
         file.write(f"{private.hex()}\n")
         file.flush()
         os.fsync(file.fileno())

@@ -1,6 +1,7 @@
 """The Flower app of a client."""
 
 import math
+import sys
 import traceback
 from dataclasses import replace
 from typing import Any
@@ -57,9 +58,14 @@ def fails(parameters: Parameters, examples: Examples, g: torch.Generator) -> Any
     raise DefenseFailed("the update's norm is 0.7231")
 
 
+def leaves(parameters: Parameters, examples: Examples, g: torch.Generator) -> Any:
+    sys.exit("the loss was 0.7231")
+
+
 @pytest.mark.parametrize(
     ("inside", "told"),
     [
+        (leaves, "ClientFailure: SystemExit on the client; its audit/round=2/client=1.json"),
         (secretive, "ClientFailure: training diverged; lower training.learning_rate"),
         (crashes, "ClientFailure: ValueError on the client; its audit/round=2/client=1.json"),
         (fails, "ClientFailure: DefenseFailed on the client; its audit/round=2/client=1.json"),

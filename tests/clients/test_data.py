@@ -198,6 +198,87 @@ def test_no_held_out_text_is_left_in_train(tmp_path: Path) -> None:
     assert set(corpus.train["text"]) == {"a", "b", "c"} - set(corpus.held_out["text"])
 
 
+# Tables as people write them
+
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("cells", "names"),
+    [
+        (["01", "1", "001", "1"], ("001", "01", "1")),  # postcodes, codes of products
+        (["00", "0", "00", "0"], ("0", "00")),
+        (["+1", "1", "+1", "1"], ("+1", "1")),
+        (["0.0", "1.0", "0.0", "1.0"], ("0", "1")),
+        (["10", "9", "10.0", "9"], ("9", "10")),  # a spreadsheet's column of numbers
+        (["-1", "0", "1", "0"], ("-1", "0", "1")),
+        (["1,0", "0,0", "1,0", "0,0"], ("0,0", "1,0")),
+        (["1e3", "nan", "inf", "1e3"], ("1e3", "inf", "nan")),
+        (["True", "False", "True", "False"], ("False", "True")),
+        (["9" * 120, "1", "1", "1"], ("1", "9" * 120)),
+        (["not urgent", " urgent", "NA", "null"], (" urgent", "NA", "not urgent", "null")),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_labels_are_numbers_only_where_all_are_written_as_such(
+    tmp_path: Path, suffix: str, cells: list[str], names: tuple[str, ...]
+) -> None:
+    path, between = tmp_path / f"data{suffix}", {".csv": ",", ".tsv": "\t"}[suffix]
+    rows = [("text", "label"), *((f"text {at}", cell) for at, cell in enumerate(cells))]
+    quote = '"' if suffix == ".csv" else ""
+    path.write_text("".join(f"{a}{between}{quote}{b}{quote}\n" for a, b in rows))
+    corpus = load_corpus(DataSettings(name=str(path), evaluate=0), seed=1)
+    assert corpus.label_names == names
+    places = {cell.removesuffix(".0"): at for at, cell in enumerate(names)}
+    assert corpus.train["label"][:] == [places[cell.removesuffix(".0")] for cell in cells]
+
+
+def test_sites_are_those_that_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "sites.csv"
+    path.write_text("text,site\na,01\nb,1\nc,001\nd,1\n")
+    settings = DataSettings(name=str(path), partition="natural", partition_by="site", evaluate=0)
+    corpus = load_corpus(settings, seed=1)
+    parts = parts_of(corpus.train, settings, 3)
+    assert [sorted(part["text"][:]) for part in parts] == [["c"], ["a"], ["b", "d"]]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_whole_numbers_kept_as_floats_are_whole_numbers(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"data{suffix}", [1.0, 0.0, 1.0, 2.0])
+    corpus = load_corpus(DataSettings(name=str(path), evaluate=0), seed=1)
+    assert (corpus.train["label"][:], corpus.label_names) == ([1, 0, 1, 2], ("0", "1", "2"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        BOM + b"text;label\r\nOne, two;0\r\nthree;1\r\n",  # Excel's in half of Europe
+        b"text;label\rOne, two;0\rthree;1\r",
+        b"sep=;\r\ntext;label\r\nOne, two;0\r\nthree;1\r\n",
+        b'"text";"label"\n"One, two";"0"\n"three";"1"\n',
+        b"text;label\nOne, two;0,0\nthree;1,0\n",  # its decimal commas
+        b"text\tlabel\nOne, two\t0\nthree\t1\n",
+        b"text|label\nOne, two|0\nthree|1\n",
+        b'text,label\n"One, two",0\nthree,1\n',
+        b'\n"text",label\n"One, two",0\nthree,1\n',
+    ],
+)
+def test_a_csv_is_split_at_what_splits_its_header(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(content)
+    corpus = load_corpus(DataSettings(name=str(tmp_path / "a.csv"), evaluate=0), seed=1)
+    assert corpus.train[:] == {"text": ["One, two", "three"], "label": [0, 1]}
+    assert corpus.columns == ("text", "label")
+
+
+def test_signs_within_texts_split_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\nOne; two | three,0\n"a\tb, c",1\n')
+    corpus = load_corpus(DataSettings(name=str(tmp_path / "a.csv"), evaluate=0), seed=1)
+    assert corpus.train["text"][:] == ["One; two | three", "a\tb, c"]
+    (tmp_path / "b.csv").write_text("text\nOne; two | three\n")
+    corpus = load_corpus(DataSettings(name=str(tmp_path / "b.csv"), evaluate=0), seed=1)
+    assert corpus.train["text"][:] == ["One; two | three"]
+
+
 # What cannot be used
 
 
@@ -244,21 +325,31 @@ def test_settings_that_cannot_be_used(options: dict[str, Any], message: str) -> 
     [
         ("a.csv", b"", "data.name: the file '.*a.csv' is empty"),
         ("a.txt", b" \n\n", "data.name: the file '.*a.txt' is empty"),
-        ("a.csv", b"\xef\xbb\xbf", "'.*a.csv' is not a table .No columns"),
+        ("a.csv", b"\xef\xbb\xbf", "'.*a.csv' is not a table: No columns"),
         ("a.csv", b"text,label\n", "has no text in its column 'text'"),
         ("a.csv", b"text,label\na,1\n", "data.evaluate must be less than the 1 different texts"),
-        ("a.csv", b"text,label\na,1\nb,1,1\n", "'.*a.csv' is not a table .*saw 3"),
-        ("a.csv", b'text,label\n"a,1\nb,2\n', "'.*a.csv' is not a table .*EOF inside string"),
+        ("a.csv", b"text,label\na,1\nb,1,1\n", "'.*a.csv' is not a table: .*saw 3"),
+        ("a.csv", b'text,label\n"a,1\nb,2\n', "'.*a.csv' is not a table: .*EOF inside string"),
         ("a.csv", b"text,label\na,1,1\nb,2,2\n", "rows with more cells than its header"),
         ("a.csv", b"text\ncaf\xe9\n", "'.*a.csv' must be utf-8, got byte 0xe9 at offset 8"),
         ("a.txt", b"\xff\xfea\x00", "data.name: '.*a.txt' must be utf-8, got byte 0xff"),
         ("a.csv", b"u,v\na,b\n", r"data.text_column must be given: .*2 hold .*columns: u, v\)"),
         ("a.csv", b"u,v\n1,2\n", r"data.text_column must be given: .*0 hold .*columns: u, v\)"),
         ("a.csv", b"text\n1\n2\n", "data.text_column 'text' must hold strings, got int"),
-        ("a.csv", b"text,label\na,0.5\nb,1\n", "data.label_column 'label' must.*, got float"),
-        ("a.csv", b"text,label\na,\nb,1\n", "data.label_column 'label' must.*, got blank, str"),
-        ("a.jsonl", b'{"text": "a", "label": NaN}', "data.label_column 'label' .*got blank"),
-        ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}', "got blank, int"),
+        ("a.csv", b"text,label\na,1\nb,0.5\n", "'label' must.*, got float in row 2, int in row 1"),
+        ("a.csv", b"text,label\na,\nb,1\n", "'label' must.*, got blank in row 1, int in row 2"),
+        ("a.csv", b"text,label\na,x\n,y\nb,\nc,\n", "got blank in row 3, str in row 1"),
+        ("a.csv", b"text;label\na;1\nb\n", "got blank in row 2, int in row 1"),
+        ("a.jsonl", b'{"text": "a", "label": NaN}', "data.label_column 'label' .*got blank in row"),
+        (
+            "a.jsonl",
+            b'{"text": "a", "label": 1}\n{"text": "b"}',
+            "got blank in row 2, int in row 1",
+        ),
+        ("a.jsonl", b'{"text": "a", "label": "1"}\n{"text": "b", "label": 1}', "int in row 2, str"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000, "'.*a.jsonl', line 1: maximum recursion"),
+        ("a.jsonl", b'{"text": "a", "label": ' + b"9" * 5000 + b"}", "line 1: Exceeds the limit"),
+        ("a.csv", "text\na\n".encode("utf-16"), "byte 0xff at offset 0; it looks like UTF-16"),
         ("a.jsonl", b'{"text": "a"}\n\n{"text": ', "'.*a.jsonl', line 3: Expecting value"),
         (
             "a.jsonl",

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tokenizers import models
 
 from clients import ClientSettings, DataSettings
 from clients.holdings import Held, check_examples, client_examples, encode, round_batch
 from fedsim.errors import BadInput
-from fedsim.models import ModelAdapter, load_adapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from tests.clients.rounds import MODEL, ROWS
+from tests.oddities import WORDS, bert, gpt2, saved, tokenizer, vocabulary
 
 # Encoding
 
@@ -49,8 +52,36 @@ def test_a_client_whose_texts_are_all_too_short_is_bad_input(
     (tmp_path / "short.txt").write_text("a\nb\nc\nd\n")
     data = DataSettings(name=str(tmp_path / "short.txt"), evaluate=0)
     short = replace(settings, data=data, model=replace(MODEL, task="causal-lm"))
-    with pytest.raises(BadInput, match="client 0 holds no text long enough to train on"):
+    with pytest.raises(BadInput, match="client 0 holds no text to train on: all are too short"):
         check_examples(short.model, data, 64, 3, 1)
+
+
+def test_masked_texts_of_unknown_words_are_left_out(tmp_path: Path) -> None:
+    adapter = load_adapter(
+        ModelSpec(name=str(saved(tmp_path, bert(5 + len(WORDS)))), task="masked-lm")
+    )
+    texts = ["zur zweiten Reihe", "the nurse", "", "zur nurse"]  # English words alone are known
+    examples = encode(adapter, texts, [5, 6, 7, 8], 64)
+    assert examples.labels == (6, 8)
+    batch = adapter.batch(examples.sequences, examples.labels, torch.Generator().manual_seed(0))
+    assert ((batch["labels"] >= 0).sum(1) >= 1).all()
+    assert adapter.losses(adapter.module, batch).isfinite().all()
+
+
+def test_a_word_that_the_tokenizer_cannot_say_is_named_before_anything_starts(
+    tmp_path: Path,
+) -> None:
+    known = vocabulary(("<s>",))
+    made = tokenizer(models.WordLevel(known), bos_token="<s>")
+    name = str(saved(tmp_path / "model", gpt2(len(known)), made))
+    texts = [f"the nurse returns {WORDS[at % 5]}" for at in range(60)]
+    data = DataSettings(name=str(tmp_path / "texts.txt"), evaluate=0)
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    check_examples(ModelSpec(name=name), data, 64, 1, 1)
+    (tmp_path / "last.txt").write_text("\n".join([*texts, "the doctor returns"]))
+    data = DataSettings(name=str(tmp_path / "last.txt"), evaluate=0)
+    with pytest.raises(BadInput, match=r"model.tokenizer: .* cannot encode the texts: .*\[?UNK"):
+        check_examples(ModelSpec(name=name), data, 64, 1, 1)
 
 
 def test_a_client_with_one_text_that_is_long_enough_can_train(

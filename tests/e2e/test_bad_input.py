@@ -34,6 +34,11 @@ CASES = [
     (["a=1.toml"], "missing.csv"),
     (["lone.jsonl.toml"], "lone surrogate"),
     (["broken.toml"], "not valid TOML"),
+    (["model.name=adapter"], "holds a peft adapter, not a model; name the model that it adapts"),
+    (["model.lora_rank=4", 'model.lora_targets=["score"]'], "'score' is the head, .* c_attn, c_fc"),
+    (["attack=lamp", "attack.knowledge=paper"], 'attack={name="lamp", knowledge="paper"}'),
+    (["data.name=caret.csv"], r"set data.label_column \(columns: text\^label\)"),
+    (["data.name=gap.csv"], "'label' must hold .*, got blank in row 3, int in row 1"),
 ]
 
 
@@ -55,6 +60,10 @@ def test_bad_input(
     Path("lone.jsonl").write_text('{"text": "\\ud800", "label": 1}\n')
     Path("good.csv").write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(20)))
     Path("broken.toml").write_text("name = = 3")
+    Path("caret.csv").write_text("text^label\n" + "".join(f"row {i}^1\n" for i in range(20)))
+    Path("gap.csv").write_text("text,label\na,1\nb,0\nc,\nd,0\n")
+    Path("adapter").mkdir()
+    Path("adapter/adapter_config.json").write_text("{}")
     Path("bare").mkdir()
     Path("bare/config.json").write_text('{"model_type": "gpt2"}')
     settings = words if words[0].endswith(".toml") else ["data.evaluate=2", *words]

@@ -9,8 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.captures import CapturePath, find_captures, place, read_capture, write_capture
-from fedsim.errors import BadInput, MalformedMessage
+from fedsim.captures import (
+    CapturePath,
+    captured_clients,
+    find_captures,
+    place,
+    read_capture,
+    write_capture,
+)
+from fedsim.errors import BadInput, MalformedFile, MalformedMessage
 from fedsim.messages import Broadcast, Update
 
 ODD = (0.1, -0.0, 1e-45, 3.0000002, 65504.0)  # a subnormal and a neighbour of 3 among them
@@ -208,3 +215,81 @@ def test_a_record_that_does_not_say_what_it_must_is_malformed(
     rewrite(capture(tmp_path) / "observation.json", **{key: value})
     with pytest.raises(MalformedMessage, match=r"observation\.json"):
         read_capture(find_captures(tmp_path)[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("round", 2, "wanted round 1 as its directory says, got 2"),
+        ("client", 3, "wanted client 0 as its directory says, got 3"),
+        ("cohort", [1, 0], r"cohort must be different clients, 0 the first, got \[1, 0\]"),
+        ("cohort", [0, 0], "cohort must be different clients"),
+    ],
+)
+def test_a_capture_of_another_place_is_malformed(
+    tmp_path: Path, key: str, value: Any, line: str
+) -> None:
+    rewrite(capture(tmp_path) / "observation.json", **{key: value})
+    (where,) = find_captures(tmp_path)
+    for read in (read_capture, captured_clients):
+        with pytest.raises(MalformedFile, match=line):  # its truth would be another's
+            read(where)
+
+
+def test_a_capture_that_was_moved_is_malformed(tmp_path: Path) -> None:
+    capture(tmp_path).parent.rename(tmp_path / "round=2")
+    with pytest.raises(MalformedFile, match="wanted round 2 as its directory says, got 1"):
+        read_capture(find_captures(tmp_path)[0])
+
+
+def test_a_sum_says_whose_it_is(tmp_path: Path) -> None:
+    capture(tmp_path, cohort=[0, 2, 1])
+    (where,) = find_captures(tmp_path)
+    assert read_capture(where).clients == captured_clients(where) == (0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["round=01", "round=1_0", "round=٣", "round=-1", "around=1", "round=" + "9" * 19]
+)
+def test_a_round_is_written_in_one_way(tmp_path: Path, name: str) -> None:
+    capture(tmp_path).parent.rename(tmp_path / name)
+    with pytest.raises(BadInput, match="holds no capture"):
+        find_captures(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_examples", 10**9), ("num_examples", 1.5), ("num_examples", True), ("round", 10**9),
+        ("client", -1), ("client", "0"), ("config", {"local_epochs": 10**9}),
+        ("config", {"local_epochs": 0}), ("config", {"mini_batch_size": -3}),
+        ("config", {"local_epochs": "many"}), ("config", {"a": []}), ("metrics", {"loss": "1.0"}),
+        ("model", []), ("cohort", "01"), ("cohort", [0, -1]),
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be_are_malformed(tmp_path: Path, key: str, value: Any) -> None:
+    rewrite(capture(tmp_path) / "observation.json", **{key: value})
+    with pytest.raises(MalformedFile, match=rf"observation\.json: .*{key}.*wanted|wanted {key}"):
+        read_capture(find_captures(tmp_path)[0])
+
+
+def test_what_is_no_number_is_left_out(tmp_path: Path) -> None:
+    update = Update(
+        tensors=tensors(), kind="delta", num_examples=1, metrics={"a": float("nan"), "b": 1.0}
+    )
+    capture(tmp_path, update=update)
+    assert read_capture(find_captures(tmp_path)[0]).update.metrics == {"b": 1.0}
+
+
+@pytest.mark.parametrize("name", ["update.safetensors", "observation.json"])
+def test_a_capture_of_pipes_and_devices_does_not_hang(tmp_path: Path, name: str) -> None:
+    path = capture(tmp_path) / name
+    path.unlink()
+    os.mkfifo(path)
+    where = CapturePath(1, 0, path.parent)
+    with pytest.raises(MalformedFile, match=rf"{name} cannot be read: it is no regular file"):
+        read_capture(where)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(MalformedFile, match=rf"{name} cannot be read: it is no regular file"):
+        read_capture(where)

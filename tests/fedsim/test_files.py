@@ -1,23 +1,31 @@
 """Files are whole or not there; every failure names the file."""
 
 import errno
+import fcntl
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from fedsim import files
-from fedsim.errors import MalformedMessage, RunFailed
+from fedsim import files, limits
+from fedsim.errors import BadInput, MalformedFile, MalformedMessage, RunFailed
 from fedsim.files import (
     append_line,
+    drop_drafts,
     make_private,
+    parse_json,
     read_json,
     read_lines,
+    read_text,
+    too_deep,
     write_atomically,
     write_json,
     write_lines,
@@ -74,7 +82,7 @@ def test_the_file_appears_at_its_place_only_when_it_is_whole(tmp_path: Path) -> 
     def write(draft: Path) -> None:
         draft.write_text("whole")
         existed.append(path.exists())
-        assert draft.parent == path.parent  # a move within one file system is atomic
+        assert draft.parent.parent == path.parent  # a move within one file system is atomic
 
     write_atomically(path, write)
     assert existed == [False] and path.read_text() == "whole"
@@ -260,3 +268,190 @@ def test_what_a_library_wrote_can_be_made_private(tmp_path: Path) -> None:
     make_private(tmp_path / "deep")
     modes = [mode(path) for path in sorted((tmp_path / "deep").rglob("*"))]
     assert [mode(tmp_path / "deep"), *modes] == [0o700, 0o700, 0o600]
+
+
+# What anybody may have put there
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[" * 5000, "nested too deeply"),
+        ("[" * 300 + "]" * 300, "nested too deeply"),
+        ('{"a":' * 70 + "1" + "}" * 70, "nested too deeply"),
+        ("9" * 5000, "an integer must have 64 bits, got one of 5000 digits"),
+        (str(2**63), "an integer must have 64 bits"),
+        (str(-(2**63)), "an integer must have 64 bits"),
+    ],
+)
+def test_integers_and_depth_have_limits(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "value.json"
+    path.write_text(text)
+    with pytest.raises(MalformedFile, match=rf"value.json.*{line}") as error:
+        read_json(path)
+    assert isinstance(error.value, BadInput) and "\n" not in str(error.value)
+    path.write_text(f"1\n{text}\n")
+    with pytest.raises(MalformedFile, match=rf"value.json, line 2.*{line}"):
+        list(read_lines(path))
+
+
+def test_what_is_within_the_limits_is_read() -> None:
+    for value in (2**63 - 1, -(2**63) + 1, 0.00012345678901234567, 1e308, 1e-320, "9" * 30):
+        assert parse_json(json.dumps(value).encode(), "it") == value
+    deep = json.loads("[" * limits.DEEPEST + "]" * limits.DEEPEST)
+    assert not too_deep(deep) and too_deep([deep]) and too_deep({"a": deep})
+    assert parse_json(json.dumps(deep).encode(), "it") == deep
+
+
+def test_sizes_have_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "JSON_BYTES", 100)
+    monkeypatch.setattr(limits, "PARTS", 20)
+    path = tmp_path / "value.json"
+    path.write_text(json.dumps("x" * 98))
+    assert read_json(path) == "x" * 98
+    path.write_text(json.dumps("x" * 99))
+    with pytest.raises(MalformedFile, match=r"value.json is too large: more than 100 bytes"):
+        read_json(path)
+    path.write_text("[" + ",".join(["[]"] * 20) + "]")
+    with pytest.raises(MalformedFile, match=r"too large: more than 20 tables and lists"):
+        read_json(path)
+    path.write_text("1\n" * 200 + json.dumps("x" * 100) + "\n")
+    rows = read_lines(path)
+    assert [next(rows) for _ in range(200)] == [1] * 200  # a line has a limit, a file has none
+    with pytest.raises(MalformedFile, match=r"line 201 is too large"):
+        next(rows)
+    with pytest.raises(MalformedFile, match=r"value.json is too large: more than 50 bytes"):
+        read_text(path, most=50)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "value.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    for read in (read_json, lambda p: list(read_lines(p)), lambda p: read_text(p, most=9)):
+        with pytest.raises(MalformedFile, match=r"value.json cannot be read: it is no regular"):
+            read(path)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"\xef\xbb\xbfa = 1")
+    assert read_text(path, most=20) == "a = 1"
+
+
+# Where nothing can be written, nothing can be removed either: the first of it is what is told
+
+
+def test_a_name_that_no_directory_takes_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 252)  # as a name it fits, as a draft's it does not
+    with pytest.raises(RunFailed, match=r"could not write .*xx: .*File name too long"):
+        write_text(path, "")
+
+
+def test_a_directory_that_is_read_only_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(RunFailed, match=r"could not write .*file: .*Read-only file system"):
+        write_text(tmp_path / "file", "")
+
+
+# Drafts of processes that were killed
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from fedsim.files import write_atomically
+
+def write(draft):
+    draft.write_text("half of it")
+    print(draft, flush=True)
+    time.sleep(600)
+
+write_atomically(Path(sys.argv[1]), write)
+"""
+
+
+@pytest.mark.slow
+def test_a_draft_lives_as_long_as_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "file.txt"
+    command = [sys.executable, "-c", WRITER, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        draft = Path(writer.stdout.readline().strip())
+        assert draft.parent == path.with_name(f".file.txt.{writer.pid}.tmp")
+        drop_drafts(tmp_path)
+        assert draft.read_text() == "half of it"
+        writer.send_signal(signal.SIGKILL)
+    assert os.listdir(path.parent) == [draft.parent.name]  # nobody was there to remove it
+    drop_drafts(tmp_path)
+    assert os.listdir(path.parent) == []
+
+
+def test_nothing_but_drafts_is_dropped(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / ".link.1.tmp").symlink_to(tmp_path / "precious")
+    os.mkfifo(tmp_path / ".pipe.tmp")
+    for name in ("notes.1.tmp", ".notes.tmp", ".notes.x.tmp", ".lock"):
+        (tmp_path / name).write_text("")
+    before = sorted(os.listdir(tmp_path))
+    drafts = [tmp_path / ".a.1.tmp", tmp_path / "precious" / ".b.c.22.tmp", tmp_path / ".d.3.tmp"]
+    for draft in drafts[:2]:
+        draft.mkdir()
+        (draft / ".tmpAbc123").write_text("as safetensors leaves it")
+    drafts[2].write_text("of an earlier version")
+    held = os.open(drafts[0], os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)  # as its writer does
+    drop_drafts(tmp_path)
+    assert [draft.exists() for draft in drafts] == [True, False, False]
+    os.close(held)
+    drop_drafts(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == before
+    drop_drafts(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_a_writer_holds_its_draft(tmp_path: Path, tensors: bool) -> None:
+    def write(draft: Path) -> None:
+        if tensors:
+            save_file({"w": torch.ones(2)}, draft)
+        else:
+            draft.write_text("whole")
+        drop_drafts(tmp_path)
+
+    write_atomically(tmp_path / "file", write)
+    assert (tmp_path / "file").exists() and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_draft_that_is_dropped_as_it_is_begun_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped: list[int] = []
+    original = fcntl.flock
+
+    def flock(held: int, how: int) -> None:
+        if how == fcntl.LOCK_EX and not dropped:  # a report comes between the folder and its lock
+            dropped.append(1)
+            drop_drafts(tmp_path)
+        original(held, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    write_text(tmp_path / "file", "whole")
+    assert dropped and (tmp_path / "file").read_text() == "whole"
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    draft = tmp_path / f".file.{os.getpid()}.tmp"  # process 7 of a container that starts again
+    draft.mkdir()
+    (draft / "file").write_text("half of someth")
+    write_text(tmp_path / "file", "whole")
+    assert (tmp_path / "file").read_text() == "whole" and os.listdir(tmp_path) == ["file"]

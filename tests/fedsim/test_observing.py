@@ -175,9 +175,22 @@ def test_a_model_without_a_head_is_one_line() -> None:
         observe(model, tokenizer_of("gpt2"), num_examples=1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "got"),
+    [
+        ({"num_labels": 1}, r"num_labels 1, problem_type 'single_label_classification'"),
+        ({"problem_type": "multi_label_classification"}, "num_labels 2, problem_type 'multi_"),
+    ],
+)
+def test_a_classifier_of_another_loss_is_one_line(settings: dict[str, Any], got: str) -> None:
+    config = GPT2Config(vocab_size=2048, n_embd=12, n_layer=1, n_head=1, **settings)
+    with pytest.raises(BadInput, match=f"^model: wanted a classifier with .*; got {got}"):
+        observe(GPT2ForSequenceClassification(config), tokenizer_of("gpt2"), num_examples=1)
+
+
 def test_another_model_s_tokenizer_is_one_line() -> None:
     model = GPT2LMHeadModel(GPT2Config(vocab_size=100, n_embd=12, n_layer=1, n_head=1))
-    wanted = r"^tokenizer: it has 2048 tokens, but the model embeds only 100$"
+    wanted = r"^tokenizer: its largest id is 2047, but the model embeds only 100 \(0 to 99\)$"
     with pytest.raises(BadInput, match=wanted):
         observe(model, tokenizer_of("gpt2"), num_examples=1)
 

@@ -6,6 +6,7 @@ import pytest
 
 from fedsim.errors import BadInput, MalformedMessage
 from fedsim.rng import Secret
+from fedsim.vault import audit_path
 from fedsim.vault.keys import VaultKey, own_key
 from fedsim.vault.reader import Truth, VaultReader
 from fedsim.vault.writer import VaultWriter
@@ -65,7 +66,19 @@ def test_every_example_needs_a_label_or_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ['{"label": 1}', '{"tokens": 3}', '{"tokens": ["text"]}', "[1, 2]", "7", '{"tokens": null}'],
+    [
+        '{"label": 1}',
+        '{"tokens": 3}',
+        '{"tokens": ["text"]}',
+        "[1, 2]",
+        "7",
+        '{"tokens": null}',
+        '{"tokens": [-1]}',
+        '{"tokens": [2147483648]}',
+        '{"tokens": [1], "label": "a"}',
+        '{"tokens": [1], "label": 1e999}',
+        "[" * 3000,
+    ],
 )
 def test_a_line_without_tokens_is_malformed(tmp_path: Path, line: str) -> None:
     path = tmp_path / "round=1" / "client=0.jsonl"
@@ -160,3 +173,29 @@ def test_a_key_file_that_holds_none(tmp_path: Path, monkeypatch: Patch, content:
     path.write_text(content)
     with pytest.raises(BadInput, match="FEDSIM_KEY_FILE: "):
         other_key(monkeypatch, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"bytes": 1}', "wanted bytes, seconds and bits_per_entry"),
+        ('{"bytes": "many", "seconds": 1, "bits_per_entry": 1}', "bytes"),
+        ('{"failed": 3}', "failed"),
+        ('{"failed": "x", "text": "y"}', "text: wanted Extra inputs"),
+        ("[]", "all of it: wanted"),
+    ],
+)
+def test_a_wire_audit_that_says_something_else_is_malformed(
+    tmp_path: Path, text: str, line: str
+) -> None:
+    path = audit_path(tmp_path / "vault", 1, 0)
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(MalformedMessage, match=rf"client=0.json: .*{line}"):
+        VaultReader(tmp_path / "vault").measured(1, 0)
+
+
+def test_a_wire_audit_comes_back(tmp_path: Path) -> None:
+    row = {"defenses": [{"std": 1.5}], "bytes": 3, "seconds": 0.5, "bits_per_entry": 32.0}
+    VaultWriter(tmp_path / "vault").measured(1, 0, row)
+    assert VaultReader(tmp_path / "vault").measured(1, 0) == row

@@ -40,5 +40,5 @@ def evidence(run: RunDirectory) -> dict[str, Any]:
     return found
 
 
-class Kill(BaseException):
-    """Like a kill: nothing catches it."""
+class Kill(KeyboardInterrupt):
+    """Like a kill: nothing catches it, as nothing but this is left alone."""

@@ -49,6 +49,7 @@ def test_runs_on_the_same_texts_are_paired(runs: dict[str, RunDirectory]) -> Non
     # All three updates lose everything: Wilson for 3 of 3 is 0.4385 to 1.
     assert exact["difference"] == pytest.approx({"mean": -1, "low": -1, "high": -0.4385}, abs=1e-4)
     sides = [runs[name].samples(runs[name].summary()) for name in ("read", "not read")]
+    assert "precision" not in leakage["metrics"]  # in the other run nothing was guessed
     for name, figure in leakage["metrics"].items():
         means = [fmean(sample.metrics[name] for sample in side) for side in sides]
         assert [figure["reference"], figure["value"]] == pytest.approx(means)
@@ -77,6 +78,11 @@ def test_runs_on_other_texts_are_not_paired(runs: dict[str, RunDirectory]) -> No
     leakage = against(runs, "read", "elsewhere")["leakage"]["dager"]
     assert not leakage["paired"] and leakage["updates"] == [3, 3]
     exact = leakage["metrics"]["exact_match"]["difference"]
+    precision = leakage["metrics"]["precision"]
+    assert (precision["reference"], precision["value"]) == (1.0, 1.0)
+    assert precision["difference"] == pytest.approx(
+        exact
+    )  # all guesses are right, as all texts were read
     # Both 3 of 3, Wilson 0.4385 to 1; Newcombe: 0 -+ (1 - 0.4385).
     assert exact == pytest.approx({"mean": 0, "low": -0.5615, "high": 0.5615}, abs=1e-4)
 

@@ -25,7 +25,7 @@ from attacks.dager.encoder.nonnegative import nonnegative
 from attacks.dager.encoder.witness import Witness
 from attacks.dager.gates import Gates
 from attacks.dager.inputs import input_span, shows
-from attacks.dager.span import Span
+from attacks.dager.span import Span, length
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
 from fedsim.models.spec import Place
@@ -53,7 +53,7 @@ def read_encoder(
     contexts, middles = _spans(observation)
     known = [span for span in (contexts, middles) if span is not None]
     sets = token_sets(gates.tokens.at, model.positions)
-    notes |= {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True}
+    notes |= {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True, "alike": 0}
     full = all(span.saturated for span in known)
     notes["cut"] = full or notes["candidates"] > thresholds.CANDIDATES
     if notes["cut"] or len(sets) < thresholds.SHORTEST or model.prefix[0] not in sets[0]:
@@ -70,7 +70,9 @@ def read_encoder(
     )
     # of three spans one may mistake noise for signal: the one between
     ranks = sorted(span.rank for span in (gates.inner.span, *known))
-    return tuple(search.run(ranks[len(ranks) // 2], tries))
+    found = tuple(search.run(ranks[len(ranks) // 2], tries))
+    notes["alike"] = search.alike(gates)
+    return found
 
 
 def _spans(observation: Observation) -> tuple[Span | None, Span | None]:
@@ -155,6 +157,20 @@ class SentenceSearch:
         self.notes["cut"] = self._left(total) >= thresholds.SHORTEST
         self.notes["best_effort"] = self.notes["cut"] or self.witness.gate.span.blurred
         return list(self._found)
+
+    def alike(self, gates: Gates) -> int:
+        """Return how many of the sentences found hold a token that is embedded as another is."""
+        pool = self.pool
+        vectors = gates.opening.inputs(pool.tokens, pool.positions)
+        vectors = (vectors / length(vectors)[:, None]).cpu()
+        count = 0
+        for rows in self._found.values():
+            here = pool.positions[rows]
+            others = (pool.positions == here[:, None]) & (pool.tokens != pool.tokens[rows][:, None])
+            mine, theirs = others.nonzero().unbind(1)
+            apart = (vectors[rows[mine]] - vectors[theirs]).norm(dim=1)
+            count += bool((apart < thresholds.RESOLUTION).any())
+        return count
 
     def _left(self, total: int) -> int:
         """Return how many of ``total`` tokens are not explained."""

@@ -174,4 +174,5 @@ def _settings(experiment: Experiment, run: RunDirectory, claim: Private) -> Clie
         claim = replace(claim, budget=None)
     secret = clients_secret(run.vault, [claim], begun=False)
     parameters = adapter.initial_parameters()
-    return client_settings(config, adapter, [claim], run.vault, parameters, secret)
+    made = client_settings(config, adapter, [claim], run.vault, parameters, secret)
+    return replace(made, timeout=0.0)  # what the canaries are planted in is in this process

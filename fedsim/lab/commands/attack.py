@@ -32,10 +32,12 @@ def add(commands: Any) -> None:
 def _attack(options: argparse.Namespace) -> int:
     with importing(attacks=True):
         from fedsim.lab.run.replay import prepare_replay, run_replay
+        from fedsim.lab.store.lock import held
 
     with display_for(options) as display:
         display.step("reading the captures")
         replay = prepare_replay(options.captures, options.attack, options.words, options.out)
         display.say(f"{len(replay.captures)} captures, results in {replay.out}")
-        summary, scores = run_replay(replay, display, quick=options.quick)
+        with held(replay.out):
+            summary, scores = run_replay(replay, display, quick=options.quick)
     return show(options, summary, scores, replay.adapter)

@@ -1,7 +1,6 @@
 """``fedsim audit-dp``: is the guarantee true? Canaries on the wire."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from fedsim.lab.commands.base import (
     new_command,
     secret_option,
 )
+from fedsim.printing import printable_json
 
 EXAMPLES = """examples:
   fedsim audit-dp 'defense={name="dp-sgd", noise_multiplier=2.0}' training.batch_size=0
@@ -49,6 +49,7 @@ def _audit(options: argparse.Namespace) -> int:
         from fedsim.lab.config.paths import absolute
         from fedsim.lab.run.prepare import prepare
         from fedsim.lab.run.secrecy import give_secret, read_secret
+        from fedsim.lab.store.lock import held
         from fedsim.lab.store.run import RunDirectory
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None
@@ -60,13 +61,15 @@ def _audit(options: argparse.Namespace) -> int:
         display.step("checking the model and the data")
         experiment = prepare(config)
         audited(experiment.defenses)
-        run.create(config)
-        if secret is not None:
-            give_secret(run.vault, experiment.defenses, secret)
-        display.say(f"{config.name}: {options.canaries} canaries, results in {run.root}")
-        audit = run_audit(experiment, run, options.canaries, options.level)
+        with held(run.root):
+            run.check_free()
+            if secret is not None:
+                give_secret(run.vault, experiment.defenses, secret)
+            run.create(config)
+            display.say(f"{config.name}: {options.canaries} canaries, results in {run.root}")
+            audit = run_audit(experiment, run, options.canaries, options.level)
     if options.json:
-        print(json.dumps(audit.as_dict(), indent=2))
+        print(printable_json(audit.as_dict()))
     else:
         _print(audit)
     return FINE if audit.kept else LEAK

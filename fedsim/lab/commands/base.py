@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import gc
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
 
 from fedsim.lab.environment import quiet_libraries
 from fedsim.lab.isolation.processes import processes
+from fedsim.printing import printable_json
 
 FINE, LEAK, BAD_INPUT, INCONCLUSIVE, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -103,7 +103,7 @@ def listen(display: Any) -> None:
 def show(options: argparse.Namespace, summary: "Summary", scores: Any, adapter: Any) -> int:
     """Print ``summary`` as asked for; return the exit code that its verdicts give."""
     if options.json:
-        print(json.dumps(summary.as_dict(), indent=2, ensure_ascii=False))
+        print(printable_json(summary.as_dict()))
     else:
         from fedsim.lab.terminal.run import SideBySide, print_summary
 

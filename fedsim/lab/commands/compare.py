@@ -2,11 +2,11 @@
 
 import argparse
 import contextlib
-import json
 from pathlib import Path
 from typing import Any
 
 from fedsim.lab.commands.base import FINE, importing, new_command
+from fedsim.printing import printable_json
 
 EXAMPLES = """examples:
   fedsim compare runs/plain runs/defended           what the defense changed
@@ -29,7 +29,7 @@ def _compare(options: argparse.Namespace) -> int:
 
     comparison = compare(options.runs)
     if options.json:
-        print(json.dumps(comparison, indent=2, ensure_ascii=False))
+        print(printable_json(comparison))
     else:
         with contextlib.suppress(BrokenPipeError, SystemExit):
             print_comparison(comparison)

@@ -1,7 +1,6 @@
 """``fedsim gate``: a run or a sweep against a policy, for a CI job."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def _gate(options: argparse.Namespace) -> int:
         from fedsim.files import write_text
         from fedsim.lab import gate
         from fedsim.lab.store.sweep import read_results
-        from fedsim.lab.terminal.run import printable
+        from fedsim.printing import printable, printable_json
 
     results = read_results(options.directory)
     summaries = [result.summary for result in results if result.summary is not None]
@@ -54,7 +53,7 @@ def _gate(options: argparse.Namespace) -> int:
     if options.markdown:
         write_text(options.markdown, gate.as_markdown(checks))
     if options.json:
-        print(json.dumps(gate.as_dict(checks), indent=2, ensure_ascii=False))
+        print(printable_json(gate.as_dict(checks)))
     else:
         print(gate.as_text(checks))
     return CODES[gate.overall(checks)]

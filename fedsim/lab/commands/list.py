@@ -1,10 +1,10 @@
 """``fedsim list``: what there is to choose from."""
 
 import argparse
-import json
 from typing import Any
 
 from fedsim.lab.commands.base import FINE, new_command
+from fedsim.printing import printable_json
 
 EXAMPLES = """examples:
   fedsim list                                       everything
@@ -26,7 +26,7 @@ def _list(options: argparse.Namespace) -> int:
 
     choices = catalogue(options.kind, options.name)
     if options.json:
-        print(json.dumps(choices, indent=2, ensure_ascii=False))
+        print(printable_json(choices))
     else:
         print_catalogue(choices)
     return FINE

@@ -1,6 +1,7 @@
 """``fedsim run``: federated rounds, attacked as configured."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,12 @@ def _run(options: argparse.Namespace) -> int:
     with importing(attacks=True):
         from fedsim.lab.config import load_config
         from fedsim.lab.config.paths import absolute
+        from fedsim.lab.run.checks import check_longer
         from fedsim.lab.run.experiment import run_experiment
         from fedsim.lab.run.prepare import prepare
         from fedsim.lab.run.secrecy import give_secret, read_secret
+        from fedsim.lab.store.changes import begun_with
+        from fedsim.lab.store.lock import held
         from fedsim.lab.store.run import RunDirectory
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else None
@@ -55,8 +59,9 @@ def _run(options: argparse.Namespace) -> int:
             )
         run = RunDirectory(options.out)
         config = run.config()
+        began = begun_with(run.root, config)
     else:
-        config = absolute(load_config(path, words))
+        began = config = absolute(load_config(path, words))
         run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
 
     secret = read_secret(options.secret) if options.secret else None
@@ -65,14 +70,21 @@ def _run(options: argparse.Namespace) -> int:
     with display_for(options) as display:
         display.step("checking the model and the data")
         experiment = prepare(config)
-        if not options.resume:
-            run.create(config)
-        if secret is not None:
-            give_secret(run.vault, experiment.defenses, secret)
-        display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")
-        try:
-            summary, scores = run_experiment(experiment, run, display, quick=options.quick)
-        except BaseException:
-            display.say(f"stopped; go on with: fedsim run --out {run.root} --resume")
-            raise
+        if began.federation.rounds < config.federation.rounds:
+            check_longer(prepare(began).defenses, experiment.defenses)
+        with held(run.root):
+            if not options.resume:
+                run.check_free()
+                if secret is not None:  # first: what is begun without it goes on without it
+                    give_secret(run.vault, experiment.defenses, secret)
+                run.create(config)
+            for note in experiment.adapter.notes:
+                display.say(note)
+            display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")
+            try:
+                summary, scores = run_experiment(experiment, run, display, quick=options.quick)
+            except BaseException:
+                again = shlex.quote(str(run.root))
+                display.say(f"stopped; go on with: fedsim run --out {again} --resume")
+                raise
     return show(options, summary, scores, experiment.adapter)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from fedsim.lab.commands.base import (
     new_command,
     secret_option,
 )
+from fedsim.printing import printable_json
 
 if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
     from fedsim.lab.store.sweep import SweepRecord
@@ -54,6 +54,7 @@ def add(commands: Any) -> None:
 def _sweep(options: argparse.Namespace) -> int:
     with importing(attacks=options.jobs == 1):
         from fedsim.lab.run.secrecy import read_secret
+        from fedsim.lab.store.lock import held
         from fedsim.lab.sweep.directory import Ledger, SweepDirectory
         from fedsim.lab.sweep.runner import check_cells, run_cells
         from fedsim.lab.sweep.table import write_table
@@ -67,7 +68,7 @@ def _sweep(options: argparse.Namespace) -> int:
     with display:
         display.step("checking every cell")
         check_cells(plan.cells, options.jobs)
-        with directory.locked():
+        with held(directory.root):
             directory.claim(plan)  # again: another sweep may have begun here in the meantime
             ledger = Ledger(directory, plan)
             display.done = ledger.count("done")
@@ -110,7 +111,7 @@ def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: "Swee
 
     shown = overview(directory, sweep)
     if options.json:
-        print(json.dumps(shown, indent=2, ensure_ascii=False))
+        print(printable_json(shown))
     else:
         with contextlib.suppress(BrokenPipeError, SystemExit):
             print_sweep(shown)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, shown
 from fedsim.lab.config.schema import Config
 
 S = TypeVar("S", bound=BaseModel)
@@ -19,7 +19,20 @@ def check(tree: Mapping[str, Any]) -> Config:
     Raises:
         BadInput: the first error, in one line.
     """
+    if nothing := _null(tree):
+        raise BadInput(f"{nothing}: wanted a value, got null, which TOML does not know")
     return checked(Config, tree)
+
+
+def _null(value: Any, key: str = "") -> str:
+    """Return the key of a null within ``value``, a config that was JSON; "" where there is none."""
+    if value is None:
+        return key or "config"
+    if isinstance(value, Mapping):
+        inner = ((f"{key}.{name}".removeprefix("."), part) for name, part in value.items())
+    else:
+        inner = ((key, part) for part in (value if isinstance(value, list) else ()))
+    return next((found for name, part in inner if (found := _null(part, name))), "")
 
 
 def checked(kind: type[S], tree: Mapping[str, Any]) -> S:
@@ -43,7 +56,7 @@ def _line(error: ErrorDetails) -> str:
     wanted = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     if error["type"] == "string_pattern_mismatch":
         wanted = f"text that matches {error['ctx']['pattern']}"
-    return f"{key or 'config'}: wanted {wanted}, got {error['input']!r}"
+    return f"{key or 'config'}: wanted {wanted}, got {shown(error['input'])}"
 
 
 def _unknown(key: str) -> str:
@@ -53,9 +66,9 @@ def _unknown(key: str) -> str:
     known = known_keys()
     beside = {".".join(name.split(".")[: depth + 1]) for name in known if name.startswith(parent)}
     elsewhere = {name for name in known if name.rpartition(".")[2] == last}
-    near = get_close_matches(key, sorted(beside), n=1, cutoff=0.5) or sorted(elsewhere)
+    near = get_close_matches(key[:200], sorted(beside), n=1, cutoff=0.5) or sorted(elsewhere)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown key {key!r}{hint} (known here: {', '.join(sorted(beside))})"
+    return f"unknown key {shown(key)}{hint} (known here: {', '.join(sorted(beside))})"
 
 
 def known_keys() -> list[str]:

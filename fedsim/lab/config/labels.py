@@ -1,7 +1,8 @@
-"""How keys and values of a config are called where there is little room: in tables and plots."""
+"""How a config's keys and values are called where there is little room: tables, plots, lines."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 
 def label(value: object) -> str:
@@ -18,6 +19,17 @@ def label(value: object) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     return str(value)
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the config's keys, dotted, and their values as text."""
+    for key, value in tree.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = {str(place): item for place, item in enumerate(value)}
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", str(value)
 
 
 def short_names(keys: Collection[str], taken: Collection[str] = ()) -> dict[str, str]:

@@ -28,7 +28,7 @@ one line before anything starts; `config.toml` of a run holds every key as it wa
 """
 NUMBERS = {int: "an integer", float: "a number"}
 KINDS = {str: "text", bool: "`true` or `false`", dict: "a table", **NUMBERS}
-LIMITS = {"ge": "{} or more", "gt": "above {}"}
+LIMITS = {"ge": "{} or more", "gt": "above {}", "le": "at most {}"}
 
 
 def choices() -> dict[str, Sequence[str]]:

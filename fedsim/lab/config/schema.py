@@ -8,15 +8,19 @@ this file, see :mod:`fedsim.lab.config.reference`.
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from clients.data import DataSettings
+from clients.holdings import ClientSettings
+from fedsim import limits
 from fedsim.models import ModelSpec, Task, Weights
 from fedsim.training import Algorithm, Optimizer, TrainingSettings, WireDtype
 from server import ServerSettings
 from server.app import OnFailure
 
 EngineName = Literal["inline", "ray"]
+PLUGINS = ("attack", "defense")  # the keys that hold tables of plugins
 
 
 class Section(BaseModel):
@@ -25,6 +29,15 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), strict=True, allow_inf_nan=False
     )
+
+
+def _path(text: str) -> str:
+    if "\0" in text or any(len(part.encode(errors="replace")) > 255 for part in text.split("/")):
+        raise PydanticCustomError("file_name", "a name that a file can have")
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path)]
 
 
 def default_of(kind: type, name: str, about: str, **limits: Any) -> Any:
@@ -45,12 +58,12 @@ def default_of(kind: type, name: str, about: str, **limits: Any) -> Any:
 class ModelSection(Section):
     """What is fine-tuned, and which of its weights."""
 
-    name: str = Field(
+    name: PathText = Field(
         min_length=1,
         description="hub id, local directory, or `builtin:<preset>` (random weights, no download): "
         "`fedsim list models` names them",
     )
-    tokenizer: str = default_of(
+    tokenizer: PathText = default_of(
         ModelSpec, "tokenizer", "hub id or directory; empty: the model's own"
     )
     task: Task = default_of(
@@ -62,7 +75,11 @@ class ModelSection(Section):
         "`random`: the architecture of `name` with fresh weights from the seed, as presets have",
     )
     lora_rank: int = default_of(
-        ModelSpec, "lora_rank", "of LoRA's adapters (peft), which alone are trained; 0: none", ge=0
+        ModelSpec,
+        "lora_rank",
+        "of LoRA's adapters (peft), which alone are trained; 0: none",
+        ge=0,
+        le=limits.RANK,
     )
     lora_targets: list[str] = default_of(
         ModelSpec, "lora_targets", "names of the modules to adapt; empty: q, k and v"
@@ -77,12 +94,12 @@ class ModelSection(Section):
 class DataSection(Section):
     """Which text the clients hold, and how it is divided among them."""
 
-    name: str = Field(
+    name: PathText = Field(
         min_length=1,
         description="a data set by name (`fedsim list data`), a csv, tsv, jsonl, parquet or txt "
         "file, or a hub id",
     )
-    path: str = default_of(
+    path: PathText = default_of(
         DataSettings, "path", "a folder with the raw files of a named data set; empty: from the hub"
     )
     partition: str = default_of(DataSettings, "partition", "who holds what, by flwr-datasets")
@@ -101,13 +118,17 @@ class DataSection(Section):
         DataSettings, "label_column", "empty: `label`, where there is one"
     )
     max_length: int = Field(
-        64, ge=2, description="tokens that a text is cut to, special ones included"
+        64,
+        ge=2,
+        le=limits.TOKENS,
+        description="tokens that a text is cut to, special ones included",
     )
     evaluate: int = default_of(
         DataSettings,
         "evaluate",
         "held-out examples for the utility, at most; 0: none is measured",
         ge=0,
+        le=limits.EXAMPLES,
     )
 
 
@@ -119,7 +140,7 @@ def _everyone(section: dict[str, Any]) -> int:
 class FederationSection(Section):
     """Who takes part, and what the server makes of it."""
 
-    clients: int = Field(4, ge=1, description="how many there are")
+    clients: int = Field(4, ge=1, le=limits.CLIENTS, description="how many there are")
     clients_per_round: int = Field(
         default_factory=_everyone,
         ge=1,
@@ -127,7 +148,7 @@ class FederationSection(Section):
         description="how many take part in a round, drawn from the seed",
         json_schema_extra={"default": "all"},
     )
-    rounds: int = Field(1, ge=1, description="how many there are")
+    rounds: int = Field(1, ge=1, le=limits.ROUND, description="how many there are")
     strategy: str = default_of(
         ServerSettings, "strategy", "a Flower strategy, by its class's name in small letters"
     )
@@ -139,6 +160,18 @@ class FederationSection(Section):
     )
     on_failure: OnFailure = default_of(
         ServerSettings, "on_failure", "what a client that fails does to the run"
+    )
+    timeout: float = default_of(
+        ClientSettings,
+        "timeout",
+        "seconds a client may take in a round, once its model and data are loaded; its process is "
+        "ended then, and it has failed; 0: as long as it takes",
+        ge=0,
+    )
+    ray_address: str = Field(
+        "",
+        description="of a running Ray that the engine `ray` is to use; empty: one of its own, "
+        "which listens on 127.0.0.1 alone",
     )
     capture: bool = Field(
         True, description="keep the updates on disk, for `fedsim attack` and for sweeps"
@@ -163,11 +196,20 @@ class TrainingSection(Section):
         TrainingSettings, "algorithm", "`fedsgd` uploads a gradient, `fedavg` a weight delta"
     )
     batch_size: int = Field(
-        4, ge=0, description="examples a client trains on in a round; 0: all that it holds"
+        4,
+        ge=0,
+        le=limits.EXAMPLES,
+        description="examples a client trains on in a round; 0: all that it holds",
     )
-    local_epochs: int = default_of(TrainingSettings, "local_epochs", "of FedAvg", ge=1)
+    local_epochs: int = default_of(
+        TrainingSettings, "local_epochs", "of FedAvg", ge=1, le=limits.EPOCHS
+    )
     mini_batch_size: int = default_of(
-        TrainingSettings, "mini_batch_size", "examples of a local step of FedAvg", ge=1
+        TrainingSettings,
+        "mini_batch_size",
+        "examples of a local step of FedAvg",
+        ge=1,
+        le=limits.EXAMPLES,
     )
     learning_rate: float = default_of(
         TrainingSettings,

@@ -13,6 +13,7 @@ class Resources:
 
     cpus: float
     gpus: float
+    address: str = ""  # of a Ray that runs already; empty: one of its own
 
 
 Engine = Callable[[ServerApp, ClientApp, int, Resources], None]

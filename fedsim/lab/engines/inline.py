@@ -77,7 +77,9 @@ class InlineGrid(Grid):
         context = self._contexts[message.metadata.dst_node_id]
         try:
             return self._app(rewrap(snapshot(message.content), message), context)
-        except Exception as error:  # a client's failure is an answer, not the server's end
+        except KeyboardInterrupt:  # the user's
+            raise
+        except BaseException as error:  # a client's failure is an answer, not the server's end
             reason = "".join(traceback.format_exception(error))
             return Message(Error(FAILED, reason), reply_to=message)
 

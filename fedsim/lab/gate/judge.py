@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedsim.lab.gate.policy import Policy, Threshold, span
-from fedsim.lab.store.figures import Interval
+from fedsim.lab.store.figures import PRECISION, Interval
 from fedsim.lab.store.summary import Summary
 
 ROUNDING = 1e-6  # of a mean
@@ -55,7 +55,8 @@ def _compared(cell: str, threshold: Threshold, summary: Summary) -> Check:
     if threshold.section == "leakage":
         if summary.failures:  # nothing of theirs was sent, so it is no reason to close the gate
             why = f"{why} Failures of clients, in no figure: {len(summary.failures)}."
-        if outcome == "pass" and (doubt := _doubt(threshold.attack, summary)):
+        doubt = _doubt(threshold.attack, summary) or _unsaid(threshold, figure, summary)
+        if outcome == "pass" and doubt:
             # A broken attack reads nothing, and nothing is below every maximum.
             outcome, why = "inconclusive", f"{why} But {doubt}."
     return Check(cell=cell, key=threshold.key, outcome=outcome, why=why, figure=figure)
@@ -75,6 +76,31 @@ def _doubt(attack: str, summary: Summary) -> str:
     return f"the attack could not run on {errors} of {len(updates)} updates" if errors else ""
 
 
+def _unsaid(threshold: Threshold, figure: Interval, summary: Summary) -> str:
+    """Say that a metric would allow too much if the texts of which it says nothing were read."""
+    judged = summary.verdicts[threshold.attack]
+    count = judged.silent.get(threshold.metric, 0)
+    if not count or threshold.max is None:
+        return ""
+    most = figure.high + span(threshold.metric)[1] * count / max(1, judged.samples)
+    if most <= threshold.max:
+        return ""
+    return (
+        f"{threshold.metric} says nothing of {count} of {judged.samples} texts, which have too few "
+        "words; hold exact_match or bag_f1 instead"
+    )
+
+
+def _lacks(threshold: Threshold, summary: Summary) -> str:
+    """Say why a metric is not there, where that is known."""
+    judged = summary.verdicts.get(threshold.attack)
+    if threshold.metric in PRECISION and judged and judged.samples:
+        return ": it made no guess"
+    if judged and judged.samples and judged.silent.get(threshold.metric) == judged.samples:
+        return ": no text has a word; hold exact_match or bag_f1 instead"
+    return ""
+
+
 def _figure(threshold: Threshold, summary: Summary) -> Interval | str:
     """Return the figure that ``threshold`` is about, or the sentence that says why there is none.
 
@@ -85,7 +111,7 @@ def _figure(threshold: Threshold, summary: Summary) -> Interval | str:
         if threshold.attack not in summary.leakage:
             return f"The attack {threshold.attack} was not run."
         if metric not in summary.leakage[threshold.attack]:
-            return f"{threshold.attack} has no {metric} in this run."
+            return f"{threshold.attack} has no {metric} in this run{_lacks(threshold, summary)}."
         figure = summary.leakage[threshold.attack][metric]
     elif threshold.section == "utility":
         figures = summary.utility.figures() if summary.utility else {}

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from fedsim.lab.gate.judge import Check, overall
-from fedsim.lab.terminal.run import printable
+from fedsim.printing import printable
 
 WORDS = {
     "pass": "The gate is passed.",

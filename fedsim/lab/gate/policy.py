@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from attacks import attack_table
-from fedsim.errors import BadInput, unknown
+from fedsim.errors import BadInput, shown, unknown
 from fedsim.lab.config import read_toml
 from fedsim.lab.run.utility import METRICS
-from fedsim.lab.store.figures import Verdict
+from fedsim.lab.store.figures import PRECISION, ROUGES, Verdict
 
 SECTIONS = ("leakage", "utility", "guarantee", "verdict")
 FRACTIONS = (
     "exact_match", "exact_match_but_last", "token_accuracy", "token_accuracy_but_last", "bag_f1",
+    *PRECISION,
 )  # fmt: skip
-ROUGES = ("rouge1", "rouge2", "rougeL", "rouge1_paper", "rouge2_paper", "rougeL_paper")
+PERCENT = (*ROUGES, *(f"{name}_paper" for name in ROUGES))
 UTILITIES = {*METRICS.values(), "f1", "mcc"}
 GUARANTEES = ("delta", "epsilon")
 
@@ -78,7 +79,7 @@ def read_policy(path: Path, attacks: Collection[str], utilities: Collection[str]
 
 def _table(key: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, dict) or not value:
-        raise BadInput(f"policy: {key}: wanted a table with at least one key, got {value!r}")
+        raise BadInput(f"policy: {key}: wanted a table with at least one key, got {shown(value)}")
     return value
 
 
@@ -91,8 +92,8 @@ def _leakage(tables: Mapping[str, Any], attacks: Collection[str]) -> list[Thresh
                 raise BadInput(f"policy: {unknown('key', f'leakage.{attack}', _under(known))}")
         for metric, value in _table(f"leakage.{attack}", table).items():
             key = f"leakage.{attack}.{metric}"
-            if metric not in (*FRACTIONS, *ROUGES):
-                beside = [f"leakage.{attack}.{name}" for name in (*FRACTIONS, *ROUGES)]
+            if metric not in (*FRACTIONS, *PERCENT):
+                beside = [f"leakage.{attack}.{name}" for name in (*FRACTIONS, *PERCENT)]
                 raise BadInput(f"policy: {unknown('key', key, beside)}")
             thresholds.append(_threshold(key, "leakage", attack, metric, value))
     return thresholds
@@ -122,7 +123,7 @@ def unnamed(policy: Policy, attacks: Collection[str]) -> list[str]:
 
 def span(metric: str) -> tuple[float, float]:
     """Return what a figure of ``metric`` can be: its least and its greatest value."""
-    if metric in ROUGES:
+    if metric in PERCENT:
         return 0.0, 100.0
     if metric in (*FRACTIONS, "accuracy", "f1", "delta"):
         return 0.0, 1.0
@@ -137,12 +138,14 @@ def _threshold(key: str, section: str, attack: str, metric: str, value: object) 
             both = [f"{key}.max", f"{key}.min"]
             raise BadInput(f"policy: {unknown('key', f'{key}.{name}', both)}")
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise BadInput(f"policy: {key}.{name}: wanted a number, got {number!r}")
+            raise BadInput(f"policy: {key}.{name}: wanted a number, got {shown(number)}")
         if name == "min" and section != "utility":
             raise BadInput(f"policy: {key}.min: more of it is no better; wanted max, got min")
         if not (math.isfinite(number) and bottom <= number <= top):
             said = f"from {bottom:g} to {top:g}" if top < math.inf else f"of at least {bottom:g}"
-            raise BadInput(f"policy: {key}.{name}: wanted a finite number {said}, got {number!r}")
+            raise BadInput(
+                f"policy: {key}.{name}: wanted a finite number {said}, got {shown(number)}"
+            )
         if number == (top if name == "max" else bottom):
             raise BadInput(f"policy: {key}.{name}: {number!r} allows everything, so checks nothing")
     return Threshold(
@@ -164,6 +167,6 @@ def _allow(table: Mapping[str, Any]) -> tuple[Verdict, ...]:
     if not known or not allowed:
         raise BadInput(
             "policy: verdict.allow: wanted a list of 'no-leak', 'leak' "
-            f"('inconclusive' never passes), got {allowed!r}"
+            f"('inconclusive' never passes), got {shown(allowed)}"
         )
     return cast("tuple[Verdict, ...]", tuple(allowed))

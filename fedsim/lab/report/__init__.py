@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fedsim.errors import BadInput, MalformedMessage
+from fedsim.files import drop_drafts
 from fedsim.lab.report.render import write_page
 from fedsim.lab.report.run_page import run_page
 from fedsim.lab.report.sweep_page import sweep_page
@@ -30,4 +31,5 @@ def write_report(directory: Path, *, redact: bool) -> Path:
             page = run_page(open_run(directory), redact=redact)
     except MalformedMessage as error:
         raise BadInput(str(error)) from error
+    drop_drafts(directory)
     return write_page(page, directory)

@@ -77,13 +77,14 @@ def strongest(summary: Summary) -> str:
 def _figures(summary: Summary, top: str, exact: int, samples: int) -> list[KeyFigure]:
     figures = []
     if top:
-        whole, overlap = (summary.leakage[top][name] for name in ("exact_match", VERDICT_METRIC))
+        said, overlap = [top], summary.leakage[top][VERDICT_METRIC]
+        if whole := summary.leakage[top].get("exact_match"):
+            said.append(f"95 % interval {percent(whole.low)} to {percent(whole.high)}")
+        if right := summary.leakage[top].get("precision"):
+            said.append(f"{percent(right.mean)} of its guesses are right")
+        value = f"{exact} of {samples}"
         figures.append(
-            KeyFigure(
-                value=f"{exact} of {samples}",
-                label="texts read word for word",
-                note=f"{top}; 95 % interval {percent(whole.low)} to {percent(whole.high)}",
-            )
+            KeyFigure(value=value, label="texts read word for word", note="; ".join(said))
         )
         chance = chance_of(top, summary.attacks)
         beside = f"unrelated sentences: {percent(chance)}" if chance is not None else "no control"
@@ -123,7 +124,8 @@ def _leakage(summary: Summary, samples: Sequence[Sample], *, redact: bool) -> Pa
     ]
     means = Table(
         name="leakage",
-        caption="All updates together: means and 95 % intervals, clustered by update",
+        caption="All updates together: means and 95 % intervals, clustered by update; "
+        "precision is over guesses",
         columns=["attack", "metric", "mean", "low", "high"],
         rows=[
             [attack, metric, interval.mean, interval.low, interval.high]
@@ -148,6 +150,7 @@ def _updates(summary: Summary, *, redact: bool) -> Table:
     bound = any("exact_match" in entry.bound for entry in summary.attacks)
     metrics = {
         "exact": "exact_match",
+        "precision": "precision",
         "in place": "token_accuracy",
         "overlap": "bag_f1",
         "R-1": "rouge1",
@@ -156,12 +159,14 @@ def _updates(summary: Summary, *, redact: bool) -> Table:
     }
     return Table(
         name="updates",
-        caption="Update by update; a failure counts as zero, chance is that of the overlap",
-        columns=["round", "client", "attack", "verdict", "texts", *metrics, "chance", "seconds"]
+        caption="Update by update; a failure counts as zero, chance is that of the overlap, "
+        "precision the share of the guesses that are right",
+        columns=["round", "client", "attack", "verdict", "texts", "guesses", *metrics]
+        + ["chance", "seconds"]
         + ["exact at most"] * bound
         + ["error"] * errors,
         rows=[
-            [entry.round, whose(entry), entry.attack, entry.verdict, entry.samples]
+            [entry.round, whose(entry), entry.attack, entry.verdict, entry.samples, entry.guesses]
             + [entry.metrics.get(name) for name in metrics.values()]
             + [entry.controls.get("no_gradient", {}).get(VERDICT_METRIC), entry.seconds]
             + [entry.bound.get("exact_match")] * bound

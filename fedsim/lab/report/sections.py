@@ -16,6 +16,7 @@ from fedsim.lab.report.words import CONTROLS, PRIVATE, percent
 from fedsim.lab.run.secrecy import caveats
 from fedsim.lab.store import layout
 from fedsim.lab.store.attempts import AttackRecord
+from fedsim.lab.store.figures import PRECISION
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
 from fedsim.lab.store.summary import Entry, Summary
@@ -90,14 +91,11 @@ def controls_table(attack: str, entries: Sequence[Entry]) -> Table:
     rows = [
         [
             metric,
-            _mean(metric, [(entry.samples, entry.metrics) for entry in scored]),
-            *(
-                _mean(metric, [(e.samples, e.controls[name]) for e in scored if name in e.controls])
-                for name in names
-            ),
+            _mean(metric, scored, [entry.metrics for entry in scored]),
+            *(_mean(metric, scored, [e.controls.get(name, {}) for e in scored]) for name in names),
         ]
         for metric in metrics
-        if metric != "precision"
+        if metric not in PRECISION  # of a control nobody counted the guesses
     ]
     return Table(
         name=f"controls-{attack}",
@@ -107,12 +105,18 @@ def controls_table(attack: str, entries: Sequence[Entry]) -> Table:
     )
 
 
-def _mean(metric: str, values: Sequence[tuple[int, Mapping[str, float]]]) -> float | None:
+def _mean(
+    metric: str, entries: Sequence[Entry], figures: Sequence[Mapping[str, float]]
+) -> float | None:
     """Return the mean over samples; a control of no_gradient has every metric but the last ones."""
-    known = [(count, figures[metric]) for count, figures in values if metric in figures]
-    if not known:
+    known = [
+        (mine[metric], entry.count(metric))
+        for entry, mine in zip(entries, figures, strict=True)
+        if metric in mine
+    ]
+    if not any(count for _, count in known):
         return None
-    return fmean([value for _, value in known], weights=[count for count, _ in known])
+    return fmean([value for value, _ in known], weights=[count for _, count in known])
 
 
 def guarantee_section(summary: Summary) -> PageSection:
@@ -201,5 +205,7 @@ def manifest_facts(run: RunDirectory) -> list[tuple[str, str]]:
     if not isinstance(manifest, dict):
         return [(layout.MANIFEST, "missing or broken")]
     versions = manifest.pop("versions", {})
+    manifest.pop("config", None)  # shown beside it, as the run has it
     facts = [(str(name), _said(value)) for name, value in manifest.items()]
-    return [*facts, ("versions", ", ".join(f"{k} {v}" for k, v in versions.items() if v))]
+    known = versions.items() if isinstance(versions, dict) else ()
+    return [*facts, ("versions", ", ".join(f"{k} {v}" for k, v in known if v))]

@@ -52,6 +52,7 @@ class SweptSetting:
         point: what the frontier shows of it.
         attack: the one that read most; "" where none was scored.
         exact: share of texts that it read word for word.
+        precision: share of its guesses that are right, or None: it made none.
         chance: token overlap of its no-gradient control, or None.
         epsilon: the largest over the seeds, or None.
     """
@@ -60,6 +61,7 @@ class SweptSetting:
     ran: Sequence[Ran]
     attack: str
     exact: float | None
+    precision: float | None
     chance: float | None
     epsilon: float | None
 
@@ -98,6 +100,7 @@ def _setting(number: int, ran: Sequence[Ran], metric: str) -> SweptSetting:
         ran=ran,
         attack=top,
         exact=over_updates(ran, top, "exact_match").mean if top else None,
+        precision=_precision(ran, top),
         chance=_chance(ran, top),
         epsilon=_weakest([summary.epsilon for summary in summaries]),
     )
@@ -126,6 +129,16 @@ def over_seeds(values: Sequence[float], *, share: bool = False) -> Interval:
     half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
     low, high = mean - half, mean + half
     return Interval(mean, max(0.0, low), min(1.0, high)) if share else Interval(mean, low, high)
+
+
+def _precision(ran: Sequence[Ran], attack: str) -> float | None:
+    entries = [e for cell in ran for e in cell.summary.attacks if e.attack == attack]
+    known = [e for e in entries if "precision" in e.metrics and e.count("precision")]
+    if not known:
+        return None
+    return fmean(
+        [e.metrics["precision"] for e in known], weights=[e.count("precision") for e in known]
+    )
 
 
 def _chance(ran: Sequence[Ran], attack: str) -> float | None:

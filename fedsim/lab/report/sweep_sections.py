@@ -85,7 +85,7 @@ def trade_section(it: Gathered) -> PageSection:
 
 def _settings_table(it: Gathered) -> Table:
     after = [
-        *("verdict", "attack", "overlap", "low", "high", "chance", "exact"),
+        *("verdict", "attack", "overlap", "low", "high", "chance", "exact", "precision"),
         *(it.metric or "utility", "low", "high", "epsilon", "seconds a run"),
     ]
     names = short_names(it.axes, taken=after)
@@ -99,7 +99,8 @@ def _settings_table(it: Gathered) -> Table:
         rows.append(
             [
                 *(point.number, *point.keys.values(), point.verdict, setting.attack or None),
-                *(*spread, setting.chance, setting.exact, *worth, setting.epsilon),
+                *(*spread, setting.chance, setting.exact, setting.precision),
+                *(*worth, setting.epsilon),
                 fmean(ran.summary.seconds for ran in setting.ran),
             ]
         )

@@ -21,7 +21,8 @@ CONTROLS = (
     "A score means something only above what is had without the update. No gradient: unrelated "
     "sentences, scored alike. Other update: what the same attack read in another client's update. "
     "Positive: the same attack on an undefended update of public sentences, made in the shape of "
-    "the client's batch; where that fails, silence proves nothing, and the verdict is inconclusive."
+    "the client's batch; where that fails, neither silence nor a reading proves anything, and the "
+    "verdict is inconclusive."
 )
 PRIVATE = (
     "Found by rules, in the clients' texts and in what was read of the same update. Names are "

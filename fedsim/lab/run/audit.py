@@ -6,10 +6,11 @@ from statistics import fmean
 from typing import Any
 
 from clients.memory import ClientMemory
-from fedsim.errors import RunFailed
+from fedsim.errors import MalformedFile, RunFailed
 from fedsim.lab.run.prepare import Experiment
 from fedsim.lab.run.secrecy import origin
 from fedsim.lab.store.run import RunDirectory
+from fedsim.vault import audit_path
 from fedsim.vault.reader import VaultReader
 from server import Exchange
 
@@ -31,10 +32,10 @@ def stop_where_a_defense_failed(run: RunDirectory, exchanges: Sequence[Exchange]
 
 def wire(experiment: Experiment, run: RunDirectory) -> dict[str, Any]:
     """Return what an update took, on average, and what each defense did to it, in order."""
-    rows = _measured(run)
+    names = [section.name for section in experiment.config.defense]
+    rows = _measured(run, len(names))
     if not rows:
         return {}
-    names = [section.name for section in experiment.config.defense]
     defenses = [
         {"defense": name, **_spread([row["defenses"][place] for row in rows])}
         for place, name in enumerate(names)
@@ -48,13 +49,28 @@ def wire(experiment: Experiment, run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def _measured(run: RunDirectory) -> list[dict[str, Any]]:
+def _measured(run: RunDirectory, defenses: int) -> list[dict[str, Any]]:
     """Return the measures of every update of the rounds that are done."""
     vault = VaultReader(run.vault)
     measured = [
-        vault.measured(record.round, client) for record in run.rounds() for client in record.clients
+        of_update(vault, record.round, client, defenses)
+        for record in run.rounds()
+        for client in record.clients
     ]
-    return [row for row in measured if row is not None and "failed" not in row]
+    return [row for row in measured if "bytes" in row]
+
+
+def of_update(vault: VaultReader, round_: int, client: int, defenses: int) -> dict[str, Any]:
+    """Return what was measured of an update that so many defenses protected, or {}: nothing was.
+
+    Raises:
+        MalformedFile: it says so of another number of them.
+    """
+    found = vault.measured(round_, client) or {}
+    if "bytes" in found and len(found.get("defenses", ())) != defenses:
+        path = audit_path(vault.root, round_, client)
+        raise MalformedFile(f"{path}: wanted figures of {defenses} defenses")
+    return found
 
 
 def _spread(rows: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from defenses.base import Private
+from fedsim.lab.run.audit import of_update
 from fedsim.lab.run.prepare import Experiment
 from fedsim.lab.scoring.scored import Scored
 from fedsim.lab.store.run import RunDirectory
@@ -40,7 +41,7 @@ def bounded(
     vault = VaultReader(run.vault)
     rows = []
     for entry, score in zip(entries, scores, strict=True):
-        measured = vault.measured(entry.round, score.attempt.client) or {}
+        measured = of_update(vault, entry.round, score.attempt.client, len(experiment.defenses))
         nats = _nats(experiment, measured)
         lengths = [len(pair.truth) for pair in score.pairs]
         if nats is not None and lengths:

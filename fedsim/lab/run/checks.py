@@ -5,21 +5,42 @@ from collections.abc import Sequence
 
 import torch
 
+from clients.data import Corpus
 from defenses import Defense
 from defenses.base import Private
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, reading
 from fedsim.lab.config import Config
 from fedsim.lab.run.attacking import PlannedAttack
+from fedsim.lab.run.controls import own_sequences
 from fedsim.models import ModelAdapter
+from fedsim.rng import stream
 from server.secagg import LINEAR
 
 
-def check_labels(config: Config, labels: int) -> None:
-    """Raise BadInput when there is nothing to classify; ``labels``: how many kinds there are."""
+def check_labels(config: Config, corpus: Corpus) -> None:
+    """Raise BadInput when there is nothing to classify."""
+    labels = len(corpus.label_names)
     if config.model.task == "classification" and labels < 2:
         raise BadInput(
             f"model.task: classification needs labels of at least 2 kinds, {config.data.name!r} "
-            f"has {labels}; set data.label_column, or a task that needs none"
+            f"has {labels}; set data.label_column (columns: {', '.join(corpus.columns)}), or a "
+            "task that needs none"
+        )
+
+
+def check_forward(adapter: ModelAdapter) -> None:
+    """Raise BadInput when the model cannot be run, or makes no number of a text.
+
+    A config.json may tell sizes that fit the weights and yet no model.
+    """
+    name = adapter.spec.name
+    batch = adapter.batch(own_sequences(adapter, [8, 5]), [0, 1], stream(0, "forward"))
+    with reading(f"model.name: {name!r} cannot be run"), torch.no_grad():
+        losses = adapter.losses(adapter.module, batch)  # (2,)
+    if not losses.isfinite().all():
+        raise BadInput(
+            f"model.name: the loss of {name!r} is no finite number: a weight or a figure of its "
+            "config.json is out of range"
         )
 
 
@@ -47,7 +68,7 @@ def check_engine(config: Config) -> None:
     have = {"cpus": os.cpu_count() or 1, "gpus": torch.cuda.device_count()}
     asked = {"cpus": wanted.cpus_per_client, "gpus": wanted.gpus_per_client}
     for kind, count in asked.items():
-        if wanted.engine == "ray" and count > have[kind]:
+        if wanted.engine == "ray" and not wanted.ray_address and count > have[kind]:
             raise BadInput(
                 f"federation.{kind}_per_client must be at most the {have[kind]} there are here, "
                 f"got {count:g}"
@@ -69,6 +90,25 @@ def check_together(config: Config, defenses: Sequence[Defense]) -> None:
         )
     if any(defense.sums for defense in defenses) and any(defense.central() for defense in defenses):
         raise BadInput("defense: central-dp clips each update, and secagg hides each; take one")
+
+
+def check_longer(began: Sequence[Defense], now: Sequence[Defense]) -> None:
+    """Raise BadInput when a run that is to go on longer would noise its last rounds otherwise."""
+    for before, after in zip(began, now, strict=True):
+        if before != after:
+            raise BadInput(
+                f"federation.rounds: must stay what it was, for {before!r} was settled by it, got "
+                f"one that settles {after!r}"
+            )
+
+
+def check_done(done: int, config: Config) -> None:
+    """Raise BadInput when a run that goes on has more rounds behind it than it is to have."""
+    if done > config.federation.rounds:
+        raise BadInput(
+            f"federation.rounds: must be at least {done}, the rounds that are done, got "
+            f"{config.federation.rounds}"
+        )
 
 
 def device(name: str) -> torch.device:

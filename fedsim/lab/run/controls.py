@@ -6,6 +6,7 @@ of its range; that it found nothing in the client's update then says nothing.
 """
 
 import math
+import random
 import time
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -22,6 +23,7 @@ from fedsim.training import Examples, Gradient, TrainingSettings, mean_gradient
 from fedsim.types import Tokens
 
 STEP = 17  # tokens between the beginnings of two texts
+VOCABULARY = 256  # words that stand in for a text
 OWN_TEXTS = (
     "The ferry leaves the northern harbour at seven and comes back before dark.",
     "A tall oak stood behind the school until the storm took it.",
@@ -45,8 +47,7 @@ OWN_TEXTS = (
 def own_sequences(adapter: ModelAdapter, lengths: Sequence[int]) -> tuple[Tokens, ...]:
     """Return a sequence of public text for each of ``lengths``, in tokens with the special ones."""
     prefix, suffix = adapter.prefix, adapter.suffix
-    text = " ".join(OWN_TEXTS)
-    stream: list[int] = adapter.tokenizer(text, add_special_tokens=False)["input_ids"]
+    stream = _public_tokens(adapter)
     step = next(n for n in range(STEP, STEP + len(stream)) if math.gcd(n, len(stream)) == 1)
     rows = []
     for place, length in enumerate(lengths):  # each begins elsewhere, so none begins another
@@ -55,6 +56,19 @@ def own_sequences(adapter: ModelAdapter, lengths: Sequence[int]) -> tuple[Tokens
         body = list(islice(cycle(stream), start, start + wanted))
         rows.append((*prefix, *body, *suffix))
     return tuple(rows)
+
+
+def _public_tokens(adapter: ModelAdapter) -> list[int]:
+    """Return ``OWN_TEXTS`` as tokens; words of the vocabulary where it hardly knows theirs."""
+    try:
+        ids = adapter.tokenizer(" ".join(OWN_TEXTS), add_special_tokens=False)["input_ids"]
+    except Exception:  # of any kind: a tokenizer without an unknown token raises Exception itself
+        ids = []
+    known = [token for token in ids if token not in adapter.special]
+    if len(known) > len(ids) / 2:
+        return known
+    words = sorted(set(adapter.tokenizer.get_vocab().values()) - adapter.special)
+    return random.Random(STEP).sample(words, min(len(words), VOCABULARY))
 
 
 def own_update(

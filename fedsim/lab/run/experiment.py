@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clients import build_client_app
-from fedsim.errors import RunFailed
+from fedsim.errors import MalformedFile, RunFailed
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES
 from fedsim.lab.run.attacking import Clients, Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
+from fedsim.lab.run.checks import check_done
 from fedsim.lab.run.prepare import Experiment
 from fedsim.lab.run.secrecy import caveats, clients_secret
 from fedsim.lab.run.settings import client_settings, resources, server_settings
@@ -19,6 +20,7 @@ from fedsim.lab.run.trackers import track
 from fedsim.lab.run.utility import METRICS, course, utility, utility_before
 from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
 from fedsim.lab.scoring.scorer import Scorer
+from fedsim.lab.store import layout
 from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory, checksum
 from fedsim.lab.store.summary import Failure, Summary
@@ -92,7 +94,7 @@ class Recorder:
         self.checksum = checksum(progress.parameters)
         if progress.round in done:  # where a resumed run begins
             return
-        measured = self._measured(progress) if len(held_out) else None
+        measured = (self._measured(progress) or None) if len(held_out) else None
         name = METRICS[self.experiment.adapter.spec.task]
         record = RoundRecord(
             round=progress.round,
@@ -140,6 +142,7 @@ def run_experiment(
         start = Progress(round=0, parameters=adapter.initial_parameters())
         run.forget_after(-1)
     else:
+        check_done(start.round, config)
         run.forget_after(start.round)
     run.note_pool(experiment.pool)
     runner = attack_runner(experiment, run, display, quick=quick)
@@ -206,6 +209,8 @@ def summarize(
     leakage, verdicts = scorer.leakage(scores)
     scoring = time.perf_counter() - started
     rounds, promised = run.rounds(), guarantee(experiment, run)
+    if not rounds:
+        raise MalformedFile(f"{run.root / layout.ROUNDS} holds no round")
     summary = Summary(
         schema=1,
         name=config.name,
@@ -222,7 +227,7 @@ def summarize(
         verdicts=verdicts,
         failures=failures(rounds),
         checksum=rounds[-1].checksum,
-        notes=[*scorer.notes(scores), *caveats(promised)],
+        notes=[*adapter.notes, *scorer.notes(scores), *caveats(promised)],
     )
     run.finish(summary, samples_of(scores))
     if failed := track(run, summary, config.tracker):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from fedsim.files import write_text
+from fedsim.printing import printable_lines
 
 
 def keep_traceback(directory: Path, name: str, text: str) -> Path:
@@ -15,6 +16,5 @@ def keep_traceback(directory: Path, name: str, text: str) -> Path:
         text: the traceback, or what else a process left behind.
     """
     path = directory / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.txt"
-    # Half of a surrogate pair, which a message may quote, is no text that a file can hold.
-    write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    write_text(path, printable_lines(text))  # for whoever looks at it on a terminal
     return path

@@ -22,6 +22,7 @@ from fedsim.lab.config import Config
 from fedsim.lab.run.attacking import PlannedAttack, in_force, plan
 from fedsim.lab.run.checks import (
     check_engine,
+    check_forward,
     check_labels,
     check_length,
     check_reach,
@@ -78,9 +79,10 @@ def prepare(config: Config) -> Experiment:
     corpus = divided_corpus(config)
     adapter, training = fitted_model(config, defenses, corpus)
     planned = fitted_attacks(config, planned, adapter)
-    # Builds the model: what cannot be loaded, frozen or adapted is said now. The attacks came
+    # Builds the model: what cannot be loaded, frozen, adapted or run is said now. The attacks came
     # first, for they need its shapes alone.
     adapter.trainable()
+    check_forward(adapter)
     check_engine(config)
     # Last, for a defense asks how many examples each client holds, and that takes their tokens.
     defenses = fitted_defenses(config, defenses, adapter, training)
@@ -133,9 +135,8 @@ def fitted_model(
     config: Config, defenses: Sequence[Defense], corpus: Corpus
 ) -> tuple[ModelAdapter, TrainingSettings]:
     """Return the model for the labels that the data has, on its device, and how it is trained."""
-    labels = len(corpus.label_names)
-    check_labels(config, labels)
-    adapter, training = configured(config, defenses, labels or 2)
+    check_labels(config, corpus)
+    adapter, training = configured(config, defenses, len(corpus.label_names) or 2)
     adapter = adapter.to(device(config.device))
     check_length(config, adapter)
     return adapter, training

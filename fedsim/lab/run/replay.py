@@ -1,5 +1,6 @@
 """Attacks captures: those of a run, or of any Flower project that was tapped."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from defenses import defense_table
+from fedsim import limits
 from fedsim.captures import (
     Captured,
     CapturePath,
@@ -16,7 +20,7 @@ from fedsim.captures import (
     read_capture,
 )
 from fedsim.effects import Effect
-from fedsim.errors import BadInput, MalformedMessage, unknown
+from fedsim.errors import BadInput, MalformedFile, MalformedMessage, unknown
 from fedsim.lab.config import (
     AttackSection,
     Config,
@@ -37,10 +41,9 @@ from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import Summary, read_summary
 from fedsim.models import ModelAdapter, ModelSpec, family_of, load_adapter
 from fedsim.plugins import make
+from fedsim.records import first_error
 from fedsim.types import Tokens
 from fedsim.vault.reader import VaultReader
-
-LARGEST = {"num_labels": 65_536, "lora_rank": 4096}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ def prepare_replay(
     seed, model = tree.pop("seed", None), tree.pop("model", {})
     if "name" in tree:
         raise BadInput(f"name: the attack is named by --attack, got also name={tree['name']!r}")
-    if seed is not None and (not isinstance(seed, int) or seed < 0):
+    if seed is not None and (type(seed) is not int or seed < 0):
         raise BadInput(f"seed: wanted an integer, 0 or more, got {seed!r}")
     section = checked(AttackSection, {"name": attack, **tree})
     planned = plan([section])[0]
@@ -101,9 +104,9 @@ def prepare_replay(
         adapter.load(first.broadcast.parameters)
     except MalformedMessage as error:
         raise BadInput(f"model.name: the captures are of another model: {error}") from error
-    config = read_toml(run / layout.CONFIG) if layout.is_run(run) else None
+    config = check(read_toml(run / layout.CONFIG)) if layout.is_run(run) else None
     if seed is None:  # that of the run, so that a replay guesses as the run did
-        seed = (config or {}).get("seed", Config.model_fields["seed"].default)
+        seed = config.seed if config else Config.model_fields["seed"].default
     directory = RunDirectory(run)
     vault, locked = _vault(directory.vault)
     if out is not None:
@@ -134,6 +137,8 @@ def _vault(root: Path) -> tuple[VaultReader | None, str]:
     vault = VaultReader(root)
     try:
         vault.check()
+    except MalformedFile:
+        raise
     except BadInput as reason:
         return None, f"No truth: {reason}."
     return vault, ""
@@ -157,13 +162,10 @@ def _as_run(
                   "attack": [section.model_dump()]})  # fmt: skip
 
 
-def _defenses(config: dict[str, Any]) -> tuple[Effect, ...]:
+def _defenses(config: Config) -> tuple[Effect, ...]:
     """Return the effects of the defenses in force in a run, from its resolved config."""
-    tables = [dict(table) for table in config.get("defense", [])]
-    names = [table.pop("name") for table in tables]
     known = defense_table()
-    made = [make("defense", n, known, table) for n, table in zip(names, tables, strict=True)]
-    return in_force(made)
+    return in_force([make("defense", at.name, known, at.parameters) for at in config.defense])
 
 
 def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
@@ -186,16 +188,29 @@ def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
         raise BadInput(f"model.{error}") from error
     name = family_of(fields["name"]).heads.get("classification")
     head = first.broadcast.parameters.get(f"{name}.weight")
-    if head is not None and fields.setdefault("num_labels", head.shape[0]) != head.shape[0]:
-        raise BadInput(
-            f"model.num_labels: the head in the captures has {head.shape[0]} rows, got "
-            f"{fields['num_labels']!r}"
-        )
-    for key, most in LARGEST.items():  # a module is built of what a stranger's captures say
-        if not 0 <= fields.get(key, 0) <= most:
-            raise BadInput(f"model.{key}: must be at most {most}, got {fields[key]!r}")
-    lists = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
-    return ModelSpec(**{**fields, **lists})
+    if head is not None:
+        rows = head.shape[0] if head.dim() else 1
+        if fields.setdefault("num_labels", rows) != rows:
+            raise BadInput(
+                f"model.num_labels: the head in the captures is of {rows} labels, "
+                f"got {fields['num_labels']!r}"
+            )
+    return _checked_spec(fields)
+
+
+def _checked_spec(fields: Mapping[str, Any]) -> ModelSpec:
+    """Return ``fields`` as a spec: a capture may say anything."""
+    known = {field.name for field in dataclasses.fields(ModelSpec)}
+    if other := [name for name in fields if name not in known]:
+        raise BadInput(unknown("key", f"model.{other[0]}", [f"model.{name}" for name in known]))
+    try:
+        spec = TypeAdapter(ModelSpec).validate_python(dict(fields))
+    except ValidationError as error:
+        raise BadInput(f"model.{first_error(error)}") from error
+    for name, least, most in (("num_labels", 1, limits.LABELS), ("seed", 0, limits.INTEGER)):
+        if not least <= getattr(spec, name) <= most:
+            raise BadInput(f"model.{name}: wanted {least} to {most}, got {getattr(spec, name)}")
+    return spec
 
 
 def run_replay(

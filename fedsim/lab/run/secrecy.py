@@ -8,11 +8,13 @@ from typing import Any
 from defenses import Defense
 from defenses.base import Private
 from fedsim.errors import BadInput
+from fedsim.files import read_text
 from fedsim.rng import SIZE, Secret
 from fedsim.vault.keys import own_key
 from fedsim.vault.reader import VaultReader
 from fedsim.vault.writer import VaultWriter
 
+MOST = 1000  # bytes of a file with one
 KNOWN = {  # where the clients' randomness came from, if anybody may know it
     "given": "the secret that this run was given",
     "seed": "this run's seed, from which its noise was drawn",
@@ -77,7 +79,7 @@ def read_secret(path: Path) -> Secret:
         BadInput: it cannot be read, or holds none.
     """
     try:
-        return Secret(bytes.fromhex(path.read_text(encoding="ascii")))
+        return Secret(bytes.fromhex(read_text(path, most=MOST)))
     except (OSError, ValueError) as error:
         raise BadInput(
             f"--secret: wanted a file of {2 * SIZE} hexadecimal digits (openssl rand -hex {SIZE} "

@@ -58,7 +58,11 @@ def training_settings(config: Config) -> TrainingSettings:
 def resources(config: Config) -> Resources:
     """Return what one client takes on an engine that shares them out."""
     federation = config.federation
-    return Resources(cpus=federation.cpus_per_client, gpus=federation.gpus_per_client)
+    return Resources(
+        cpus=federation.cpus_per_client,
+        gpus=federation.gpus_per_client,
+        address=federation.ray_address,
+    )
 
 
 def server_settings(

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Final
+from typing import Final
 
 from fedsim.errors import BadInput, unknown
 from fedsim.files import make_directory, make_private
+from fedsim.lab.config.labels import flat
 from fedsim.lab.store import layout
 from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
@@ -66,7 +67,7 @@ def track(run: RunDirectory, summary: Summary, names: Sequence[str]) -> list[str
             make_directory(root)
             TRACKERS[name].write(root, summary.name, facts, points)
             make_private(root)
-        except Exception as error:  # a library's: what was trained and attacked is not lost for it
+        except (Exception, SystemExit) as error:  # what was trained and attacked is not lost for it
             why = " ".join(f"{type(error).__name__}: {error}".split())
             failed.append(f"the tracker {name!r} could not run: {why}")
     return failed
@@ -79,24 +80,15 @@ def curves(rounds: Sequence[RoundRecord], summary: Summary) -> Iterator[Point]:
         if record.utility is not None:
             yield f"utility/{metric}", record.round, record.utility
         yield "seconds", record.round, record.seconds
-    groups: dict[tuple[str, int], list[Mapping[str, float]]] = {}
+    groups: dict[tuple[str, int, str], list[tuple[float, int]]] = {}
     for entry in summary.attacks:
-        weighted = [entry.metrics] * entry.samples  # a mean over samples, not over updates
-        groups.setdefault((entry.attack, entry.round), []).extend(weighted)
-    for (attack, round_), samples in groups.items():
-        for name in samples[0] if samples else ():
-            yield f"leakage/{attack}/{name}", round_, fmean(metrics[name] for metrics in samples)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the config's keys, dotted, and their values as text."""
-    for key, value in tree.items():
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            value = {str(place): item for place, item in enumerate(value)}
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
+        for name, value in entry.metrics.items():
+            place = entry.attack, entry.round, name
+            groups.setdefault(place, []).append((value, entry.count(name)))
+    for (attack, round_, name), means in groups.items():
+        values, counts = zip(*means, strict=True)
+        if sum(counts):  # a mean over samples, not over updates
+            yield f"leakage/{attack}/{name}", round_, fmean(values, counts)
 
 
 def _tensorboard(root: Path, name: str, facts: Facts, points: Sequence[Point]) -> None:

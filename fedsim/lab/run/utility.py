@@ -24,10 +24,12 @@ def utility(adapter: ModelAdapter, parameters: Parameters, held_out: Examples) -
     Classification: ``accuracy``, ``f1`` (the mean over classes) in [0, 1], ``mcc`` (Matthews'
     correlation, CoLA's metric) in [-1, 1]. The others: ``perplexity``, exp of the mean negative
     log-likelihood, in nats, over all predicted tokens; the masks of masked-lm are always the same.
+    Where no token is predicted (all of them are unknown, say) there is none, and {} is returned.
     """
     if adapter.spec.task == "classification":
         return classified(confusion(adapter, parameters, held_out))
-    return {"perplexity": perplexity(adapter, parameters, held_out)}
+    found = perplexity(adapter, parameters, held_out)
+    return {} if found is None else {"perplexity": found}
 
 
 def utility_before(
@@ -75,8 +77,11 @@ def classified(counts: Tensor) -> dict[str, float]:
 
 
 @torch.no_grad()
-def perplexity(adapter: ModelAdapter, parameters: Parameters, held_out: Examples) -> float:
-    """Return exp of the mean negative log-likelihood over all predicted tokens, in nats."""
+def perplexity(adapter: ModelAdapter, parameters: Parameters, held_out: Examples) -> float | None:
+    """Return exp of the mean negative log-likelihood over all predicted tokens, in nats.
+
+    None: no token is predicted.
+    """
     module = adapter.load(parameters)
     module.train(False)
     generator = stream(0, "utility")
@@ -85,9 +90,11 @@ def perplexity(adapter: ModelAdapter, parameters: Parameters, held_out: Examples
         batch = adapter.batch(some.sequences, some.labels, generator)
         labels = batch["labels"][:, 1:] if adapter.causal else batch["labels"]
         predicted = int((labels >= 0).sum())
+        if not predicted:  # the loss is 0 / 0
+            continue
         total += module(**batch).loss.item() * predicted
         count += predicted
-    return math.exp(min(total / count, 700.0))
+    return math.exp(min(total / count, 700.0)) if count else None
 
 
 def batches(examples: Examples) -> list[Examples]:
@@ -102,6 +109,8 @@ def course(task: str, rounds: Sequence[RoundRecord]) -> Utility | None:
     if len(measured) < len(rounds):
         return None
     main = METRICS[task]
+    if not measured or main not in measured[0]:
+        return None
     columns = {
         name: Course(
             before=measured[0][name],

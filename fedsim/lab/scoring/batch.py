@@ -1,12 +1,12 @@
 """Scores one guess against a batch whose truth the caller holds: no vault, no controls."""
 
 from collections.abc import Iterable, Sequence
-from statistics import fmean
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from fedsim.lab.scoring.metrics import Pair, emitted_precision, match, sample_metrics
+from fedsim.lab.scoring.metrics import Pair, hits, match, sample_metrics
+from fedsim.lab.scoring.scored import means
 from fedsim.messages import Reconstruction
 from fedsim.types import Tokens
 
@@ -20,8 +20,9 @@ def score(
 
     Special tokens are dropped on both sides, guesses are paired with texts one to one, and a text
     that was not read counts as 0. ``exact_match``, ``token_accuracy``, ``bag_f1`` and ``precision``
-    are fractions in [0, 1], ROUGE is F-measure x 100. Without controls none of them says how much
-    of it would have been guessed anyhow.
+    are fractions in [0, 1], ROUGE is F-measure x 100, over the texts that have a word. What has no
+    meaning is absent: ROUGE where no text has a word, precision where nothing was guessed. Without
+    controls none of them says how much of it would have been guessed anyhow.
 
     Args:
         guess: what an attack read.
@@ -41,8 +42,7 @@ def score(
     ]
     samples = [sample_metrics(pair, but_last=False) for pair in pairs]
     surplus = sum(map(bool, guesses)) - sum(place is not None for place in chosen)
-    means = {name: fmean(sample[name] for sample in samples) for name in samples[0]}
-    return means | {"precision": emitted_precision(pairs, surplus)}
+    return means([*samples, *({"precision": hit} for hit in hits(pairs, surplus))])
 
 
 def _bare(

@@ -12,9 +12,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from fedsim.lab.store.figures import Interval
+from fedsim.lab.store.figures import ROUGES, Interval
 
-PERCENT = ("rouge1", "rouge2", "rougeL")  # x 100; all other metrics are fractions
 _Z = NormalDist().inv_cdf(0.975)  # 1.95996...
 
 
@@ -67,7 +66,7 @@ def metric_interval(name: str, values: Sequence[Sequence[float]], *, seed: int) 
     Raises:
         ValueError: as :func:`cluster_interval`.
     """
-    most = 100.0 if name in PERCENT else 1.0
+    most = 100.0 if name in ROUGES else 1.0
     shares = [[value / most for value in cluster] for cluster in values]
     share = cluster_interval(shares, seed=seed, fraction=True)
     return Interval(share.mean * most, share.low * most, share.high * most)

@@ -7,14 +7,19 @@ from statistics import fmean
 import numpy as np
 
 from fedsim.lab.scoring.intervals import cluster_interval
-from fedsim.lab.scoring.scored import Scored
+from fedsim.lab.scoring.scored import Metrics, Scored
 from fedsim.lab.scoring.verdict import Evidence, decide
 from fedsim.lab.store.figures import VERDICT_METRIC, Interval, Verdict
 from fedsim.rng import derive
+from fedsim.types import Tokens
 
 NEGATIVE = ("no_gradient", "other_update")
 TELLING = 3  # tokens from which on a sample that was read exactly was not guessed
-GAVE_UP = "cut"  # the diagnostic of an attack that stopped at a limit of its own, not at an answer
+GAVE_UP = {
+    "cut": "it gave up at its own limits before the end",
+    "unread": "inputs stand out of the update that it could not read",
+}
+"""Diagnostics of an attack that found no answer, and what they say: that is no absence."""
 EMPTY = "The client's batch was empty: its update is noise alone."
 
 
@@ -43,10 +48,9 @@ class Judge:
         verdict, reason = decide(self._evidence(known))
         if errors and verdict == "no-leak":
             return "inconclusive", f"The attack could not run: {errors[0]}."
-        if verdict == "no-leak" and any(
-            scored.attempt.diagnostics.get(GAVE_UP) for scored in known
-        ):
-            return "inconclusive", f"{reason} But it gave up at its own limits before the end."
+        for name, why in GAVE_UP.items():
+            if verdict == "no-leak" and any(one.attempt.diagnostics.get(name) for one in known):
+                return "inconclusive", f"{reason} But {why}."
         return verdict, reason
 
     def together(self, group: Sequence[Scored]) -> tuple[Verdict, str]:
@@ -81,16 +85,15 @@ class Judge:
             score=self._interval([scored.values(VERDICT_METRIC) for scored in known]),
             controls=negative,
             positive=self._interval(positive) if positive else None,
-            exact=sum(self._exact(scored) for scored in known),
+            positive_exact=any(scored.positive_exact for scored in known),
+            positive_error=next((s.positive_error for s in known if s.positive_error), ""),
+            exact=sum(
+                exact([pair.truth for pair in scored.pairs], scored.samples, but_last=self.but_last)
+                for scored in known
+            ),
             samples=sum(len(scored.samples) for scored in known),
             exact_by_control=any(control.get("exact_match", 0.0) > 0 for control in controls),
         )
-
-    def _exact(self, scored: Scored) -> int:
-        """Return how many samples of ``TELLING`` tokens or more were read exactly."""
-        name = "exact_match_but_last" if self.but_last else "exact_match"
-        whole = zip(scored.pairs, scored.samples, strict=True)
-        return sum(len(pair.truth) >= TELLING and metrics[name] == 1.0 for pair, metrics in whole)
 
     def _interval(self, values: Sequence[Sequence[float]]) -> Interval:
         """Return the interval that a verdict goes by; Wilson's is too wide for few updates.
@@ -98,6 +101,13 @@ class Judge:
         What one update's worth of samples may hide, :func:`decide` finds by the exact ones.
         """
         return cluster_interval(values, seed=derive(self.seed, "bootstrap"))
+
+
+def exact(truths: Sequence[Tokens], samples: Sequence[Metrics], *, but_last: bool) -> int:
+    """Return how many samples of ``TELLING`` tokens or more were read exactly."""
+    name = "exact_match_but_last" if but_last else "exact_match"
+    whole = zip(truths, samples, strict=True)
+    return sum(len(truth) >= TELLING and metrics[name] == 1.0 for truth, metrics in whole)
 
 
 def _spread(draws: Sequence[Sequence[float]]) -> Interval:

@@ -1,25 +1,26 @@
 """Pair reconstructions with the truth, one to one, and measure each pair.
 
-Token metrics are fractions in [0, 1]; ROUGE is F-measure x 100 (rouge_score, no stemmer), which
-lower-cases and keeps only [a-z0-9], so it says little about other scripts: token ids always do.
-Chance is well above zero and grows with the batch; no number here means anything without controls.
+Token metrics are fractions in [0, 1]; ROUGE is F-measure x 100, see :mod:`.rouge`, and absent where
+a text has no word. Chance is well above zero and grows with the batch; no number here means
+anything without controls.
 """
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import chain
 from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rouge_score.tokenize import tokenize
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
+from fedsim.lab.scoring.rouge import paper_words, rouge, words
+
 Tokens = tuple[int, ...]
+LARGE = 2**22  # pairs of a truth and a guess that are weighed at once, in some 200 MB
 Matrix = NDArray[np.float64]
 T = TypeVar("T", Tokens, str)
 
@@ -42,14 +43,51 @@ def match(truths: Sequence[Tokens], guesses: Sequence[Tokens]) -> list[int | Non
 
     One to one (Hungarian): first as many exact pairs as there can be, then the largest sum of
     bag F1 + token accuracy. Which guesses are chosen depends on what they say, never on their
-    order. An empty guess says nothing and is never paired.
+    order. An empty guess says nothing and is never paired. Of very many guesses (``LARGE``) only
+    those that are nearest to some truth are weighed, so that the time grows with their number.
 
     Raises:
         ValueError: a truth is empty.
     """
     for truth in truths:
         _require_tokens(truth)
-    return _pair_up(truths, guesses, _token_similarity)
+    if len(truths) * len(guesses) <= LARGE:
+        return _pair_up(truths, guesses, _token_similarity)
+    chosen = _equal(truths, guesses)
+    taken = set(chosen)
+    rows = [i for i, j in enumerate(chosen) if j is None]
+    open_ = (j for j, guess in enumerate(guesses) if guess and j not in taken)
+    columns = sorted(open_, key=lambda j: guesses[j])
+    left = [truths[i] for i in rows]
+    near = _nearest(left, [guesses[j] for j in columns])
+    for i, at in zip(
+        rows, _pair_up(left, [guesses[columns[k]] for k in near], _token_similarity), strict=True
+    ):
+        chosen[i] = None if at is None else columns[near[at]]
+    return chosen
+
+
+def _equal(truths: Sequence[Tokens], guesses: Sequence[Tokens]) -> list[int | None]:
+    """Return, for each truth, the index of a guess that is equal and no other's, or None."""
+    places: dict[Tokens, list[int]] = {}
+    for j in reversed(range(len(guesses))):
+        places.setdefault(guesses[j], []).append(j)
+    return [at.pop() if (at := places.get(truth)) else None for truth in truths]
+
+
+def _nearest(truths: list[Tokens], guesses: list[Tokens]) -> list[int]:
+    """Return which guesses are among the most similar to some truth, ``LARGE`` pairs at most."""
+    if not truths:
+        return []
+    block = max(1, LARGE // len(truths))
+    each = max(1, block // len(truths))  # guesses of each truth
+    near = set[int]()
+    for start in range(0, len(guesses), block):
+        kept = sorted({*near, *range(start, min(start + block, len(guesses)))})
+        similarity = _token_similarity(truths, [guesses[j] for j in kept])
+        best = np.argsort(-similarity, axis=1, kind="stable")[:, :each]
+        near = {kept[k] for k in best.ravel().tolist()}
+    return sorted(near)
 
 
 def chance_overlaps(
@@ -80,7 +118,8 @@ def sample_metrics(pair: Pair, *, but_last: bool) -> dict[str, float]:
     """Return the metrics of one pair, by name.
 
     ``token_accuracy`` is the share of the truth's positions at which the guess says the same;
-    ``bag_f1`` compares multisets of token ids, order ignored.
+    ``bag_f1`` compares multisets of token ids, order ignored. A truth without a word (emoji or
+    punctuation alone) has no ROUGE: the keys are absent.
 
     Args:
         pair: what to compare.
@@ -97,13 +136,12 @@ def sample_metrics(pair: Pair, *, but_last: bool) -> dict[str, float]:
         "exact_match": float(guess == truth),
         "token_accuracy": _token_accuracy(truth, guess),
         "bag_f1": bag_f1(truth, guess),
-        **_rouge(pair.truth_text, pair.guess_text),
     }
+    if said := words(pair.truth_text):
+        metrics |= rouge(said, words(pair.guess_text))
     if but_last:
-        carried = truth[: max(1, len(truth) - 1)]
-        exact = len(guess) <= len(truth) and guess[: len(carried)] == carried
-        metrics["exact_match_but_last"] = float(exact)
-        metrics["token_accuracy_but_last"] = _token_accuracy(carried, guess)
+        metrics["exact_match_but_last"] = float(_exact_but_last(truth, guess))
+        metrics["token_accuracy_but_last"] = _token_accuracy(_carried(truth), guess)
     return metrics
 
 
@@ -112,29 +150,35 @@ def bag_f1(truth: Tokens, guess: Tokens) -> float:
     return 2 * (Counter(truth) & Counter(guess)).total() / (len(truth) + len(guess))
 
 
-def emitted_precision(pairs: Iterable[Pair], surplus: int) -> float:
-    """Return the share of emitted guesses that are exact; 0 when nothing was emitted.
+def hits(pairs: Iterable[Pair], surplus: int, *, but_last: bool = False) -> list[float]:
+    """Return for each guess that was made whether it is right: 1.0 where it is exact, or else 0.0.
+
+    Their mean is the precision of an attack. Guesses are paired with texts one to one, so the
+    second of two equal guesses is right only where the text was there twice. An empty guess says
+    nothing and is none.
 
     Args:
-        pairs: all pairs of one update; an empty guess was not emitted.
+        pairs: all pairs of one update.
         surplus: how many non-empty guesses were left without a truth. Each of them is wrong.
+        but_last: exact is meant as ``exact_match_but_last`` has it, see :func:`sample_metrics`.
 
     Raises:
         ValueError: ``surplus`` is negative.
     """
     if surplus < 0:
         raise ValueError(f"surplus must be 0 or more, got {surplus}")
-    emitted = [pair for pair in pairs if pair.guess]
-    exact = sum(pair.guess == pair.truth for pair in emitted)
-    return exact / max(1, len(emitted) + surplus)
+    exact = _exact_but_last if but_last else tuple.__eq__
+    made = [float(exact(pair.truth, pair.guess)) for pair in pairs if pair.guess]
+    return made + [0.0] * surplus
 
 
 def paper_rouge(truth_texts: Sequence[str], guess_texts: Sequence[str]) -> dict[str, float]:
     """Return mean ROUGE over the truths, as the LAMP family reports it: for comparison only.
 
     Hungarian on 1 - ROUGE-1 F, on texts that KEEP their special tokens, whose names then count as
-    correct words (Balunović et al., NeurIPS 2022, arXiv:2202.08827, released code). That code
-    reports the median of bootstrap means and we the mean; a truth without a guess counts as 0.
+    correct words (Balunović et al., NeurIPS 2022, arXiv:2202.08827, released code), and on the
+    words of rouge_score alone, [a-z0-9]. That code reports the median of bootstrap means and we the
+    mean; a truth without a guess counts as 0.
 
     Raises:
         ValueError: there are no truths.
@@ -143,7 +187,7 @@ def paper_rouge(truth_texts: Sequence[str], guess_texts: Sequence[str]) -> dict[
         raise ValueError("paper_rouge needs at least one truth, got none")
     chosen = _pair_up(truth_texts, guess_texts, _word_similarity)
     scores = [
-        _rouge(text, "" if j is None else guess_texts[j])
+        rouge(paper_words(text), paper_words("" if j is None else guess_texts[j]))
         for text, j in zip(truth_texts, chosen, strict=True)
     ]
     return {f"{name}_paper": float(np.mean([s[name] for s in scores])) for name in scores[0]}
@@ -154,46 +198,17 @@ def _require_tokens(truth: Tokens) -> None:
         raise ValueError("a truth needs at least one token to be scored, got none")
 
 
+def _carried(truth: Tokens) -> Tokens:
+    return truth[: max(1, len(truth) - 1)]
+
+
+def _exact_but_last(truth: Tokens, guess: Tokens) -> bool:
+    carried = _carried(truth)
+    return len(guess) <= len(truth) and guess[: len(carried)] == carried
+
+
 def _token_accuracy(truth: Tokens, guess: Tokens) -> float:
     return sum(a == b for a, b in zip(truth, guess, strict=False)) / len(truth)
-
-
-def _rouge(truth: str, guess: str) -> dict[str, float]:
-    """Return what rouge_score's RougeScorer gives, to the last bit, in a tenth of the time."""
-    a, b = _words(truth), _words(guess)
-    return {
-        "rouge1": _f_measure((Counter(a) & Counter(b)).total(), len(a), len(b)),
-        "rouge2": _f_measure(
-            (Counter(pairwise(a)) & Counter(pairwise(b))).total(), len(a) - 1, len(b) - 1
-        ),
-        "rougeL": _f_measure(_common(a, b), len(a), len(b)),
-    }
-
-
-@lru_cache(maxsize=8192)  # a text is scored against many
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(tokenize(text, None))
-
-
-def _f_measure(shared: int, truth: int, guess: int) -> float:
-    """Return 100 F from counts: ``shared`` of so many in the truth, so many in the guess."""
-    precision, recall = shared / max(guess, 1), shared / max(truth, 1)
-    return 100 * (2 * precision * recall / (precision + recall)) if shared else 0.0
-
-
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence, a row of its table in each step.
-
-    Source: Hyyrö, "Bit-Parallel LCS-length Computation Revisited", AWOCA 2004.
-    """
-    places: dict[str, int] = {}
-    for place, word in enumerate(a):
-        places[word] = places.get(word, 0) | 1 << place
-    row = (1 << len(a)) - 1
-    for word in b:
-        here = row & places.get(word, 0)
-        row = (row + here) | (row - here)
-    return len(a) - (row & ((1 << len(a)) - 1)).bit_count()
 
 
 def _pair_up(
@@ -232,7 +247,7 @@ def _weight(truths: int, guesses: int) -> int:
 
 def _word_similarity(truths: list[str], guesses: list[str]) -> Matrix:
     """Return (N, M) ROUGE-1 F in [0, 1], which is the bag F1 of the words that ROUGE sees."""
-    return _bag_f1([tokenize(t, None) for t in truths], [tokenize(g, None) for g in guesses])
+    return _bag_f1([paper_words(t) for t in truths], [paper_words(g) for g in guesses])
 
 
 def _bag_f1(truths: Sequence[Sequence[Hashable]], guesses: Sequence[Sequence[Hashable]]) -> Matrix:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from fedsim.lab.scoring.metrics import Pair, emitted_precision
+from fedsim.lab.scoring.metrics import Pair
 from fedsim.lab.store.attempts import AttackRecord
-from fedsim.lab.store.figures import Verdict
+from fedsim.lab.store.figures import PRECISION, Verdict
 from fedsim.lab.store.samples import Sample
 from fedsim.lab.store.summary import Entry
 
@@ -21,17 +21,30 @@ class Scored:
     attempt: AttackRecord
     pairs: list[Pair] = field(default_factory=list)
     samples: Sequence[Metrics] = field(default_factory=list)  # by pair; none: no truth is known
-    surplus: int = 0  # guesses without a truth
+    hits: dict[str, list[float]] = field(default_factory=dict)  # of each guess, by ``PRECISION``
     chance: list[float] = field(default_factory=list)  # VERDICT_METRIC of each no-gradient draw
     controls: dict[str, dict[str, float]] = field(default_factory=dict)
     other: list[float] = field(default_factory=list)  # VERDICT_METRIC of the other-update control
     positive: list[float] = field(default_factory=list)  # and of the positive control
+    positive_exact: bool = False  # one of its samples was read exactly, and is no guess
+    positive_error: str = ""  # why the attack could not run on it
     verdict: Verdict = "inconclusive"
     reason: str = ""
 
     def values(self, metric: str) -> list[float]:
-        """Return ``metric`` of each sample."""
-        return [metrics[metric] for metrics in self.samples]
+        """Return ``metric`` of each sample that has it, or of each guess (precision)."""
+        if metric in PRECISION:
+            return self.hits.get(metric, [])
+        return [metrics[metric] for metrics in self.samples if metric in metrics]
+
+    @property
+    def guesses(self) -> int:
+        """How many guesses were made; those of special tokens alone say nothing and are none."""
+        return len(self.hits["precision"] if self.hits else self.attempt.sequences)
+
+    def precision(self) -> dict[str, float]:
+        """Return the share of guesses that are right; {} where none was made."""
+        return {name: fmean(made) for name, made in self.hits.items() if made}
 
     @property
     def place(self) -> str:
@@ -40,17 +53,20 @@ class Scored:
 
 
 def means(samples: Sequence[Metrics]) -> dict[str, float]:
-    """Return each metric's mean over ``samples``; {} for none."""
-    names = samples[0] if samples else ()
-    return {name: fmean(metrics[name] for metrics in samples) for name in names}
+    """Return each metric's mean over the ``samples`` that have it; {} for none."""
+    values: dict[str, list[float]] = {}
+    for metrics in samples:
+        for name, value in metrics.items():
+            values.setdefault(name, []).append(value)
+    return {name: fmean(some) for name, some in values.items()}
 
 
 def entry_of(scored: Scored) -> Entry:
     """Return the score as an element of summary.json's ``attacks``."""
-    attempt, metrics = scored.attempt, means(scored.samples)
-    if scored.samples:
-        metrics["precision"] = emitted_precision(scored.pairs, scored.surplus)
-    summed: dict[str, Any] = {"clients": attempt.clients} if attempt.clients else {}
+    attempt, metrics = scored.attempt, means(scored.samples) | scored.precision()
+    told: dict[str, Any] = {"clients": attempt.clients} if attempt.clients else {}
+    if wordless := len(scored.samples) - len(scored.values("rouge1")):
+        told["wordless"] = wordless
     return Entry(
         attack=attempt.attack,
         settings=attempt.settings,
@@ -58,6 +74,7 @@ def entry_of(scored: Scored) -> Entry:
         round=attempt.round,
         client=attempt.client,
         samples=len(scored.samples),
+        guesses=scored.guesses,
         seconds=attempt.seconds,
         verdict=scored.verdict,
         reason=scored.reason,
@@ -65,7 +82,7 @@ def entry_of(scored: Scored) -> Entry:
         controls=scored.controls,
         diagnostics=attempt.diagnostics,
         error=attempt.error,
-        **summed,
+        **told,
     )
 
 
@@ -83,6 +100,8 @@ def samples_of(scores: Sequence[Scored]) -> list[Sample]:
             truth_tokens=list(pair.truth),
             guess_tokens=list(pair.guess),
             metrics=dict(metrics),
+            guesses=scored.guesses,
+            **{"precision": None, **scored.precision()},
             controls=_flat(scored.controls),
             verdict=scored.verdict,
             reason=scored.reason,

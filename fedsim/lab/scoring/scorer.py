@@ -5,16 +5,19 @@ other. Special tokens are dropped on both sides.
 """
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from fedsim.lab.scoring.intervals import metric_interval
-from fedsim.lab.scoring.judge import EMPTY, Judge
-from fedsim.lab.scoring.metrics import Pair, chance_overlaps, match, sample_metrics
+from fedsim.lab.scoring.judge import EMPTY, Judge, exact
+from fedsim.lab.scoring.metrics import Pair, chance_overlaps, hits, match, sample_metrics
+from fedsim.lab.scoring.rouge import silent
 from fedsim.lab.scoring.scored import Metrics, Scored, means
 from fedsim.lab.store.attempts import AttackRecord
-from fedsim.lab.store.figures import VERDICT_METRIC
+from fedsim.lab.store.figures import PRECISION, VERDICT_METRIC, Interval
 from fedsim.lab.store.summary import Judgement, Leakage
 from fedsim.models import ModelAdapter
 from fedsim.rng import derive
@@ -64,16 +67,25 @@ class Scorer:
         truths = self._clean(truth.sequences) if truth else []
         if truth is not None and not truth.sequences:
             scored.reason = EMPTY
+            scored.hits = self._hits([], len(self._clean(attempt.sequences)))
             return scored
         if not truths:
             scored.reason = "No truth is known for this update."
             return scored
-        scored.pairs, scored.surplus = self._pair(truths, self._clean(attempt.sequences))
+        scored.pairs, surplus = self._pair(truths, self._clean(attempt.sequences))
+        scored.hits = self._hits(scored.pairs, surplus)
         scored.samples = [sample_metrics(pair, but_last=self.but_last) for pair in scored.pairs]
         if self.controls:
             self._controls(scored, truths, attempts)
         scored.verdict, scored.reason = self.judge.verdict([scored])
         return scored
+
+    def _hits(self, pairs: Sequence[Pair], surplus: int) -> dict[str, list[float]]:
+        """Return whether each guess is right, by the names of ``PRECISION``."""
+        told = {"precision": hits(pairs, surplus)}
+        if self.but_last:
+            told["precision_but_last"] = hits(pairs, surplus, but_last=True)
+        return told
 
     def _controls(
         self, scored: Scored, truths: list[Tokens], attempts: Sequence[AttackRecord]
@@ -88,8 +100,11 @@ class Scorer:
             scored.other = [metrics[VERDICT_METRIC] for metrics in other]
             scored.controls["other_update"] = means(other)
         if positive:
-            public = self._metrics(self._clean(positive[0].truth), positive[0].sequences)
+            own = self._clean(positive[0].truth)
+            public = self._metrics(own, positive[0].sequences)
             scored.positive = [metrics[VERDICT_METRIC] for metrics in public]
+            scored.positive_exact = exact(own, public, but_last=self.but_last) > 0
+            scored.positive_error = positive[0].error or ""
             scored.controls["positive"] = means(public)
 
     def _no_gradient(self, scored: Scored, truths: list[Tokens]) -> None:
@@ -143,22 +158,22 @@ class Scorer:
         for name in dict.fromkeys(scored.attempt.attack for scored in scores):
             group = [scored for scored in scores if scored.attempt.attack == name]
             verdict, reason = self.judge.together(group)
-            known = [scored for scored in group if scored.samples]
+            count = sum(len(scored.samples) for scored in group)
+            told: dict[str, Any] = {"silent": counted} if (counted := _silent(group)) else {}
             verdicts[name] = Judgement(
-                verdict=verdict,
-                reason=reason,
-                updates=len(group),
-                samples=sum(len(scored.samples) for scored in known),
+                verdict=verdict, reason=reason, updates=len(group), samples=count, **told
             )
-            leakage[name] = {
-                metric: metric_interval(
-                    metric,
-                    [scored.values(metric) for scored in known],
-                    seed=derive(self.seed, "bootstrap"),
-                )
-                for metric in (known[0].samples[0] if known else ())
-            }
+            leakage[name] = self._means(group)
         return leakage, verdicts
+
+    def _means(self, group: Sequence[Scored]) -> dict[str, Interval]:
+        """Return each metric over the samples that have it, and precision over the guesses."""
+        named = (name for scored in group for metrics in scored.samples for name in metrics)
+        return {
+            metric: metric_interval(metric, known, seed=derive(self.seed, "bootstrap"))
+            for metric in dict.fromkeys([*named, *PRECISION])
+            if (known := [some for scored in group if (some := scored.values(metric))])
+        }
 
     def notes(self, scores: Sequence[Scored]) -> list[str]:
         """Return what a reader of the figures must know."""
@@ -170,5 +185,17 @@ class Scorer:
             )
         if scores and self.adapter.spec.weights == "random":
             lines.append("the model started from random weights, not from pretrained ones.")
+        updates = {(s.attempt.round, s.attempt.client): s.samples for s in scores}  # once each
+        wordless = ["rouge1" not in metrics for some in updates.values() for metrics in some]
+        if any(wordless):
+            lines.append(
+                f"{sum(wordless)} of {len(wordless)} texts have no word (punctuation, emoji): "
+                "there is no ROUGE of them, and its means are over the others."
+            )
         errors = {scored.attempt.error for scored in scores if scored.attempt.error}
         return lines + [f"an attack could not run: {error}" for error in sorted(errors)]
+
+
+def _silent(group: Sequence[Scored]) -> dict[str, int]:
+    """Return of how many samples a metric says nothing, by metric."""
+    return dict(Counter(m for s in group for pair in s.pairs for m in silent(pair.truth_text)))

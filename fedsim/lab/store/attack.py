@@ -9,7 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from fedsim.errors import BadInput, MalformedMessage
+from fedsim.errors import BadInput, MalformedFile
 from fedsim.files import read_json, write_json
 from fedsim.lab.config import Config, check
 from fedsim.lab.store import layout
@@ -53,7 +53,7 @@ class AttackDirectory(RunDirectory):
         path = self.root / layout.ATTACK
         record = read_json(path)
         if not isinstance(record, dict) or not isinstance(record.get(key), kind):
-            raise MalformedMessage(f"{path}: wanted a table with {key}; give the attack again")
+            raise MalformedFile(f"{path}: wanted a table with {key}; give the attack again")
         return record[key]
 
 

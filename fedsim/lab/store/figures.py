@@ -10,6 +10,14 @@ VERDICT_METRIC: Final = "bag_f1"
 that was read beyond chance is a leak."""
 
 
+ROUGES: Final = ("rouge1", "rouge2", "rougeL")
+"""x 100, all other metrics are fractions; a text without a word has none."""
+
+PRECISION: Final = {"precision": "exact_match", "precision_but_last": "exact_match_but_last"}
+"""The share of an attack's guesses that are right, and what right is; absent where it made none.
+The second beside the first where an update carries no sequence's last token."""
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean and the ends of its 95 % interval, in the units of the values."""

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from fedsim.lab.config.recipes import FILE
 
+LOCK = ".lock"  # in whatever directory somebody works: a run's, an attack's, a sweep's
 RUNS = Path("runs")  # where a run lies that was given no --out
 
 # A run's directory
 CONFIG = "config.toml"  # resolved; without one there is no run
-MANIFEST = "manifest.json"  # versions, seed, machine, dtype, commit
+MANIFEST = "manifest.json"  # versions, config, machine, dtype, commit, of when it began
 ROUNDS = "rounds.jsonl"  # a line a round, that of the start among them
 ATTEMPTS = "reconstructions.jsonl"  # a line for each time an attack was run, controls among them
 SAMPLES = "samples.jsonl"  # a line a sample: its truth, what was read of it, how well
@@ -35,7 +36,6 @@ CELLS = "cells"  # a run's directory each
 CELL = "cell.json"  # in a cell's directory: how it ended
 TABLE = "table.parquet"  # a row for each (cell, attack, round, client, sample)
 PAPER = FILE  # the figures of the paper that a recipe is about
-LOCK = ".lock"  # held by whoever works on the sweep
 
 
 def is_run(directory: Path) -> bool:

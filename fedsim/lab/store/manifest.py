@@ -21,10 +21,11 @@ PACKAGES = (
 
 
 def manifest(config: Config) -> dict[str, Any]:
-    """Return versions, seed, machine, dtype and commit of a run that starts now."""
+    """Return versions, config, machine, dtype and commit of a run that starts now."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.seed,
+        "config": config.as_toml(),
         "versions": _versions(),
         "python": platform.python_version(),
         "machine": {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,16 +14,26 @@ import tomli_w
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from fedsim.errors import BadInput
-from fedsim.files import append_line, read_lines, write_json, write_lines, write_tensors, write_text
+from fedsim.errors import BadInput, MalformedFile
+from fedsim.files import (
+    append_line,
+    check_regular,
+    parse_json,
+    read_lines,
+    write_json,
+    write_lines,
+    write_tensors,
+    write_text,
+)
 from fedsim.lab.config import Config, check, read_toml
 from fedsim.lab.store import layout
-from fedsim.lab.store.attempts import AttackRecord
+from fedsim.lab.store.attempts import AttackRecord, once
 from fedsim.lab.store.manifest import manifest
-from fedsim.lab.store.records import check_fit, checked_rows
-from fedsim.lab.store.rounds import RoundRecord
+from fedsim.lab.store.records import check_fit
+from fedsim.lab.store.rounds import RoundRecord, in_order
 from fedsim.lab.store.samples import Sample, read_samples, write_samples
 from fedsim.lab.store.summary import Summary, read_summary
+from fedsim.records import FileRecord, Round, checked_rows
 from fedsim.types import Parameters, Tokens
 from fedsim.vault.keys import own_key
 from fedsim.vault.reader import VaultReader
@@ -30,6 +41,8 @@ from fedsim.vault.writer import VaultWriter
 from server import Progress
 
 KEPT = 2  # checkpoints
+CHECKPOINT = re.compile(r"round=([0-9]{1,9})\.safetensors")
+ERRORS = re.compile(r"round=([0-9]{1,9})")
 
 
 def checksum(parameters: Parameters) -> str:
@@ -75,12 +88,8 @@ class RunDirectory:
         """The tracebacks of plugins that raised: one line of each is told elsewhere."""
         return self.root / layout.ERRORS
 
-    def create(self, config: Config) -> None:
-        """Make the directory and write what the run is: config and manifest.
-
-        Raises:
-            BadInput: there is a run already.
-        """
+    def check_free(self) -> None:
+        """Raise BadInput where there is a run already."""
         if layout.is_run(self.root):
             raise BadInput(
                 f"--out: {str(self.root)!r} already holds a run; add --resume to go on with it, "
@@ -88,6 +97,14 @@ class RunDirectory:
             )
         if self.root.exists() and not self.root.is_dir():
             raise BadInput(f"--out: {str(self.root)!r} is not a directory")
+
+    def create(self, config: Config) -> None:
+        """Make the directory and write what the run is: config and manifest.
+
+        Raises:
+            BadInput: there is a run already.
+        """
+        self.check_free()
         write_json(self.root / layout.MANIFEST, manifest(config))
         write_text(self.root / layout.CONFIG, tomli_w.dumps(config.as_toml()))
 
@@ -141,9 +158,10 @@ class RunDirectory:
         """Return each time that an attack was run.
 
         Raises:
-            MalformedMessage: a line does not say what it must.
+            MalformedFile: a line does not say what it must, or says the same twice.
         """
-        return checked_rows(self.root / layout.ATTEMPTS, self.rows(layout.ATTEMPTS), AttackRecord)
+        path = self.root / layout.ATTEMPTS
+        return once(path, checked_rows(path, self.rows(layout.ATTEMPTS), AttackRecord))
 
     def attacked(self, summary: Summary) -> list[AttackRecord]:
         """Return what was said of each update, in the order of ``summary``; no controls.
@@ -171,9 +189,10 @@ class RunDirectory:
         """Return the rounds that are done.
 
         Raises:
-            MalformedMessage: a line does not say what it must.
+            MalformedFile: a line does not say what it must, or the rounds are not 0, 1, 2, ...
         """
-        return checked_rows(self.root / layout.ROUNDS, self.rows(layout.ROUNDS), RoundRecord)
+        path = self.root / layout.ROUNDS
+        return in_order(path, checked_rows(path, self.rows(layout.ROUNDS), RoundRecord))
 
     def note_round(self, record: RoundRecord) -> None:
         """Note that a round is done."""
@@ -189,18 +208,20 @@ class RunDirectory:
             path.unlink()
 
     def _checkpoints(self) -> list[Path]:
-        paths = self.checkpoints.glob("round=*.safetensors")
-        return sorted(paths, key=lambda path: int(path.stem.removeprefix("round=")))
+        found = {path: CHECKPOINT.fullmatch(path.name) for path in self.checkpoints.glob("*")}
+        ours = {path: int(name[1]) for path, name in found.items() if name}
+        return sorted(ours, key=lambda path: ours[path])
 
     def latest(self) -> Progress | None:
         """Return the newest checkpoint that can be read, or None before the first."""
         for path in reversed(self._checkpoints()):
             try:
+                check_regular(path)
                 with safe_open(path, framework="pt") as file:
                     # By place, not by name: FedAvgM keeps its momentum as a list.
-                    order = json.loads(file.metadata()["order"])
+                    order = _names(file.metadata() or {})
                     tensors = {name: file.get_tensor(name) for name in order}
-            except (OSError, SafetensorError):
+            except (OSError, SafetensorError, MalformedFile):
                 continue
             return Progress(
                 round=int(path.stem.removeprefix("round=")),
@@ -220,9 +241,26 @@ class RunDirectory:
     def forget_after(self, round_: int) -> None:
         """Drop what a killed run noted about rounds that will be run again."""
         for name in (layout.ROUNDS, layout.ATTEMPTS):
-            if (self.root / name).exists():
-                kept = [row for row in self.rows(name) if row["round"] <= round_]
-                write_lines(self.root / name, kept)
+            path = self.root / name
+            if path.exists():
+                rows = self.rows(name)
+                places = checked_rows(path, rows, PlacedLine)
+                kept = [row for row, at in zip(rows, places, strict=True) if at.round <= round_]
+                write_lines(path, kept)
         for path in self.errors.glob("round=*"):
-            if int(path.name.removeprefix("round=")) > round_:
+            if (of := ERRORS.fullmatch(path.name)) and int(of[1]) > round_:
                 shutil.rmtree(path)
+
+
+class PlacedLine(FileRecord):
+    """A line of what is noted by rounds."""
+
+    round: Round
+
+
+def _names(metadata: Mapping[str, str]) -> list[str]:
+    """Return the names of a checkpoint's tensors, in the order in which they were."""
+    names = parse_json(metadata.get("order", "").encode(), "order")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise MalformedFile("order: wanted a list of names")
+    return names

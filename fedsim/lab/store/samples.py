@@ -6,12 +6,13 @@ from typing import Any
 
 from pydantic import InstanceOf, field_validator
 
-from fedsim.errors import MalformedMessage
+from fedsim.errors import MalformedFile
 from fedsim.files import read_lines, write_lines
 from fedsim.lab.store import layout
 from fedsim.lab.store.figures import VERDICT_METRIC, Verdict
-from fedsim.lab.store.records import FileRecord, check_fit, checked_rows
+from fedsim.lab.store.records import check_fit
 from fedsim.lab.store.summary import Summary
+from fedsim.records import Client, FileRecord, Round, TokenIds, checked_rows
 
 CONTROL = "control_"  # before a control's figures, in a line
 Text = InstanceOf[str]  # as it came: half of a surrogate pair is a client's text, too
@@ -26,15 +27,18 @@ class Sample(FileRecord):
     """
 
     attack: str
-    round: int
-    client: int
-    clients: list[int]  # whose update it is; several: their sum, and ``client`` the first
+    round: Round
+    client: Client
+    clients: list[Client]  # whose update it is; several: their sum, and ``client`` the first
     sample: int  # its place in what was attacked
     truth: Text
     guess: Text  # what was paired with it, one to one; "" and [] where nothing was
-    truth_tokens: list[int]
-    guess_tokens: list[int]
-    metrics: dict[str, float]  # those of summary.json but ``precision``, as it defines them
+    truth_tokens: TokenIds
+    guess_tokens: TokenIds
+    metrics: dict[str, float]  # those of summary.json, as it defines them; ROUGE needs words
+    guesses: int | None = None  # made about the update; None: a file of before they were counted
+    precision: float | None = None  # of these; None: there are none
+    precision_but_last: float | None = None
     controls: dict[str, float]  # of the update, by <control>_<metric>
     verdict: Verdict  # of the update, as all that follows
     reason: str
@@ -98,11 +102,11 @@ def read_samples(directory: Path, summary: Summary) -> list[Sample]:
     """Return the samples of a finished run, in the order of its summary.
 
     Raises:
-        MalformedMessage: the file is missing or broken, or is not that of the summary.
+        MalformedFile: the file is missing or broken, or is not that of the summary.
     """
     path = directory / layout.SAMPLES
     if not path.exists():
-        raise MalformedMessage(f"{path} is missing, as in runs of before it was written")
+        raise MalformedFile(f"{path} is missing, as in runs of before it was written")
     samples = checked_rows(path, map(nested, read_lines(path)), Sample)
     check_fit(path, samples, [entry for entry in summary.attacks for _ in range(entry.samples)])
     return samples

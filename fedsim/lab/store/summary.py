@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fedsim.errors import BadInput
 from fedsim.lab.store import layout
-from fedsim.lab.store.figures import Interval, Verdict
-from fedsim.lab.store.records import Client, FileRecord, read_record
+from fedsim.lab.store.figures import PRECISION, ROUGES, Interval, Verdict
+from fedsim.lab.store.records import Client
+from fedsim.records import FileRecord, Round, read_record
 
 Leakage = dict[str, dict[str, Interval]]
-"""By attack and metric: the mean over all samples."""
+"""By attack and metric: the mean over all samples that have it; of precision, over all guesses."""
 
 
 class Entry(FileRecord):
@@ -20,18 +21,26 @@ class Entry(FileRecord):
     attack: str
     settings: dict[str, Any] = {}
     knowledge: dict[str, Any] = {}
-    round: int
+    round: Round
     client: Client
     clients: list[Client] = []  # several: their sum was attacked
     samples: int  # 0: no truth is known
+    wordless: int = 0  # of these, texts without a word: no ROUGE is of them
+    guesses: int | None = None  # that the attack made; None: a file of before they were counted
     seconds: float
     verdict: Verdict
     reason: str = ""
-    metrics: dict[str, float]  # means over the samples
+    metrics: dict[str, float]  # means over the samples that have it; of precision, the guesses
     controls: dict[str, dict[str, float]]  # by control and metric
     diagnostics: dict[str, Any] = {}
     error: str | None = None
-    bound: dict[str, Any] = {}  # what a perfect attack could read at most, by metric
+    bound: dict[str, float] = {}  # what a perfect attack could read at most, by metric
+
+    def count(self, metric: str) -> int:
+        """Return how many values the mean of ``metric`` is over."""
+        if metric in PRECISION and self.guesses is not None:
+            return self.guesses
+        return self.samples - (self.wordless if metric in ROUGES else 0)
 
 
 class Judgement(FileRecord):
@@ -41,6 +50,7 @@ class Judgement(FileRecord):
     reason: str = ""
     updates: int = 0
     samples: int = 0
+    silent: dict[str, int] = {}  # by metric: samples of which it says nothing, read or not
 
 
 class Course(FileRecord):
@@ -68,7 +78,7 @@ class Utility(FileRecord):
 class Failure(FileRecord):
     """A client that did not answer in a round."""
 
-    round: int
+    round: Round
     client: Client
     error: str
 
@@ -92,6 +102,17 @@ class Summary(FileRecord):
     failures: list[Failure] = []
     checksum: str = ""  # of the last weights
     notes: list[str] = []
+
+    @field_validator("wire")
+    @classmethod
+    def _measured(cls, wire: dict[str, Any]) -> dict[str, Any]:
+        figures = {name: value for name, value in wire.items() if name != "defenses"}
+        defenses = wire.get("defenses", [])
+        if not all(isinstance(value, int | float) for value in figures.values()):
+            raise ValueError("numbers but for defenses")
+        if not isinstance(defenses, list) or not all(isinstance(one, dict) for one in defenses):
+            raise ValueError("a list of tables as defenses")
+        return wire
 
     @property
     def epsilon(self) -> float | None:

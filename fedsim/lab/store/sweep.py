@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+import tomli_w
+from pydantic import AfterValidator, Field, model_validator
 
 from fedsim.files import write_json
 from fedsim.lab.store import layout
-from fedsim.lab.store.records import FileRecord, read_record
 from fedsim.lab.store.summary import Summary, read_summary
+from fedsim.records import FileRecord, read_record
 
 Status = Literal["waiting", "running", "done", "failed"]
 
@@ -24,17 +25,30 @@ class CellEnd(FileRecord):
     working: float = 0.0  # of these: training, evaluation, attacks, controls, their scores
 
 
+def _toml(tree: dict[str, Any]) -> dict[str, Any]:
+    """Check that TOML, which knows no null, can hold ``tree``."""
+    try:
+        tomli_w.dumps(tree)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"what TOML can hold: {error}") from error
+    return tree
+
+
+Tree = Annotated[dict[str, Any], AfterValidator(_toml)]
+
+
 class CellRecord(FileRecord):
     """One cell as sweep.json has it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._=,+-]+$")  # also its directory
+    # Also its directory, in that of the sweep.
+    name: str = Field(pattern=r"^[A-Za-z0-9_=,+-][A-Za-z0-9._=,+-]*$", max_length=255)
     settings: dict[str, Any]  # swept key -> value
     training: str  # equal for cells that train alike
     status: Status
     error: str | None = None
     seconds: float = 0.0
     working: float = 0.0
-    config: dict[str, Any]
+    config: Tree
 
     def ended(self, end: CellEnd) -> "CellRecord":
         """Return the record of the cell once it has ended so."""
@@ -50,8 +64,20 @@ class SweepRecord(FileRecord):
     quick: bool  # without controls
     axes: dict[str, list[Any]]  # swept key -> its values
     seeds: list[int] = []
-    base: dict[str, Any]  # the config's tables before the grid
-    cells: list[CellRecord]
+    base: Tree  # the config's tables before the grid
+    cells: list[CellRecord] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SweepRecord":
+        names = [cell.name for cell in self.cells]
+        if len(set(names)) < len(names):
+            raise ValueError("cells with names of their own")
+        for cell in self.cells:
+            if missing := [key for key in self.axes if key not in cell.settings]:
+                raise ValueError(f"a value of {missing[0]} in the cell {cell.name}")
+            if type(cell.config.get("seed", 0)) is not int:
+                raise ValueError(f"a whole number as seed in the config of the cell {cell.name}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)

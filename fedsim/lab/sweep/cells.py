@@ -14,7 +14,7 @@ from pathlib import Path
 from clients.memory import ClientMemory
 from fedsim.captures import CapturePath, captured_clients, place, read_capture
 from fedsim.errors import FedsimError, RunFailed
-from fedsim.files import make_directory, write_atomically
+from fedsim.files import DRAFT, make_directory, write_atomically
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import Clients
@@ -23,6 +23,8 @@ from fedsim.lab.run.faults import keep_traceback
 from fedsim.lab.run.prepare import Experiment, prepare
 from fedsim.lab.run.secrecy import claims, give_secret
 from fedsim.lab.store import layout
+from fedsim.lab.store.changes import begun_with
+from fedsim.lab.store.lock import held
 from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import Summary
@@ -61,7 +63,9 @@ def run_cell(
         end = ended(None, time.perf_counter() - started, working)
     except FedsimError as error:
         end = ended(str(error), time.perf_counter() - started)
-    except Exception as error:  # of a plugin or a library: the other cells go on
+    except KeyboardInterrupt:  # the user's
+        raise
+    except BaseException as error:  # of a plugin or a library, an exit too: the other cells go on
         keep_traceback(run.errors, "cell", "".join(traceback.format_exception(error)))
         end = ended(f"{type(error).__name__}: {error}", time.perf_counter() - started)
     write_end(root, end)
@@ -88,13 +92,16 @@ def _run(
     display: Display,
 ) -> Summary:
     experiment = prepare(config)
-    if not layout.is_run(run.root):
-        run.create(config)
-        if secret is not None and source is None and claims(experiment.defenses):
-            give_secret(run.vault, experiment.defenses, secret)
-    if source is None:
-        return run_experiment(experiment, run, display, quick=quick)[0]
-    return attack_captures(experiment, run, RunDirectory(source), display, quick=quick)
+    with held(run.root):
+        if layout.is_run(run.root):
+            begun_with(run.root, config)
+        else:
+            if secret is not None and source is None and claims(experiment.defenses):
+                give_secret(run.vault, experiment.defenses, secret)
+            run.create(config)
+        if source is None:
+            return run_experiment(experiment, run, display, quick=quick)[0]
+        return attack_captures(experiment, run, RunDirectory(source), display, quick=quick)
 
 
 def attack_captures(
@@ -163,7 +170,7 @@ def _wanted(experiment: Experiment, round_: int, clients: Clients) -> bool:
 def _link(source: Path, target: Path) -> None:
     """Have ``target`` hold the files of ``source``, by hard links: nobody writes into them."""
     for path in sorted(source.rglob("*")):
-        if path.is_dir() or path.suffix == ".tmp":
+        if path.is_dir() or any(map(DRAFT.fullmatch, path.parts)):
             continue
         new = target / path.relative_to(source)
         make_directory(new.parent, wanted=new)

@@ -5,15 +5,12 @@ run directory each, with how it ended in ``cell.json``; ``table.parquet`` has a 
 (cell, attack, round, client, sample).
 """
 
-import contextlib
-import fcntl
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsim.errors import BadInput, RunFailed
-from fedsim.files import make_directory, private, write_json
+from fedsim.errors import BadInput
+from fedsim.files import write_json
 from fedsim.lab.config import check
 from fedsim.lab.config.recipes import Recipe, read_recipe
 from fedsim.lab.store import layout
@@ -108,28 +105,6 @@ class SweepDirectory:
         if begun.quick != plan.quick:
             without = "without" if plan.quick else "with"
             raise BadInput(f"{what} holds this sweep {without} --quick; choose another directory")
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep others from working on this sweep at the same time.
-
-        Raises:
-            BadInput: another process does.
-        """
-        make_directory(self.root, wanted=self.root / layout.SWEEP)
-        lock = self.root / layout.LOCK
-        try:
-            file = open(lock, "w", opener=private)
-        except OSError as error:
-            raise RunFailed(f"could not write {lock}: {error}") from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BadInput(
-                    f"--out: another process works on the sweep in {str(self.root)!r}"
-                ) from None
-            yield
 
 
 class Ledger:

@@ -21,8 +21,8 @@ from fedsim.lab.config import AttackSection, Config, DefenseSection, assign, che
 from fedsim.lab.config.labels import label
 from fedsim.lab.config.paths import absolute
 from fedsim.lab.config.recipes import Recipe
+from fedsim.lab.config.schema import PLUGINS
 
-PLUGINS = ("attack", "defense")
 PAIRS = {"[": "]", "{": "}"}
 LABEL = 60  # characters of a cell's name before its hash
 

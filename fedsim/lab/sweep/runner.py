@@ -11,7 +11,7 @@ import torch
 from fedsim.errors import BadInput
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display, Silent, SweepDisplay
-from fedsim.lab.environment import quiet_libraries, set_environment
+from fedsim.lab.environment import quiet_libraries, set_environment, shut_in_ray
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.sweep import CellEnd, write_end
 from fedsim.lab.sweep.cells import ended, run_cell
@@ -197,6 +197,7 @@ class OnRay:
         self, directory: SweepDirectory, quick: bool, secret: Secret | None, jobs: int
     ) -> None:
         set_environment()  # before Ray is imported; its workers inherit it
+        shut_in_ray()
         import ray
 
         self._ray, self._directory, self._quick, self._secret = ray, directory, quick, secret

@@ -55,7 +55,7 @@ def read_table(directory: SweepDirectory) -> pd.DataFrame:
 def _cell_rows(run: RunDirectory, cell: CellRecord, keys: Sequence[str]) -> list[dict[str, Any]]:
     if cell.status not in ("done", "failed"):
         return []
-    head: dict[str, Any] = {"cell": cell.name, "seed": cell.config["seed"]}
+    head: dict[str, Any] = {"cell": cell.name, "seed": cell.config.get("seed", 0)}
     head |= {column(key): cell.settings[key] for key in keys}
     head |= {"error": cell.error, "cell_seconds": cell.seconds}
     if cell.status == "failed":

@@ -14,6 +14,7 @@ from defenses import defense_table
 from fedsim.errors import BadInput, unknown
 from fedsim.headers import ATTACK, DEFENSE, NOT_SAID, first_line, header
 from fedsim.models import family, family_names, preset, preset_names
+from fedsim.printing import printable
 
 
 def catalogue(kind: str | None, name: str | None = None) -> dict[str, list[dict[str, Any]]]:
@@ -86,7 +87,10 @@ def print_catalogue(choices: dict[str, list[dict[str, Any]]]) -> None:
     for kind, rows in choices.items():
         table = Table("name", "about", title=kind, title_justify="left")
         for row in rows:
-            table.add_row(row["name"], escape("\n".join(_about(row, whole=len(rows) == 1))))
+            table.add_row(
+                escape(printable(row["name"])),
+                escape("\n".join(map(printable, _about(row, whole=len(rows) == 1)))),
+            )
         console.print(table)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedsim.lab.terminal.run import printable
+from fedsim.printing import printable
 
 
 def print_comparison(comparison: Mapping[str, Any]) -> None:
@@ -23,7 +23,7 @@ def print_comparison(comparison: Mapping[str, Any]) -> None:
             console.print(escape(printable(f"  {key}: {before} -> {after}")), soft_wrap=True)
         console.print(_table(run))
         for name, leakage in run["leakage"].items():
-            console.print(escape(f"{name}: {_basis(leakage)}"), soft_wrap=True)
+            console.print(escape(printable(f"{name}: {_basis(leakage)}")), soft_wrap=True)
 
 
 def _table(run: Mapping[str, Any]) -> Table:
@@ -32,7 +32,7 @@ def _table(run: Mapping[str, Any]) -> Table:
     for name in columns:
         table.add_column(name, no_wrap=True)
     for attack, leakage in run["leakage"].items():
-        table.add_row(escape(attack), *run["verdicts"][attack], "", "")
+        table.add_row(escape(printable(attack)), *run["verdicts"][attack], "", "")
         for name, figure in leakage["metrics"].items():
             between = figure["difference"]
             table.add_row(

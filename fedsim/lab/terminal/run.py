@@ -23,6 +23,7 @@ from fedsim.lab.store.records import whose
 from fedsim.lab.store.summary import Course, Summary, Utility
 from fedsim.lab.terminal.marks import marked
 from fedsim.models import ModelAdapter
+from fedsim.printing import printable
 from fedsim.types import Tokens
 
 SHOWN = 8  # pairs of texts; all of them are in samples.jsonl
@@ -77,7 +78,7 @@ class StepHandler(logging.Handler):
 def print_table(summary: Summary) -> None:
     """Print one row for each attacked update, and each attack's verdict with its reason."""
     console = Console(file=sys.stdout, highlight=False)
-    columns = ["round", "client", "attack", "n", "exact", "tokens", "R-1", "chance", "s"]
+    columns = ["round", "client", "attack", "n", "exact", "prec", "tok.", "R-1", "chance", "s"]
     if bounded := any(entry.bound for entry in summary.attacks):
         columns.insert(5, "limit")  # of exact: the reconstruction bound
     table = Table(*columns, title="What the server could read", box=SIMPLE, padding=(0, 1, 0, 0))
@@ -85,15 +86,19 @@ def print_table(summary: Summary) -> None:
     for entry in summary.attacks:
         metrics, chance = entry.metrics, entry.controls.get("no_gradient", {})
         exact = metrics.get("exact_match_but_last", metrics.get("exact_match"))
+        precision = metrics.get("precision_but_last", metrics.get("precision"))
         accuracy = metrics.get("token_accuracy_but_last", metrics.get("token_accuracy"))
         most = [_number(entry.bound.get("exact_match"), 2)] if bounded else []
         table.add_row(
             str(entry.round),
-            f"sum of {len(entry.clients)}" if entry.clients else str(entry.client),
-            entry.attack,
+            f"sum of {len(entry.clients)}"
+            if entry.clients
+            else escape(printable(str(entry.client))),
+            escape(printable(entry.attack)),
             str(entry.samples or "?"),
             _number(exact, 2),
             *most,
+            _number(precision, 2),
             _number(accuracy, 2),
             _number(metrics.get("rouge1"), 1),
             _number(chance.get("rouge1"), 1),
@@ -102,11 +107,12 @@ def print_table(summary: Summary) -> None:
         )
     console.print(table)
     for note in summary.notes:
-        console.print(escape(f"Note: {note}"))
+        console.print(escape(printable(f"Note: {note}")))
     for name, judged in summary.verdicts.items():
         style = STYLES[judged.verdict]
         console.print(
-            f"[{style}]{escape(name)}: {judged.verdict}[/]. {escape(judged.reason)}",
+            f"[{style}]{escape(printable(name))}: {judged.verdict}[/]. "
+            f"{escape(printable(judged.reason))}",
             soft_wrap=True,
         )
 
@@ -130,6 +136,8 @@ def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide
 
 def print_wire(wire: Mapping[str, Any]) -> None:
     """Print what an update takes, in bytes as its encoding would be and in the client's time."""
+    if not wire.keys() >= {"bytes_up", "bits_per_entry", "seconds"}:
+        return  # somebody took them out
     line = (
         f"An update: {wire['bytes_up'] / 1e6:.3g} MB up ({wire['bits_per_entry']:.3g} bits an "
         f"entry), {wire['seconds']:.2f} s of the client"
@@ -190,8 +198,3 @@ class SideBySide:
         for piece in theirs:
             right.append(printable(piece.text), style="green" if piece.matched else "red strike")
         return left, right
-
-
-def printable(text: str) -> str:
-    """Return ``text`` with control characters shown, so that it cannot drive the terminal."""
-    return "".join(c if c.isprintable() or c == " " else repr(c)[1:-1] for c in text)

@@ -13,8 +13,10 @@ from rich.text import Text
 
 from fedsim.lab.config.labels import label, short_names
 from fedsim.lab.store.sweep import CellEnd
-from fedsim.lab.terminal.run import STYLES, Terminal, printable
+from fedsim.lab.terminal.run import STYLES, Terminal
+from fedsim.printing import printable
 
+SHARES = ("exact_match", "precision", "token_accuracy")
 SHOWN = 60  # cells; all of them are in the table
 
 
@@ -74,7 +76,7 @@ def print_sweep(sweep: Mapping[str, Any]) -> None:
     keys = list(sweep["axes"])
     console = Console(file=sys.stdout, highlight=False)
     columns = [name.replace("_", "\n") for name in short_names(keys).values()]  # narrow
-    figures = ("attack", "exact", "tokens", "R-1", "paper's\nR-1", "utility", "s")
+    figures = ("attack", "exact", "prec", "tok.", "R-1", "paper's\nR-1", "utility", "s")
     table = Table(*columns, *figures, box=SIMPLE, padding=(0, 1, 0, 0), title="What leaks, by cell")
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
     for cell in sweep["cells"][:SHOWN]:
@@ -94,17 +96,18 @@ def print_sweep(sweep: Mapping[str, Any]) -> None:
 def _rows(cell: Mapping[str, Any]) -> list[list[Any]]:
     seconds = f"{cell['seconds']:.1f}"
     if cell["error"]:
-        return [["", "", "", "", "", "", seconds, Text("failed", "bold red")]]
+        return [["", "", "", "", "", "", "", seconds, Text("failed", "bold red")]]
     utility = cell["utility"]
     after = "-" if utility is None else f"{utility['after']:.3f}"
     paper = "-" if cell["paper"] is None else f"{cell['paper']['rouge1']:.1f}"
     rows: list[list[Any]] = []
     for name, leakage in cell["leakage"].items():
         verdict = cell["verdicts"][name]["verdict"]
-        shares = [_mean(leakage, metric, 2) for metric in ("exact_match", "token_accuracy")]
+        shares = [_mean(leakage, metric, 2) for metric in SHARES]
         rouge = _mean(leakage, "rouge1", 1)
-        rows.append([name, *shares, rouge, paper, after, seconds, Text(verdict, STYLES[verdict])])
-    return rows or [["-", "-", "-", "-", paper, after, seconds, ""]]
+        told = Text(verdict, STYLES[verdict])
+        rows.append([escape(printable(name)), *shares, rouge, paper, after, seconds, told])
+    return rows or [["-", "-", "-", "-", "-", paper, after, seconds, ""]]
 
 
 def _mean(leakage: Mapping[str, Any], metric: str, digits: int) -> str:

@@ -31,7 +31,7 @@ def family(model_type: str, subject: str = "model:") -> type[ModelAdapter]:
         raise BadInput(f"{subject} a {model_type!r} model; families known: {known}")
     try:
         module = importlib.import_module(f"{__name__}.{name}")
-    except Exception as error:  # anything may go wrong while a file is imported
+    except (Exception, SystemExit) as error:  # anything may go wrong while a file is imported
         raise BadInput(f"family {name!r}: its file cannot be imported: {error!r}") from error
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
     own = [kind for kind in kinds if issubclass(kind, ModelAdapter)]

@@ -5,10 +5,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig
 
 from attacks.dager.prefixes import BlockCheck, MiddleCheck
 from attacks.dager.span import Span, open_gate
-from fedsim.models import ModelAdapter
+from fedsim.models import ModelAdapter, ModelSpec
+from fedsim.models.families.llama import LlamaAdapter
+from fedsim.models.presets import VOCABULARY, preset_tokenizer
 from tests.conftest import Adapt
 from tests.fedsim.models.insides import caught, stirred
 
@@ -50,14 +53,32 @@ def grown(check: MiddleCheck | BlockCheck, start: tuple[int, ...]) -> None:
                                     for row, prefix in enumerate(PREFIXES)]))  # fmt: skip
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+def rotary(kind: str) -> ModelAdapter:
+    """Return a small LLaMA whose rotary positions are scaled."""
+    long: dict[str, Any] = {
+        "short_factor": [1.0] * 8,
+        "long_factor": [2.0] * 8,
+        "original_max_position_embeddings": 32,
+    }
+    more = long if kind == "longrope" else {}
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+        rope_parameters={"rope_type": kind, "rope_theta": 10_000.0, "factor": 2.0, **more},
+    )  # fmt: skip
+    spec = ModelSpec(name=kind, weights="random")
+    return LlamaAdapter(spec, config, preset_tokenizer(LlamaAdapter))
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, "dynamic", "linear", "longrope", "yarn"])
 @pytest.mark.parametrize("start", [(), (1, 2)])
 def test_the_middle_check_computes_what_the_model_does(
     adapt: Adapt, preset: str, start: tuple[int, ...]
 ) -> None:
-    model = adapt(preset)
+    model = adapt(preset) if preset in PRESETS else rotary(preset)
     opening = model.opening(stirred(model))
-    gate = open_gate(some_span(model.width, 60), torch.randn(64, model.width), 16.0, 0.4)
+    rank = 60 * model.width // 192
+    gate = open_gate(some_span(model.width, rank), torch.randn(64, model.width), 16.0, 0.4)
     check = MiddleCheck(opening, gate, torch.Generator().manual_seed(0))
     with torch.no_grad():
         grown(check, start)
@@ -92,6 +113,20 @@ def test_pairs_that_are_not_asked_for_are_not_answered(adapt: Adapt, preset: str
         asked = torch.tensor([[True, True, False]])
         chosen, _ = check.excess(asked, tokens, len(model.prefix))
     assert chosen.tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_token_at_a_place_is_no_pair(adapt: Adapt, preset: str) -> None:
+    model = adapt(preset)
+    parameters = model.initial_parameters()
+    (trunk,) = model.trunks(parameters, 1)
+    gate = open_gate(some_span(model.width, 60), torch.randn(64, model.width), 16.0, 0.4)
+    generator, none = torch.Generator().manual_seed(0), torch.empty(0, dtype=torch.int64)
+    for check in (MiddleCheck(model.opening(parameters), gate, generator), BlockCheck(trunk, gate)):
+        with torch.no_grad():
+            check.begin(model.prefix)
+            chosen, excess = check.excess(torch.ones(1, 0, dtype=torch.bool), none, 1)
+        assert (chosen.shape, excess.shape) == ((0, 2), (0,))
 
 
 @pytest.mark.parametrize("preset", PRESETS)

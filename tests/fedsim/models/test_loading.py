@@ -126,7 +126,7 @@ def test_a_family_that_is_not_known_names_those_that_are(tmp_path: Path) -> None
 
 
 def test_a_tokenizer_larger_than_the_vocabulary_is_bad_input(tmp_path: Path) -> None:
-    wanted = rf"model.tokenizer: it has {VOCABULARY} tokens, but .* embeds only 2047"
+    wanted = rf"model.tokenizer: its largest id is {VOCABULARY - 1}, but .* embeds only 2047"
     with pytest.raises(BadInput, match=wanted):
         load(directory(tmp_path, vocab_size=2047), tokenizer="builtin:gpt2-tiny")
 
@@ -229,6 +229,6 @@ def test_gpt2_at_its_real_size_takes_its_real_tokenizer(shared: Shared) -> None:
 
 
 def test_a_real_tokenizer_is_too_large_for_a_tiny_preset(shared: Shared) -> None:
-    wanted = r"it has 50257 tokens, but 'builtin:gpt2-tiny' embeds only 2048"
+    wanted = r"its largest id is 50256, but 'builtin:gpt2-tiny' embeds only 2048 \(0 to 2047\)"
     with pytest.raises(BadInput, match=wanted):
         load("builtin:gpt2-tiny", tokenizer=str(shared("data/tokenizers/gpt2")))

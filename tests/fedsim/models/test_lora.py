@@ -106,7 +106,7 @@ def test_targets_can_be_chosen(adapt: Adapt) -> None:
 
 
 def test_targets_that_are_not_there_are_bad_input(adapt: Adapt) -> None:
-    with pytest.raises(BadInput, match=r"model.lora_targets: no module is called 'q_prj'"):
+    with pytest.raises(BadInput, match=r"unknown module 'q_prj'; did you mean 'q_proj'\?"):
         adapt("llama-tiny", lora_rank=2, lora_targets=("v_proj", "q_prj")).trainable()
 
 
@@ -114,6 +114,18 @@ def test_targets_that_are_not_there_are_bad_input(adapt: Adapt) -> None:
 def test_targets_that_are_no_linear_maps_are_bad_input(adapt: Adapt, target: str) -> None:
     with pytest.raises(BadInput, match=rf"model.lora_targets: .*{target}"):
         adapt("gpt2-tiny", lora_rank=2, lora_targets=(target,)).trainable()
+
+
+@pytest.mark.parametrize(
+    ("preset", "target", "others"),
+    [("gpt2-tiny", "score", "c_attn, c_fc, c_proj"), ("bert-tiny", "classifier", "dense, key, qu")],
+)
+def test_a_classifier_s_head_is_no_target(
+    adapt: Adapt, preset: str, target: str, others: str
+) -> None:
+    wanted = rf"'{target}' is the head, which is trained whole .*; name some of {others}"
+    with pytest.raises(BadInput, match=wanted):
+        adapt(preset, lora_rank=2, lora_targets=(target,)).trainable()
 
 
 def test_a_negative_rank_is_bad_input(adapt: Adapt) -> None:

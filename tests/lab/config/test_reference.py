@@ -15,7 +15,9 @@ from server import ServerSettings
 
 ROOT = Path(__file__).parents[3]
 SIDES = (ModelSpec, DataSettings, TrainingSettings, ServerSettings, ClientSettings, Resources)
-ELSEWHERE = {"engine", "capture", "cpus_per_client", "gpus_per_client"}  # the lab's own affair
+ELSEWHERE = {  # the lab's own affair
+    "engine", "capture", "cpus_per_client", "gpus_per_client", "ray_address",
+}  # fmt: skip
 
 
 def rows() -> dict[str, list[str]]:

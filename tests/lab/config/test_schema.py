@@ -209,7 +209,9 @@ def test_a_config_cannot_be_changed(path: Path) -> None:
         ('attack=[{name="dager", knowledge="all"}]', "attack.0.knowledge.*got 'all'"),
         ('attack=[{name="dager", knowledge={labels=1}}]', "attack.0.knowledge.labels: wanted bool"),
         ("defense=3", "defense.0: wanted .*, got 3"),
-        ("name.x=1", "name.x: name is not a table"),
+        ("name.x=1", "name.x: name is not a table; replace it as a whole"),
+        ("seed=" + "9" * 5000, "seed: Exceeds the limit"),
+        ("seed=" + "[" * 5000, "seed: maximum recursion"),
         ("seed", "wanted key=value, got 'seed'"),
         ("=3", "wanted key=value, got '=3'"),
     ],
@@ -218,6 +220,34 @@ def test_what_is_wrong_is_said_in_one_line(path: Path, override: str, line: str)
     with pytest.raises(BadInput, match=line) as caught:
         load_config(path, [override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (
+            ["attack=lamp", "attack.knowledge=paper"],
+            """'attack={name="lamp", knowledge="paper"}'""",
+        ),
+        (
+            ['attack=[{name="dager"}]', "attack.knowledge.labels=true"],
+            """'attack={name="dager", knowledge.labels=true}'""",
+        ),
+        (["defense=topk", "defense.fraction=0.1"], """'defense={name="topk", fraction=0.1}'"""),
+    ],
+)
+def test_a_parameter_of_a_plugin_that_is_only_named_is_told_how(
+    path: Path, words: list[str], instead: str
+) -> None:
+    with pytest.raises(BadInput, match="is not a table; write all of it in one word: ") as caught:
+        load_config(path, words)
+    assert str(caught.value).endswith(instead)
+    load_config(path, [instead.strip("'")])  # as the shell would hand it over
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_none_of_its_words(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbf" + SMALL.encode())
+    assert load_config(tmp_path / "marked.toml", []) == check(tomllib.loads(SMALL))
 
 
 @pytest.mark.parametrize("section", ["model", "data"])
@@ -233,8 +263,16 @@ def test_what_is_missing_is_named(section: str) -> None:
     [
         (b"[model\n", r"'.*c\.toml' is not valid TOML: .*line 1"),
         (b"name = 'caf\xe9'\n", r"'.*c\.toml' cannot be read"),
+        (b"seed = " + b"9" * 5000, r"'.*c\.toml' is not valid TOML: Exceeds the limit"),
+        (b"a = " + b"[" * 5000, r"'.*c\.toml' is not valid TOML: maximum recursion"),
         (None, r"'.*c\.toml' does not exist"),
         ("directory", r"'.*c\.toml' cannot be read"),
+        (b"a = " + b"[" * 5000, "is not valid TOML: it is nested too deeply"),
+        (b"a = " + b"[" * 100 + b"]" * 100, "is not valid TOML: it is nested too deeply"),
+        (b".".join([b"a"] * 100) + b" = 1", "is not valid TOML: it is nested too deeply"),
+        (b"seed = " + b"9" * 5000, "is not valid TOML: .*digits"),
+        (b"seed = 9223372036854775808", "TOML: seed: an integer must have 64 bits"),
+        (b"# " + b"x" * 2**20, "is too large: more than 1,048,576 bytes"),
     ],
 )
 def test_a_file_that_is_no_config_is_bad_input(tmp_path: Path, content: Any, line: str) -> None:
@@ -244,6 +282,46 @@ def test_a_file_that_is_no_config_is_bad_input(tmp_path: Path, content: Any, lin
         (tmp_path / "c.toml").write_bytes(content)
     with pytest.raises(BadInput, match=line) as caught:
         load_config(tmp_path / "c.toml", [])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"attack": [{"name": "dager", "max_pairs": None}]}, "attack.max_pairs"),
+        ({"attack": [{"name": "dager", "x": [1, {"y": None}]}]}, "attack.x.y"),
+        ({"federation": {"strategy_options": {"eta": None}}}, "federation.strategy_options.eta"),
+        ({"seed": None}, "seed"),
+    ],
+)
+def test_a_config_that_was_json_has_no_null(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(BadInput, match=f"^{key}: wanted a value, got null"):
+        check({**tomllib.loads(SMALL), **changes})
+
+
+def test_a_byte_order_mark_is_read(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_config(path, []) == check(tomllib.loads(SMALL))
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("seed=" + "9" * 5000, "^seed: .*digits"),
+        ("seed=9223372036854775808", "^seed: an integer must have 64 bits"),
+        ("attack=" + "[" * 3000, "nested too deeply"),
+        (".".join(["a"] * 100) + "=1", "wanted a key of at most 64 parts, got 100"),
+        ("training.local_epochs=100000", "local_epochs: wanted less than or equal to 10000"),
+        ("model.name=" + "x" * 300, r"^model\.name: wanted a name that a file can have, got 'xx"),
+        ("data.path='a/" + "x" * 5000 + "'", r"^data\.path: wanted a name that a file can have"),
+        ("seed='" + "x" * 5000 + "'", "^seed: wanted integer, got 'x{199}\\.\\.\\.$"),
+        ("x" * 5000 + "=1", "^unknown key 'x{199}\\.\\.\\. "),
+        ("federation.clients=1000000000", "clients: wanted less than or equal to 100000"),
+    ],
+)
+def test_numbers_and_depth_have_limits(path: Path, word: str, line: str) -> None:
+    with pytest.raises(BadInput, match=line) as caught:
+        load_config(path, [word])
     assert "\n" not in str(caught.value)
 
 

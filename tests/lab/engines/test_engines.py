@@ -79,6 +79,34 @@ def test_a_clients_exception_is_its_answer() -> None:
     assert reason.strip().splitlines()[-1].endswith("BadInput: client two is broken")
 
 
+class Odd(BaseException):
+    """No Exception, as asyncio's CancelledError is none."""
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit(), Odd()])
+def test_a_clients_exit_is_its_answer(error: BaseException) -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        raise error
+
+    grid = InlineGrid(app, 2)
+    assert answers(grid.send_and_receive(messages(grid, content()))) == [2, 2]
+
+
+def test_ctrl_c_is_no_client_s_answer() -> None:
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        raise KeyboardInterrupt
+
+    grid = InlineGrid(app, 2)
+    with pytest.raises(KeyboardInterrupt):
+        grid.send_and_receive(messages(grid, content()))
+
+
 def test_a_client_cannot_change_what_the_server_sent() -> None:
     grid = InlineGrid(counting_client(), 2)
     shared = content()
@@ -127,11 +155,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def on_ray(root: Path, config: Config) -> subprocess.CompletedProcess[str]:
+def on_ray(root: Path, config: Config, *words: str) -> subprocess.CompletedProcess[str]:
     path = root.with_suffix(".toml")
     path.write_text(tomli_w.dumps(config.as_toml()))
     fedsim = Path(sys.executable).with_name("fedsim")
-    command = map(str, [fedsim, "run", path, "federation.engine=ray", "--out", root])
+    command = map(str, [fedsim, "run", path, "federation.engine=ray", *words, "--out", root])
     return subprocess.run([*command], capture_output=True, text=True, timeout=1200)
 
 
@@ -153,7 +181,8 @@ def test_inline_and_ray_give_the_same_bits(tmp_path: Path, name: str) -> None:
     assert [len(row.get("clients", [])) for row in inline] == [0, 3, 3]  # of 4
     assert len({row["checksum"] for row in inline}) == 3  # something was learned in each round
 
-    done = on_ray(tmp_path / "ray", config)
+    apart = ["federation.timeout=600"] if name == "fedavg" else []  # each in a process of its own
+    done = on_ray(tmp_path / "ray", config, *apart)
     assert done.returncode == 0, done.stderr
     assert rounds(tmp_path / "ray") == inline
     written = json.loads((tmp_path / "ray" / "summary.json").read_text())

@@ -108,6 +108,36 @@ def test_a_figure_that_cannot_be_is_never_a_pass(policy: Policy, more: dict[str,
     assert outcome(policy, summary_of(**more)) == "inconclusive"
 
 
+def silent(count: int, metric: str, **more: Any) -> dict[str, Any]:
+    spread = {"mean": 0.0, "low": 0.0, "high": 10.0}
+    judged = {"verdict": "leak", "samples": 32, "silent": {metric: count}}
+    return {"verdicts": {"dager": judged}, "leakage": {"dager": {metric: spread}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted"),
+    [(0, "pass"), (3, "pass"), (4, "inconclusive"), (32, "inconclusive")],  # 10 + 100 x 3 / 32 < 20
+)
+def test_a_metric_that_says_nothing_of_some_texts(count: int, wanted: str) -> None:
+    for metric in ("rouge1", "rouge2"):
+        policy = asked("leakage", metric, "dager", max=20)
+        (check,) = judge(policy, "", summary_of(**silent(count, metric)))
+        assert check.outcome == wanted
+        if wanted != "pass":
+            assert f"{metric} says nothing of {count} of 32 texts" in check.why
+    policy = asked("leakage", "rouge1", "dager", max=5)
+    assert outcome(policy, summary_of(**silent(count, "rouge1"))) == "fail"  # it is one anyhow
+
+
+def test_a_metric_that_is_absent_never_passes() -> None:
+    judged = {"dager": {"verdict": "leak", "samples": 32, "silent": {"rouge1": 32}}}
+    summary = summary_of(verdicts=judged)
+    (check,) = judge(asked("leakage", "rouge1", "dager", max=20), "", summary)
+    assert check.outcome == "inconclusive" and "no text has a word" in check.why
+    (check,) = judge(asked("leakage", "precision", "dager", max=0.5), "", summary)
+    assert check.outcome == "inconclusive" and "made no guess" in check.why
+
+
 def test_no_guarantee_is_no_epsilon() -> None:
     policy = asked("guarantee", "epsilon", max=8)
     for nothing in (None, {}, {"epsilon": None}, {"epsilon": "small"}, {"epsilon": float("nan")}):

@@ -21,6 +21,7 @@ def test_every_part(tmp_path: Path) -> None:
         [leakage.dager]
         exact_match = { max = 0.05 }
         rouge1 = { max = 30 }
+        precision = { max = 0.2 }
         [leakage.ours]
         bag_f1 = { max = 0.5 }
         [utility]
@@ -35,6 +36,7 @@ def test_every_part(tmp_path: Path) -> None:
     assert [(one.key, one.max, one.min) for one in found.thresholds] == [
         ("leakage.dager.exact_match", 0.05, None),
         ("leakage.dager.rouge1", 30, None),
+        ("leakage.dager.precision", 0.2, None),
         ("leakage.ours.bag_f1", 0.5, None),
         ("utility.wit", None, 3),
         ("guarantee.epsilon", 8, None),

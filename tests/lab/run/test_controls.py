@@ -1,15 +1,18 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import models
 from torch.nn import functional as F
 
 from clients.corpus import clinic
 from fedsim.lab.run.controls import OWN_TEXTS, own_sequences, own_update
 from fedsim.messages import Broadcast
-from fedsim.models import ModelAdapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.training import TrainingSettings
 from tests.lab.conftest import preset
+from tests.oddities import gpt2, saved, tokenizer, vocabulary
 
 FAMILIES = ["gpt2-tiny", "llama-tiny", "bert-tiny"]
 LENGTHS = [13, 4, 60, 7, 200, 13, 5]
@@ -64,6 +67,22 @@ def test_a_large_batch_holds_no_text_twice_nor_the_start_of_another(name: str, l
 def test_the_texts_are_none_of_the_corpus() -> None:
     assert not set(OWN_TEXTS) & {text for text, _ in clinic()}
     assert len(set(OWN_TEXTS)) == len(OWN_TEXTS)
+
+
+@pytest.mark.parametrize("unknown", ["[UNK]", None])
+def test_a_vocabulary_of_other_words_gives_some_of_its_own(
+    tmp_path: Path, unknown: str | None
+) -> None:
+    known = vocabulary(("[PAD]", "[UNK]"), [f"слово{number}" for number in range(300)])
+    backend = models.WordLevel(known, unk_token=unknown) if unknown else models.WordLevel(known)
+    special = {"unk_token": unknown} if unknown else {}
+    made = tokenizer(backend, pad_token="[PAD]", **special)
+    adapter = load_adapter(ModelSpec(name=str(saved(tmp_path, gpt2(len(known)), made))))
+    rows = own_sequences(adapter, LENGTHS)
+    assert [len(row) for row in rows] == LENGTHS
+    assert len({token for row in rows for token in row}) > 100
+    assert not adapter.special & {token for row in rows for token in row}
+    assert rows == own_sequences(adapter, LENGTHS)
 
 
 # Own update: what an undefended client would have sent

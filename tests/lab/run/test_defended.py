@@ -123,7 +123,7 @@ def test_composed_defenses_are_measured_in_order(tmp_path: Path) -> None:
         ({"defense": [{"name": "dp-sgd", "noise_multiplier": True}]}, "valid number, got True"),
         ({"defense": [{"name": "gaussian", "noise_multiplier": "1"}]}, "valid number, got '1'"),
         ({"defense": [{"name": "lora", "rank": 0}]}, "defense lora: rank must be > 0, got 0"),
-        ({"defense": [{"name": "lora", "targets": ["nothing"]}]}, "no module is called 'nothing'"),
+        ({"defense": [{"name": "lora", "targets": ["nothing"]}]}, "unknown module 'nothing'"),
         ({"defense": "lora", "model": {"lora_rank": 4}}, "adapters of rank 4 already"),
         ({"defense": [{"name": "dropout", "rate": 1.0}]}, r"rate must be in \(0, 1\), got 1.0"),
         ({"defense": "secagg", "federation": {"clients_per_round": 2}}, "at least 3, got 2"),

@@ -1,3 +1,4 @@
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -86,6 +87,31 @@ def test_a_plugins_traceback_is_kept_and_its_last_line_told_once(tmp_path: Path)
     assert whole.splitlines()[-1] in {row["error"].partition(" raised ")[2] for row in rows}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Leaver(Attack):
+    """Ends the program."""
+
+    families: ClassVar = ("gpt2",)
+
+    @override
+    def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
+        sys.exit(0)
+
+
+@pytest.mark.slow
+def test_an_attack_that_ends_the_program_is_one_that_could_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"careless": Leaver}
+    monkeypatch.setattr("fedsim.lab.run.attacking.attack_table", lambda: known)
+    monkeypatch.setattr("fedsim.lab.run.attacking.attack_worker", lambda: InThisProcess(known))
+    run, lines = a_run(tmp_path / "run")
+    errors = {row["error"] for row in run.rows("reconstructions.jsonl")}
+    assert errors == {"careless raised SystemExit: 0"}
+    assert run.summary().verdicts["careless"].verdict == "inconclusive"
+    assert len([line for line in lines if "careless could not run on" in line]) == 1
+
+
 @pytest.mark.slow
 def test_what_a_replay_kept_goes_with_its_results(tmp_path: Path) -> None:
     run, _ = a_run(tmp_path / "run", broken=False)
@@ -109,3 +135,5 @@ def test_a_name_and_a_message_that_no_file_holds(tmp_path: Path) -> None:
     path = keep_traceback(tmp_path, "../a/b c", "KeyError: '\ud800'\n")
     assert path == tmp_path / ".._a_b_c.txt"
     assert path.read_text(encoding="utf-8") == "KeyError: '\\ud800'\n"
+    path = keep_traceback(tmp_path, "b", "ValueError: \x1b[2J\u202e\n")
+    assert path.read_text(encoding="utf-8") == "ValueError: \\x1b[2J\\u202e\n"

@@ -10,6 +10,7 @@ from markupsafe import escape
 from fedsim.captures import place, write_capture
 from fedsim.errors import BadInput
 from fedsim.files import write_json
+from fedsim.lab.cli import main
 from fedsim.lab.compare import compare
 from fedsim.lab.display import Silent
 from fedsim.lab.report import write_report
@@ -253,6 +254,39 @@ def test_bad_input(run: RunDirectory, tmp_path: Path, word: str, line: str) -> N
         replay(run.root, word, out=tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def spoilt(run: RunDirectory, root: Path, **changes: Any) -> Path:
+    """A copy of the run whose first capture says something else."""
+    shutil.copytree(run.root, root)
+    path = place(root / "captures", 1, 0) / "observation.json"
+    record = json.loads(path.read_text())
+    write_json(path, {**record, **changes})
+    return root
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"round": 2}, "wanted round 1 as its directory says, got 2"),
+        ({"client": 1}, "wanted client 0 as its directory says, got 1"),
+        ({"cohort": [1]}, "cohort must be"),
+        ({"config": {"local_epochs": 10**9}}, "local_epochs from 1 to 10,000"),
+        ({"model": {"name": "builtin:gpt2-tiny", "num_labels": 10**9}}, "num_labels: the head"),
+        ({"model": {"name": "builtin:gpt2-tiny", "colour": 1}}, "unknown key 'model.colour'"),
+        ({"model": {"name": "builtin:gpt2-tiny", "seed": -1}}, "model.seed: wanted 0 to"),
+        ({"model": {"name": "builtin:gpt2-tiny", "dropout": "much"}}, "model.dropout: wanted"),
+    ],
+)
+def test_a_capture_that_cannot_be_is_bad_input(
+    run: RunDirectory, tmp_path: Path, changes: dict[str, Any], line: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    root = spoilt(run, tmp_path / "run", **changes)
+    words = ["attack", str(root), "--attack", "dager", "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    (said,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fedsim: ")]
+    assert line in said
 
 
 def test_results_never_replace_a_run(run: RunDirectory, tmp_path: Path) -> None:

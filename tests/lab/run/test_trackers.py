@@ -8,8 +8,9 @@ import fedsim.lab.run.trackers
 from fedsim.errors import BadInput
 from fedsim.files import read_json
 from fedsim.lab.config import check
+from fedsim.lab.config.labels import flat
 from fedsim.lab.run.prepare import prepare
-from fedsim.lab.run.trackers import TRACKERS, check_trackers, curves, environment, flat, track
+from fedsim.lab.run.trackers import TRACKERS, check_trackers, curves, environment, track
 from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import Summary

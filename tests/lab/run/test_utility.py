@@ -112,3 +112,16 @@ def test_the_course_of_a_run_has_every_metric() -> None:
         },
     }  # fmt: skip
     assert course("classification", [*rounds, measured(3)]) is None
+    assert course("classification", []) is None
+    assert course("causal-lm", rounds) is None  # its own metric is not there
+
+
+def test_where_no_token_is_predicted_there_is_no_perplexity() -> None:
+    adapter = preset("bert-tiny", "masked-lm")
+    words = tuple(adapter.tokenizer("Nora has a rash since Tuesday.")["input_ids"])
+    hollow = (adapter.tokenizer.cls_token_id, adapter.tokenizer.sep_token_id)
+    weights = adapter.initial_parameters()
+    alone = Examples(sequences=(hollow, hollow), labels=(None, None))
+    both = Examples(sequences=(hollow, words), labels=(None, None))
+    assert utility(adapter, weights, alone) == {}
+    assert utility(adapter, weights, both)["perplexity"] > 1

@@ -36,9 +36,21 @@ def test_each_metric_is_a_mean_over_texts_and_order_does_not_matter(
     assert metrics["precision"] == 0.0  # of three guesses; an empty one says nothing
 
 
-def test_nothing_read_is_zero(tokenizer: PreTrainedTokenizerBase) -> None:
-    metrics = score(Reconstruction(sequences=()), [[100, 200]], tokenizer)
+def test_nothing_read_is_zero_and_has_no_precision(tokenizer: PreTrainedTokenizerBase) -> None:
+    metrics = score(
+        Reconstruction(sequences=()), tokenizer(["Nora called."])["input_ids"], tokenizer
+    )
     assert set(metrics.values()) == {0.0}
+    assert "rouge1" in metrics and "precision" not in metrics
+
+
+def test_texts_without_words_are_in_no_rouge(tokenizer: PreTrainedTokenizerBase) -> None:
+    truth = tokenizer(["Nora called.", "!!!"])["input_ids"]
+    guess = Reconstruction(sequences=(tuple(truth[0]),))
+    metrics = score(guess, truth, tokenizer)
+    assert (metrics["exact_match"], metrics["rouge1"]) == (0.5, 100.0)
+    metrics = score(guess, truth[1:], tokenizer)
+    assert "rouge1" not in metrics and metrics["precision"] == 0.0
 
 
 def test_no_text_is_an_error(tokenizer: PreTrainedTokenizerBase) -> None:

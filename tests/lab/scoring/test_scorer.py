@@ -8,7 +8,7 @@ import pytest
 
 from clients.corpus import clinic
 from fedsim.lab.scoring import Scored, Scorer
-from fedsim.lab.scoring.scored import entry_of
+from fedsim.lab.scoring.scored import entry_of, samples_of
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
@@ -75,9 +75,9 @@ def test_a_perfect_guess_in_any_order(vault: VaultReader) -> None:
 def test_nothing_found_counts_as_zeros(vault: VaultReader, error: str | None) -> None:
     (scored,) = score(vault, attempt(0, [], error=error))
     figures = metrics(scored)
-    assert len(figures) == 7
+    assert len(figures) == 6 and "precision" not in figures  # of no guess none is right or wrong
     assert set(figures.values()) == {0.0}
-    assert entry_of(scored).samples == 4
+    assert (entry_of(scored).samples, entry_of(scored).guesses) == (4, 0)
 
 
 def test_a_sample_that_was_not_found_counts_as_zero(vault: VaultReader) -> None:
@@ -92,7 +92,7 @@ def test_a_sample_that_was_not_found_counts_as_zero(vault: VaultReader) -> None:
 def test_surplus_guesses_cost_precision_alone(vault: VaultReader) -> None:
     (scored,) = score(vault, attempt(0, [*BATCHES[0], *OWN[:2]]))
     figures = metrics(scored)
-    assert scored.surplus == 2
+    assert entry_of(scored).guesses == 6
     assert figures["exact_match"] == 1.0
     assert figures["precision"] == pytest.approx(4 / 6)
 
@@ -118,7 +118,7 @@ def test_special_tokens_are_dropped_on_both_sides(tmp_path: Path, name: str) -> 
     only_special = tuple(sorted(adapter.special))[:2]
     (scored,) = score(VaultReader(tmp_path), attempt(0, [*bare, only_special]), adapter=adapter)
     assert [s["exact_match"] for s in scored.samples] == [1.0, 1.0]
-    assert scored.surplus == 0  # a guess of special tokens says nothing
+    assert scored.guesses == 2  # a guess of special tokens says nothing
     # Nor do they help: else every guess would share two or three tokens with every truth.
     (none,) = score(VaultReader(tmp_path), attempt(0, [only_special] * 2), adapter=adapter)
     assert [s["bag_f1"] for s in none.samples] == [0.0, 0.0]
@@ -129,6 +129,7 @@ def test_the_last_token_of_next_token_prediction_is_told_apart(vault: VaultReade
     (scored,) = score(vault, attempt(0, [t[:-1] for t in BATCHES[0]]), adapter=adapter)
     assert [s["exact_match"] for s in scored.samples] == [0.0] * 4
     assert [s["exact_match_but_last"] for s in scored.samples] == [1.0] * 4
+    assert (metrics(scored)["precision"], metrics(scored)["precision_but_last"]) == (0.0, 1.0)
     assert any("last token" in note for note in scorer(vault, adapter=adapter).notes([scored]))
     (plain,) = score(vault, attempt(0, BATCHES[0]))
     assert "exact_match_but_last" not in plain.samples[0]
@@ -142,6 +143,57 @@ def test_leakage_is_the_mean_over_samples_with_its_interval(vault: VaultReader) 
     assert 0.0 <= exact.low < 0.5 < exact.high <= 1.0
     assert verdicts["dager"].updates == 3
     assert verdicts["dager"].samples == 12
+
+
+def test_precision_is_over_all_guesses(vault: VaultReader) -> None:
+    rows = [attempt(0, BATCHES[0]), attempt(1, []), attempt(2, POOL[:12])]
+    scores = score(vault, *rows)
+    precision = scorer(vault).leakage(scores)[0]["dager"]["precision"]
+    assert precision.mean == 4 / 16  # of 4 + 0 + 12 guesses
+    assert 0.0 <= precision.low < 0.25 < precision.high <= 1.0
+    assert [sample.precision for sample in samples_of(scores)] == [1.0] * 4 + [None] * 4 + [0.0] * 4
+    assert [sample.guesses for sample in samples_of(scores)] == [4] * 4 + [0] * 4 + [12] * 4
+
+
+def test_a_guess_at_an_empty_batch_is_wrong(tmp_path: Path) -> None:
+    VaultWriter(tmp_path).note(1, 0, [], [])
+    (scored,) = score(VaultReader(tmp_path), attempt(0, BATCHES[0][:3]))
+    assert (metrics(scored), scored.guesses) == ({"precision": 0.0}, 3)
+
+
+def test_the_same_guess_twice_is_right_once(vault: VaultReader) -> None:
+    (scored,) = score(vault, attempt(0, [BATCHES[0][0]] * 3))
+    assert metrics(scored)["precision"] == 1 / 3
+
+
+def emoji_vault(root: Path, *texts: str) -> VaultReader:
+    ids = [tuple(ADAPTER.tokenizer(text)["input_ids"]) for text in texts]
+    VaultWriter(root).note(1, 0, ids, [0] * len(ids))
+    return VaultReader(root)
+
+
+def test_texts_without_words_are_in_no_rouge(tmp_path: Path) -> None:
+    vault = emoji_vault(tmp_path, "!!! ???", "Мама мыла раму.", "Да", "...")
+    truth = vault.truth(1, 0)
+    assert truth is not None
+    scores = score(vault, attempt(0, truth.sequences[:3]), positive())
+    entry = entry_of(scores[0])
+    leakage, verdicts = scorer(vault).leakage(scores)
+    assert entry.metrics["exact_match"] == 0.75
+    assert entry.metrics["rouge1"] == leakage["dager"]["rouge1"].mean == 100.0  # of two texts
+    assert entry.metrics["rouge2"] == leakage["dager"]["rouge2"].mean == 50.0  # one has no pair
+    assert (entry.wordless, entry.count("rouge1"), entry.count("bag_f1")) == (2, 2, 4)
+    assert verdicts["dager"].silent == {"rouge1": 2, "rouge2": 3, "rougeL": 2}
+    assert any(note.startswith("2 of 4 texts have no word") for note in scorer(vault).notes(scores))
+
+
+def test_an_update_without_a_word_has_no_rouge(tmp_path: Path) -> None:
+    vault = emoji_vault(tmp_path, "!!! ???", "...")
+    scores = score(vault, attempt(0, []), positive())
+    leakage, _ = scorer(vault).leakage(scores)
+    assert set(leakage["dager"]) == {"exact_match", "token_accuracy", "bag_f1"}
+    assert set(entry_of(scores[0]).controls["no_gradient"]) == set(leakage["dager"])
+    assert [set(sample.metrics) for sample in samples_of(scores)] == [set(leakage["dager"])] * 2
 
 
 def test_no_metric_of_one_update_is_certain(vault: VaultReader) -> None:
@@ -290,12 +342,29 @@ def test_one_error_among_nothing_found_is_inconclusive(vault: VaultReader) -> No
     assert verdict(vault, *rows) == ("inconclusive", "The attack could not run: broken.")
 
 
+def test_reading_a_client_and_not_oneself_is_no_leak(vault: VaultReader) -> None:
+    """A plugin that has the text from elsewhere reads it, and fails where there is no elsewhere."""
+    full = [attempt(client, batch) for client, batch in BATCHES.items()]
+    blind = [positive([], client=client) for client in BATCHES]
+    said, why = verdict(vault, *full, *blind)
+    assert said == "inconclusive"
+    assert "12 of 12 samples were read exactly" in why and "failed its own positive control" in why
+    said, why = verdict(vault, *full, *(positive([], client=c, error="broken") for c in BATCHES))
+    assert said == "inconclusive"
+    assert "12 of 12" in why and "could not run on its positive control: broken" in why
+    assert verdict(vault, *full)[0] == "leak"  # no control was run
+    assert verdict(vault, *full, *blind[:2], positive(OWN[:1], client=2))[0] == "leak"
+
+
 def test_an_attack_that_gave_up_shows_no_absence(vault: VaultReader) -> None:
     whole = [attempt(client, []) for client in BATCHES]
     assert verdict(vault, *whole, *ALL)[0] == "no-leak"
     stopped = [attempt(0, [], diagnostics={"cut": True}), *whole[1:]]
     said, why = verdict(vault, *stopped, *ALL)
     assert said == "inconclusive" and "gave up at its own limits" in why
+    blurred = [attempt(0, [], diagnostics={"unread": True}), *whole[1:]]
+    said, why = verdict(vault, *blurred, *ALL)
+    assert said == "inconclusive" and "it could not read" in why
     leaky = [attempt(client, batch, diagnostics={"cut": True}) for client, batch in BATCHES.items()]
     assert verdict(vault, *leaky, *ALL)[0] == "leak"
 

@@ -22,7 +22,9 @@ def test_the_verdict_metric_is_one_that_is_measured() -> None:
     [
         (HIGH, CONTROLS, HIGH, "leak", r"0\.900 .* above the strongest .* other_update, 0\.080"),
         (MIDDLE, CONTROLS, None, "leak", "above"),  # a leak needs no positive control
-        (HIGH, CONTROLS, LOW, "leak", "above"),
+        (HIGH, CONTROLS, MIDDLE, "leak", "above"),  # it shows something, too: no floor
+        (HIGH, CONTROLS, LOW, "inconclusive", r"above .* But the attack failed its own positive"),
+        (HIGH, CONTROLS, Interval(0.4, 0.25, 0.6), "inconclusive", "failed its own"),  # touching
         (LOW, CONTROLS, HIGH, "no-leak", r"0\.100 .* not above .* positive control reached 0\.900"),
         (Interval(0.4, 0.25, 0.6), CONTROLS, HIGH, "no-leak", "not above"),  # touching
         (Interval(0.9, 0.2, 1.0), CONTROLS, HIGH, "no-leak", "not above"),  # high mean, wide
@@ -73,3 +75,20 @@ def test_one_sample_read_exactly_is_a_leak_whatever_the_mean(score: Interval) ->
     got, why = decide(Evidence(**shared, exact=1, exact_by_control=True))  # type: ignore[arg-type]
     assert got == "inconclusive" and "negative control" in why
     assert decide(Evidence(**shared))[0] == "no-leak"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("score", [LOW, HIGH])
+def test_what_an_attack_reads_that_fails_its_own_control_is_said_and_no_leak(
+    score: Interval,
+) -> None:
+    shared = {"score": score, "controls": CONTROLS, "positive": LOW, "samples": 4, "exact": 2}
+    got, why = decide(Evidence(**shared))  # type: ignore[arg-type]
+    assert got == "inconclusive" and "2 of 4 samples were read exactly" in why
+    assert "failed its own positive control, 0.100" in why
+    got, why = decide(Evidence(**shared, positive_error="no q, k, v"))  # type: ignore[arg-type]
+    assert got == "inconclusive" and "2 of 4 samples were read exactly" in why
+    assert "could not run on its positive control: no q, k, v" in why
+    got, why = decide(Evidence(**shared, positive_exact=True))  # type: ignore[arg-type]
+    assert got == "leak"  # it read one of its own texts, if not many
+    got, why = decide(Evidence(**{**shared, "positive": None}))  # type: ignore[arg-type]
+    assert got == "leak"  # it was not run

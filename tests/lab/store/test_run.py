@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, MalformedFile
+from fedsim.files import write_lines, write_tensors
 from fedsim.lab.store.run import RunDirectory, checksum
 from server import Progress
+from tests.lab.attempts import attempt
 from tests.lab.conftest import experiment
 
 
@@ -107,7 +110,84 @@ def test_no_checkpoint_that_can_be_read_is_none(tmp_path: Path) -> None:
     assert run.latest() is None
 
 
+@pytest.mark.parametrize("name", ["round=x.safetensors", "round=.safetensors", "round=²", "a b"])
+def test_what_has_no_checkpoints_name_is_none(tmp_path: Path, name: str) -> None:
+    run = RunDirectory(tmp_path)
+    run.save(progress(1))
+    (run.checkpoints / name).write_bytes(b"")
+    latest = run.latest()
+    assert latest is not None and same(latest, progress(1))
+
+
+@pytest.mark.parametrize("order", [None, "", "{}", '["z"]', "[1]", "[" * 3000])
+def test_a_checkpoint_without_the_order_of_its_tensors_cannot_be_read(
+    tmp_path: Path, order: str | None
+) -> None:
+    run = RunDirectory(tmp_path)
+    metadata = None if order is None else {"order": order}
+    write_tensors(run.checkpoints / "round=1.safetensors", {"w/a": torch.ones(1)}, metadata)
+    assert run.latest() is None
+
+
+def test_a_checkpoint_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.save(progress(1))
+    os.mkfifo(run.checkpoints / "round=2.safetensors")
+    latest = run.latest()
+    assert latest is not None and latest.round == 1
+
+
 # Rows
+
+
+def round_(number: int, **measures: float) -> dict[str, Any]:
+    return {"round": number, "utility": None, "measures": measures, "checksum": "", "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ([round_(1)], "line 1: wanted round 0, got 1"),
+        ([round_(0), round_(1), round_(1)], "line 3: wanted round 2, got 1"),  # resumed twice
+        ([round_(0, accuracy=1.0), round_(1, mcc=1.0)], "wanted the same measures in every round"),
+        ([{"round": 0}], "line 1: utility: wanted"),
+        ([round_(0), 3], "line 2: all of it: wanted"),
+        ([{**round_(0), "round": -1}], "line 1: round: wanted"),
+        ([{**round_(0), "clients": ["a"]}], r"line 1: clients\.0: wanted"),
+    ],
+)
+def test_rounds_that_are_none_are_malformed(tmp_path: Path, rows: list[Any], line: str) -> None:
+    run = RunDirectory(tmp_path)
+    write_lines(tmp_path / "rounds.jsonl", rows)
+    with pytest.raises(MalformedFile, match=rf"rounds.jsonl.*{line}"):
+        run.rounds()
+
+
+def test_an_attack_on_the_same_update_counts_once(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for client, role in ((0, "attack"), (0, "positive"), (1, "attack")):
+        run.note_attempt(attempt(client, [], role=role))
+    assert len(run.attempts()) == 3
+    run.note_attempt(attempt(1, [(1,)]))
+    with pytest.raises(MalformedFile, match="line 4: dager in round 1 of client 1 is there twice"):
+        run.attempts()
+
+
+@pytest.mark.parametrize("row", [{"text": "a"}, {"round": None}, 3, {"round": 10**7}])
+def test_rows_of_no_round_cannot_be_forgotten(tmp_path: Path, row: Any) -> None:
+    run = RunDirectory(tmp_path)
+    write_lines(tmp_path / "rounds.jsonl", [{"round": 0}, row])
+    with pytest.raises(MalformedFile, match=r"rounds.jsonl, line 2: "):
+        run.forget_after(0)
+
+
+@pytest.mark.parametrize("line", ['{"tokens": 3}', "[1]", '{"tokens": [-1]}'])
+def test_a_pool_that_is_none_is_malformed(tmp_path: Path, line: str) -> None:
+    run = RunDirectory(tmp_path)
+    run.vault.mkdir()
+    (run.vault / "pool.jsonl").write_text(line + "\n")
+    with pytest.raises(MalformedFile, match=r"pool.jsonl, line 1: "):
+        run.pool()
 
 
 def test_rounds_that_will_be_run_again_are_forgotten(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 import fedsim.lab.sweep.cells
-from fedsim.errors import BadInput, RunFailed
+from fedsim.errors import BadInput
 from fedsim.lab.cli import main
 from fedsim.lab.display import Silent
 from fedsim.lab.run.prepare import prepare
+from fedsim.lab.store.lock import held
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.sweep import CellEnd
-from fedsim.lab.sweep import directory as sweep_directory
 from fedsim.lab.sweep.cells import attack_captures, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import SweepPlan, make_plan
@@ -46,7 +46,7 @@ def sweep(root: Path, plan: SweepPlan, *, jobs: int = 1) -> pd.DataFrame:
     directory = SweepDirectory(root)
     directory.claim(plan)
     check_cells(plan.cells, jobs)
-    with directory.locked():
+    with held(directory.root):
         ledger = Ledger(directory, plan)
         run_cells(plan.cells, directory, ledger, Silent(), jobs=jobs)
         return write_table(directory, ledger.sweep())
@@ -162,6 +162,9 @@ def test_the_table_has_a_row_a_sample(whole: tuple[Path, pd.DataFrame]) -> None:
         (1, 5), (1, 1000), (2, 5), (2, 1000),
     ]  # fmt: skip
     assert table.groupby("attack.max_pairs")["exact_match"].mean().to_dict() == {5: 0.0, 1000: 1.0}
+    none = table["attack.max_pairs"] == 5  # nothing was guessed, so nothing right or wrong
+    assert table[none]["precision"].isna().all() and (table[~none]["precision"] == 1.0).all()
+    assert (table[none]["guesses"] == 0).all() and (table[~none]["guesses"] == 2).all()
     assert table["error"].isna().all() and table["attack_error"].isna().all()
     sweep_json = json.loads((root / "sweep.json").read_text())
     for cell in sweep_json["cells"]:
@@ -316,8 +319,8 @@ def test_a_directory_that_is_not_this_sweeps(
     quick = make_plan(BASE, ["seed=1,2", "attack.max_pairs=5,1000"], quick=True)
     with pytest.raises(BadInput, match=r"holds this sweep without --quick"):
         directory.claim(quick)
-    with directory.locked(), pytest.raises(BadInput, match=r"another process works on"):
-        with SweepDirectory(whole[0]).locked():
+    with held(directory.root), pytest.raises(BadInput, match=r"another process works in"):
+        with held(whole[0]):
             pass
 
 
@@ -328,7 +331,7 @@ def test_another_sweep_that_began_during_the_checks_keeps_its_directory(
 
     def other(*_: object) -> None:
         plan = planned("seed=7,8")
-        with directory.locked():
+        with held(directory.root):
             Ledger(directory, plan)
 
     monkeypatch.setattr("fedsim.lab.sweep.runner.check_cells", other)
@@ -355,18 +358,6 @@ def test_a_directory_that_holds_no_sweep(tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=rf"sweep.json.*({line})"):
             directory.plan()
         assert main(["sweep", "seed=1,2", "--out", str(tmp_path)]) == 2
-
-
-def test_a_directory_that_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("Read-only file system")
-
-    monkeypatch.setattr(sweep_directory, "open", refuse, raising=False)
-    with pytest.raises(RunFailed, match=r"could not write .*lock: Read-only file system"):
-        with SweepDirectory(tmp_path).locked():
-            pass
 
 
 def test_an_interrupt_that_got_lost_ends_the_sweep_after_the_cell(

@@ -5,7 +5,8 @@ import pytest
 from fedsim.lab.scoring.metrics import Pair
 from fedsim.lab.scoring.scored import Scored
 from fedsim.lab.store.summary import Summary
-from fedsim.lab.terminal.run import SHOWN, SideBySide, Terminal, print_summary, printable
+from fedsim.lab.terminal.run import SHOWN, SideBySide, Terminal, print_summary
+from fedsim.printing import printable
 from fedsim.types import Tokens
 from tests.lab.attempts import attempt
 from tests.lab.conftest import preset
@@ -133,7 +134,12 @@ def summary(name: str) -> Summary:
         "samples": 2,
         "seconds": 0.25,
         "verdict": "inconclusive",
-        "metrics": {"exact_match": 0.5, "token_accuracy": 0.75, "rouge1": 62.5},
+        "metrics": {
+            "exact_match": 0.5,
+            "token_accuracy": 0.75,
+            "rouge1": 62.5,
+            "precision": 0.22,
+        },
         "controls": {"no_gradient": {"rouge1": 12.25}},
     }
     verdict = {"verdict": "inconclusive", "reason": "Because [this] is so."}
@@ -165,7 +171,16 @@ def test_the_summary_says_all_that_a_reader_needs(capsys: pytest.CaptureFixture[
     print_summary(summary("dager"), [little, best], SideBySide(ADAPTER))
     printed = capsys.readouterr().out
     assert printed.index("worst leak") < printed.index("little leak")  # the worst comes first
-    for wanted in ("0.50", "0.75", "62.5", "12.2", "inconclusive", "dager", "Because [this] is so"):
+    for wanted in (
+        "0.50",
+        "0.22",
+        "0.75",
+        "62.5",
+        "12.2",
+        "inconclusive",
+        "dager",
+        "Because [this] is so",
+    ):
         assert wanted in printed
     assert "take [care]." in printed
     assert re.search(r"accuracy.*0\.500.*0\.625", printed.replace("\n", " "))

@@ -1,0 +1,196 @@
+"""Small random batches of every kind in which it is hard to say how often each text was there."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+import torch
+from common.victims import Victim, client_update, victim
+
+from fedsim.messages import Broadcast, Observation
+from fedsim.models import ModelAdapter, ModelSpec
+from fedsim.rng import stream
+from fedsim.training import Examples, TrainingSettings
+from fedsim.types import Tokens
+
+POOL = 24  # texts that batches are drawn from, and that weights were trained on
+STATES = ((0, 0.0), (2, 0.3), (10, 0.3), (40, 0.1))  # steps, rate: of trained weights
+TRACE = 1e-6  # of the largest example's p - y
+HEADS = (1.0, 1.0, 10.0, 100.0, 1000.0)
+DELTAS: tuple[dict[str, Any], ...] = (
+    {"learning_rate": 1.0},
+    {"learning_rate": 1e-2},
+    {"learning_rate": 1e-1, "local_epochs": 2},
+    {"learning_rate": 1e-2, "mini_batch_size": 2},
+)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One client's update, what is behind it, and of which kinds that is."""
+
+    observation: Observation
+    truth: tuple[Tokens, ...]
+    kinds: tuple[str, ...]
+
+
+class Scenes:
+    """Makes the batches of a family, each from its own seed."""
+
+    def __init__(self, family: str, seed: int) -> None:
+        self.family, self.seed = family, seed
+        tasks = ("classification",) if family == "bert" else ("classification", "causal-lm")
+        self.states = {task: self._states(task) for task in tasks}
+
+    def _states(self, task: Any) -> list[Victim]:
+        """Return the model at its first weights, and trained."""
+        who = victim(ModelSpec(name=f"builtin:{self.family}-tiny", task=task))
+        trained = []
+        for steps, rate in STATES:
+            weights = dict(who.parameters)
+            examples = texts(who.adapter, self.seed)
+            for step in range(steps):
+                rows = torch.randperm(POOL, generator=stream(self.seed, "step", step))[:8].tolist()
+                now = Victim(who.adapter, weights)
+                update = client_update(
+                    now, examples.take(rows), TrainingSettings(), torch.Generator()
+                )
+                weights = {name: w - rate * update.tensors[name] for name, w in weights.items()}
+            trained.append(Victim(who.adapter, weights))
+        return trained
+
+    def batch(self, index: int) -> Batch:
+        """Return batch number ``index``."""
+        draw = Draw(stream(self.seed, "sure", self.family, index))
+        task = draw.one(list(self.states)) if draw.chance(0.6) else "classification"
+        state = draw.below(len(STATES)) if draw.chance(0.4) else 0
+        who, kinds = self.states[task][state], [task]
+        kinds += ["trained"] * (state > 0)
+        weights = dict(who.parameters)
+        if task == "classification" and draw.chance(0.6):
+            scale = draw.one(HEADS)
+            name = who.adapter.ending()[1] + ".weight"
+            weights[name] = scale * weights[name]
+            kinds += [f"head x {scale:g}"] * (scale > 1)
+        sequences, labels, shapes = shape(who.adapter, texts(who.adapter, self.seed), draw)
+        kinds += shapes
+        if draw.chance(0.05):
+            kinds += make_twins(who.adapter, weights, sequences, draw)
+        training = TrainingSettings()
+        if draw.chance(0.1):
+            chosen = draw.one(DELTAS)
+            training = TrainingSettings(
+                algorithm="fedavg", **{"mini_batch_size": len(sequences), **chosen}
+            )
+            kinds += ["delta"]
+        examples = Examples(sequences=sequences, labels=labels)
+        client = Victim(who.adapter, weights)
+        update = client_update(client, examples, training, stream(self.seed, "training", index))
+        if untold(client, examples):
+            kinds += ["untold"]
+        told = training.as_config() if draw.chance(0.7) else {}
+        broadcast = Broadcast(round=1, parameters=weights, config=told)
+        observation = Observation(model=who.adapter, broadcast=broadcast, update=update)
+        return Batch(observation, sequences, tuple(kinds))
+
+
+def untold(who: Victim, examples: Examples) -> bool:
+    """Return whether other texts than a batch's, as many, give its update but for rounding.
+
+    Of a classifier's, if an example fits its label to ``TRACE``: what it adds is the rounding of
+    the others. Of a next-token batch, if all texts repeat: a text of one token has no loss.
+    """
+    if who.adapter.spec.task == "causal-lm":
+        often = [times for text, times in Counter(examples.sequences).items() if len(text) > 1]
+        return gcd(*often) > 1 or sum(often) < len(examples)
+    _, _, logits = who.adapter.decisions(who.parameters, examples.sequences)
+    wrong = 1 - logits.cpu().double().softmax(dim=1)
+    sizes = [float(row[label or 0]) for row, label in zip(wrong, examples.labels, strict=True)]
+    return min(sizes) < TRACE * max(sizes) or max(sizes) < TRACE
+
+
+class Draw:
+    """Chances of a generator."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def below(self, count: int) -> int:
+        """Return a number in [0, count)."""
+        return int(torch.randint(count, (1,), generator=self._generator))
+
+    def one(self, of: Sequence[Any]) -> Any:
+        """Return one ``of`` several."""
+        return of[self.below(len(of))]
+
+    def chance(self, share: float) -> bool:
+        """Return whether what happens in that ``share`` of cases does."""
+        return bool(torch.rand((), generator=self._generator) < share)
+
+
+def texts(adapter: ModelAdapter, seed: int) -> Examples:
+    """Return the texts that batches are drawn from: random tokens, one to seven of each."""
+    generator, sequences = stream(seed, "texts"), []
+    ordinary = [token for token in range(adapter.vocabulary) if token not in adapter.special]
+    for row in range(POOL):
+        rows = torch.randint(len(ordinary), (2 + row % 6,), generator=generator).tolist()
+        sequences.append((*adapter.prefix, *(ordinary[r] for r in rows), *adapter.suffix))
+    return Examples(sequences=tuple(sequences), labels=tuple(row % 2 for row in range(POOL)))
+
+
+def shape(
+    adapter: ModelAdapter, pool: Examples, draw: Draw
+) -> tuple[tuple[Tokens, ...], tuple[int, ...], list[str]]:
+    """Return a batch's sequences and labels, and of which kinds it is."""
+    rows = [draw.below(POOL) for _ in range(1 + draw.below(4))]
+    sequences = [pool.sequences[row] for row in rows]
+    labels = [int(pool.labels[row] or 0) if draw.chance(0.7) else draw.below(2) for row in rows]
+    start, end = len(adapter.prefix), len(adapter.suffix)
+    if draw.chance(0.4):
+        for _ in range(1 + draw.below(3)):
+            place = draw.below(len(sequences))
+            sequences.append(sequences[place])
+            labels.append(labels[place] if draw.chance(0.5) else 1 - labels[place])
+    if draw.chance(0.3):
+        whole = draw.one(sequences)
+        body = whole[start : len(whole) - end]
+        cut = body[: 1 + draw.below(max(1, len(body) - 1))]
+        sequences.append((*adapter.prefix, *cut, *adapter.suffix))
+        labels.append(draw.below(2))
+    if draw.chance(0.2):
+        token = draw.one([t for t in range(9, adapter.vocabulary) if t not in adapter.special])
+        sequences.append((*adapter.prefix, token, *adapter.suffix))
+        labels.append(draw.below(2))
+    if adapter.spec.task == "causal-lm" and not any(len(tokens) > 1 for tokens in sequences):
+        sequences[0] = (*sequences[0], 100)  # no loss at all else
+    return tuple(sequences), tuple(labels), kinds_of(adapter, sequences, labels)
+
+
+def kinds_of(
+    adapter: ModelAdapter, sequences: Sequence[Tokens], labels: Sequence[int]
+) -> list[str]:
+    """Return of which kinds a batch is, by its texts."""
+    around, end = len(adapter.prefix) + len(adapter.suffix), len(adapter.suffix)
+    distinct = set(sequences)
+    pairs = set(zip(sequences, labels, strict=True))
+    bodies = [tokens[: len(tokens) - end] for tokens in distinct]
+    begun = any(a != b and b[: len(a)] == a for a in bodies for b in bodies)
+    kinds = ["duplicates"] * (len(distinct) < len(sequences)) + ["prefixes"] * begun
+    kinds += ["opposite labels"] * (len(pairs) > len(distinct))
+    return kinds + ["one token"] * any(len(tokens) - around == 1 for tokens in distinct)
+
+
+def make_twins(
+    adapter: ModelAdapter, weights: dict[str, Any], sequences: Sequence[Tokens], draw: Draw
+) -> list[str]:
+    """Have another token embedded as one of the batch's is."""
+    (name,) = {n for n in weights if n.endswith(("wte.weight", "embed_tokens.weight",
+                                                 "word_embeddings.weight"))}  # fmt: skip
+    whole = draw.one(sequences)
+    token = draw.one(whole[len(adapter.prefix) : len(whole) - len(adapter.suffix)])
+    words = weights[name].clone()
+    words[2000 if token != 2000 else 1999] = words[token]
+    weights[name] = words
+    return ["twins"]

@@ -1,0 +1,161 @@
+"""Claim: what DAGER says that it is sure of is so.
+
+Thousands of small random batches of each family on its tiny preset: texts that repeat, begin
+others, have both labels or one token; tokens that are embedded alike; heads scaled up to 1,000;
+weights that were trained on the very texts; next-token losses; gradients, and some deltas. A
+reading is sure where it is ``counted`` or not ``best_effort``, and wrong where its sequences are
+not the client's, each as often as it was there. Some updates cannot tell ("untold"): an example
+fits its label so well that it adds less than rounding, or all texts of a next-token batch repeat,
+which is the gradient of fewer beside texts of one token; all others are "told". With
+``--against`` another checkout's attack reads the same updates, and it is counted how many of those
+that it had right and was sure of are still sure. Writes results/dager_sure.json, a hundred batches
+at a time.
+
+    python benchmarks/run.py dager/sure --against ../parent [--family gpt2 ...] [--batches 3000]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import transformers
+from common.results import Cell, Results, arguments, markdown, start
+from dager.hard import Scenes
+
+from attacks import Dager
+from fedsim.rng import stream
+
+FAMILIES = ("gpt2", "llama", "bert")
+PART = 100  # batches of a cell
+TALLIES = ("batches", "sure", "sure_and_wrong", "old_sure_and_right", "of_these_still_sure",
+           "old_sure_and_wrong")  # fmt: skip
+
+
+def outcomes(family: str, seed: int, numbers: Sequence[int]) -> Iterator[Cell]:
+    """Yield what the attack that is imported says of each batch."""
+    scenes = Scenes(family, seed)
+    for index in numbers:
+        batch = scenes.batch(index)
+        guess = Dager().reconstruct(batch.observation, stream(seed, "attack", index))
+        notes = guess.diagnostics
+        yield {
+            "index": index,
+            "kinds": batch.kinds,
+            "sure": bool(notes["counted"] or not notes["best_effort"]),
+            "right": Counter(guess.sequences) == Counter(batch.truth),
+        }
+
+
+def others(checkout: Path, family: str, seed: int, numbers: Sequence[int]) -> Iterator[Cell]:
+    """Yield what the attack of another ``checkout`` says of each batch."""
+    here = Path(__file__).resolve().parents[1]
+    paths = os.pathsep.join([str(checkout), str(here)])
+    words = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), "--side", family]
+    words += [str(seed), str(numbers[0]), str(numbers[-1] + 1)]
+    environment = {**os.environ, "PYTHONPATH": paths}
+    with subprocess.Popen(
+        words, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True
+    ) as side:
+        assert side.stdout is not None
+        for line in side.stdout:
+            yield json.loads(line)
+    if side.returncode:
+        raise SystemExit(f"the attack of {checkout} failed")
+
+
+def tally(new: Sequence[Cell], old: Sequence[Cell]) -> Cell:
+    """Return what the two said, by kind."""
+    kinds: dict[str, Counter[str]] = {}
+    wrong, lost = [], []
+    for mine, theirs in zip(new, old, strict=True):
+        kept = theirs["sure"] and theirs["right"]
+        counts = Counter(
+            batches=1,
+            sure=mine["sure"],
+            sure_and_wrong=mine["sure"] and not mine["right"],
+            old_sure_and_right=kept,
+            of_these_still_sure=kept and mine["sure"] and mine["right"],
+            old_sure_and_wrong=theirs["sure"] and not theirs["right"],
+        )
+        wrong += [mine["index"]] * counts["sure_and_wrong"]
+        lost += [mine["index"]] * (kept and not mine["sure"])
+        told = ["told"] * ("untold" not in mine["kinds"])
+        for kind in ("all", *told, *mine["kinds"]):
+            kinds.setdefault(kind, Counter()).update(counts)
+    figures = {kind: {name: counts[name] for name in TALLIES} for kind, counts in kinds.items()}
+    return {"kinds": figures, "wrong": wrong, "no_longer_sure": lost}
+
+
+def measure(family: str, options: argparse.Namespace, results: Results) -> None:
+    """Measure the batches of ``family`` that are not yet there, a part at a time."""
+    against = options.against.resolve()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=against, check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    settings = {"seed": options.seed, "against": commit}
+    parts = [range(first, first + PART) for first in range(0, options.batches, PART)]
+    missing = [p for p in parts if results.known(_name(family, p), settings) is None]
+    if not missing:
+        return
+    numbers = [index for part in missing for index in part]
+    old = {
+        one["index"]: one for part in missing for one in others(against, family, options.seed, part)
+    }
+    new = outcomes(family, options.seed, numbers)
+    for part in missing:
+        both = [(next(new), old[index]) for index in part]
+        cell = tally([mine for mine, _ in both], [theirs for _, theirs in both])
+        results.add(_name(family, part), settings, cell)
+        print(_name(family, part), cell["kinds"]["all"], cell["wrong"], flush=True)
+
+
+def _name(family: str, part: range) -> str:
+    return f"{family}-tiny, batches {part.start} to {part.stop - 1}"
+
+
+def table(results: Results) -> str:
+    """Return the figures of each family by kind."""
+    rows = []
+    for family in FAMILIES:
+        kinds: dict[str, Counter[str]] = {}
+        for name, cell in results.cells.items():
+            if name.startswith(f"{family}-"):
+                for kind, counts in cell["kinds"].items():
+                    kinds.setdefault(kind, Counter()).update(counts)
+        rows += [
+            [family, kind, *(counts[name] for name in TALLIES)] for kind, counts in kinds.items()
+        ]
+    return markdown(["family", "kind", *(name.replace("_", " ") for name in TALLIES)], rows)
+
+
+def main() -> None:
+    """Measure the families asked for; write after each part."""
+    if sys.argv[1:2] == ["--side"]:
+        family, seed, first, last = sys.argv[2], *map(int, sys.argv[3:])
+        torch.set_num_threads(1)
+        transformers.logging.set_verbosity_error()
+        for outcome in outcomes(family, seed, range(first, last)):
+            print(json.dumps(outcome), flush=True)
+        return
+    parser = arguments(__doc__ or "")
+    parser.add_argument("--against", type=Path, required=True, help="a checkout of the parent")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    parser.add_argument("--batches", type=int, default=3000, help="of each family")
+    parser.set_defaults(threads=1)
+    options = parser.parse_args()
+    results = start(options, "dager_sure", "what DAGER says that it is sure of is so")
+    for family in options.family:
+        measure(family, options, results)
+        results.write(table=table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""A client's round in a process of its own: where it has so many seconds, and is ended after them.
+
+A thread could only be left alone, and would go on in the workspace that the next client trains in.
+What a process had not sent when it was ended touches nothing. It is started once and kept, with the
+model and the data in it; a client's seconds are counted from when those are there.
+"""
+
+import ctypes
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from clients.holdings import ClientSettings, Side
+from clients.update import client_update, note_lost, told
+from fedsim.errors import ClientFailure
+from fedsim.messages import Broadcast, Update
+
+LOADING = 600.0  # seconds that the start of the process, the model and the data may take
+DIES_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
+
+MakeSide = Callable[[ClientSettings, int], Side]
+
+
+class Apart:
+    """The process of the clients: started for the first round, and again after it was ended."""
+
+    def __init__(self) -> None:
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection | None = None
+
+    def update(
+        self, settings: ClientSettings, client: int, broadcast: Broadcast, side: MakeSide
+    ) -> Update:
+        """Return what ``client`` answers to ``broadcast``, as ``client_update`` would.
+
+        Raises:
+            ClientFailure: it failed, its process died, or it took longer than it may.
+        """
+        held = 0
+        try:
+            self._send((settings, client, broadcast, side))
+            held = self._receive(LOADING, "loading the model and the data")
+            update: Update = self._receive(settings.timeout, "its federation.timeout")
+        except ClientFailure:
+            raise
+        except (EOFError, OSError) as lost:
+            late = isinstance(lost, TimeoutError)
+            code = self._end(0.0 if late else 1.0)
+            failure = ClientFailure(str(lost) if late else f"its process ended, exit code {code}")
+            note_lost(settings, client, broadcast, held, failure)
+            raise failure from None
+        except BaseException:
+            self._end()  # in the middle of something
+            raise
+        return update
+
+    def _send(self, task: Any) -> None:
+        if self._process is None or not self._process.is_alive():
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+            self._process.start()
+            theirs.close()
+        assert self._pipe is not None
+        self._pipe.send_bytes(pickle.dumps(task))
+
+    def _receive(self, seconds: float, what: str) -> Any:
+        assert self._pipe is not None
+        if not self._pipe.poll(seconds):
+            raise TimeoutError(f"it took longer than {seconds:g} s ({what})")
+        failed, value = pickle.loads(self._pipe.recv_bytes())
+        if failed:
+            raise ClientFailure(value)
+        return value
+
+    def _end(self, patience: float = 0.0) -> int | None:
+        """End the process; return its exit code, its own where it ends within ``patience``."""
+        if self._process is None or self._pipe is None:
+            return None
+        self._process.join(patience)
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+        code, self._process = self._process.exitcode, None
+        return code
+
+
+_apart = Apart()  # this process's: Ray hands a client app to its workers time and again
+
+
+def limited_update(
+    settings: ClientSettings, client: int, broadcast: Broadcast, side: MakeSide
+) -> Update:
+    """Return what ``client`` answers within ``settings.timeout``, see :meth:`Apart.update`."""
+    return _apart.update(settings, client, broadcast, side)
+
+
+def _serve(pipe: Connection, parent: int) -> None:
+    """Answer what comes through ``pipe``, until its other end is gone."""
+    _prepare(parent)
+    while True:
+        try:
+            settings, client, broadcast, side = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        answer: tuple[bool, Any]
+        try:
+            mine = side(settings, client)
+            pipe.send_bytes(pickle.dumps((False, len(mine.examples))))
+            answer = (False, client_update(settings, client, broadcast, mine))
+        except BaseException as error:  # an exit, too
+            answer = (True, str(told(error, broadcast.round, client)))
+        pipe.send_bytes(pickle.dumps(answer))
+
+
+def _prepare(parent: int) -> None:
+    """Have this process end with its parent, leave Ctrl-C to that, and say nothing of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -1,0 +1,49 @@
+"""Whether the run that goes on is the one that began: its config against that in the manifest."""
+
+from pathlib import Path
+
+from fedsim.errors import BadInput
+from fedsim.files import read_json
+from fedsim.lab.config import Config, check
+from fedsim.lab.config.labels import flat
+from fedsim.lab.store import layout
+
+ROUNDS = "federation.rounds"  # may grow
+FREE = (  # how a run runs, and not what comes of it
+    "device", "tracker", "federation.engine", "federation.on_failure", "federation.timeout",
+    "federation.ray_address", "federation.cpus_per_client", "federation.gpus_per_client",
+)  # fmt: skip
+
+
+def begun_with(root: Path, config: Config) -> Config:
+    """Return the config that the run in ``root`` began with, which can go on with ``config``.
+
+    Of a run whose manifest does not tell, as those of before, that is ``config``.
+
+    Raises:
+        BadInput: something else would come of it.
+    """
+    path = root / layout.MANIFEST
+    told = read_json(path) if path.exists() else None
+    if not isinstance(told, dict) or "config" not in told:
+        return config
+    began = check(told["config"])
+    _check_unchanged(began, config)
+    return began
+
+
+def _check_unchanged(began: Config, config: Config) -> None:
+    old, new = (dict(flat(one.as_toml())) for one in (began, config))
+    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    if config.federation.rounds > began.federation.rounds:
+        changed.remove(ROUNDS)
+    told = [
+        f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'not there')}"
+        for key in changed
+        if key not in FREE
+    ]
+    if told:
+        raise BadInput(
+            f"{layout.CONFIG} is not what this run began with: {'; '.join(told)}; put that back, "
+            "or begin another run"
+        )

@@ -1,0 +1,205 @@
+"""What DAGER says that it is sure of: the sequences of the batch, each as often as it was there."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attacks import Dager
+from clients.training import LocalTraining
+from fedsim.effects import Rescales
+from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
+from fedsim.models import ModelAdapter
+from fedsim.training import Examples, TrainingSettings
+from fedsim.types import Parameters, Tokens
+from tests.attacks.scene import PRESETS
+from tests.conftest import Adapt, Sentences
+
+WORDS = {
+    "gpt2": "transformer.wte.weight",
+    "llama": "model.embed_tokens.weight",
+    "bert": "bert.embeddings.word_embeddings.weight",
+}
+
+
+def seen(
+    model: ModelAdapter,
+    parameters: Parameters,
+    truth: Sequence[Tokens],
+    labels: Sequence[int],
+    scale: float = 1.0,
+    stated: int | None = None,
+    knowledge: Knowledge | None = None,
+    **training: Any,
+) -> Observation:
+    """Return what the server sees of a client's batch, by the client's own code."""
+    settings = TrainingSettings(**training)
+    examples = Examples(sequences=tuple(truth), labels=tuple(labels))
+    local = LocalTraining(model, settings)
+    tensors, _ = local(parameters, examples, torch.Generator().manual_seed(0))
+    return Observation(
+        model=model,
+        broadcast=Broadcast(round=1, parameters=parameters, config=settings.as_config()),
+        update=Update(
+            tensors={name: scale * tensor for name, tensor in tensors.items()},
+            kind="gradient" if settings.algorithm == "fedsgd" else "delta",
+            num_examples=len(truth) if stated is None else stated,
+        ),
+        knowledge=knowledge or Knowledge(),
+    )
+
+
+def read(observation: Observation) -> Reconstruction:
+    return Dager().reconstruct(observation, torch.Generator().manual_seed(0))
+
+
+def sure(guess: Reconstruction) -> bool:
+    assert guess.diagnostics["counted"] != guess.diagnostics["best_effort"]
+    return bool(guess.diagnostics["counted"])
+
+
+def scaled_head(model: ModelAdapter, scale: float) -> dict[str, Tensor]:
+    name = f"{model.ending()[1]}.weight"
+    parameters = model.initial_parameters()
+    return {**parameters, name: scale * parameters[name]}
+
+
+def verdict_of(model: ModelAdapter, parameters: Parameters, tokens: Tokens) -> tuple[int, float]:
+    """Return the label that a model gives a text, and its probability."""
+    with torch.no_grad():
+        module: Any = model.load(parameters)
+        chances = module(input_ids=torch.tensor([tokens])).logits[0].double().softmax(dim=0)
+    return int(chances.argmax()), float(chances.max())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_text_with_both_labels_is_not_taken_for_none(
+    adapt: Adapt, sentences: Sentences, preset: str
+) -> None:
+    model = adapt(preset)
+    a, b, c = sentences(model, 3)
+    truth, labels = [a, a, b, c], [0, 1, 0, 1]  # the head is nearly even: a's two all but cancel
+    parameters = scaled_head(model, 1e-2)
+    guess = read(seen(model, parameters, truth, labels))
+    assert sorted(guess.sequences) == sorted(truth) and sure(guess)
+    assert guess.diagnostics["above_floor"] == 4 and guess.diagnostics["alike"] == 0
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+def test_an_example_that_left_no_trace_is_no_copy_of_another(
+    adapt: Adapt, sentences: Sentences, preset: str, scale: float
+) -> None:
+    model = adapt(preset)
+    parameters = scaled_head(model, scale)
+    pool = sentences(model, 40)
+    given = {tokens: verdict_of(model, parameters, tokens) for tokens in pool}
+    certain = max(pool, key=lambda tokens: given[tokens][1])
+    a, b = [tokens for tokens in pool if tokens != certain][:2]
+    truth = [a, b, b, certain]
+    labels = [1 - given[a][0], 1 - given[b][0], 1 - given[b][0], given[certain][0]]
+    guess = read(seen(model, parameters, truth, labels))
+    if scale == 1000.0 or given[certain][1] > 1 - 1e-12:
+        assert given[certain][1] > 1 - 1e-12  # its gradient is below float32's rounding
+        assert not sure(guess) and sorted(guess.sequences) == sorted([a, b, b])
+        assert guess.diagnostics["above_floor"] == 3
+    else:
+        assert not sure(guess) or sorted(guess.sequences) == sorted(truth)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_as_many_leaves_as_examples_are_one_each_however_sure_the_head_is(
+    adapt: Adapt, sentences: Sentences, preset: str
+) -> None:
+    model = adapt(preset)
+    truth = sentences(model, 4)
+    found = 0
+    for scale in (3.0, 10.0, 30.0):
+        parameters = scaled_head(model, scale)
+        labels = [verdict_of(model, parameters, tokens)[0] for tokens in truth]
+        guess = read(seen(model, parameters, truth, labels))
+        whole = sorted(guess.sequences) == sorted(truth)
+        assert not sure(guess) or whole
+        found += sure(guess)
+    assert found
+
+
+@pytest.mark.parametrize(("task", "shortest"), [("classification", 1), ("causal-lm", 1)])
+def test_a_text_without_a_loss_is_no_copy_of_another(
+    adapt: Adapt, sentences: Sentences, task: str, shortest: int
+) -> None:
+    model = adapt("gpt2-tiny", task=task)
+    (a,) = sentences(model, 1)
+    truth = [a, (300,) * shortest]
+    guess = read(seen(model, model.initial_parameters(), truth, [0, 1]))
+    if task == "classification":
+        assert sorted(guess.sequences) == sorted(truth) and sure(guess)
+    else:  # of one token alone a next-token loss has nothing to say: the gradient is a's
+        assert set(guess.sequences) == {a} and not sure(guess)
+        assert guess.diagnostics["above_floor"] == 1
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_tokens_that_are_embedded_alike_are_not_told_apart(
+    adapt: Adapt, family: str, copies: int
+) -> None:
+    model = adapt(f"{family}-tiny")
+    words = model.initial_parameters()[WORDS[family]].clone()
+    words[500] = words[400]
+    parameters = {**model.initial_parameters(), WORDS[family]: words}
+    text = (*model.prefix, 300, 400, 600, *model.suffix)
+    guess = read(seen(model, parameters, [text] * copies, [0] * copies))
+    assert not sure(guess) and guess.diagnostics["alike"] >= 1
+    assert len(guess.sequences) <= copies
+    other = (*model.prefix, 300, 700, 600, *model.suffix)  # holds neither
+    guess = read(seen(model, parameters, [other] * copies, [0] * copies))
+    assert guess.sequences == (other,) * copies and sure(guess)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("scale", [1e-3, 0.3])
+def test_an_update_of_another_scale_is_counted_where_one_reading_fits(
+    adapt: Adapt, sentences: Sentences, preset: str, scale: float
+) -> None:
+    model = adapt(preset)
+    a, b = sentences(model, 2)
+    parameters = model.initial_parameters()
+    guess = read(seen(model, parameters, [a, a, b], [0, 0, 1], scale=scale))
+    assert sorted(guess.sequences) == sorted([a, a, b]) and sure(guess)
+    twice = [a, a, b, b]  # or a and b, and two that left no trace: a scale would hide it
+    guess = read(seen(model, parameters, twice, [0, 0, 1, 1], scale=scale))
+    assert not sure(guess)
+    told = Knowledge(defense=(Rescales(divisor=1 / scale),))
+    guess = read(seen(model, parameters, twice, [0, 0, 1, 1], scale=scale, knowledge=told))
+    assert sorted(guess.sequences) == sorted(twice) and sure(guess)
+
+
+@pytest.mark.parametrize("preset", [*PRESETS, "bert-tiny"])
+@pytest.mark.parametrize("stated", [1, 3, 5])
+def test_what_does_not_add_up_to_the_examples_stated_is_not_sure(
+    adapt: Adapt, sentences: Sentences, preset: str, stated: int
+) -> None:
+    model = adapt(preset)
+    truth = sentences(model, 2)
+    guess = read(seen(model, model.initial_parameters(), truth, [0, 1], stated=stated))
+    assert not sure(guess) and sorted(guess.sequences) == sorted(truth)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_guesses_of_an_update_that_hides_them_are_no_more_than_the_examples_stated(
+    adapt: Adapt, sentences: Sentences, preset: str
+) -> None:
+    model = adapt(preset)
+    truth = sentences(model, 4)
+    labels = [0, 1, 0, 1]
+    parameters = model.initial_parameters()
+    observation = seen(
+        model, parameters, truth, labels,
+        algorithm="fedavg", local_epochs=8, learning_rate=3e-2, mini_batch_size=1,
+    )  # fmt: skip
+    guess = read(observation)
+    assert not sure(guess) and guess.diagnostics["unread"]
+    assert len(guess.sequences) <= 4
