@@ -34,6 +34,7 @@ SMALL = [
     "federation.rounds=4", "training.batch_size=3",
 ]  # fmt: skip
 FEDAVG = ["training.algorithm=fedavg", "training.mini_batch_size=2", "training.local_epochs=2"]
+DP = "fedsgd, dp-sgd within a budget"
 RUNS: dict[str, list[str]] = {
     "fedadam, dropout, dager": [
         *SMALL, *FEDAVG, "federation.strategy=fedadam", "training.dropout=true",
@@ -43,7 +44,7 @@ RUNS: dict[str, list[str]] = {
         *SMALL, 'defense={name="topk", fraction=0.2, residual=true}',
         'attack=[{name="dager", rounds=[2, 3]}]',
     ],
-    "fedsgd, dp-sgd within a budget": [
+    DP: [
         *SMALL, 'defense={name="dp-sgd", noise_multiplier=1.0, budget=50.0}', "attack=[]",
     ],
 }  # fmt: skip
@@ -139,9 +140,12 @@ def measure(engine: str, kills: int, seed: int, record: dict[str, Any], path: Pa
     done = record["engines"].setdefault(engine, [])
     whole: dict[str, tuple[float, Any]] = {}
     with tempfile.TemporaryDirectory() as work:
+        secret = Path(work) / "secret"
+        secret.write_text("15" * 16)  # else two runs would differ, killed or not
         for number in range(len(done), kills):
             name = list(RUNS)[number % len(RUNS)]
             words = [*RUNS[name], f"federation.engine={engine}", f"seed={seed}"]
+            words += ["--secret", str(secret)] if name == DP else []
             if name not in whole:
                 root = Path(work) / f"whole-{len(whole)}"
                 _, seconds = fedsim(["run", *words, "--out", str(root)], root)

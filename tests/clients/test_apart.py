@@ -21,6 +21,7 @@ from defenses import Defense, Gaussian
 from defenses.base import Here
 from fedsim.errors import ClientFailure
 from fedsim.messages import Update
+from fedsim.rng import Secret
 from fedsim.types import Parameters
 from tests.clients.rounds import broadcast
 
@@ -70,6 +71,7 @@ def same(some: Update, other: Update) -> bool:
 def test_a_client_is_ended_and_the_next_one_trains_on(
     settings: ClientSettings, sent: dict[str, Tensor]
 ) -> None:
+    settings = replace(settings, secret=Secret(bytes(16)))  # it has to come along, as the seal
     patient, process = replace(settings, timeout=600.0), Apart()
     trained = broadcast(sent, algorithm="fedavg", dropout=True, mini_batch_size=2, local_epochs=2)
     assert same(
@@ -94,4 +96,7 @@ def test_a_client_is_ended_and_the_next_one_trains_on(
         if how == "quit":  # there is another process for the next one
             later = replace(patient, defenses=defenses, vault=ends.vault)
             again = process.update(later, 1, broadcast(sent, 2), client_side)
-            assert same(again, client_update(replace(later, timeout=0.0), 1, broadcast(sent, 2)))
+            here = replace(later, timeout=0.0)
+            assert same(again, client_update(here, 1, broadcast(sent, 2)))
+            other = client_update(replace(here, secret=None), 1, broadcast(sent, 2))
+            assert not same(again, other)

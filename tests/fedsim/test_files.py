@@ -249,9 +249,10 @@ def test_what_is_written_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def anew(draft: Path) -> None:
-    """Write as libraries do that put another file in the place of the one they were given."""
-    draft.unlink()
-    draft.write_text("anew")
+    """Write as libraries do that write beside the file they were given, then move it there."""
+    beside = draft.with_name("beside")
+    beside.write_text("anew")
+    beside.replace(draft)
 
 
 @pytest.mark.usefixtures("open_to_all")

@@ -197,5 +197,5 @@ def test_a_wire_audit_that_says_something_else_is_malformed(
 
 def test_a_wire_audit_comes_back(tmp_path: Path) -> None:
     row = {"defenses": [{"std": 1.5}], "bytes": 3, "seconds": 0.5, "bits_per_entry": 32.0}
-    VaultWriter(tmp_path / "vault").measured(1, 0, row)
+    writer(tmp_path / "vault").measured(1, 0, row)
     assert VaultReader(tmp_path / "vault").measured(1, 0) == row

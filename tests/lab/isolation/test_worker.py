@@ -142,7 +142,7 @@ def test_the_environment_is_what_libraries_need() -> None:
     ours = {
         "PATH": "/bin", "HOME": "/root", "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2",
         "HF_HOME": "/hub", "HF_TOKEN": "t", "FEDSIM_KEY_FILE": "/k", "AWS_SECRET_ACCESS_KEY": "a",
-        "PYTHONSTARTUP": "/x", "EDITOR": "vi",
+        "RAY_AUTH_TOKEN": "r", "RAY_AUTH_MODE": "token", "PYTHONSTARTUP": "/x", "EDITOR": "vi",
     }  # fmt: skip
     kept = set(environment(ours)) - {"PYTHONPATH"}
     assert kept == {"PATH", "HOME", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "HF_HOME"}

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from defenses import DPSGD, Defense, Gaussian, TopK
 from defenses.dp.noise import normal
 from fedsim.errors import BadInput
+from fedsim.lab.cli import main
 from fedsim.lab.config import Config
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.secrecy import caveats, claims, clients_secret, give_secret, read_secret
@@ -75,7 +76,7 @@ def test_a_run_that_drew_from_its_seed_does_not_go_on(tmp_path: Path) -> None:
         clients_secret(tmp_path / "run" / "vault", NOISY, begun=True)
 
 
-@pytest.mark.parametrize("content", ["", "00" * 15, "00" * 17, "zz" * 16, None])
+@pytest.mark.parametrize("content", ["", "00" * 15, "00" * 17, "zz" * 16, "00" * 600, None])
 def test_a_file_without_a_secret(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "secret"
     if content is not None:
@@ -142,6 +143,11 @@ def test_runs_differ_but_for_a_secret_that_they_are_given(tmp_path: Path) -> Non
         assert summary.guarantee and summary.guarantee["secret"] == origin
         notes = [note for note in summary.notes if "whoever does not know" in note]
         assert notes == caveats(summary.guarantee) and len(notes) == (origin == "given")
+    (tmp_path / "secret").write_text(SECRET.value.hex())
+    words = ["run", "defense=gaussian", "--secret", str(tmp_path / "secret")]
+    kept = VaultReader(drawn[0].vault).secret()
+    assert main([*words, "--out", str(drawn[0].root)]) == 2  # it holds a run, and keeps its own
+    assert VaultReader(drawn[0].vault).secret() == kept and kept is not None and not kept[1]
 
 
 @pytest.mark.slow

@@ -156,7 +156,7 @@ def test_precision_is_over_all_guesses(vault: VaultReader) -> None:
 
 
 def test_a_guess_at_an_empty_batch_is_wrong(tmp_path: Path) -> None:
-    VaultWriter(tmp_path).note(1, 0, [], [])
+    VaultWriter(tmp_path, own_key().seal).note(1, 0, [], [])
     (scored,) = score(VaultReader(tmp_path), attempt(0, BATCHES[0][:3]))
     assert (metrics(scored), scored.guesses) == ({"precision": 0.0}, 3)
 
@@ -168,7 +168,7 @@ def test_the_same_guess_twice_is_right_once(vault: VaultReader) -> None:
 
 def emoji_vault(root: Path, *texts: str) -> VaultReader:
     ids = [tuple(ADAPTER.tokenizer(text)["input_ids"]) for text in texts]
-    VaultWriter(root).note(1, 0, ids, [0] * len(ids))
+    VaultWriter(root, own_key().seal).note(1, 0, ids, [0] * len(ids))
     return VaultReader(root)
 
 
