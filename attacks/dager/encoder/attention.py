@@ -8,7 +8,7 @@ the MLP's first map spans the normed sums of query and context, for each an affi
 context but for the norm's scale. What a context leaves outside of both spans must be 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,19 @@ class Candidates:
         """Return which candidates fill a position, if only as its sentence ended before: (P, N)."""
         places = torch.arange(int(self.positions.max()) + 1)[:, None]
         return ((self.positions == places) | (self.ends & (self.positions < places))).float()
+
+
+def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
+    """Return the tokens of each position up to the last before enough have none."""
+    sets: list[Tensor] = []
+    empty = total = 0
+    for position in range(positions):
+        sets.append(at(position))
+        empty = 0 if len(sets[-1]) else empty + 1
+        total += len(sets[-1])
+        if empty == thresholds.LOOK or total > thresholds.CANDIDATES:
+            break
+    return sets[: len(sets) - empty]
 
 
 def make_candidates(

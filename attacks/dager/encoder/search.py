@@ -12,7 +12,6 @@ Deviations:  the paper draws combinations of tokens at random and tests each. He
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from attacks.base import Notes
 from attacks.dager import thresholds
-from attacks.dager.encoder.attention import Candidates, make_candidates
+from attacks.dager.encoder.attention import Candidates, make_candidates, token_sets
 from attacks.dager.encoder.nonnegative import nonnegative
 from attacks.dager.encoder.witness import Witness
 from attacks.dager.gates import Gates
@@ -97,19 +96,6 @@ def _span(observation: Observation, place: Place) -> Span | None:
     """Return the span of what block 0's weights read at ``place``, if the update shows one."""
     span = input_span(observation, 0, place) if shows(observation, 0, place) else None
     return span if span is not None and span.rank else None
-
-
-def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
-    """Return the tokens of each position up to the last before enough have none."""
-    sets: list[Tensor] = []
-    empty = total = 0
-    for position in range(positions):
-        sets.append(at(position))
-        empty = 0 if len(sets[-1]) else empty + 1
-        total += len(sets[-1])
-        if empty == thresholds.LOOK or total > thresholds.CANDIDATES:
-            break
-    return sets[: len(sets) - empty]
 
 
 @dataclass(kw_only=True)
@@ -222,9 +208,6 @@ class SentenceSearch:
         allowed[0] = True
         return allowed
 
-    def _draw(self, weights: Tensor) -> int:
-        return int(torch.multinomial(weights, 1, generator=self.generator))
-
     def _likely(self, weights: Tensor, fixed: list[int]) -> int | None:
         """Draw an untried candidate by its weight, of no found sentence if there is any."""
         chances = weights.clamp(max=1.0) * ((weights > thresholds.SETTLED) & ~self._tried)
@@ -234,7 +217,9 @@ class SentenceSearch:
         for rows in self._found.values():
             fresh[rows] = 0
         chances = fresh if fresh.any() else chances
-        return self._draw(chances**thresholds.SHARPNESS) if chances.any() else None
+        if not chances.any():
+            return None
+        return int(torch.multinomial(chances**thresholds.SHARPNESS, 1, generator=self.generator))
 
     def _solve(self, fixed: list[int], allowed: Tensor) -> tuple[Tensor, float]:
         """Return weights (N,) at which the last of ``fixed`` sees what it may, and the misfit left.

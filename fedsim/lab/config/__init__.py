@@ -1,6 +1,7 @@
 """The config: TOML tables, checked whole before anything starts."""
 
 from fedsim.lab.config.checking import check, checked, known_keys
+from fedsim.lab.config.fields import Section
 from fedsim.lab.config.overrides import (
     QUICK_START,
     apply,
@@ -16,7 +17,6 @@ from fedsim.lab.config.schema import (
     EngineName,
     ModelSection,
     PluginSection,
-    Section,
     tables,
 )
 

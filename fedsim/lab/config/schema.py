@@ -1,19 +1,18 @@
 """The config's keys: what each means, what it may be, and its default.
 
-A key that goes into the settings of one side has its default there, at the field of its name, and
-is asked for it by :func:`default_of`; the others have theirs here. ``docs/config.md`` is made from
-this file, see :mod:`fedsim.lab.config.reference`.
+A key that goes into the settings of one side has its default there, at the field of its name
+(:func:`fedsim.lab.config.fields.default_of`); the others have theirs here. ``docs/config.md`` is
+made from this file, see :mod:`fedsim.lab.config.reference`.
 """
 
-from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from clients.data import DataSettings
 from clients.holdings import ClientSettings
 from fedsim import limits
+from fedsim.lab.config.fields import PathText, Section, default_of
 from fedsim.models import ModelSpec, Task, Weights
 from fedsim.training import Algorithm, Optimizer, TrainingSettings, WireDtype
 from server import ServerSettings
@@ -21,38 +20,6 @@ from server.app import OnFailure
 
 EngineName = Literal["inline", "ray"]
 PLUGINS = ("attack", "defense")  # the keys that hold tables of plugins
-
-
-class Section(BaseModel):
-    """A table of the config: unknown keys are errors, values keep their types."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), strict=True, allow_inf_nan=False
-    )
-
-
-def _path(text: str) -> str:
-    if "\0" in text or any(len(part.encode(errors="replace")) > 255 for part in text.split("/")):
-        raise PydanticCustomError("file_name", "a name that a file can have")
-    return text
-
-
-PathText = Annotated[str, AfterValidator(_path)]
-
-
-def default_of(kind: type, name: str, about: str, **limits: Any) -> Any:
-    """Return a key that goes into the field ``name`` of the settings ``kind``, and their default.
-
-    Args:
-        kind: the settings, a dataclass.
-        name: of the field, and of the key.
-        about: what the key means.
-        limits: what else pydantic's ``Field`` takes.
-    """
-    (field,) = [field for field in fields(kind) if field.name == name]
-    made = field.default_factory() if field.default_factory is not MISSING else field.default
-    default = list(made) if isinstance(made, tuple) else made
-    return Field(default, description=about, **limits)
 
 
 class ModelSection(Section):

@@ -13,9 +13,8 @@ from transformers import BertConfig
 
 from attacks import Dager
 from attacks.dager import thresholds
-from attacks.dager.encoder.attention import Candidates, make_candidates
+from attacks.dager.encoder.attention import Candidates, make_candidates, token_sets
 from attacks.dager.encoder.nonnegative import nonnegative
-from attacks.dager.encoder.search import token_sets
 from attacks.dager.gates import middles
 from attacks.dager.spectrum import find_span
 from fedsim.errors import UnsupportedObservation
