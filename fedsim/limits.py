@@ -39,6 +39,9 @@ TOKEN = 2**31 - 1
 TOKENS = 2**20
 """Of one text; no model here has so many positions."""
 
+GUESS = 2**20
+"""Tokens of an attack's guess: a line of a file has all of them, as numbers and as texts."""
+
 LABELS = 2**16
 """Classes; a head has a row of the model's width for each."""
 

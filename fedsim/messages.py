@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
 
+from fedsim import limits
 from fedsim.effects import Effect
 from fedsim.errors import MalformedMessage
 from fedsim.types import Parameters, Scalar, Tokens
@@ -122,4 +123,6 @@ class Reconstruction:
         for sequence in self.sequences:
             if not all(isinstance(token, int) for token in sequence):
                 raise MalformedMessage(f"a sequence must hold token ids, got {sequence!r}")
+        if (total := sum(map(len, self.sequences))) > limits.GUESS:
+            raise MalformedMessage(f"a guess has at most {limits.GUESS:,} tokens, got {total:,}")
         _numbers_only("diagnostic", self.diagnostics)

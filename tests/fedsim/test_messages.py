@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from fedsim import limits
 from fedsim.effects import Effect, Signs, Zeroes
 from fedsim.errors import MalformedMessage
 from fedsim.messages import (
@@ -70,6 +71,13 @@ def test_a_sequence_carries_no_text(sequence: Any) -> None:
 def test_sequences_are_not_one_text() -> None:
     with pytest.raises(MalformedMessage, match="a sequence must hold token ids, got 'T'"):
         Reconstruction(sequences=SECRET)
+
+
+def test_a_guess_has_an_end() -> None:
+    half = (1,) * (limits.GUESS // 2)
+    assert Reconstruction(sequences=(half, half)).sequences
+    with pytest.raises(MalformedMessage, match="at most 1,048,576 tokens, got 1,048,577"):
+        Reconstruction(sequences=(half, half, (1,)))
 
 
 @pytest.mark.parametrize("name", ["labels", "lengths"])

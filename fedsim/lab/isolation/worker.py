@@ -18,7 +18,7 @@ from attacks.worker.channel import ANSWER, HEAD, MOST, STEP, TASK, send
 from attacks.worker.serving import LOGGER, sizes
 from attacks.worker.shared import SharedTensors
 from attacks.worker.task import LONGEST, WHOLE, Answer, Task
-from fedsim.errors import RunFailed
+from fedsim.errors import MalformedMessage, RunFailed
 from fedsim.lab.isolation.memory import spare_memory
 from fedsim.lab.isolation.processes import Processes, processes
 from fedsim.messages import Broadcast
@@ -221,7 +221,11 @@ class _Worker:
 
 def _checked(content: bytes) -> Answer:
     try:
-        return Answer.model_validate_json(content)
+        answer = Answer.model_validate_json(content)
+        answer.guess()
+        return answer
+    except MalformedMessage as error:
+        raise Ended(f"gave an answer that makes no sense: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

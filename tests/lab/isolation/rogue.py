@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attacks import Attack
+from attacks.worker import attempt
+from attacks.worker.task import Answer
 from fedsim.messages import Reconstruction
 
 
@@ -76,6 +78,9 @@ class Rogue(Attack):
 
     def _invent(self, seen):
         return ((10**9,),)
+
+    def _flood(self, seen):  # past what its own process looks at
+        attempt.Answer = lambda **_: Answer(sequences=[[1] * 2**19] * 3)
 
     def _remember(self, seen):
         os.environ["SEEN"] = str(int(os.environ.get("SEEN", "0")) + 1)

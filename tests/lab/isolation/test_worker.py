@@ -29,6 +29,7 @@ ENDS = {
     "die": r"rogue ended its process with code 7",
     "crash": r"rogue ended its process by SIGSEGV",
     "fork": r"rogue ended its process with code 7",
+    "flood": r"rogue gave an answer that makes no sense: a guess has at most 1,048,576 tokens.*",
 }
 
 

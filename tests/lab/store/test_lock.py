@@ -61,13 +61,13 @@ def test_where_there_can_be_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(BadInput, match=r"--out: '.*file' is not a directory"), held(file):
         pass
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError("Function not implemented")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(RunFailed, match=r"could not lock .*\.lock: Function not"), held(tmp_path):
         pass
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("fedsim.lab.store.lock.open", refuse, raising=False)
     with pytest.raises(RunFailed, match=r"could not write .*\.lock: Function not"), held(tmp_path):
         pass
 
