@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fedsim import limits
 from fedsim.errors import BadInput
 from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
@@ -21,7 +22,7 @@ from tests.lab.conftest import experiment
 
 pytestmark = pytest.mark.slow  # whole runs
 
-FEDAVG = {"algorithm": "fedavg", "local_epochs": 1_000_000_000, "mini_batch_size": 1}
+FEDAVG = {"algorithm": "fedavg", "local_epochs": limits.EPOCHS, "mini_batch_size": 1}
 Spoil = Callable[..., Path]
 
 
@@ -73,8 +74,9 @@ def test_more_epochs_than_anybody_waits_for(spoiled: Spoil) -> None:
     )
 
 
-@pytest.mark.parametrize("key", ["local_epochs", "mini_batch_size"])
-@pytest.mark.parametrize("value", [0, -1, 1.5, "many", None])
+@pytest.mark.parametrize(
+    ("key", "value"), [("optimizer", "sdg"), ("learning_rate", "fast"), ("dropout", 0.5)]
+)
 def test_a_training_config_that_is_none(spoiled: Spoil, key: str, value: Any) -> None:
     rows = attacked(spoiled(kind="delta", config={**FEDAVG, key: value}), "seconds=20.0")
     (error,) = [row["error"] for row in rows if row["role"] == "positive"]
@@ -84,9 +86,9 @@ def test_a_training_config_that_is_none(spoiled: Spoil, key: str, value: Any) ->
 @pytest.mark.parametrize(
     ("model", "line"),
     [
-        ({"num_labels": 10**9}, r"model\.num_labels: the head in the captures is of 2 labels, got 10"),
-        ({"num_labels": 0}, r"model\.num_labels: the head in the captures is of 2 labels, got 0"),
-        ({"num_labels": 10**9, "freeze": ["head"]}, r"num_labels: the head in the captures is of 2"),
+        ({"num_labels": 10**9}, r"model\.num_labels: the head in .* is of 2 labels, got 10"),
+        ({"num_labels": 0}, r"model\.num_labels: the head in .* is of 2 labels, got 0"),
+        ({"num_labels": 10**9, "freeze": ["head"]}, r"num_labels: the head in .* is of 2"),
         ({"num_labels": 10**9, "task": "causal-lm"}, r"model\.num_labels: "),
         ({"lora_rank": 10**9}, r"model\.lora_rank: wanted .* 4096, got 1000000000"),
     ],
