@@ -22,7 +22,7 @@ from fedsim.errors import ClientFailure
 from fedsim.messages import Broadcast, Update
 
 LOADING = 600.0  # seconds that the start of the process, the model and the data may take
-DIES_WITH_PARENT = 1  # Linux's PR_SET_PDEATHSIG
+DIES_WITH_PARENT, DUMPABLE = 1, 4  # Linux's PR_SET_PDEATHSIG, PR_SET_DUMPABLE
 
 MakeSide = Callable[[ClientSettings, int], Side]
 
@@ -120,10 +120,15 @@ def _serve(pipe: Connection, parent: int) -> None:
 
 
 def _prepare(parent: int) -> None:
-    """Have this process end with its parent, leave Ctrl-C to that, and say nothing of its own."""
+    """Have this process end with its parent, leave Ctrl-C to that, and say nothing of its own.
+
+    Nor is its memory, in which the texts are, for another process of this user to read.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+        libc = ctypes.CDLL(None)
+        libc.prctl(DIES_WITH_PARENT, signal.SIGKILL)
+        libc.prctl(DUMPABLE, 0, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
     from transformers.utils import logging

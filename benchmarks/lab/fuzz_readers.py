@@ -37,6 +37,7 @@ from fedsim.lab.terminal.run import print_table, print_utility, print_wire
 from fedsim.lab.terminal.sweep import print_sweep
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.models.families import preset
+from fedsim.vault.keys import own_key
 
 CONFIG = """name = "fuzzed"
 seed = 3
@@ -153,6 +154,10 @@ def build(root: Path) -> Scene:
         main(["run", config, "--out", run, "--json"])
         main(["attack", run, "--attack", "dager", "--out", attack, "--json"])
         main(["sweep", config, "attack.max_pairs=5,50", "--out", sweep, "--json"])
+    for path in scene.run.vault.rglob("*.jsonl"):
+        if path.parent.name != "round=1":  # as in runs from before vaults were sealed
+            place = path.relative_to(scene.run.vault).as_posix()
+            path.write_bytes(own_key().opened(path.read_bytes(), place))
     memory = ClientMemory.beside(scene.run.vault)
     memory.note(0, 1, [Memory(tensors={"w": torch.ones(2)}, values={"steps": 3.0})])
     return scene
@@ -268,7 +273,8 @@ _ALL = (
            read=_scored),
     Reader(name="samples.jsonl", files=_each("run/samples.jsonl"), kind="lines", read=_shown),
     Reader(name="summary.json", files=_each("run/summary.json"), kind="json", read=_shown),
-    Reader(name="vault", files=_each("run/vault/round=*/*.jsonl"), kind="lines", read=_scored),
+    Reader(name="vault", files=_each("run/vault/round=2/*.jsonl"), kind="lines", read=_scored),
+    Reader(name="sealed vault", files=_each("run/vault/round=1/*"), kind="bytes", read=_scored),
     Reader(name="pool", files=_each("run/vault/pool.jsonl"), kind="lines", read=_scored),
     Reader(name="audit", files=_each("run/audit/round=*/*.json"), kind="json", read=_scored),
     Reader(name="observation.json", files=_each("run/captures/*/*/observation.json"), kind="json",

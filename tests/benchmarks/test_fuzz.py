@@ -14,7 +14,7 @@ NAMES = (
     "config", "overrides", "policy", "saved config", "sweep.json", "cell.json", "rounds.jsonl",
     "reconstructions.jsonl", "samples.jsonl", "summary.json", "vault", "pool", "audit",
     "observation.json", "tensors", "checkpoints", "checkpoint names", "memory", "manifest.json",
-    "attack.json", "recipe",
+    "attack.json", "recipe", "sealed vault",
 )  # fmt: skip
 FORGIVEN = ("manifest.json", "checkpoints", "checkpoint names")  # one that is lost costs no run
 

@@ -1,6 +1,7 @@
 """A client in a process of its own: the same bits, and an end to what hangs, exits or dies."""
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -65,6 +66,17 @@ def same(some: Update, other: Update) -> bool:
         other.num_examples,
         other.kind,
     ) and all(torch.equal(some.tensors[name], other.tensors[name]) for name in other.tensors)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="of Linux")
+def test_no_other_process_reads_the_texts_in_its_memory() -> None:
+    script = (
+        "import ctypes, os; from clients.apart import _prepare; _prepare(os.getppid()); "
+        "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert told.stdout == b"0\n"
 
 
 @pytest.mark.slow
