@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, assignment, attr-defined"
 """An outsider's attacks that misbehave, each in its own way: a package that the tests install."""
 
 import ctypes

@@ -74,8 +74,14 @@ def test_an_attack_that_fits_is_left_alone(worker: AttackWorker, task: Tasks) ->
 
 
 def test_what_an_attack_says_reaches_no_terminal(
-    worker: AttackWorker, task: Tasks, capfd: pytest.CaptureFixture[str]
+    worker: AttackWorker,
+    task: Tasks,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    logger = logging.getLogger("fedsim.attacks")  # where its progress is told, if anybody listens
+    monkeypatch.setattr(logger, "handlers", [logging.NullHandler()])
+    monkeypatch.setattr(logger, "propagate", False)
     assert worker.attempt(task(how="talk"), AMPLE).error is None
     assert capfd.readouterr() == ("", "")
 
