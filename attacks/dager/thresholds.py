@@ -217,6 +217,8 @@ UNEXPLAINED_EPS = 30  # free
 
 # encoder/attention.py: equations of one query
 
+# Empty positions in a row after which no sentence is thought to go on. From: chosen.
+LOOK = 8  # free
 # Random mixtures of all equations, at most. From: chosen, a limit of work, above any sentence.
 EQUATIONS = 512  # free
 # How far directions in which tokens differ little are evened out: 0 is fully. From: chosen.
@@ -233,8 +235,6 @@ ENTER = 1e-6  # free
 
 # encoder/search.py: a sentence's tokens among all candidates
 
-# Empty positions in a row after which no sentence is thought to go on. From: chosen.
-LOOK = 8  # free
 # (token, position) pairs at most. From: memory, 0.5 GB.
 CANDIDATES = 20_000  # free
 # Gauss-Newton steps. From: 5 to 9 were enough from a true query.
