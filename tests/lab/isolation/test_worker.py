@@ -184,7 +184,8 @@ def test_a_guess_in_the_worker_is_that_of_this_process(
 # The end of the one who asks
 
 ENDLESS = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 sys.path.insert(0, sys.argv[1])
 import torch
 from attacks.worker.task import Task
