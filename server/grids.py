@@ -18,6 +18,12 @@ class GridProxy(Grid):
     def __init__(self, inner: Grid) -> None:
         self.inner = inner
 
+    @property
+    def partition(self) -> dict[int, int]:
+        """Which client each node is, where the grid inside knows."""
+        known: dict[int, int] = getattr(self.inner, "partition", {})
+        return known
+
     @override
     def set_run(self, run: Run) -> None:
         self.inner.set_run(run)
@@ -68,13 +74,18 @@ class PartitionedGrid(GridProxy):
         super().__init__(inner)
         self.expected = expected
         self.wait = wait  # seconds
-        self.partition: dict[int, int] = {}  # node id -> partition = client
+        self._partition: dict[int, int] = {}  # client, by node id
 
     @override
     def get_node_ids(self) -> Iterable[int]:
-        if not self.partition:
-            self.partition = self._ask(self._connected())
-        return sorted(self.partition, key=self.partition.__getitem__)
+        if not self._partition:
+            self._partition = self._ask(self._connected())
+        return sorted(self._partition, key=self._partition.__getitem__)
+
+    @property
+    @override
+    def partition(self) -> dict[int, int]:
+        return self._partition
 
     def _connected(self) -> list[int]:
         end = time.monotonic() + self.wait

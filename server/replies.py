@@ -38,12 +38,6 @@ class CheckedGrid(GridProxy):
         super().__init__(inner)
         self.kind = kind
 
-    @property
-    def partition(self) -> dict[int, int]:
-        """Which client each node is, where the grid inside knows."""
-        known: dict[int, int] = getattr(self.inner, "partition", {})
-        return known
-
     @override
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -34,12 +34,6 @@ class SecureSum(GridProxy):
     The reply is to the first of them. A client that failed is known to have failed.
     """
 
-    @property
-    def partition(self) -> dict[int, int]:
-        """Which client each node is, where the grid inside knows."""
-        known: dict[int, int] = getattr(self.inner, "partition", {})
-        return known
-
     @override
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

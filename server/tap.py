@@ -110,7 +110,7 @@ class TapGrid(GridProxy):
     ) -> list[Exchange]:
         """Join each message with its reply; a slow client has none, a dead one an error."""
         answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
-        partition: dict[int, int] = getattr(self.inner, "partition", {})
+        partition = self.partition
         sums = [summed_nodes(reply.content) for reply in replies if not reply.has_error()]
         hidden = {node for nodes in sums for node in nodes}
         exchanges = []
