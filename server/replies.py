@@ -23,7 +23,8 @@ from server.grids import GridProxy
 from server.steps import moved, step_of
 
 WRONG = 2  # Flower's code for an exception in a ClientApp
-USUAL = {EXAMPLES, "train_loss"}  # what a client of ours tells beside its update, at most
+LOSS = "train_loss"
+USUAL = {EXAMPLES, LOSS}  # what a client of ours tells beside its update, at most
 FLOATS = tuple(map(np.dtype, ("float16", "float32", "float64")))  # in this machine's byte order
 MOST, LONGEST = 100, 200  # of metrics, and letters of a name: a capture has them all
 
@@ -154,13 +155,17 @@ def check_metrics(content: RecordDict, usual: Names) -> None:
             f"got {shown(examples)}"
         )
     for name, value in metrics.items():
-        fits = isinstance(value, float) or (
-            isinstance(value, int) and abs(value) <= limits.INTEGER  # what a capture can hold
-        )
-        if not fits or not math.isfinite(value):
+        if isinstance(value, list) or not _is_kept(value):
             raise MalformedMessage(
                 f"its metric {name!r} must be a finite number, got {shown(value)}"
             )
+        if name == LOSS and value < 0:  # q-FedAvg raises it to a power
+            raise MalformedMessage(f"its metric {name!r} must be 0 or more, got {value}")
+
+
+def _is_kept(value: float) -> bool:
+    """Return whether a capture can hold a number."""
+    return math.isfinite(value) if isinstance(value, float) else abs(value) <= limits.INTEGER
 
 
 def usual_metrics(replies: Sequence[RecordDict]) -> Names:

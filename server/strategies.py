@@ -13,6 +13,7 @@ from fedsim.errors import BadInput, RunFailed, unknown
 from fedsim.rng import derive
 from fedsim.wire import ARRAYS, update_kind
 from server.grids import Only
+from server.options import check_clients, check_options
 from server.steps import moved, step_of
 
 STRATEGIES: dict[str, type[strategy.FedAvg]] = {
@@ -49,28 +50,19 @@ def make_strategy(
         raise BadInput(f"federation.strategy: {unknown('strategy', name, STRATEGIES)}")
     everyone = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1}
     everyone |= {"min_evaluate_nodes": 0, "min_available_nodes": 1}
-    for key, value in options.items():
+    for key in options:
         if key in everyone:  # Flower would draw again, from the global random
             raise BadInput(
                 f"federation.strategy_options: {name}: {key} is set by fedsim; who takes part is "
                 "federation.clients_per_round"
             )
-        if not isinstance(value, (int, float)):
-            raise BadInput(
-                f"federation.strategy_options: {name}: {key} must be a number, got {value!r}"
-            )
+    check_options(name, options)
+    if clients is not None:
+        check_clients(name, options, clients)
     try:
-        made = STRATEGIES[name](**{**everyone, **options})
-    except (TypeError, ValueError) as error:
+        return STRATEGIES[name](**{**everyone, **options})
+    except (TypeError, ValueError) as error:  # one that has no default is not there
         raise BadInput(f"federation.strategy_options: {name}: {error}") from error
-    if clients is not None and isinstance(made, strategy.Bulyan):
-        needed = 4 * made.num_malicious_nodes + 3  # below it Flower's leaves the weights alone
-        if clients < needed:
-            raise BadInput(
-                f"federation.clients_per_round: bulyan with num_malicious_nodes = "
-                f"{made.num_malicious_nodes} needs at least {needed}, got {clients}"
-            )
-    return made
 
 
 class Wrapper(Strategy):

@@ -111,9 +111,9 @@ def test_a_step_out_of_all_bounds_is_its_clients_failure() -> None:
 def test_what_was_sent_is_finite_after_a_step(
     sent: float, update: float, step: float, fits: bool
 ) -> None:
-    arrays = [Array(np.array([0.5, value], np.float32)) for value in (update, sent)]
+    moves, weights = (Array(np.array([0.5, value], np.float32)) for value in (update, sent))
     with pytest.raises(MalformedMessage) if not fits else nullcontext():
-        check_array("w", *arrays, step)
+        check_array("w", moves, weights, step)
 
 
 def test_a_step_within_the_bounds_is_taken() -> None:
@@ -145,7 +145,8 @@ def test_weights_count_in_whatever_order_and_precision_they_come(strategy: str) 
         return weighed
 
     def otherwise(reply: RecordDict) -> None:
-        turned = {k: Array(a.numpy().astype(float)) for k, a in reply.pop(ARRAYS).items()}
+        turned = {k: Array(a.numpy().astype(float)) for k, a in reply.array_records[ARRAYS].items()}
+        del reply[ARRAYS]
         reply["theirs"] = ArrayRecord(dict(reversed(turned.items())))
 
     more = {"qfedavg": {"client_learning_rate": 0.5}}.get(strategy, {})

@@ -103,6 +103,7 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "a metric more": (metrics(more=1.0), "its metrics must be"),
     "a metric that is no number": (metrics(train_loss=float("nan")), "'train_loss' must be"),
     "a metric that is a list": (metrics(train_loss=[1.0]), "'train_loss' must be"),
+    "a loss below nothing": (metrics(train_loss=-1e-3), "'train_loss' must be 0 or more"),
     "no count": (metrics(num_examples=None), "its metrics must be"),
     "a count of nothing": (metrics(num_examples=0), "num-examples must be .* got 0"),
     "a count below nothing": (metrics(num_examples=-2), "num-examples must be .* got -2"),

@@ -12,6 +12,8 @@ from flwr.clientapp import ClientApp
 from clients import build_client_app
 from fedsim.errors import ClientFailure
 from fedsim.lab.config import Config
+from fedsim.lab.run.experiment import failures
+from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import read_summary
 from fedsim.lab.terminal.run import print_table
@@ -87,3 +89,13 @@ def test_a_round_that_trained_nothing_is_noted_everywhere(
     assert before.checksum == first.checksum != second.checksum
     print_table(read_summary(run.root))
     assert f"Note: {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", ["", " \n\t", "\v"])
+def test_a_failure_without_a_word_has_a_line(error: str) -> None:
+    failed = {"client": 0, "error": error}
+    record = RoundRecord.model_validate(
+        {"round": 1, "utility": None, "measures": None, "checksum": "", "seconds": 1.0}
+        | {"failures": [failed]}
+    )
+    assert [failure.error for failure in failures([record])] == ["no reason given"]
