@@ -33,7 +33,7 @@ def build_client_app(settings: ClientSettings, side: MakeSide = client_side) -> 
         except KeyboardInterrupt:  # the user's
             raise
         except BaseException as error:  # an exit, too: it is the client's alone
-            raise told(error, round_, client) from None
+            raise told(settings, client, round_, error) from None
         return Message(update_content(update), reply_to=message)
 
     return app

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -154,11 +154,19 @@ class ObservationRecord(FileRecord):
     round: Round
     client: Client
     kind: UpdateKind
-    num_examples: int = Field(ge=0, le=limits.EXAMPLES)
+    cohort: list[Client] = Field([])
+    num_examples: int = Field(ge=0)  # of all of them
     metrics: dict[str, float]
     config: dict[str, Any]  # of scalars
     model: dict[str, Any]
-    cohort: list[Client] = Field([])
+
+    @field_validator("num_examples")
+    @classmethod
+    def _countable(cls, count: int, info: ValidationInfo) -> int:
+        most = limits.EXAMPLES * max(1, len(info.data.get("cohort", ())))
+        if count > most:
+            raise ValueError(f"less than or equal to {most}")
+        return count
 
     @field_validator("config")
     @classmethod

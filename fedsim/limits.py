@@ -33,6 +33,9 @@ EXAMPLES = 10**7
 EPOCHS = 10_000
 """Of a client in one round; the positive control trains as long, however little it is sent."""
 
+SECONDS = 10**6
+"""Of a client in a round, some 11 days; what waits counts milliseconds in 32 bits."""
+
 TOKEN = 2**31 - 1
 """A token's id; tokenizers take 32 bits."""
 

@@ -37,7 +37,7 @@ class Exchange:
 
 def last_line(error: str) -> str:
     """Return what a traceback ends in: the one line that says what went wrong."""
-    return error.strip().splitlines()[-1]
+    return (error.strip().splitlines() or ["no reason given"])[-1]
 
 
 def copies(exchanges: Sequence[Exchange]) -> list[Exchange]:

@@ -257,6 +257,21 @@ def test_a_round_is_written_in_one_way(tmp_path: Path, name: str) -> None:
         find_captures(tmp_path)
 
 
+@pytest.mark.parametrize(("count", "fits"), [(2 * 10**7, True), (2 * 10**7 + 1, False)])
+def test_a_sum_counts_the_examples_of_all_its_clients(
+    tmp_path: Path, count: int, fits: bool
+) -> None:
+    update = Update(tensors=tensors(), kind="delta", num_examples=count)
+    broadcast = Broadcast(round=1, parameters=tensors())
+    write_capture(place(tmp_path, 1, 0), 0, broadcast, update, {}, cohort=(0, 1))
+    (where,) = find_captures(tmp_path)
+    if fits:
+        assert read_capture(where).update.num_examples == count
+    else:
+        with pytest.raises(MalformedFile, match="num_examples: wanted less than"):
+            read_capture(where)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

@@ -107,6 +107,15 @@ def test_fewer_than_three_answers_are_not_summed() -> None:
     assert not shown
 
 
+def test_the_mean_is_as_wide_as_the_widest_update() -> None:
+    halves = Update(tensors={"w": torch.ones(2).half()}, kind="delta", num_examples=1)
+    floats = Update(tensors={"w": torch.full((2,), 3e6)}, kind="delta", num_examples=2)
+    for updates in ([halves, floats], [floats, halves]):
+        mean = weighted_mean(updates).tensors["w"]  # 2e6 is no half-precision number
+        assert mean.dtype == torch.float32 and mean.tolist() == pytest.approx([2000000 + 1 / 3] * 2)
+    assert weighted_mean([halves, halves]).tensors["w"].dtype == torch.float16
+
+
 def test_other_messages_pass() -> None:
     def answer(_: Message) -> RecordDict:
         return RecordDict({"node": ConfigRecord({"partition-id": 1})})

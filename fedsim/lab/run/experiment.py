@@ -103,6 +103,7 @@ class Recorder:
             checksum=self.checksum,
             seconds=round(time.perf_counter() - self.started, 3),
             **self.round,
+            **({"stayed": True} if progress.stayed else {}),
         )
         self.run.note_round(record)
         if progress.round:  # what a run starts from comes from its seed
@@ -112,6 +113,8 @@ class Recorder:
         for failure in record.failures:
             reason = last_line(failure.error)
             self.display.say(f"round {progress.round}: client {failure.client} failed: {reason}")
+        for note in stays([record]):
+            self.display.say(note)
         if progress.round:
             rounds = self.experiment.config.federation.rounds
             self.display.say(f"round {progress.round}/{rounds} done{shown}")
@@ -232,7 +235,7 @@ def summarize(
         verdicts=verdicts,
         failures=failures(rounds),
         checksum=rounds[-1].checksum,
-        notes=[*adapter.notes, *scorer.notes(scores), *caveats(promised)],
+        notes=[*adapter.notes, *stays(rounds), *scorer.notes(scores), *caveats(promised)],
     )
     run.finish(summary, samples_of(scores))
     if failed := track(run, summary, config.tracker):
@@ -247,4 +250,13 @@ def failures(rounds: Sequence[RoundRecord]) -> list[Failure]:
         Failure(round=record.round, client=failed.client, error=last_line(failed.error))
         for record in rounds
         for failed in record.failures
+    ]
+
+
+def stays(rounds: Sequence[RoundRecord]) -> list[str]:
+    """Return a line for each of the rounds that trained nothing."""
+    return [
+        f"round {record.round}: no aggregate, the weights stay"
+        for record in rounds
+        if record.stayed
     ]

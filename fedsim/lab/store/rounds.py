@@ -24,6 +24,7 @@ class RoundRecord(FileRecord):
     seconds: float
     clients: list[Client] = []  # who answered, in that order
     failures: list[Unanswered] = []
+    stayed: bool = False  # True: of what came no aggregate was made, and the weights are as before
 
 
 def in_order(path: Path, records: Sequence[RoundRecord]) -> list[RoundRecord]:

@@ -1,5 +1,6 @@
 """Whatever a tokenizer is, what it puts around a text is found, and what does not fit is said."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,22 @@ def test_masked_lm_needs_a_mask(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"model.tokenizer: it has no mask token, .*masked-lm"):
         load(path, task="masked-lm")
     load(path, task="classification")
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_mask_that_is_another_special_token_is_refused(tmp_path: Path, name: str) -> None:
+    known = vocabulary(tuple(NAMES.values()))
+    kind = models.WordLevel(known, unk_token="[UNK]")
+    made = tokenizer(kind, "[CLS] $A [SEP]", **NAMES, mask_token=NAMES[name])
+    path = saved(tmp_path, bert(len(known)), made)
+    line = re.escape(f"a mask token that is no other, got '{NAMES[name]}', which is its {name}")
+    with pytest.raises(BadInput, match=f"model.tokenizer: the task masked-lm wants {line}"):
+        load(path, task="masked-lm")
+    load(path, task="classification")
+
+
+def test_a_mask_of_its_own_is_taken(tmp_path: Path) -> None:
+    load(saved(tmp_path, bert(len(words())), words()), task="masked-lm")
 
 
 def test_a_tokenizer_of_special_tokens_alone_is_refused(tmp_path: Path) -> None:
