@@ -29,7 +29,7 @@ SCHEMA = 1
 BROADCAST, UPDATE = "broadcast.safetensors", "update.safetensors"
 RECORD = "observation.json"
 NUMBER = "(0|[1-9][0-9]{0,17})"  # one way to write it: no two directories are of one client
-PLACE = re.compile(rf"(?:^|/)round={NUMBER}/client={NUMBER}$")
+PLACE = re.compile(rf"(?:^|/)round={NUMBER}/client={NUMBER}\Z")  # $ would take a line feed, too
 
 
 @dataclass(frozen=True, order=True)

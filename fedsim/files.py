@@ -223,13 +223,14 @@ def parse_json(data: bytes, place: str) -> Any:
     Raises:
         MalformedFile: it is none; the line begins with ``place``.
     """
-    parts = data.count(b"[") + data.count(b"{")
+    parts = data.count(b"[") + data.count(b"{")  # as in UTF-8, which is all that is read
     if len(data) > limits.JSON_BYTES:
         raise MalformedFile(f"{place} is too large: more than {limits.JSON_BYTES:,} bytes")
     if parts > limits.PARTS:
         raise MalformedFile(f"{place} is too large: more than {limits.PARTS:,} tables and lists")
     try:
-        value = json.loads(data, parse_int=_integer if _LONG.search(data) else None)
+        text = data.decode("utf-8-sig")  # json itself would take UTF-16 as well
+        value = json.loads(text, parse_int=_integer if _LONG.search(data) else None)
     except RecursionError:
         raise MalformedFile(f"{place} is nested too deeply") from None
     except ValueError as error:

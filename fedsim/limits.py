@@ -12,6 +12,9 @@ PARTS = 2**20
 CONFIG_BYTES = 2**20
 """Of a config or a policy; the largest of ours has 3 kB."""
 
+DATA_BYTES = 2**30
+"""Of a file of a client's texts, which is read at once; the largest named data set has 4 MB."""
+
 JSON_BYTES = 2**26
 """Of a JSON file, or of one line; a summary takes 2 kB an update, so this is for some 30,000."""
 

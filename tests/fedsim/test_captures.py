@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,8 @@ def test_a_sum_says_whose_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["round=01", "round=1_0", "round=٣", "round=-1", "around=1", "round=" + "9" * 19]
+    "name",
+    ["round=01", "round=1_0", "round=٣", "round=-1", "around=1", "round=" + "9" * 19, "round=1\n"],
 )
 def test_a_round_is_written_in_one_way(tmp_path: Path, name: str) -> None:
     capture(tmp_path).parent.rename(tmp_path / name)
@@ -270,6 +272,12 @@ def test_a_sum_counts_the_examples_of_all_its_clients(
     else:
         with pytest.raises(MalformedFile, match="num_examples: wanted less than"):
             read_capture(where)
+
+
+def test_a_client_is_written_in_one_way(tmp_path: Path) -> None:
+    mine = capture(tmp_path)
+    shutil.copytree(mine, mine.with_name(f"{mine.name}\n"))
+    assert [found.directory for found in find_captures(tmp_path)] == [mine.resolve()]
 
 
 @pytest.mark.parametrize(

@@ -339,6 +339,22 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
             read(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_json_in_another_encoding_is_one_line(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "value.json"
+    for text in ('{"a": 1}', f'{{"a": 1{"0" * 400}}}', "[" * 100):  # nor is it within the limits
+        path.write_bytes(f"{text}\n".encode(encoding))
+        for read in (read_json, lambda p: list(read_lines(p))):
+            with pytest.raises(MalformedFile, match=r"value.json.* is not valid JSON: "):
+                read(path)
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert read_json(path) == {"a": 1} and list(read_lines(path)) == [{"a": 1}]
+
+
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"\xef\xbb\xbfa = 1")

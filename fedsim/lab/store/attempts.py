@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedsim.errors import MalformedFile
-from fedsim.records import Client, FileRecord, Round, TokenIds
+from fedsim.records import Client, FileRecord, Round, Seconds, TokenIds
 
 Role = Literal["attack", "positive"]
 
@@ -20,7 +20,7 @@ class AttackRecord(FileRecord):
     clients: list[Client] = []  # several: their sum was attacked
     settings: dict[str, Any] = {}
     knowledge: dict[str, Any] = {}  # what it was granted
-    seconds: float
+    seconds: Seconds
     sequences: list[TokenIds]  # token ids, special ones included; none: nothing was found
     texts: list[str]  # the same, decoded without the special ones
     diagnostics: dict[str, Any] = {}

@@ -175,7 +175,7 @@ class RunDirectory:
             MalformedMessage: as :meth:`attempts`, or it is not what the summary is of.
         """
         attacked = [attempt for attempt in self.attempts() if attempt.role == "attack"]
-        check_fit(self.root / layout.ATTEMPTS, attacked, summary.attacks)
+        check_fit(self.root / layout.ATTEMPTS, attacked, summary.attacks, len(summary.attacks))
         return attacked
 
     def note_attempt(self, attempt: AttackRecord) -> None:
