@@ -100,10 +100,11 @@ def noise_for(epsilon: float, delta: float, q: float, steps: int, accountant: st
     spend = ACCOUNTANTS[accountant]
 
     def fits(z: float) -> bool:
-        return spend(((z, q, steps),), delta) <= epsilon
+        history = ((z, q, steps),)  # what RDP, which is cheap, lets pass, PRV does too
+        return rdp(history, delta) <= epsilon or spend(history, delta) <= epsilon
 
     high = 1.0
-    while rdp(((high, q, steps),), delta) > epsilon and high < MOST:  # cheap, and never less
+    while rdp(((high, q, steps),), delta) > epsilon and high < MOST:
         high *= 2.0
     if not fits(high):  # RDP has a least epsilon, and PRV may go below it
         return None
