@@ -13,25 +13,6 @@ from fedsim.flower import heed_telemetry_switch
 from fedsim.lab.engines.base import Resources
 from fedsim.lab.environment import set_environment, shut_in_ray
 
-QUIET: dict[str, Any] = {
-    "include_dashboard": False,
-    "log_to_driver": False,
-    "logging_level": logging.ERROR,
-}
-
-
-def start_ray(**options: Any) -> None:
-    """Start a Ray of this process's own, reached by nobody else.
-
-    Flower, which starts one where there is none, asks for a runtime environment: the processes that
-    Ray keeps ready have none, and each client would wait for one that is made anew.
-    """
-    shut_in_ray()
-    import ray
-
-    if not ray.is_initialized():
-        ray.init(address="local", **QUIET, **options)
-
 
 def run_ray(server: ServerApp, client: ClientApp, clients: int, resources: Resources) -> None:
     """Run both apps on Flower's simulation engine.
@@ -40,9 +21,9 @@ def run_ray(server: ServerApp, client: ClientApp, clients: int, resources: Resou
         RunFailed: Ray has not the resources for a single client.
     """
     set_environment()  # before Ray is imported; its workers inherit it
-    heed_telemetry_switch()
     if not resources.address:
-        start_ray()
+        shut_in_ray()
+    heed_telemetry_switch()
     from flwr.simulation import run_simulation  # here, because it takes a second: it imports Ray
 
     backend: Any = {
@@ -54,7 +35,12 @@ def run_ray(server: ServerApp, client: ClientApp, clients: int, resources: Resou
             "max_restarts": -1,
             "max_task_retries": 1,
         },
-        "init_args": {"address": resources.address, **QUIET},
+        "init_args": {
+            "address": resources.address or "local",
+            "include_dashboard": False,
+            "log_to_driver": False,
+            "logging_level": logging.ERROR,
+        },
     }
     try:
         # Ray tells of deaths and retries where results belong; the server is told, and tells.

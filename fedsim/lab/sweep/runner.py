@@ -1,5 +1,6 @@
 """Runs the cells of a sweep, in this process or as Ray tasks; what is done is never run again."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,7 @@ import torch
 from fedsim.errors import BadInput
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display, Silent, SweepDisplay
-from fedsim.lab.engines.ray import start_ray
-from fedsim.lab.environment import quiet_libraries, set_environment
+from fedsim.lab.environment import quiet_libraries, set_environment, shut_in_ray
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.store.sweep import CellEnd, write_end
 from fedsim.lab.sweep.cells import ended, run_cell
@@ -197,10 +197,17 @@ class OnRay:
         self, directory: SweepDirectory, quick: bool, secret: Secret | None, jobs: int
     ) -> None:
         set_environment()  # before Ray is imported; its workers inherit it
-        start_ray(num_cpus=jobs)
+        shut_in_ray()
         import ray
 
         self._ray, self._directory, self._quick, self._secret = ray, directory, quick, secret
+        ray.init(
+            address="local",
+            num_cpus=jobs,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
         share = min(1.0, torch.cuda.device_count() / jobs)
         options = {"num_cpus": 1, "num_gpus": share, "max_retries": 0}
         self._task = ray.remote(**options)(_task)
