@@ -26,7 +26,7 @@ def test_three_rounds_of_fedavg_improve_the_accuracy(command: Fedsim) -> None:
         "data.evaluate=256", "data.max_length=16", "attack=[]", "federation.clients=2",
         "federation.clients_per_round=2", "federation.rounds=3", "federation.capture=false",
         "training.algorithm=fedavg", "training.optimizer=adamw", "training.learning_rate=5e-4",
-        "training.batch_size=64", "training.mini_batch_size=16",
+        "training.batch_size=96", "training.mini_batch_size=16",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     utility = json.loads(done.stdout)["utility"]
