@@ -40,6 +40,7 @@ def drawn(generator: torch.Generator, labels: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.slow
 def test_counts_are_found_or_left_open_but_never_wrong(told: bool, labels: int) -> None:
     generator = torch.Generator().manual_seed(labels)
     some = [labels_of for labels_of in product(range(3), repeat=labels) if 0 < sum(labels_of) <= 3]

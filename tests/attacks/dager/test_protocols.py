@@ -73,6 +73,7 @@ def test_more_prefixes_than_loras_rank_give_nothing_exact(
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_deltas_of_several_steps_are_read_in_float32(
     request: pytest.FixtureRequest,
     scene: Scene,
@@ -187,6 +188,7 @@ def test_rounding_leaves_most_sentences_readable(
     assert read >= least
 
 
+@pytest.mark.slow
 def test_an_update_that_does_not_say_how_many_examples_it_is_of_is_read(
     adapt: Adapt, gradient: Gradient, observe: Observe, sentences: Sentences
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_text_with_both_labels_is_not_taken_for_none(
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+@pytest.mark.slow
 def test_an_example_that_left_no_trace_is_no_copy_of_another(
     adapt: Adapt, sentences: Sentences, preset: str, scale: float
 ) -> None:
@@ -110,6 +111,7 @@ def test_an_example_that_left_no_trace_is_no_copy_of_another(
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.slow
 def test_as_many_leaves_as_examples_are_one_each_however_sure_the_head_is(
     adapt: Adapt, sentences: Sentences, preset: str
 ) -> None:
@@ -161,6 +163,7 @@ def test_tokens_that_are_embedded_alike_are_not_told_apart(
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("scale", [1e-3, 0.3])
+@pytest.mark.slow
 def test_an_update_of_another_scale_is_counted_where_one_reading_fits(
     adapt: Adapt, sentences: Sentences, preset: str, scale: float
 ) -> None:

@@ -228,6 +228,7 @@ def test_gpt2_at_its_real_size_takes_its_real_tokenizer(shared: Shared) -> None:
     assert model._module is None  # no weights were built for it
 
 
+@pytest.mark.slow
 def test_a_real_tokenizer_is_too_large_for_a_tiny_preset(shared: Shared) -> None:
     wanted = r"its largest id is 50256, but 'builtin:gpt2-tiny' embeds only 2048 \(0 to 2047\)"
     with pytest.raises(BadInput, match=wanted):

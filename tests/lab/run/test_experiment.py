@@ -193,6 +193,7 @@ def test_the_rounds_are_noted_one_by_one(tmp_path: Path) -> None:
     assert summary["checksum"] == rows[3]["checksum"] == checksum(latest.parameters)
 
 
+@pytest.mark.slow
 def test_without_held_out_data_there_is_no_utility(tmp_path: Path) -> None:
     config = experiment(data={"evaluate": 0}, federation={"rounds": 1})
     assert go(RunDirectory(tmp_path / "run"), config)["utility"] is None
@@ -222,6 +223,7 @@ def test_captures_can_be_switched_off(tmp_path: Path) -> None:
     assert not run.captures.exists()
 
 
+@pytest.mark.slow
 def test_weights_that_diverge_on_the_server_fail_the_run(tmp_path: Path) -> None:
     # The gradient is finite, and so is the loss before the step; w - lr * g is not.
     config = experiment(federation={"rounds": 1}, training={"learning_rate": 1e39})

@@ -128,8 +128,9 @@ def test_a_resumed_run_whose_config_was_edited_ends_in_one_line(
     assert "seed was 1, is 7; put that back, or begin another run" in line
 
 
+@pytest.mark.slow
 def test_a_longer_run_may_not_be_noised_otherwise() -> None:
-    private = [{"name": "dp-sgd", "target_epsilon": 8.0}]
+    private = [{"name": "dp-sgd", "target_epsilon": 8.0, "accountant": "rdp"}]
     short, long = (
         prepare(experiment(federation={"rounds": rounds}, defense=private)).defenses
         for rounds in (2, 4)

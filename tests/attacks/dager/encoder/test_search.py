@@ -61,6 +61,7 @@ def scene(adapt: Adapt, gradient: Gradient, observe: Observe) -> Scene:
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 @pytest.mark.parametrize("skip", [0, 100, 200, 300])
+@pytest.mark.slow
 def test_every_sentence_is_found_exactly(
     scene: Scene, sentences: Sentences, count: int, skip: int
 ) -> None:
@@ -213,6 +214,7 @@ def test_a_search_that_ends_with_the_last_sentence_is_not_cut(
     assert not guess.diagnostics["best_effort"] and not guess.diagnostics["cut"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_guess(scene: Scene, sentences: Sentences) -> None:
     update = scene.update(sentences(scene.model, 4))
     assert scene.attack(update, seed=3) == scene.attack(update, seed=3)
