@@ -179,7 +179,7 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> OnRay:
         path, root = str(folder / f"{name}.toml"), str(folder / name)
         commands.append(["run", path, "federation.engine=ray", *apart, "--out", root])
     command = [sys.executable, "-W", "ignore", "-c", RUNS, json.dumps(commands)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200 * len(commands))
     assert done.returncode == 0, done.stderr
     ended = json.loads(done.stdout.splitlines()[-1])
     return {name: (folder / name, *end) for name, end in zip(configs, ended, strict=True)}
