@@ -35,8 +35,9 @@ known to be there, no more of them than the client says that it has examples:
     best_effort   they are not known to be that
     above_floor   how many of the examples stated they stand for, at the least: those whose
                   gradients are above the update's rounding
-    alike         how many of them hold a token that is embedded as another one, or copies that are
-                  seen as one: other texts would have given the same update
+    alike         how many of them hold a token that is embedded or predicted as another one, or
+                  copies that are seen as one: other texts would have given the same update
+    masked        of masked-lm, which is never sure: how many places hold the mask token
     unread        inputs stand out of the noise that no sure reading accounts for
     cut           the search ended at one of its limits
 """

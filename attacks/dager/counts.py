@@ -71,7 +71,7 @@ def spread(chances: Tensor, head: Tensor, states: Tensor) -> Tensor:
     return slack
 
 
-def count(texts: Texts, examples: int, share: float | None) -> Counts | None:
+def count(texts: Texts, examples: int, share: float | None, *, even: bool = True) -> Counts | None:
     """Return how many of a client's ``examples`` each of ``texts`` stands for; None: unclear.
 
     Args:
@@ -79,6 +79,7 @@ def count(texts: Texts, examples: int, share: float | None) -> Counts | None:
         examples: how many the client says it has.
         share: one example's share of the loss, where the protocol tells it. Others are tried only
             where that is shown to be wrong, or is None: then one reading alone must fit.
+        even: whether all examples have one share; else only one of each text is sure.
     """
     if not 0 < examples <= thresholds.MOST_EXAMPLES or not len(texts.amounts):
         return None
@@ -88,7 +89,7 @@ def count(texts: Texts, examples: int, share: float | None) -> Counts | None:
     shares = _shares(texts, examples)
     readings = {times for some in shares if (times := _least(texts, some, examples))}
     whole = len(readings) == 1 and sum(one := readings.pop()) == examples
-    return Counts(one, True) if whole else None
+    return Counts(one, even or max(one) == 1) if whole else None
 
 
 def _least(texts: Texts, share: float, examples: int) -> tuple[int, ...] | None:

@@ -18,7 +18,7 @@ from attacks.dager.back import Back, come_back
 from attacks.dager.counts import Texts, count, enough, spread
 from attacks.dager.following import Following
 from attacks.dager.inputs import weight_blocks
-from attacks.reads import example_share, shown_decay
+from attacks.reads import example_share, shares_are_even, shown_decay
 from fedsim.messages import Observation
 from fedsim.types import Tokens
 
@@ -63,7 +63,8 @@ def with_endings(observation: Observation, leaves: Leaves, notes: Notes) -> tupl
     read = read_endings(observation, leaves, sound)
     if read is None:
         return leaves.sequences if sound else leaves.sequences[: examples or None]
-    notes["alike"] = sum(tokens in leaves.alike for tokens in {*leaves.sequences, *read.sequences})
+    known = {*leaves.sequences, *read.sequences}
+    notes["alike"] = sum(tokens in leaves.alike or tokens in read.alike for tokens in known)
     missing = not notes["blurred_1"] and len(prefixes) < notes["rank_1"]  # inputs of other texts
     sure = read.counted and not notes["alike"] and not missing
     notes |= {"explained": read.explained, "counted": sure, "best_effort": not sure}
@@ -80,12 +81,14 @@ class Endings:
         explained: the share of the gradient's square that they explain, in [0, 1].
         seen: how many of the client's examples they stand for at the least.
         counted: whether the multiplicities are determined.
+        alike: those whose last token another one may stand for.
     """
 
     sequences: tuple[Tokens, ...]
     explained: float
     seen: int
     counted: bool
+    alike: frozenset[Tokens] = frozenset()
 
 
 def read_endings(observation: Observation, leaves: Leaves, sound: bool) -> Endings | None:
@@ -108,17 +111,24 @@ def read_endings(observation: Observation, leaves: Leaves, sound: bool) -> Endin
     back = come_back(found, closing, gradient)
     clear = back.explained >= enough(observation.update.tensors[inner.name])
     examples, share = observation.update.num_examples, example_share(observation)
+    even = shares_are_even(observation)
     labels = model.spec.task == "classification"
     if clear and labels:
-        return Labels(back).read(leaves, sound, examples, share)
+        return Labels(back).read(leaves, sound, examples, share, even=even)
     if clear:
         loss = None if share is None else share * examples
-        sequences, seen, counted = Following(back, examples).read(found, loss)
-    else:
-        pruned = labels and back.explained >= thresholds.ROUGHLY
-        sequences, counted = Labels(back).pruned(leaves) if pruned else found, False
-        seen = len(sequences)
-    return Endings(sequences=sequences, explained=back.explained, seen=seen, counted=counted)
+        told = Following(back, examples).read(found, loss, even=even)
+        return Endings(
+            sequences=told.sequences,
+            explained=back.explained,
+            seen=told.seen,
+            counted=told.counted,
+            alike=told.alike,
+        )
+    pruned = labels and back.explained >= thresholds.ROUGHLY
+    sequences = Labels(back).pruned(leaves) if pruned else found
+    seen = len(sequences)
+    return Endings(sequences=sequences, explained=back.explained, seen=seen, counted=False)
 
 
 class Labels:
@@ -140,7 +150,9 @@ class Labels:
         self._slack = spread(self._chances, head, read).cpu()
         self._chances = self._chances.cpu()
 
-    def read(self, leaves: Leaves, sound: bool, examples: int, share: float | None) -> Endings:
+    def read(
+        self, leaves: Leaves, sound: bool, examples: int, share: float | None, *, even: bool
+    ) -> Endings:
         """Return the sequences of the batch, as often as they were there where that is determined.
 
         Args:
@@ -148,6 +160,7 @@ class Labels:
             sound: whether each leaf is known to be there.
             examples: how many the client says it has.
             share: one example's share of the loss, where that is known.
+            even: whether all examples have the same.
         """
         prefixes = self._back.prefixes
         known = dict.fromkeys(leaves.sequences, sound)
@@ -158,7 +171,7 @@ class Labels:
             doubt=self._doubt,
             there=torch.tensor([known.get(prefix, False) for prefix in prefixes]),
         )
-        counts = count(texts, examples, share)
+        counts = count(texts, examples, share, even=even)
         least = counts.times if counts is not None else self._above(thresholds.QUIET)
         times = {prefix: some for prefix, some in zip(prefixes, least, strict=True) if some}
         for leaf in leaves.sequences:
@@ -167,7 +180,7 @@ class Labels:
         return Endings(
             sequences=tuple(prefix for prefix, some in times.items() for _ in range(some)),
             explained=self._back.explained,
-            seen=sum(least),
+            seen=sum(least) if even else sum(some > 0 for some in least),
             counted=counts is not None and counts.sure,
         )
 

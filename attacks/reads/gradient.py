@@ -71,6 +71,22 @@ def example_share(observation: Observation) -> float | None:
     return share * training.learning_rate if one else None
 
 
+def shares_are_even(observation: Observation) -> bool:
+    """Return whether the protocol tells that every example has the same share of an update.
+
+    Of a delta of several steps a token's hangs on the others of its mini-batch, an example's on how
+    many these are: so each step must have all examples, or of a mean over examples as many.
+    """
+    if observation.update.kind == "gradient":
+        return True
+    examples, config = observation.update.num_examples, observation.broadcast.config
+    if "mini_batch_size" not in config:
+        return False
+    size = TrainingSettings.from_config(config).mini_batch_size
+    by_example = observation.model.spec.task == "classification"
+    return examples <= size or (by_example and examples % size == 0)
+
+
 def _missing(observation: Observation, name: str) -> str:
     slots = dict(observation.model.module.named_parameters())
     if name not in slots:

@@ -12,7 +12,7 @@ from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.dager.back import solved
 from attacks.dager.counts import Counts, Texts, count, enough, spread
-from attacks.reads import example_share, shown_decay
+from attacks.reads import example_share, shares_are_even, shown_decay
 from fedsim.messages import Observation
 from fedsim.types import Tokens
 
@@ -23,16 +23,22 @@ def with_counts(
     """Return ``sentences`` as often as a head's gradient tells; how sure that is goes in notes.
 
     Where the search ended with all that the spans hold, each sentence stands for one example at
-    least; so as many sentences as the client has examples stand for one each.
+    least; so as many sentences as the client has examples stand for one each. Of masked-lm they are
+    what the model read: never sure, as some tokens are the mask's, and some others were drawn.
     """
     examples, complete = observation.update.num_examples, not notes["best_effort"]
     once = Counts((1,) * len(sentences), complete and 0 < len(sentences) == examples)
     counts = (_counts(observation, sentences, complete, notes) if sentences else None) or once
     if 0 in counts.times:
         counts = Counts(once.times, False)
-    sure = counts.sure and not notes["alike"]
+    hidden = observation.model.spec.task == "masked-lm"  # what stands where a token was replaced
+    if hidden:
+        mask = observation.model.tokenizer.mask_token_id
+        notes["masked"] = sum(sentence.count(mask) for sentence in sentences)
+    sure = counts.sure and not notes["alike"] and not hidden
     notes |= {"counted": sure, "best_effort": not sure}
-    notes |= {"above_floor": min(sum(counts.times), examples)}
+    seen = sum(counts.times) if sure or shares_are_even(observation) else len(sentences)
+    notes |= {"above_floor": min(seen, examples)}
     repeated = zip(sentences, counts.times, strict=True)
     read = tuple(sentence for sentence, times in repeated for _ in range(times))
     return read if complete else read[: examples or None]
@@ -69,5 +75,6 @@ def _counts(
         doubt=thresholds.DOUBT * noise,
         there=torch.full((len(sentences),), complete),
     )
-    told = count(texts, observation.update.num_examples, example_share(observation))
+    examples, share = observation.update.num_examples, example_share(observation)
+    told = count(texts, examples, share, even=shares_are_even(observation))
     return told or Counts((1,) * len(sentences), False)  # what it shows is something else

@@ -1,19 +1,16 @@
 """What DAGER says that it is sure of: the sequences of the batch, each as often as it was there."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from attacks import Dager
-from clients.training import LocalTraining
 from fedsim.effects import Rescales
-from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
+from fedsim.messages import Knowledge
 from fedsim.models import ModelAdapter
-from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Parameters, Tokens
+from tests.attacks.dager.seen import read, seen, sure
 from tests.attacks.scene import PRESETS
 from tests.conftest import Adapt, Sentences
 
@@ -22,42 +19,6 @@ WORDS = {
     "llama": "model.embed_tokens.weight",
     "bert": "bert.embeddings.word_embeddings.weight",
 }
-
-
-def seen(
-    model: ModelAdapter,
-    parameters: Parameters,
-    truth: Sequence[Tokens],
-    labels: Sequence[int],
-    scale: float = 1.0,
-    stated: int | None = None,
-    knowledge: Knowledge | None = None,
-    **training: Any,
-) -> Observation:
-    """Return what the server sees of a client's batch, by the client's own code."""
-    settings = TrainingSettings(**training)
-    examples = Examples(sequences=tuple(truth), labels=tuple(labels))
-    local = LocalTraining(model, settings)
-    tensors, _ = local(parameters, examples, torch.Generator().manual_seed(0))
-    return Observation(
-        model=model,
-        broadcast=Broadcast(round=1, parameters=parameters, config=settings.as_config()),
-        update=Update(
-            tensors={name: scale * tensor for name, tensor in tensors.items()},
-            kind="gradient" if settings.algorithm == "fedsgd" else "delta",
-            num_examples=len(truth) if stated is None else stated,
-        ),
-        knowledge=knowledge or Knowledge(),
-    )
-
-
-def read(observation: Observation) -> Reconstruction:
-    return Dager().reconstruct(observation, torch.Generator().manual_seed(0))
-
-
-def sure(guess: Reconstruction) -> bool:
-    assert guess.diagnostics["counted"] != guess.diagnostics["best_effort"]
-    return bool(guess.diagnostics["counted"])
 
 
 def scaled_head(model: ModelAdapter, scale: float) -> dict[str, Tensor]:

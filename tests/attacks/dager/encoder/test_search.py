@@ -231,9 +231,15 @@ def test_the_masked_inputs_of_a_masked_lm_are_found(
     module(**batch).loss.backward()
     update = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
     module.zero_grad(set_to_none=True)
-    guess = Dager().reconstruct(observe(model, parameters, update), torch.Generator())
+    seen = observe(model, parameters, update, examples=2)
+    guess = Dager().reconstruct(seen, torch.Generator())
     rows = zip(batch["input_ids"].tolist(), batch["attention_mask"].sum(dim=1), strict=True)
-    assert sorted(guess.sequences) == sorted(tuple(ids[:length]) for ids, length in rows)
+    read = sorted(tuple(ids[:length]) for ids, length in rows)
+    assert sorted(guess.sequences) == read != sorted(sentences(model, 2))
+    masks = sum(ids.count(model.tokenizer.mask_token_id) for ids in read)
+    assert guess.diagnostics["masked"] == masks > 0
+    # what stands at masked places is not read, and any other token may have been drawn
+    assert not guess.diagnostics["counted"] and guess.diagnostics["best_effort"]
 
 
 @pytest.fixture
