@@ -1,6 +1,7 @@
 """What a client of a run holds, and what of it a round trains on."""
 
 import functools
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from clients.memory import ClientMemory
 from defenses import Defense
 from defenses.base import Steps
 from fedsim.errors import BadInput, reading
+from fedsim.messages import Broadcast
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter, takes_any_text
 from fedsim.rng import Root, Secret, stream
 from fedsim.training import Examples
@@ -40,6 +42,21 @@ class ClientSettings:
     def root(self) -> Root:
         """What all of a client's own randomness comes from: lots, noise, dropout."""
         return self.seed if self.secret is None else self.secret
+
+    def bound(self, examples: Examples, broadcast: Broadcast) -> "ClientSettings":
+        """Return these with a secret of a round's own, where there is one.
+
+        It hangs on all that goes into the round: two that train on other texts or from other
+        weights draw other noise, which does not cancel where one is taken from the other.
+        """
+        if self.secret is None:
+            return self
+        told = hashlib.sha256(repr((examples.sequences, examples.labels)).encode())
+        told.update(repr(sorted(broadcast.config.items())).encode())
+        for name, tensor in sorted(broadcast.parameters.items()):
+            told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            told.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return replace(self, secret=self.secret.bound("round", told.hexdigest()))
 
     @property
     def memory(self) -> ClientMemory:

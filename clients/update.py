@@ -34,6 +34,7 @@ def client_update(
         side: the workspace and the examples; default: as ``settings`` say.
     """
     side = side or client_side(settings, client)
+    settings = settings.bound(side.examples, broadcast)
     training = TrainingSettings.from_config(broadcast.config)
     defenses = _begin(settings, client, broadcast.round, training, len(side.examples))
     try:

@@ -34,6 +34,10 @@ class Secret:
         """Return a new one."""
         return cls(secrets.token_bytes(SIZE))
 
+    def bound(self, *name: str | int) -> "Secret":
+        """Return the secret of what is called ``name``, which tells neither this nor another."""
+        return Secret(self.bytes_of(("bound", *name), SIZE))
+
     def bytes_of(self, name: tuple[str | int, ...], count: int) -> bytes:
         """Return ``count`` bytes for what is called ``name``: SHAKE-256 over the secret and it."""
         text = "/".join(["", *map(str, name)])

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from clients import ClientSettings
-from clients.holdings import client_examples
+from clients.holdings import Side, client_examples, client_side
 from clients.update import client_update
-from defenses import DPSGD, Defense, TopK
+from defenses import DPSGD, Defense, Gaussian, TopK
 from defenses.base import Here, Memory, Steps
 from defenses.encoding import Encoding
 from fedsim.errors import DefenseFailed, MalformedMessage
+from fedsim.messages import Update
+from fedsim.rng import Secret
 from fedsim.training import Examples, Training
 from fedsim.types import Parameters
 from fedsim.vault.reader import VaultReader
@@ -45,6 +47,10 @@ class Lots(Defense):
         count = last.values.get("rounds", 0) + 1
         sums = last.tensors.get("sum", torch.zeros(2)) + count
         return Memory(values={"rounds": count, "was": self.here.round}, tensors={"sum": sums})
+
+
+def flat(update: Update) -> Tensor:
+    return torch.cat([update.tensors[name].flatten() for name in sorted(update.tensors)]).float()
 
 
 def kept(settings: ClientSettings, round_: int) -> Memory:
@@ -153,3 +159,39 @@ def test_a_failure_leaves_a_residual_as_it_was(
     assert spent.values["rounds"] == 2
     assert before.tensors.keys() == after.tensors.keys() != set()
     assert all(torch.equal(after.tensors[name], t) for name, t in before.tensors.items())
+
+
+def test_what_a_round_draws_from_hangs_on_all_that_goes_into_it(
+    settings: ClientSettings, sent: dict[str, Tensor]
+) -> None:
+    secretive = replace(settings, secret=Secret(bytes(16)))
+    told, held = broadcast(sent), client_examples(settings, 1)
+    last = held.sequences[-1]
+    edited = replace(held, sequences=(*held.sequences[:-1], last[:-1]))
+    moved = {name: t + 1e-6 for name, t in sent.items()}
+    rounds = [
+        (held, told),
+        (edited, told),  # a text that the round may not even train on
+        (replace(held, labels=held.labels[::-1]), told),
+        (held, broadcast(moved)),
+        (held, broadcast(sent, wire_dtype="float16")),
+    ]
+    assert secretive.bound(held, broadcast(sent)) == secretive.bound(*rounds[0])
+    assert len({secretive.bound(*round_).secret for round_ in rounds}) == len(rounds)
+    assert settings.bound(*rounds[1]) == settings  # without a secret all follows from the seed
+
+
+@pytest.mark.slow
+def test_no_noise_is_shared_by_two_that_train_on_other_texts(
+    settings: ClientSettings, sent: dict[str, Tensor]
+) -> None:
+    noisy = (Gaussian(noise_multiplier=1000.0),)  # what is sent is noise but for a millionth
+    secretive = replace(settings, secret=Secret(bytes(16)), defenses=noisy)
+    side = client_side(secretive, 1)
+    rows = replace(side.examples, sequences=side.examples.sequences[::-1])
+    first, again, other = (
+        flat(client_update(secretive, 1, broadcast(sent), one))
+        for one in (side, side, Side(side.adapter, rows))
+    )
+    assert torch.equal(first, again)
+    assert torch.corrcoef(torch.stack([first, other]))[0, 1].abs() < 5 / other.numel() ** 0.5

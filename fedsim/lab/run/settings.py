@@ -9,6 +9,7 @@ from clients import ClientSettings, DataSettings
 from defenses import Defense
 from fedsim.lab.config import Config, Section
 from fedsim.lab.engines import Resources
+from fedsim.lab.store.changes import identity
 from fedsim.models import BUILTIN, ModelAdapter, ModelSpec
 from fedsim.rng import Secret, derive
 from fedsim.threads import best_threads
@@ -97,7 +98,8 @@ def client_settings(
         defenses: its defenses, settled.
         vault: where the clients write what they trained on.
         parameters: the model's; their size tells how many threads are worth it.
-        secret: what they draw from, in place of the seed.
+        secret: what they draw from, in place of the seed: bound to what is run, so that two runs
+            that are given one share no noise, unless they are the same.
     """
     return settings_of(
         ClientSettings,
@@ -107,7 +109,7 @@ def client_settings(
         seed=config.seed,
         vault=vault.absolute(),
         seal=own_key().seal,
-        secret=secret,
+        secret=secret and secret.bound("run", identity(config), repr(defenses)),
         defenses=tuple(defenses),
         threads=best_threads(parameters),
         device=str(adapter.device),

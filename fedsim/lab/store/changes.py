@@ -1,5 +1,7 @@
 """Whether the run that goes on is the one that began: its config against that in the manifest."""
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,19 @@ FREE = (  # how a run runs, and not what comes of it
     "device", "tracker", "federation.engine", "federation.on_failure", "federation.timeout",
     "federation.ray_address", "federation.cpus_per_client", "federation.gpus_per_client",
 )  # fmt: skip
+
+
+OTHERS = ("name", "attack")  # whole keys that no client's answer hangs on, either
+
+
+def identity(config: Config) -> str:
+    """Return a digest of what clients train on and how: all that a config says of their answers.
+
+    Not how many rounds there are: a run may go on for longer.
+    """
+    tree = {key: value for key, value in config.as_toml().items() if key not in OTHERS}
+    told = [row for row in flat(tree) if row[0] not in (*FREE, ROUNDS, "federation.capture")]
+    return hashlib.sha256(json.dumps(sorted(told)).encode()).hexdigest()
 
 
 class Beginning(FileRecord):

@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from clients.holdings import client_examples
 from defenses import DPSGD, Defense, Gaussian, TopK
 from defenses.dp.noise import normal
+from fedsim.captures import find_captures, read_capture
 from fedsim.errors import BadInput
 from fedsim.lab.cli import main
 from fedsim.lab.config import Config
-from fedsim.lab.run.prepare import prepare
+from fedsim.lab.run.prepare import named_defenses, prepare
 from fedsim.lab.run.secrecy import caveats, claims, clients_secret, give_secret, read_secret
+from fedsim.lab.run.settings import client_settings
 from fedsim.lab.store.run import RunDirectory
 from fedsim.rng import Root, Secret, derive, stream
 from fedsim.vault.reader import VaultReader
@@ -96,6 +99,17 @@ def sent(run: RunDirectory, client: int) -> torch.Tensor:
     return torch.cat([tensors[name].flatten() for name in tensors])
 
 
+def bound(run: RunDirectory, secret: Secret, config: Config) -> Secret:
+    """Return what client 1 drew from in round 1, by all that its run knew."""
+    (place,) = [where for where in find_captures(run.captures) if where.client == 1]
+    made, capture = prepare(config), read_capture(place)
+    parameters = made.adapter.initial_parameters()
+    settings = client_settings(config, made.adapter, made.defenses, run.vault, parameters, secret)
+    drawn_from = settings.bound(client_examples(settings, 1), capture.broadcast).secret
+    assert drawn_from is not None
+    return drawn_from
+
+
 def likeness(run: RunDirectory, root: Root, draw: Any) -> float:
     """Return how well the noise of ``root`` explains what client 1 sent: a correlation."""
     tensors = load_file(run.captures / "round=1" / "client=1" / "update.safetensors")
@@ -114,13 +128,63 @@ def test_the_noise_follows_from_the_secret_and_from_nothing_that_is_captured(
 ) -> None:
     run = run_with(tmp_path / "run", SECRET)
     chance = 5 / sent(run, 1).numel() ** 0.5
-    assert likeness(run, SECRET, normal) > 0.9  # whoever has it takes the noise off
+    whole = bound(run, SECRET, noisy())
+    assert likeness(run, whole, normal) > 0.9  # whoever has the secret takes the noise off
     told = json.loads((run.captures / "round=1" / "client=1" / "observation.json").read_text())
-    roots: list[Root] = [1, told["model"]["seed"], Secret(bytes(16))]
+    roots: list[Root] = [1, told["model"]["seed"], bound(run, Secret(bytes(16)), noisy())]
     for root in roots:  # the run's seed, too
         assert likeness(run, root, normal) < chance
         by_torch = likeness(run, root, lambda shape, g: torch.randn(shape, generator=g))
         assert by_torch < chance
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({}, True),
+        ({"attack": "dager", "name": "other", "tracker": "tensorboard", "device": "cpu"}, True),
+        ({"federation": {"clients": 2, "clients_per_round": 2, "rounds": 2}}, True),  # may grow
+        ({"federation": {"clients": 2, "clients_per_round": 2, "rounds": 1, "timeout": 9.0,
+                         "engine": "ray", "on_failure": "continue", "capture": False}}, True),
+        ({"defense": {"name": "gaussian", "noise_multiplier": 16.0}}, False),
+        ({"defense": [{"name": "topk"}, {"name": "gaussian", "noise_multiplier": 8.0}]}, False),
+        ({"training": {"learning_rate": 0.02}}, False),
+        ({"data": {"evaluate": 0, "max_length": 11}}, False),
+        ({"federation": {"clients": 3, "clients_per_round": 2, "rounds": 1}}, False),
+        ({"seed": 2}, False),
+        ({"model": {"name": "builtin:bert-tiny"}}, False),
+    ],
+)  # fmt: skip
+def test_runs_that_share_a_secret_share_noise_only_if_they_are_the_same(
+    tmp_path: Path, changes: dict[str, Any], same: bool
+) -> None:
+    def given(config: Config) -> Secret | None:
+        model, defenses = prepare(noisy()).adapter, named_defenses(config)
+        return client_settings(config, model, defenses, tmp_path, {}, SECRET).secret
+
+    assert (given(noisy()) == given(noisy(**changes))) is same
+    assert given(noisy()) not in (SECRET, None)
+
+
+def test_more_rounds_that_settle_other_noise_are_another_run(tmp_path: Path) -> None:
+    made = prepare(noisy())
+    settled = [[DPSGD(noise_multiplier=z)] for z in (1.0, 1.5)]  # of one config's target_epsilon
+    drawn_from = {
+        client_settings(made.config, made.adapter, defenses, tmp_path, {}, SECRET).secret
+        for defenses in settled
+    }
+    assert len(drawn_from) == 2
+
+
+@pytest.mark.slow
+def test_the_noise_of_two_cells_does_not_cancel(tmp_path: Path) -> None:
+    # At z and 2 z, twice the one less the other was the update itself.
+    other = noisy(defense={"name": "gaussian", "noise_multiplier": 16.0})
+    one, two = run_with(tmp_path / "one", SECRET), run_with(tmp_path / "two", SECRET, other)
+    for client in (0, 1):
+        both = torch.stack([sent(one, client), sent(two, client)])
+        assert torch.corrcoef(both)[0, 1].abs() < 5 / both.shape[1] ** 0.5
+        assert (2 * both[0] - both[1]).norm() > 16.0  # noise: of the clipped update it is 1
 
 
 @pytest.mark.slow
