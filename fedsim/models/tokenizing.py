@@ -54,6 +54,8 @@ def check_tokenizer(
     with reading(f"{key}: its special tokens cannot be read"):
         ids = {*tokenizer.get_vocab().values(), *sum(around(tokenizer), ())}
         special, mask = tokenizer.all_special_ids, tokenizer.mask_token_id
+    with reading(f"{key}: it cannot take even an empty text"):
+        tokenizer("")  # what its settings hinder, such as a length in words
     if not ids.difference(special):
         raise BadInput(f"{key}: it knows no token of a text")
     if max(ids) >= vocabulary:
