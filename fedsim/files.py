@@ -23,6 +23,7 @@ from fedsim import limits
 from fedsim.errors import MalformedFile, RunFailed
 from fedsim.types import Parameters
 
+CHUNK = 2**16  # bytes
 FILE, DIRECTORY = 0o600, 0o700  # modes
 DRAFT = re.compile(r"\.fedsim-.+\.\d+\.tmp")  # of NAME by the process PID
 
@@ -159,9 +160,18 @@ def read_bytes(path: Path, *, most: int) -> bytes:
         MalformedFile: it is none that can be read, or has more than ``most`` bytes.
     """
     with _opened(path) as file:
-        data = file.read(most + 1)
+        data = _read(file, most)
     if len(data) > most:
         raise MalformedFile(f"{path} is too large: more than {most:,} bytes")
+    return data
+
+
+def _read(file: BinaryIO, most: int) -> bytes:
+    """Return what is in ``file``, or one byte more than ``most`` of it."""
+    size = os.fstat(file.fileno()).st_size
+    data = file.read(min(size, most) + 1)  # Python takes the memory for all that it is asked for
+    while size < len(data) <= most and (more := file.read(min(CHUNK, most + 1 - len(data)))):
+        data += more  # files of /proc have no size
     return data
 
 
@@ -183,7 +193,7 @@ def read_json(path: Path) -> Any:
     """Return the JSON value in ``path``; one clear line when it is missing or broken."""
     try:
         with _opened(path) as file:
-            data = file.read(limits.JSON_BYTES + 1)
+            data = _read(file, limits.JSON_BYTES)
     except FileNotFoundError:
         raise MalformedFile(f"{path} is missing") from None
     return parse_json(data, str(path))

@@ -61,6 +61,8 @@ def check_tokenizer(
             for name, token in tokenizer.special_tokens_map.items()
             if name.endswith("_token") and name != "mask_token"
         }
+    with reading(f"{key}: it cannot take even an empty text"):
+        tokenizer("")  # what its settings hinder, such as a length in words
     if not ids.difference(special):
         raise BadInput(f"{key}: it knows no token of a text")
     if max(ids) >= vocabulary:

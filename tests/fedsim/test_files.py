@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from fedsim.files import (
     drop_drafts,
     make_private,
     parse_json,
+    read_bytes,
     read_json,
     read_lines,
     read_text,
@@ -337,6 +339,26 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
     for read in (read_json, lambda p: list(read_lines(p)), lambda p: read_text(p, most=9)):
         with pytest.raises(MalformedFile, match=r"value.json cannot be read: it is no regular"):
             read(path)
+
+
+def test_no_more_memory_is_taken_than_there_is_to_read(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    path.write_bytes(b'{"a": 1}')
+    tracemalloc.start()
+    try:
+        assert read_bytes(path, most=2**30) == b'{"a": 1}' and read_json(path) == {"a": 1}
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_tells_no_size_is_read_whole_and_within_the_limit() -> None:
+    path = Path("/proc/self/maps")  # longer than one chunk, and regular
+    if not path.exists():
+        pytest.skip("needs /proc")
+    assert path.stat().st_size == 0 and len(read_bytes(path, most=2**30)) > 2**16
+    with pytest.raises(MalformedFile, match=r"maps is too large: more than 70,000 bytes"):
+        read_bytes(path, most=70_000)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])

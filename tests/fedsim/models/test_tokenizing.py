@@ -1,5 +1,6 @@
 """Whatever a tokenizer is, what it puts around a text is found, and what does not fit is said."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,13 @@ def test_a_tokenizer_of_special_tokens_alone_is_refused(tmp_path: Path) -> None:
     made = tokenizer(models.WordLevel({"[PAD]": 0}, unk_token="[PAD]"), pad_token="[PAD]")
     with pytest.raises(BadInput, match=r"model.tokenizer: it knows no token of a text"):
         load(saved(tmp_path, gpt2(4), made))
+
+
+@pytest.mark.parametrize("length", ["512", "[/bold]", [], {}])
+def test_a_length_that_is_no_number_is_one_line(tmp_path: Path, length: Any) -> None:
+    path = saved(tmp_path, gpt2(40), words())
+    file = path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": length}))
+    with pytest.raises(BadInput, match=r"^model.tokenizer: .*'(int|str|list|dict)'") as caught:
+        load_adapter(ModelSpec(name=str(path)))
+    assert "\n" not in str(caught.value)
