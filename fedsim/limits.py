@@ -33,6 +33,9 @@ EXAMPLES = 10**7
 EPOCHS = 10_000
 """Of a client in one round; the positive control trains as long, however little it is sent."""
 
+TEXT = 2**16
+"""Characters of one setting that a server sends; longer is a file in disguise."""
+
 TOKEN = 2**31 - 1
 """A token's id; tokenizers take 32 bits."""
 

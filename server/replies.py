@@ -17,8 +17,9 @@ from typing_extensions import override
 from fedsim.errors import MalformedMessage
 from fedsim.flower import stamp
 from fedsim.messages import UpdateKind
-from fedsim.wire import EXAMPLES, SUM, only_arrays, update_kind
-from server.grids import GridProxy
+from fedsim.tap import GridProxy
+from fedsim.tap.keys import EXAMPLES, SUM
+from fedsim.wire import only_arrays, update_kind
 
 WRONG = 2  # Flower's code for an exception in a ClientApp
 USUAL = {EXAMPLES, "train_loss"}  # what a client of ours tells beside its update, at most
