@@ -47,6 +47,7 @@ class Captured:
     update: Update
     model: Mapping[str, Any]  # the fields of a ModelSpec; empty where the app did not say
     cohort: tuple[int, ...] = ()  # the clients whose sum it is, ``client`` the first; none: its own
+    node: int | None = None  # Flower's number of the client, in somebody else's project
 
     @property
     def clients(self) -> tuple[int, ...]:
@@ -125,7 +126,9 @@ class ObservationRecord(FileRecord):
     config: dict[str, Any]  # of scalars
     model: dict[str, Any]
     cohort: list[Client] = Field([])
-    node: str = ""  # Flower's number of a client of somebody else's project
+    node: str = Field(
+        "", pattern="^[0-9]{0,39}$"
+    )  # Flower's number of the client
     wire: dict[str, list[str]] = Field({})  # the types of what was sent and received as weights
 
     @field_validator("config")
@@ -223,6 +226,7 @@ def read_capture(where: CapturePath) -> Captured:
         update=update,
         model=record.model,
         cohort=tuple(record.cohort),
+        node=int(record.node) if record.node else None,
     )
 
 

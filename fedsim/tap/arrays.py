@@ -44,12 +44,19 @@ def read_arrays(arrays: Mapping[str, Array]) -> tuple[dict[str, np.ndarray], set
     values, types, problems = dict[str, np.ndarray](), set[str](), list[str]()
     for name, array in arrays.items():
         try:
+            check_name(name)
             values[name], type_ = read_array(array)
         except Unreadable as error:
             problems.append(f"{name!r} {error}")
         else:
             types.add(type_)
     return values, types, problems
+
+
+def check_name(name: str) -> None:
+    """Raise Unreadable where safetensors has no place for an array of that name."""
+    if name == "__metadata__" or any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise Unreadable("has a name that no file can hold")
 
 
 def widened(bits: np.ndarray) -> np.ndarray:

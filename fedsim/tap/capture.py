@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ArrayRecord, RecordDict
+from flwr.app import RecordDict
 
 from fedsim.evidence import BROADCAST, NOTES, Exhibit, place, write
 from fedsim.files import append_line
 from fedsim.printing import printable
-from fedsim.tap.exchange import Exchange, fault, last_line
+from fedsim.tap.exchange import Exchange, fault, last_line, same_arrays
 from fedsim.tap.reading import is_protocol, read
 
 logger = logging.getLogger("fedsim.tap")
@@ -122,14 +122,3 @@ class Capture:
             append_line(self.root / NOTES, row)
         except Exception as error:  # the disk is full: nobody is the better for a fault here
             logger.warning("%s", fault(error))
-
-
-def same_arrays(one: RecordDict, other: RecordDict) -> bool:
-    """Return whether two messages hold the same arrays; what shares its bytes is not compared."""
-    return {name: _bytes(record) for name, record in one.array_records.items()} == {
-        name: _bytes(record) for name, record in other.array_records.items()
-    }
-
-
-def _bytes(record: ArrayRecord) -> dict[str, tuple[str, str, bytes]]:
-    return {name: (array.dtype, array.stype, array.data) for name, array in record.items()}

@@ -62,3 +62,14 @@ def fault(error: BaseException) -> str:
         return printable(one_line(error))
     except Exception:
         return type(error).__name__
+
+
+def same_arrays(one: RecordDict, other: RecordDict) -> bool:
+    """Return whether two messages hold the same arrays; what shares its bytes is not compared."""
+    return {name: _bytes(record) for name, record in one.array_records.items()} == {
+        name: _bytes(record) for name, record in other.array_records.items()
+    }
+
+
+def _bytes(record: ArrayRecord) -> dict[str, tuple[str, str, bytes]]:
+    return {name: (array.dtype, array.stype, array.data) for name, array in record.items()}
