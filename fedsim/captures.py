@@ -21,6 +21,7 @@ from fedsim.evidence import BROADCAST, NOTES, RECORD, SCHEMA, UPDATE
 from fedsim.evidence import place as place
 from fedsim.files import check_regular, read_json, read_lines
 from fedsim.messages import Broadcast, Update
+from fedsim.printing import printable
 from fedsim.records import Client, FileRecord, Round, checked_record, checked_rows
 from fedsim.types import Parameters, Scalar
 
@@ -99,8 +100,10 @@ def find_captures(root: Path) -> list[CapturePath]:
         if match:
             captures.append(CapturePath(int(match[1]), int(match[2]), path.parent))
     if not captures:
+        notes = [note for folder in (root, root / "captures") for note in noted(folder)]
+        why = "".join(f"; {note}" for note in notes[:3])
         raise BadInput(
-            f"captures: {str(root)!r} holds no capture (wanted round=R/client=C/{RECORD})"
+            f"captures: {str(root)!r} holds no capture (wanted round=R/client=C/{RECORD}){why}"
         )
     runs = sorted({str(capture.directory.parents[1]) for capture in captures})
     if len(runs) > 1:
@@ -126,9 +129,7 @@ class ObservationRecord(FileRecord):
     config: dict[str, Any]  # of scalars
     model: dict[str, Any]
     cohort: list[Client] = Field([])
-    node: str = Field(
-        "", pattern="^[0-9]{0,39}$"
-    )  # Flower's number of the client
+    node: str = Field("", pattern="^[0-9]{0,39}$")  # Flower's number of the client
     wire: dict[str, list[str]] = Field({})  # the types of what was sent and received as weights
 
     @field_validator("config")
@@ -181,6 +182,14 @@ def read_notes(root: Path) -> list[NoteRecord]:
     check_regular(path)
     notes = checked_rows(path, read_lines(path), NoteRecord)
     return list({note.reason: note for note in reversed(notes)}.values())[::-1]
+
+
+def noted(root: Path) -> list[str]:
+    """Return those notes as sentences for a terminal."""
+    return [
+        f"The tap notes: {printable(note.reason)} (first: round {note.round}, client {note.client})"
+        for note in read_notes(root)
+    ]
 
 
 def is_masked(where: CapturePath) -> bool:

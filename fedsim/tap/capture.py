@@ -65,7 +65,9 @@ class Capture:
 
     def _write(self, exchange: Exchange, client: int) -> None:
         if exchange.received is None:
-            self._note(f"the client failed: {last_line(exchange.error or '')}", exchange)
+            if exchange.client is None:  # in an experiment of ours that is no news
+                failure = last_line(exchange.error or "")
+                self._note(f"a client failed: {failure}", exchange, log=False)
             return
         if is_protocol(exchange.sent):
             return
@@ -108,7 +110,7 @@ class Capture:
             return exchange.client
         return self._clients.setdefault(exchange.node_id, len(self._clients))
 
-    def _note(self, reason: str, exchange: Exchange) -> None:
+    def _note(self, reason: str, exchange: Exchange, *, log: bool = True) -> None:
         """Say once what could not be read, and of whom first."""
         reason = printable(reason)
         with self._lock:
@@ -116,7 +118,8 @@ class Capture:
                 return
             self._noted.add(reason)
             client = self._client(exchange)
-        logger.warning("round %d, client %d: %s", exchange.round, client, reason)
+        if log:  # else the grid has
+            logger.warning("round %d, client %d: %s", exchange.round, client, reason)
         row = {"reason": reason, "round": exchange.round, "client": client}
         try:
             append_line(self.root / NOTES, row)

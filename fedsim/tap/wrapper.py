@@ -1,4 +1,4 @@
-"""One line for an app whose grid is out of reach: its ServerApp, or its legacy strategy, tapped."""
+"""One line for an app whose grid is out of reach: its ServerApp, or its strategy, tapped."""
 
 import logging
 import threading
@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, MetricRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import Strategy
 
 from fedsim.errors import BadInput
 from fedsim.tap.capture import Capture
@@ -33,21 +34,38 @@ def tapped(app: A, root: str | Path, *, model: Mapping[str, Any] | None = None) 
     """Return ``app`` so that what it sends and gets is captured under ``root``.
 
     Args:
-        app: a ServerApp, however it was made, or a legacy strategy (``start_server``).
+        app: a ServerApp, however it was made; a grid; a strategy, or one of the legacy API.
         root: see :class:`fedsim.tap.Capture`; for ``flwr run`` an absolute path, as such an app
             runs in a directory of Flower's.
         model: see :class:`fedsim.tap.Capture`.
 
     Raises:
-        BadInput: ``app`` is neither.
+        BadInput: ``app`` is nothing of the kind.
     """
     capture = Capture(root, model=model)
+    made: Any = app
     if isinstance(app, ServerApp):
-        return cast(A, TappedServerApp(app, capture))
-    if callable(getattr(app, "configure_fit", None)) and hasattr(app, "aggregate_fit"):
+        made = TappedServerApp(app, capture)
+    elif isinstance(app, Grid):
+        made = TapGrid(app, [capture])
+    elif isinstance(app, Strategy):
         tap_strategy(app, capture)
-        return app
-    raise BadInput(f"tapped: wanted a ServerApp or a legacy strategy, got {type(app).__name__}")
+    elif callable(getattr(app, "configure_fit", None)) and hasattr(app, "aggregate_fit"):
+        tap_legacy(app, capture)
+    else:
+        kind = type(app).__name__
+        raise BadInput(f"tapped: wanted a ServerApp, a grid or a strategy, got {kind}")
+    return cast(A, made)
+
+
+def tap_strategy(strategy: Any, capture: Capture) -> None:
+    """Have a strategy start on a tapped grid; the object stays what it is."""
+    begin = strategy.start
+
+    def start(grid: Grid, *args: Any, **kwargs: Any) -> Any:
+        return begin(TapGrid(grid, [capture]), *args, **kwargs)
+
+    strategy.start = start
 
 
 class TappedServerApp(ServerApp):
@@ -71,7 +89,7 @@ class TappedServerApp(ServerApp):
         return self.inner.lifespan()
 
 
-def tap_strategy(strategy: Any, capture: Capture) -> None:
+def tap_legacy(strategy: Any, capture: Capture) -> None:
     """Have a legacy strategy's rounds captured: what it hands out and what it is handed.
 
     The object stays what it is, for its class and its attributes may be asked for.

@@ -172,7 +172,7 @@ class Project:
         else:
             del content[draw.choice(["arrays", "metrics"])]
             content["masks"] = ConfigRecord({"masked": [b"\x00"], "kind": 3})
-            content["fedsim.update"] = ConfigRecord(draw.choice([{"kind": "weights"}, {}]))
+            content["fedsim.update"] = ConfigRecord({"kind": draw.choice(["weights", "mask"])})
         return content
 
 
