@@ -44,7 +44,7 @@ def moved(root: Path) -> dict[str, Any]:
 
 
 SENT = RecordDict({"arrays": arrays(w=START), "config": ConfigRecord({"lr": 0.5})})
-NEW = {"arrays": arrays(w=END), "m": COUNT}
+NEW: dict[str, Any] = {"arrays": arrays(w=END), "m": COUNT}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ LEGACY = RecordDict({"fitins.parameters": arrays(**{"0": raw(Array(START), dtype
 
 
 def test_the_legacy_api_s_records_are_read(tmp_path: Path) -> None:
-    received = {
+    received: dict[str, Any] = {
         "fitres.parameters": arrays(**{"0": raw(Array(END), dtype="", shape=())}),
         "fitres.num_examples": MetricRecord({"num_examples": 12}),
         "fitres.metrics": ConfigRecord({"loss": 0.25, "name": "Ada"}),
@@ -175,8 +175,10 @@ def test_bfloat16_is_read_exactly(tmp_path: Path, array: Array) -> None:
 
 
 def test_a_setting_that_no_reader_takes_is_left_out(tmp_path: Path) -> None:
-    config = {"local_epochs": -1, "lr": float("nan"), "text": "\ud800", "long": "x" * 70_000,
-              "large": 2**62, "ok": 3}  # fmt: skip
+    config: dict[str, Any] = {
+        "local_epochs": -1, "lr": float("nan"), "text": "\ud800", "long": "x" * 70_000,
+        "large": 2**62, "ok": 3,
+    }  # fmt: skip
     sent = RecordDict({"arrays": arrays(w=START), "config": ConfigRecord(config)})
     capture(tmp_path, sent, RecordDict(dict(NEW)))
     (where,) = find_captures(tmp_path)
@@ -192,7 +194,7 @@ def test_masked_updates_are_captured_as_what_they_are(tmp_path: Path) -> None:
     assert (SECAGG, MASKED) == (flower.RECORD_KEY_CONFIGS, flower.Key.MASKED_PARAMETERS)
     masks = [np.array([7]), np.array([[1, 2], [3, 2**32 - 1]])]
     stage = ConfigRecord({"stage": "2", "ctxts": [b"x"]})
-    received = {
+    received: dict[str, Any] = {
         "fitres.parameters": ArrayRecord(),
         "fitres.num_examples": MetricRecord({"num_examples": 12}),
         SECAGG: ConfigRecord({MASKED: [Array(mask).data for mask in masks]}),
