@@ -25,8 +25,8 @@ class GridProxy(Grid):
     @property
     def partition(self) -> dict[int, int]:
         """Which client each node is, where the grid inside knows."""
-        known: dict[int, int] = getattr(self.inner, "partition", {})
-        return known
+        known = getattr(self.inner, "partition", {})
+        return known if isinstance(known, dict) else {}  # another grid may mean something else
 
     def set_run(self, run: "Run") -> None:
         """Hand it on."""
