@@ -7,7 +7,8 @@ from clients.apart import MakeSide, limited_update
 from clients.holdings import ClientSettings, client_side
 from clients.update import client_update, told
 from fedsim.errors import BadInput
-from fedsim.wire import PARTITION, read_broadcast, sent_round, update_content, whoami_content
+from fedsim.tap.keys import PARTITION, sent_round
+from fedsim.wire import read_broadcast, update_content, whoami_content
 
 
 def build_client_app(settings: ClientSettings, side: MakeSide = client_side) -> ClientApp:

@@ -12,16 +12,14 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from fedsim import limits
 from fedsim.errors import MalformedFile, RunFailed
-from fedsim.types import Parameters
 
 CHUNK = 2**16  # bytes
 FILE, DIRECTORY = 0o600, 0o700  # modes
@@ -129,8 +127,12 @@ def write_lines(path: Path, rows: Iterable[object]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_tensors(path: Path, tensors: Parameters, metadata: dict[str, str] | None = None) -> None:
-    """Write ``tensors`` to ``path`` atomically, as safetensors."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None
+) -> None:
+    """Write torch's ``tensors`` to ``path`` atomically, as safetensors."""
+    from safetensors.torch import save_file  # a tap has no torch
+
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, lambda draft: save_file(ready, draft, metadata=metadata))
 

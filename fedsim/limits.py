@@ -39,6 +39,9 @@ EPOCHS = 10_000
 SECONDS = 10**6
 """Of a client in a round, some 11 days; what waits counts milliseconds in 32 bits."""
 
+TEXT = 2**16
+"""Characters of one setting that a server sends; longer is a file in disguise."""
+
 TOKEN = 2**31 - 1
 """A token's id; tokenizers take 32 bits."""
 

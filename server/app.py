@@ -10,15 +10,15 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedsim.messages import UpdateKind
+from fedsim.tap import GridProxy, Hook, TapGrid
 from fedsim.types import Parameters, Scalar
 from fedsim.wire import to_arrays, to_tensors, train_config
 from server.central import central
-from server.grids import GridProxy, PartitionedGrid
+from server.grids import PartitionedGrid
 from server.replies import CheckedGrid
 from server.secagg import SecureSum
 from server.state import load_state, save_state
 from server.strategies import Driven, FromUpdates, make_strategy, uniform
-from server.tap import Hook, TapGrid
 
 OnFailure = Literal["stop", "continue"]
 
@@ -65,7 +65,8 @@ def build_server_app(
     Args:
         settings: the protocol.
         start: where to begin: initial weights, or a checkpoint.
-        hooks: shown every round's exchanges, see :class:`server.tap.TapGrid`.
+        hooks: shown every round's exchanges, see :class:`fedsim.tap.TapGrid`; a fault in
+            one ends the run, for whose sake it was started.
         after_round: called with the state after ``start`` itself and after each round.
     """
     app = ServerApp()
@@ -78,7 +79,7 @@ def build_server_app(
         kind = KINDS.get(settings.config.get("algorithm"))
         checked = CheckedGrid(known, kind, settings.learning_rate)
         visible = SecureSum(checked) if settings.secure_sum else checked
-        tapped = TapGrid(visible, hooks, on_failure=settings.on_failure)
+        tapped = TapGrid(visible, hooks, on_failure=settings.on_failure, guarded=False)
         noised = (
             inner
             if settings.central is None

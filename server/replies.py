@@ -18,8 +18,9 @@ from fedsim import limits
 from fedsim.errors import MalformedMessage, shown
 from fedsim.flower import stamp
 from fedsim.messages import UpdateKind
-from fedsim.wire import EXAMPLES, SUM, only_arrays, update_kind
-from server.grids import GridProxy
+from fedsim.tap import GridProxy
+from fedsim.tap.keys import EXAMPLES, SUM
+from fedsim.wire import only_arrays, update_kind
 from server.steps import moved, step_of
 
 WRONG = 2  # Flower's code for an exception in a ClientApp

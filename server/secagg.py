@@ -19,9 +19,9 @@ from typing_extensions import override
 
 from fedsim.errors import ClientFailure
 from fedsim.messages import Update
+from fedsim.tap import GridProxy
+from fedsim.tap.exchange import last_line
 from fedsim.wire import read_own_update, sum_content
-from server.grids import GridProxy
-from server.tap import last_line
 
 LINEAR = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi")
 """The strategies that need no more than a mean."""

@@ -11,7 +11,8 @@ from typing_extensions import override
 
 from fedsim.errors import BadInput, RunFailed, unknown
 from fedsim.rng import derive
-from fedsim.wire import ARRAYS, update_kind
+from fedsim.tap.keys import ARRAYS
+from fedsim.wire import update_kind
 from server.grids import Only
 from server.options import check_clients, check_options
 from server.steps import moved, step_of

@@ -131,7 +131,7 @@ def test_a_capture_cut_short_while_it_is_written_again_is_not_found(
     def killed(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedsim.captures.write_json", killed)
+    monkeypatch.setattr("fedsim.evidence.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         capture(tmp_path, client=0)
     with pytest.raises(BadInput, match="holds no capture"):

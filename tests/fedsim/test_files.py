@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedsim import files, limits
+from fedsim import limits
 from fedsim.errors import BadInput, MalformedFile, MalformedMessage, RunFailed
 from fedsim.files import (
     append_line,
@@ -106,7 +106,7 @@ def test_a_full_disk_is_a_failed_run_that_names_the_file(
 ) -> None:
     path = tmp_path / "weights.safetensors"
     write_tensors(path, {"w": torch.ones(3)})
-    monkeypatch.setattr(files, "save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(RunFailed, match=r"could not write .*weights.safetensors: .*No space left"):
         write_tensors(path, {"w": torch.zeros(3)})
     assert torch.equal(load_file(path)["w"], torch.ones(3))

@@ -1,6 +1,5 @@
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -10,20 +9,9 @@ from fedsim.errors import ClientFailure, RunFailed
 from fedsim.wire import read_broadcast
 from server import Exchange, Progress, ServerSettings, build_server_app
 from tests.server.conftest import Answer, ToyGrid, towards, weights
-from tests.server.toys import partitioned, same
+from tests.server.toys import partitioned, same, settings
 
 TARGETS = [weights(seed) for seed in (1, 2, 3, 4)]
-
-
-def settings(**changes: Any) -> ServerSettings:
-    usual: dict[str, Any] = {
-        "clients": 4,
-        "clients_per_round": 3,
-        "rounds": 3,
-        "seed": 6,
-        "learning_rate": 0.01,
-    }
-    return ServerSettings(**{**usual, **changes})
 
 
 def run(

@@ -11,7 +11,8 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
 
 from fedsim.errors import ClientFailure, MalformedMessage
-from fedsim.wire import ARRAYS, UPDATE, to_arrays
+from fedsim.tap.keys import ARRAYS, UPDATE
+from fedsim.wire import to_arrays
 from server import Exchange, Progress, ServerSettings, build_server_app
 from server.replies import check_array, check_metrics, usual_metrics
 from tests.server.conftest import Answer, towards, weights

@@ -11,7 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from fedsim.captures import captured_clients, find_captures, read_capture
 from fedsim.errors import ClientFailure, MalformedMessage
 from fedsim.messages import Update
-from fedsim.wire import read_own_update, summed_nodes, to_arrays
+from fedsim.tap.keys import summed_nodes
+from fedsim.wire import read_own_update, to_arrays
 from server import Capture, Exchange, TapGrid
 from server.secagg import SecureSum, weighted_mean
 from tests.server.conftest import ToyGrid, towards, weights

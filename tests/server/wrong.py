@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedsim.wire import ARRAYS, EXAMPLES, METRICS, SUM, UPDATE
+from fedsim.tap.keys import ARRAYS, EXAMPLES, METRICS, SUM, UPDATE
 
 Wrong = Callable[[RecordDict], object]
 """Makes a right reply a wrong one, in place."""

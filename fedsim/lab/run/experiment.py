@@ -25,10 +25,10 @@ from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory, checksum
 from fedsim.lab.store.summary import Failure, Summary
 from fedsim.messages import Broadcast, Update
+from fedsim.tap.exchange import last_line
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
-from server.tap import last_line
 
 
 def whose(exchange: Exchange) -> Clients:
@@ -177,7 +177,8 @@ def _run_rounds(
 ) -> None:
     config, adapter = experiment.config, experiment.adapter
     federation = config.federation
-    hooks = [Capture(run.captures, model=adapter.shown().as_dict())] if federation.capture else []
+    capture = Capture(run.captures, model=adapter.shown().as_dict())
+    hooks = [capture.write] if federation.capture else []
     server = build_server_app(
         server_settings(config, experiment.training, experiment.defenses),
         start,
