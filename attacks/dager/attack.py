@@ -117,6 +117,6 @@ class Dager(Attack):
         else:
             ended += S_i
         found = search.ranked([s for s in ended if len(s) > len(start)])
-        alike = find_alike(gates.opening, found, start)
+        alike = find_alike(gates.single, found, start)
         sound = not (search.check.vague or notes["cut"])
         return with_endings(observation, Leaves(sequences=found, sound=sound, alike=alike), notes)

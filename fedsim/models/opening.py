@@ -7,6 +7,7 @@ attention adds one context at a time.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,19 @@ from fedsim.models.norms import Norm
 from fedsim.models.workspace import Lease, Leased
 
 Heads = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+class Entry(Protocol):
+    """What block 0's attention reads of single tokens."""
+
+    @property
+    def positions(self) -> int:
+        """The positions that differ: 1 where none matters."""
+        ...
+
+    def inputs(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Return what q, k and v of block 0 read of tokens (N,) at positions (N,): (N, D)."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +61,11 @@ class Opening(Leased):
     normed: bool
     lease: Lease | None = None
 
+    @property
+    def positions(self) -> int:
+        """The positions that differ: 1 where none matters."""
+        return len(self.places)
+
     def embedding(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return what enters the model for ``tokens`` (N,) at ``positions`` (N,): (N, D)."""
         rows = positions if len(self.places) > 1 else torch.zeros_like(positions)
@@ -55,6 +74,22 @@ class Opening(Leased):
     def inputs(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return what q, k and v of block 0 read: (N, D)."""
         return self.norm(self.embedding(tokens, positions))
+
+    def middles(self, tokens: Tensor, *, causal: bool) -> Tensor:
+        """Return what the MLP reads of sentences ``tokens`` (N, T): (N, T, D)."""
+        count, length = tokens.shape
+        flat, positions = tokens.flatten(), torch.arange(length).repeat(count)
+        heads = self.heads(self.inputs(flat, positions), positions)
+        q, k, v = (head.reshape(count, length, *head.shape[1:]) for head in heads)
+        k, v = (head.repeat_interleave(q.shape[2] // head.shape[2], dim=2) for head in (k, v))
+        scores = torch.einsum("nthe,nshe->nhts", q * self.scale, k)
+        if causal:
+            later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later, -torch.inf)
+        contexts = torch.einsum("nhts,nshe->nthe", scores.softmax(dim=-1), v).flatten(2)
+        output = (contexts @ self.output + self.output_bias).flatten(0, 1)
+        read: Tensor = self.middle(output + self.residual(flat, positions))
+        return read.view(count, length, -1)
 
     def residual(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return what attention's output is added to: (N, D)."""

@@ -57,6 +57,8 @@ def read_encoder(
     notes["cut"] = full or notes["candidates"] > thresholds.CANDIDATES
     if notes["cut"] or len(sets) < thresholds.SHORTEST or model.prefix[0] not in sets[0]:
         return ()
+    if gates.opening is None:
+        raise UnsupportedObservation("no opening")
     sets[0] = torch.tensor(model.prefix[:1])
     pool = make_candidates(gates.opening, sets, model.suffix[-1], contexts, middles, generator)
     search = SentenceSearch(
@@ -147,7 +149,7 @@ class SentenceSearch:
     def alike(self, gates: Gates) -> int:
         """Return how many of the sentences found hold a token that is embedded as another is."""
         pool = self.pool
-        vectors = gates.opening.inputs(pool.tokens, pool.positions)
+        vectors = gates.single.inputs(pool.tokens, pool.positions)
         vectors = (vectors / length(vectors)[:, None]).cpu()
         count = 0
         for rows in self._found.values():
