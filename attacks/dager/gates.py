@@ -17,7 +17,7 @@ from attacks.dager.span import Gate, Span, open_gate
 from attacks.dager.tokens import RunTokens, TokenSets
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
-from fedsim.models import Entry, Opening, Trunk
+from fedsim.models import Attending, Embedded, Entry, Trunk
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Gates:
         trunk: the blocks up to the one that ``inner`` is of; None where that is block 0's MLP.
     """
 
-    opening: Opening | None
+    opening: Attending | None
     single: Entry
     entry: Span
     tokens: TokenSets | RunTokens
@@ -110,8 +110,8 @@ def open_gates(
     share = thresholds.LOOSE if loose else thresholds.SHARE
     gate = open_gate(entry, single.inputs(random, start), thresholds.ENTRY_FACTOR, share)
     tokens: TokenSets | RunTokens
-    if opening is not None:
-        tokens = TokenSets(opening, gate, generator)
+    if isinstance(single, Embedded):
+        tokens = TokenSets(single, gate, generator)
     else:
         tokens = RunTokens(single, model.vocabulary, gate, generator)
     trunk = None

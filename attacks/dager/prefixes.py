@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from attacks.dager import thresholds
 from attacks.dager.span import Gate, sketch
-from fedsim.models import Opening, Past, Trunk, select
+from fedsim.models import Attending, Past, Trunk, select
 from fedsim.types import Tokens
 
 
@@ -63,7 +63,7 @@ class Heads:
 class MiddleCheck(PrefixCheck):
     """Looks at what block 0's MLP reads."""
 
-    def __init__(self, opening: Opening, gate: Gate, generator: torch.Generator) -> None:
+    def __init__(self, opening: Attending, gate: Gate, generator: torch.Generator) -> None:
         self._opening = opening
         self._gate = gate
         self.vague = gate.vague

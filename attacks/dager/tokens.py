@@ -13,13 +13,13 @@ from torch import Tensor
 
 from attacks.dager import thresholds
 from attacks.dager.span import Gate, sketch
-from fedsim.models import Entry, Opening
+from fedsim.models import Embedded, Entry
 
 
 class TokenSets:
     """The tokens that pass a gate at each position, found a block of positions at a time."""
 
-    def __init__(self, opening: Opening, gate: Gate, generator: torch.Generator) -> None:
+    def __init__(self, opening: Embedded, gate: Gate, generator: torch.Generator) -> None:
         """Prepare what all positions share.
 
         Args:

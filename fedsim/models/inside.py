@@ -13,15 +13,18 @@ from fedsim.errors import BadInput, UnsupportedObservation
 from fedsim.models.batches import Batches
 from fedsim.models.graph import (
     Anatomy,
-    GraphEntry,
     GraphTrunk,
+    Plan,
     discover,
+    embedded,
+    find_plan,
     near,
+    opened,
     read_by,
     some_tokens,
     stirred,
 )
-from fedsim.models.opening import Entry, Opening
+from fedsim.models.opening import Attending, Entry, Opening
 from fedsim.models.spec import Place, Projection
 from fedsim.models.trunk import Trunk
 from fedsim.types import Parameters
@@ -35,6 +38,7 @@ class Inside(Batches):
     reads: ClassVar[Mapping[Place, tuple[Projection, ...]]]  # a block's weights by what they read
     last_norm: ClassVar[str | None]  # its name in the body; None: more than the head follows it
     _found: Anatomy | None = None
+    _plan = Plan()
     _misfit = ""  # in what the model is not as its family says
 
     @property
@@ -64,6 +68,7 @@ class Inside(Batches):
                 except UnsupportedObservation as error:
                     raise BadInput(f"model.name: {self.spec.name!r}: {error}") from error
                 self._misfit = self._compare(whole, found)
+                self._plan = find_plan(whole, found) if self._misfit else Plan()
             self._found = found
             if self._misfit:
                 vars(self).update(found.facts(self.spec.task))
@@ -157,23 +162,26 @@ class Inside(Batches):
         name = self.projections(layer, place)[0].name.removesuffix(".weight")
         return GraphTrunk(self, base, self.module.get_submodule(name), self.anatomy)
 
+    @torch.no_grad()
     def entry(self, parameters: Parameters) -> Entry:
         """Return what block 0 reads of single tokens, at the weights ``parameters``."""
-        opening = self.opening(parameters)
-        if opening is not None:
-            return opening
-        trunk = self._until(self._body(parameters), 0, "hidden")
-        return GraphEntry(trunk, self.positions if self.positional else 1)
+        whole = self._whole(parameters)
+        if not self.by_graph:
+            return replace(self._open(whole.base_model), lease=self.lease())
+        return embedded(whole, self.anatomy, self._plan, self.positions, self.lease())
 
     @torch.no_grad()
-    def opening(self, parameters: Parameters) -> Opening | None:
+    def opening(self, parameters: Parameters) -> Attending | None:
         """Return block 0 up to its MLP at the weights ``parameters``; None: its parts are unknown.
 
         It shares the workspace, so it holds until other weights are loaded.
         """
-        if self.by_graph:
+        whole = self._whole(parameters)
+        if not self.by_graph:
+            return replace(self._open(whole.base_model), lease=self.lease())
+        if self._plan.middle is None:
             return None
-        return replace(self._open(self._body(parameters)), lease=self.lease())
+        return opened(whole, self.anatomy, self._plan, self.positions, self.lease())
 
     def _whole(self, parameters: Parameters) -> Any:
         """Return the module, free of LoRA's wrapper, at the weights ``parameters``."""

@@ -51,14 +51,18 @@ def read_encoder(
     model = observation.model
     contexts, middles = _spans(observation)
     known = [span for span in (contexts, middles) if span is not None]
-    sets = token_sets(gates.tokens.at, model.positions)
+    if gates.opening is None:
+        raise UnsupportedObservation(
+            "an encoder's sentences need attention that is a softmax of queries times keys and one "
+            f"norm after it, but that of {model!r} is not, or more of it is not known"
+        )
+    longest = gates.inner.span.rank + thresholds.LOOK  # as states differ from place to place
+    sets = token_sets(gates.tokens.at, min(model.positions, longest))
     notes |= {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True, "alike": 0}
     full = all(span.saturated for span in known)
     notes["cut"] = full or notes["candidates"] > thresholds.CANDIDATES
     if notes["cut"] or len(sets) < thresholds.SHORTEST or model.prefix[0] not in sets[0]:
         return ()
-    if gates.opening is None:
-        raise UnsupportedObservation("no opening")
     sets[0] = torch.tensor(model.prefix[:1])
     pool = make_candidates(gates.opening, sets, model.suffix[-1], contexts, middles, generator)
     search = SentenceSearch(

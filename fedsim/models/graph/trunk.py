@@ -40,15 +40,23 @@ class GraphTrunk(Trunk):
             given: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
             read = read_by(self._module, self._part, tokens, attention_mask=mask, **given)
             return read, cache if cache.get_seq_length() else tokens
+        if past is None and first:
+            return read_at(self._module, self._part, tokens, first, self._anatomy), None
         whole = tokens if past is None else torch.cat([past, tokens], dim=1)
-        given = {"attention_mask": torch.ones_like(whole)}
-        if past is None and first and self._anatomy.positional:
-            start = self._anatomy.first_position
-            if start is None:
-                whole = torch.cat([tokens[:, :1].expand(-1, first), tokens], dim=1)
-                given = {"attention_mask": torch.ones_like(whole)}
-            else:
-                places = torch.arange(first, first + tokens.shape[1], device=tokens.device) + start
-                given["position_ids"] = places.expand(tokens.shape)
-        read = read_by(self._module, self._part, whole, **given)
+        read = read_by(self._module, self._part, whole, attention_mask=torch.ones_like(whole))
         return read[:, whole.shape[1] - tokens.shape[1] :], whole if self._anatomy.causal else None
+
+
+@torch.no_grad()
+def read_at(
+    base: nn.Module, part: nn.Module, tokens: Tensor, first: int, anatomy: Anatomy
+) -> Tensor:
+    """Return what ``part``, before any attention, reads of tokens (N, T) from ``first`` on."""
+    if not anatomy.positional or not first:
+        return read_by(base, part, tokens)
+    if anatomy.first_position is None:
+        before = tokens[:, :1].expand(-1, first)
+        return read_by(base, part, torch.cat([before, tokens], dim=1))[:, first:]
+    places = torch.arange(first, first + tokens.shape[1], device=tokens.device)
+    places = (places + anatomy.first_position).expand(tokens.shape)
+    return read_by(base, part, tokens, position_ids=places)
