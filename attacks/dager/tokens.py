@@ -95,7 +95,7 @@ class TokenSets:
 
 
 class RunTokens:
-    """The same where block 0's input is known by running the model alone, one position at a time."""
+    """The same where running the model alone tells block 0's input: a position at a time."""
 
     def __init__(
         self, single: Entry, vocabulary: int, gate: Gate, generator: torch.Generator

@@ -10,7 +10,6 @@ from transformers.cache_utils import DynamicLayer
 
 from fedsim.models.workspace import Workspace
 
-
 Past = DynamicCache | Tensor
 """What stands for N prefixes: their keys and values, or their tokens (N, T)."""
 

@@ -1,7 +1,7 @@
 """One module of a model family: built, frozen, loaded with weights."""
 
 import copy
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -148,8 +148,9 @@ class Workspace(ABC):
         self._meet(whole.float().eval())
         return cast(PreTrainedModel, cast(nn.Module, module).float().to(self.device).eval())
 
+    @abstractmethod
     def _meet(self, whole: Any) -> None:
-        """Look at a module that was built, before LoRA wraps it."""
+        """Look at a module that was built, in evaluation mode and before LoRA wraps it."""
 
     def _fresh(self) -> PreTrainedModel:
         kind = self.classes[self.spec.task]

@@ -117,7 +117,11 @@ def make_candidates(
 
 
 def _equations(
-    opening: Attending, tokens: Tensor, positions: Tensor, contexts: Span | None, middles: Span | None
+    opening: Attending,
+    tokens: Tensor,
+    positions: Tensor,
+    contexts: Span | None,
+    middles: Span | None,
 ) -> tuple[Tensor, Tensor]:
     """Return what contexts (H * E, K) and queries (N, K) add to the equations."""
     views, offsets = [], []

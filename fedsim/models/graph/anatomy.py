@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ def discover(whole: Any) -> Anatomy:
     blocks = find_blocks(whole, path, tokens)
     if not blocks:
         raise UnsupportedObservation(f"no linear map of its blocks, {path}, is ever called")
-    parts = dict(whole.named_modules())
+    parts: dict[str, nn.Module] = dict(whole.named_modules())
 
     def module_of(name: str) -> nn.Module:
         return parts[name.removesuffix(".weight")]
@@ -170,7 +171,7 @@ def _is_cached(base: nn.Module, part: nn.Module, tokens: Tensor) -> bool:
     wanted, cache = read_by(base, part, tokens), DynamicCache()
     ends, read = [0, tokens.shape[1] - 2, tokens.shape[1] - 1, tokens.shape[1]], []
     try:
-        for start, end in zip(ends, ends[1:], strict=False):
+        for start, end in pairwise(ends):
             mask = torch.ones_like(tokens[:, :end])
             given = {"attention_mask": mask, "past_key_values": cache, "use_cache": True}
             read.append(read_by(base, part, tokens[:, start:end], **given))

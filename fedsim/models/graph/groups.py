@@ -62,7 +62,7 @@ def find_stack(module: nn.Module) -> str | None:
 def find_blocks(module: nn.Module, stack: str, tokens: Tensor) -> tuple[Block, ...]:
     """Return the blocks in ``stack`` of a whole model, by a run of sentences (N, T)."""
     parts = list(module.get_submodule(stack).children())
-    maps = {
+    maps: dict[nn.Module, tuple[int, str]] = {
         part: (place, name)
         for place, block in enumerate(parts)
         for name, part in block.named_modules()

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
 CLOSE = 3e-4  # of a vector's length: two results of one sum are that near
 
 
