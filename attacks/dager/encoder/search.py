@@ -21,6 +21,7 @@ from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.dager.encoder.attention import Candidates, make_candidates, token_sets
 from attacks.dager.encoder.nonnegative import nonnegative
+from attacks.dager.encoder.unordered import orderless, read_tokens
 from attacks.dager.encoder.witness import Witness
 from attacks.dager.gates import Gates
 from attacks.dager.inputs import input_span, shows
@@ -49,13 +50,11 @@ def read_encoder(
         UnsupportedObservation: the update lacks what the search needs.
     """
     model = observation.model
+    if orderless(gates):
+        return read_tokens(model, gates, notes)
+    assert gates.opening is not None
     contexts, middles = _spans(observation)
     known = [span for span in (contexts, middles) if span is not None]
-    if gates.opening is None:
-        raise UnsupportedObservation(
-            "an encoder's sentences need attention that is a softmax of queries times keys and one "
-            f"norm after it, but that of {model!r} is not, or more of it is not known"
-        )
     longest = gates.inner.span.rank + thresholds.LOOK  # as states differ from place to place
     sets = token_sets(gates.tokens.at, min(model.positions, longest))
     notes |= {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True, "alike": 0}
