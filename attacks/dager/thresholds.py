@@ -124,7 +124,7 @@ NARROW = 0.1  # free
 NARROW_SKETCH = 16  # free
 
 # Tokens of the vocabulary that a model is run on at a time. From: memory.
-RUN_TOKENS = 4096  # free
+RUN_TOKENS = 4096  # unread
 
 # prefixes.py: algorithm 2 without running the block
 

@@ -72,7 +72,8 @@ class Inside(Batches):
             self._found = found
             if self._misfit:
                 vars(self).update(found.facts(self.spec.task))
-        if note := self._note():
+        note = self._note()
+        if note and note not in self.notes:
             self.notes.append(note)
 
     def _note(self) -> str:

@@ -7,6 +7,7 @@ stood. Relative positions, and attention that is not known in the open, leave it
 import torch
 
 from attacks.base import Notes
+from attacks.dager import thresholds
 from attacks.dager.gates import Gates
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
@@ -27,7 +28,7 @@ def read_tokens(model: ModelAdapter, gates: Gates, notes: Notes) -> tuple[Tokens
     chosen = list[int]()
     for place in range(longest if gates.single.positions > 1 else 1):
         tokens = gates.tokens.at(place)
-        if len(tokens) > gates.entry.rank:  # the span holds all that there is
+        if len(tokens) > gates.entry.rank + thresholds.LOOK:  # the span holds all that there is
             return ()
         if not len(tokens):
             break
