@@ -8,7 +8,7 @@ import torch
 
 from attacks.dager import thresholds
 from attacks.dager.span import length
-from fedsim.models import Entry
+from fedsim.models import Entrance
 from fedsim.types import Tokens
 
 
@@ -31,7 +31,7 @@ class Alike:
         return copied or any(tokens[:stop] in self.twins for stop in range(1, len(tokens) + 1))
 
 
-def find_alike(single: Entry, sequences: Sequence[Tokens], start: Tokens) -> Alike:
+def find_alike(single: Entrance, sequences: Sequence[Tokens], start: Tokens) -> Alike:
     """Return what others cannot be told from.
 
     Args:
@@ -50,7 +50,7 @@ def find_alike(single: Entry, sequences: Sequence[Tokens], start: Tokens) -> Ali
     return Alike(frozenset(twins), single.positions == 1 and not start)
 
 
-def _twins(single: Entry, tokens: Sequence[int], position: int) -> list[int]:
+def _twins(single: Entrance, tokens: Sequence[int], position: int) -> list[int]:
     """Return those of ``tokens`` whose input at ``position`` is that of another one."""
     ids = torch.tensor(tokens)
     vectors = single.inputs(ids, torch.full_like(ids, position))

@@ -17,7 +17,7 @@ from attacks.dager.span import Gate, Span, open_gate
 from attacks.dager.tokens import RunTokens, TokenSets
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
-from fedsim.models import Attending, Embedded, Entry, Trunk
+from fedsim.models import Attending, Embedded, Entrance, Trunk
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Gates:
     """
 
     opening: Attending | None
-    single: Entry
+    single: Entrance
     entry: Span
     tokens: TokenSets | RunTokens
     inner: Gate

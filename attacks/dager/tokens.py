@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attacks.dager import thresholds
 from attacks.dager.span import Gate, sketch
-from fedsim.models import Embedded, Entry
+from fedsim.models import Embedded, Entrance
 
 
 class TokenSets:
@@ -98,7 +98,7 @@ class RunTokens:
     """The same where running the model alone tells block 0's input: a position at a time."""
 
     def __init__(
-        self, single: Entry, vocabulary: int, gate: Gate, generator: torch.Generator
+        self, single: Entrance, vocabulary: int, gate: Gate, generator: torch.Generator
     ) -> None:
         """Prepare what all positions share.
 

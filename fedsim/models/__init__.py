@@ -6,7 +6,7 @@ from fedsim.models.families import family, family_names, preset, preset_names
 from fedsim.models.loading import BUILTIN, family_of, load_adapter
 from fedsim.models.memory import adapter_of
 from fedsim.models.norms import Norm
-from fedsim.models.opening import Attending, Embedded, Entry, Opening
+from fedsim.models.opening import Attending, Embedded, Entrance, Opening
 from fedsim.models.spec import ModelSpec, Place, Projection, Task, Weights
 from fedsim.models.tokenizing import takes_any_text
 from fedsim.models.trunk import Past, Trunk, select
@@ -16,7 +16,7 @@ __all__ = [
     "Attending",
     "Closing",
     "Embedded",
-    "Entry",
+    "Entrance",
     "ModelAdapter",
     "ModelSpec",
     "Norm",

@@ -13,8 +13,8 @@ from fedsim.errors import BadInput, UnsupportedObservation
 from fedsim.models.batches import Batches
 from fedsim.models.graph import (
     Anatomy,
+    Assembly,
     GraphTrunk,
-    Plan,
     discover,
     embedded,
     find_plan,
@@ -24,7 +24,7 @@ from fedsim.models.graph import (
     some_tokens,
     stirred,
 )
-from fedsim.models.opening import Attending, Entry, Opening
+from fedsim.models.opening import Attending, Entrance, Opening
 from fedsim.models.spec import Place, Projection
 from fedsim.models.trunk import Trunk
 from fedsim.types import Parameters
@@ -38,7 +38,7 @@ class Inside(Batches):
     reads: ClassVar[Mapping[Place, tuple[Projection, ...]]]  # a block's weights by what they read
     last_norm: ClassVar[str | None]  # its name in the body; None: more than the head follows it
     _found: Anatomy | None = None
-    _plan = Plan()
+    _plan = Assembly()
     _misfit = ""  # in what the model is not as its family says
 
     @property
@@ -68,7 +68,7 @@ class Inside(Batches):
                 except UnsupportedObservation as error:
                     raise BadInput(f"model.name: {self.spec.name!r}: {error}") from error
                 self._misfit = self._compare(whole, found)
-                self._plan = find_plan(whole, found) if self._misfit else Plan()
+                self._plan = find_plan(whole, found) if self._misfit else Assembly()
             self._found = found
             if self._misfit:
                 vars(self).update(found.facts(self.spec.task))
@@ -164,7 +164,7 @@ class Inside(Batches):
         return GraphTrunk(self, base, self.module.get_submodule(name), self.anatomy)
 
     @torch.no_grad()
-    def entry(self, parameters: Parameters) -> Entry:
+    def entry(self, parameters: Parameters) -> Entrance:
         """Return what block 0 reads of single tokens, at the weights ``parameters``."""
         whole = self._whole(parameters)
         if not self.by_graph:

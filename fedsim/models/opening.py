@@ -20,7 +20,7 @@ from fedsim.models.workspace import Lease, Leased
 Heads = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
-class Entry(Protocol):
+class Entrance(Protocol):
     """What block 0's attention reads of single tokens."""
 
     @property
@@ -142,7 +142,7 @@ class RunOpening(Attending):
         single: what block 0 reads of single tokens, which attention's output is added to.
     """
 
-    single: Entry
+    single: Entrance
 
     @property
     @override

@@ -35,7 +35,7 @@ def read_tokens(model: ModelAdapter, gates: Gates, notes: Notes) -> tuple[Tokens
         found |= dict.fromkeys(tokens.tolist())
         near = gates.near(tokens, torch.full_like(tokens, place)).cpu()
         chosen.append(int(tokens[near.argmin()]))
-    notes |= {"candidates": len(found), "cut": True, "best_effort": True, "alike": 0}
+    notes |= {"candidates": len(found), "cut": True, "alike": 0, "above_floor": 0}
     tokens_read = chosen if gates.single.positions > 1 else sorted(found)
     inner = [token for token in tokens_read if token not in model.special]
     return ((*model.prefix, *inner, *model.suffix),) if inner else ()

@@ -12,13 +12,13 @@ from fedsim.models.graph.attention import Attention
 from fedsim.models.graph.entry import AT_ONCE, GraphEntry
 from fedsim.models.graph.running import near, read_by
 from fedsim.models.norms import Norm, kind_of
-from fedsim.models.opening import Embedded, Entry, Opening, RunOpening, affine
+from fedsim.models.opening import Embedded, Entrance, Opening, RunOpening, affine
 from fedsim.models.spec import Place
 from fedsim.models.workspace import Lease
 
 
 @dataclass(frozen=True)
-class Plan:
+class Assembly:
     """Which of a model's parts make block 0.
 
     Attributes:
@@ -35,7 +35,7 @@ class Plan:
 
 
 @torch.no_grad()
-def find_plan(whole: Any, anatomy: Anatomy) -> Plan:
+def find_plan(whole: Any, anatomy: Anatomy) -> Assembly:
     """Return which parts make what a model computes in block 0, by runs of one sentence."""
     tokens = some_tokens(whole.config).to(whole.device)
     length, flat = tokens.shape[1], tokens[0]
@@ -43,27 +43,27 @@ def find_plan(whole: Any, anatomy: Anatomy) -> Plan:
     places = torch.arange(length)
     norm = None
     for name in _norms_making(whole, read, tokens):
-        plan = Plan(norm=name)
+        plan = Assembly(norm=name)
         if near(_embedded(whole, anatomy, plan, length, flat).inputs(places, places), read[0]):
             norm = name
     if not anatomy.mixes:
-        return Plan(norm)
+        return Assembly(norm)
     wanted = read_by(whole.base_model, _reader(whole, anatomy, "middle"), tokens)
     for middle in _norms_making(whole, wanted, tokens):
         for normed in (True, False) if norm else (True,):
-            plan = Plan(norm, middle, normed)
+            plan = Assembly(norm, middle, normed)
             try:
                 opening = opened(whole, anatomy, plan, length)
             except (AssertionError, RuntimeError, TypeError, ValueError):
                 continue  # it computes otherwise, and shapes tell
             if near(opening.middles(tokens, causal=anatomy.causal), wanted):
                 return plan
-    return Plan(norm)
+    return Assembly(norm)
 
 
 def embedded(
-    whole: Any, anatomy: Anatomy, plan: Plan, positions: int, lease: Lease | None = None
-) -> Entry:
+    whole: Any, anatomy: Anatomy, plan: Assembly, positions: int, lease: Lease | None = None
+) -> Entrance:
     """Return what block 0 reads of single tokens: in the open where the plan has its norm."""
     if plan.norm is not None:
         ids = torch.arange(whole.config.vocab_size, device=whole.device)
@@ -79,7 +79,7 @@ def embedded(
 
 @torch.no_grad()
 def opened(
-    whole: Any, anatomy: Anatomy, plan: Plan, positions: int, lease: Lease | None = None
+    whole: Any, anatomy: Anatomy, plan: Assembly, positions: int, lease: Lease | None = None
 ) -> Opening | RunOpening:
     """Return block 0 as the plan, which must have a middle, has it."""
     parts = dict(whole.named_modules())
@@ -117,7 +117,7 @@ def _reader(whole: Any, anatomy: Anatomy, place: Place) -> nn.Module:
 def _embedded(
     whole: Any,
     anatomy: Anatomy,
-    plan: Plan,
+    plan: Assembly,
     positions: int,
     ids: Tensor,
     lease: Lease | None = None,
