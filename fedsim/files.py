@@ -24,7 +24,7 @@ from fedsim.errors import MalformedFile, RunFailed
 from fedsim.types import Parameters
 
 FILE, DIRECTORY = 0o600, 0o700  # modes
-DRAFT = re.compile(r"\..+\.\d+\.tmp")  # of NAME by the process PID: .NAME.PID.tmp
+DRAFT = re.compile(r"\.fedsim-.+\.\d+\.tmp")  # of NAME by the process PID
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -36,7 +36,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     make_directory(path.parent, wanted=path)
     try:
-        with _draft_folder(path.with_name(f".{path.name}.{os.getpid()}.tmp")) as folder:
+        with draft_folder(path) as folder:
             draft = folder / path.name
             write(draft)
             draft.chmod(FILE)
@@ -48,11 +48,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 @contextlib.contextmanager
-def _draft_folder(folder: Path) -> Iterator[Path]:
-    """Have ``folder`` inside the block, locked: the kernel lets go of it when its writer ends.
+def draft_folder(path: Path) -> Iterator[Path]:
+    """Have a folder beside ``path`` inside the block, locked: until its writer ends, it stays.
 
     A folder, for safetensors writes beside its file as well, under a name that nobody knows.
     """
+    folder = path.with_name(f".fedsim-{path.name}.{os.getpid()}.tmp")
     while True:
         folder.mkdir(DIRECTORY, exist_ok=True)
         held = os.open(folder, os.O_RDONLY)
@@ -60,7 +61,7 @@ def _draft_folder(folder: Path) -> Iterator[Path]:
             fcntl.flock(held, fcntl.LOCK_EX)
         if folder.exists() and folder.stat().st_ino == os.fstat(held).st_ino:
             break
-        os.close(held)  # dropped in between, as one that nobody held
+        os.close(held)  # dropped in between, as if nobody held it
     try:
         yield folder
     finally:
@@ -68,19 +69,22 @@ def _draft_folder(folder: Path) -> Iterator[Path]:
         os.close(held)
 
 
-def drop_drafts(root: Path) -> None:
-    """Remove what killed processes were writing under ``root``; what is being written stays."""
-    for path in list(root.rglob(".*.tmp")):
+def drop_drafts(root: Path, *, deep: bool) -> None:
+    """Remove what killed processes were writing in ``root``; what is being written stays.
+
+    ``deep``: and below it. Not in a folder that is not ours: it may be somebody's home.
+    """
+    for path in list((root.rglob if deep else root.glob)(".fedsim-*.tmp")):
         if DRAFT.fullmatch(path.name):
             with contextlib.suppress(OSError):  # its writer lives, or it is gone or not ours
                 _drop(path)
 
 
 def _drop(path: Path) -> None:
-    held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path) if path.is_dir() else path.unlink()  # files are of earlier versions
+        shutil.rmtree(path)
     finally:
         os.close(held)
 

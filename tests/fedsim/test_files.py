@@ -389,35 +389,34 @@ def test_a_draft_lives_as_long_as_its_writer(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         draft = Path(writer.stdout.readline().strip())
-        assert draft.parent == path.with_name(f".file.txt.{writer.pid}.tmp")
-        drop_drafts(tmp_path)
+        assert draft.parent == path.with_name(f".fedsim-file.txt.{writer.pid}.tmp")
+        drop_drafts(tmp_path, deep=True)
         assert draft.read_text() == "half of it"
         writer.send_signal(signal.SIGKILL)
     assert os.listdir(path.parent) == [draft.parent.name]  # nobody was there to remove it
-    drop_drafts(tmp_path)
+    drop_drafts(tmp_path, deep=True)
     assert os.listdir(path.parent) == []
 
 
 def test_nothing_but_drafts_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
-    (tmp_path / ".link.1.tmp").symlink_to(tmp_path / "precious")
-    os.mkfifo(tmp_path / ".pipe.tmp")
-    for name in ("notes.1.tmp", ".notes.tmp", ".notes.x.tmp", ".lock"):
+    (tmp_path / ".fedsim-link.1.tmp").symlink_to(tmp_path / "precious")
+    os.mkfifo(tmp_path / ".fedsim-pipe.1.tmp")
+    for name in ("fedsim-notes.1.tmp", ".session.4242.tmp", ".fedsim-notes.x.tmp", ".lock"):
         (tmp_path / name).write_text("")
     before = sorted(os.listdir(tmp_path))
-    drafts = [tmp_path / ".a.1.tmp", tmp_path / "precious" / ".b.c.22.tmp", tmp_path / ".d.3.tmp"]
-    for draft in drafts[:2]:
+    drafts = [tmp_path / ".fedsim-a.1.tmp", tmp_path / "precious" / ".fedsim-b.c.22.tmp"]
+    for draft in drafts:
         draft.mkdir()
         (draft / ".tmpAbc123").write_text("as safetensors leaves it")
-    drafts[2].write_text("of an earlier version")
     held = os.open(drafts[0], os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)  # as its writer does
-    drop_drafts(tmp_path)
-    assert [draft.exists() for draft in drafts] == [True, False, False]
+    drop_drafts(tmp_path, deep=True)
+    assert [draft.exists() for draft in drafts] == [True, False]
     os.close(held)
-    drop_drafts(tmp_path)
+    drop_drafts(tmp_path, deep=True)
     assert sorted(os.listdir(tmp_path)) == before
-    drop_drafts(tmp_path / "nowhere")
+    drop_drafts(tmp_path / "nowhere", deep=True)
 
 
 @pytest.mark.parametrize("tensors", [False, True])
@@ -427,7 +426,7 @@ def test_a_writer_holds_its_draft(tmp_path: Path, tensors: bool) -> None:
             save_file({"w": torch.ones(2)}, draft)
         else:
             draft.write_text("whole")
-        drop_drafts(tmp_path)
+        drop_drafts(tmp_path, deep=True)
 
     write_atomically(tmp_path / "file", write)
     assert (tmp_path / "file").exists() and os.listdir(tmp_path) == ["file"]
@@ -442,7 +441,7 @@ def test_a_draft_that_is_dropped_as_it_is_begun_is_begun_again(
     def flock(held: int, how: int) -> None:
         if how == fcntl.LOCK_EX and not dropped:  # a report comes between the folder and its lock
             dropped.append(1)
-            drop_drafts(tmp_path)
+            drop_drafts(tmp_path, deep=True)
         original(held, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
@@ -451,7 +450,9 @@ def test_a_draft_that_is_dropped_as_it_is_begun_is_begun_again(
 
 
 def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    draft = tmp_path / f".file.{os.getpid()}.tmp"  # process 7 of a container that starts again
+    draft = (
+        tmp_path / f".fedsim-file.{os.getpid()}.tmp"
+    )  # process 7 of a container that starts again
     draft.mkdir()
     (draft / "file").write_text("half of someth")
     write_text(tmp_path / "file", "whole")

@@ -12,7 +12,7 @@ from fedsim.lab.engines import ENGINES
 from fedsim.lab.run.attacking import Clients, Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
-from fedsim.lab.run.checks import check_done
+from fedsim.lab.run.checks import check_done, check_whole
 from fedsim.lab.run.prepare import Experiment
 from fedsim.lab.run.secrecy import caveats, clients_secret
 from fedsim.lab.run.settings import client_settings, resources, server_settings
@@ -136,14 +136,14 @@ def run_experiment(
     """
     VaultReader(run.vault).check()  # of a run that goes on
     config, adapter = experiment.config, experiment.adapter
-    start = run.latest()
+    start = run.latest(max((record.round for record in run.rounds()), default=0))
     if start is None:
         display.step("building the model")
         start = Progress(round=0, parameters=adapter.initial_parameters())
-        run.forget_after(-1)
     else:
         check_done(start.round, config)
-        run.forget_after(start.round)
+    if start.round < config.federation.rounds:
+        run.go_on_after(start.round or -1)
     run.note_pool(experiment.pool)
     runner = attack_runner(experiment, run, display, quick=quick)
     recorder = Recorder(experiment=experiment, run=run, runner=runner, display=display)
@@ -205,12 +205,17 @@ def summarize(
         seed=config.seed,
     )
     started = time.perf_counter()
-    scores = scorer.score(run.attempts())
+    rounds, attempts = run.rounds(), run.attempts()
+    if len(rounds) != config.federation.rounds + 1:
+        raise MalformedFile(
+            f"{run.root / layout.ROUNDS}: wanted rounds 0 to {config.federation.rounds}, got "
+            f"{len(rounds)} lines"
+        )
+    check_whole(experiment.planned, rounds, attempts, controls=not quick)
+    scores = scorer.score(attempts)
     leakage, verdicts = scorer.leakage(scores)
     scoring = time.perf_counter() - started
-    rounds, promised = run.rounds(), guarantee(experiment, run)
-    if not rounds:
-        raise MalformedFile(f"{run.root / layout.ROUNDS} holds no round")
+    promised = guarantee(experiment, run)
     summary = Summary(
         schema=1,
         name=config.name,
