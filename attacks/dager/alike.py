@@ -8,7 +8,7 @@ import torch
 
 from attacks.dager import thresholds
 from attacks.dager.span import length
-from fedsim.models import Opening
+from fedsim.models import Entrance
 from fedsim.types import Tokens
 
 
@@ -31,11 +31,11 @@ class Alike:
         return copied or any(tokens[:stop] in self.twins for stop in range(1, len(tokens) + 1))
 
 
-def find_alike(opening: Opening, sequences: Sequence[Tokens], start: Tokens) -> Alike:
+def find_alike(single: Entrance, sequences: Sequence[Tokens], start: Tokens) -> Alike:
     """Return what others cannot be told from.
 
     Args:
-        opening: block 0.
+        single: what block 0 reads of single tokens.
         sequences: all that a search found.
         start: what every text begins with.
     """
@@ -46,14 +46,14 @@ def find_alike(opening: Opening, sequences: Sequence[Tokens], start: Tokens) -> 
     twins = set[Tokens]()
     for prefix, followers in after.items():
         if len(followers) > 1:
-            twins |= {(*prefix, token) for token in _twins(opening, sorted(followers), len(prefix))}
-    return Alike(frozenset(twins), len(opening.places) == 1 and not start)
+            twins |= {(*prefix, token) for token in _twins(single, sorted(followers), len(prefix))}
+    return Alike(frozenset(twins), single.positions == 1 and not start)
 
 
-def _twins(opening: Opening, tokens: Sequence[int], position: int) -> list[int]:
+def _twins(single: Entrance, tokens: Sequence[int], position: int) -> list[int]:
     """Return those of ``tokens`` whose input at ``position`` is that of another one."""
     ids = torch.tensor(tokens)
-    vectors = opening.inputs(ids, torch.full_like(ids, position))
+    vectors = single.inputs(ids, torch.full_like(ids, position))
     vectors = vectors / length(vectors)[:, None]
     near = (torch.cdist(vectors, vectors) < thresholds.RESOLUTION).sum(dim=1) > 1
     twins: list[int] = ids[near.cpu()].tolist()

@@ -52,6 +52,7 @@ from attacks.base import Attack, Notes
 from attacks.dager.alike import find_alike
 from attacks.dager.encoder.heads import with_counts
 from attacks.dager.encoder.search import read_encoder
+from attacks.dager.encoder.unordered import orderless
 from attacks.dager.endings import Leaves, with_endings
 from attacks.dager.gates import Gates, find_spans, open_gates
 from attacks.dager.search import PrefixSearch
@@ -88,7 +89,8 @@ class Dager(Attack):
             sequences = self._sequences(observation, gates, notes, generator)
         else:  # Section 5.2: every token sees every other, so no prefix can be told alone
             sequences = read_encoder(observation, gates, notes, generator, self.max_searches)
-            sequences = with_counts(observation, sequences, notes)
+            if not orderless(gates):
+                sequences = with_counts(observation, sequences, notes)
         notes["unread"] = notes["best_effort"]
         return Reconstruction(sequences=sequences, diagnostics=notes)
 
@@ -118,6 +120,6 @@ class Dager(Attack):
         else:
             ended += S_i
         found = search.ranked([s for s in ended if len(s) > len(start)])
-        alike = find_alike(gates.opening, found, start)
+        alike = find_alike(gates.single, found, start)
         sound = not (search.check.vague or notes["cut"])
         return with_endings(observation, Leaves(sequences=found, sound=sound, alike=alike), notes)

@@ -100,7 +100,7 @@ def read_endings(observation: Observation, leaves: Leaves, sound: bool) -> Endin
         sound: whether each leaf is known to be there.
     """
     model, found = observation.model, leaves.sequences
-    (inner,) = model.projections(model.layers - 1, "inner")
+    inner = model.projections(model.layers - 1, "inner")[0]
     blocks = weight_blocks(observation, inner, shown_decay(observation))
     if not blocks or not found:
         return None

@@ -123,6 +123,9 @@ TOKEN_FLOOR = 3e-3  # free
 NARROW = 0.1  # free
 NARROW_SKETCH = 16  # free
 
+# Tokens of the vocabulary that a model is run on at a time. From: memory.
+RUN_TOKENS = 4096  # unread
+
 # prefixes.py: algorithm 2 without running the block
 
 # Attention weights, and pairs, held at a time. From: memory, 32 MB of weights.

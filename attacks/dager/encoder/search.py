@@ -21,6 +21,7 @@ from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.dager.encoder.attention import Candidates, make_candidates, token_sets
 from attacks.dager.encoder.nonnegative import nonnegative
+from attacks.dager.encoder.unordered import orderless, read_tokens
 from attacks.dager.encoder.witness import Witness
 from attacks.dager.gates import Gates
 from attacks.dager.inputs import input_span, shows
@@ -49,9 +50,13 @@ def read_encoder(
         UnsupportedObservation: the update lacks what the search needs.
     """
     model = observation.model
+    if orderless(gates):
+        return read_tokens(model, gates, notes)
+    assert gates.opening is not None
     contexts, middles = _spans(observation)
     known = [span for span in (contexts, middles) if span is not None]
-    sets = token_sets(gates.tokens.at, model.positions)
+    longest = gates.inner.span.rank + thresholds.LOOK  # as states differ from place to place
+    sets = token_sets(gates.tokens.at, min(model.positions, longest))
     notes |= {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True, "alike": 0}
     full = all(span.saturated for span in known)
     notes["cut"] = full or notes["candidates"] > thresholds.CANDIDATES
@@ -147,7 +152,7 @@ class SentenceSearch:
     def alike(self, gates: Gates) -> int:
         """Return how many of the sentences found hold a token that is embedded as another is."""
         pool = self.pool
-        vectors = gates.opening.inputs(pool.tokens, pool.positions)
+        vectors = gates.single.inputs(pool.tokens, pool.positions)
         vectors = (vectors / length(vectors)[:, None]).cpu()
         count = 0
         for rows in self._found.values():

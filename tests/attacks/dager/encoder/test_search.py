@@ -15,14 +15,13 @@ from attacks import Dager
 from attacks.dager import thresholds
 from attacks.dager.encoder.attention import Candidates, make_candidates, token_sets
 from attacks.dager.encoder.nonnegative import nonnegative
-from attacks.dager.gates import middles
 from attacks.dager.spectrum import find_span
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Reconstruction
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.types import Tokens
 from tests.conftest import Adapt, Gradient, Observe, Sentences
-from tests.fedsim.models.insides import caught, stirred
+from tests.fedsim.models.insides import caught, opened, stirred
 
 OUTPUT = "bert.encoder.layer.0.attention.output.dense.weight"
 MIDDLE = "bert.encoder.layer.0.intermediate.dense.weight"
@@ -252,7 +251,7 @@ def pool(scene: Scene, sentences: Sentences) -> tuple[Candidates, list[list[int]
         for place in range(max(map(len, truth)))
     ]
     spans = [find_span([update[name].T]) for name in (OUTPUT, MIDDLE)]
-    opening = model.opening(scene.parameters)
+    opening = opened(model, scene.parameters)
     made = make_candidates(opening, sets, model.suffix[-1], spans[0], spans[1], torch.Generator())
     pairs = list(zip(made.positions.tolist(), made.tokens.tolist(), strict=True))
     return made, [[pairs.index(pair) for pair in enumerate(ids)] for ids in truth], scene
@@ -334,7 +333,7 @@ def test_the_inputs_of_the_first_mlp_are_those_of_the_model(
     parameters = stirred(scene.model)
     (ids,) = sentences(scene.model, 1)
     with torch.no_grad():
-        computed = middles(scene.model.opening(parameters), torch.tensor([ids]))
+        computed = opened(scene.model, parameters).middles(torch.tensor([ids]), causal=False)
         module: Any = scene.model.module
         with caught(module.get_submodule(MIDDLE.removesuffix(".weight"))) as inputs:
             module(input_ids=torch.tensor([ids]))
