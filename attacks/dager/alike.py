@@ -1,10 +1,9 @@
 """What others cannot be told from: what a model embeds alike, no gradient tells apart."""
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from attacks.dager import thresholds
 from attacks.dager.span import length
@@ -31,30 +30,17 @@ class Alike:
         return copied or any(tokens[:stop] in self.twins for stop in range(1, len(tokens) + 1))
 
 
-def find_alike(opening: Opening, sequences: Sequence[Tokens], start: Tokens) -> Alike:
-    """Return what others cannot be told from.
+def likeness(opening: Opening, tokens: Tensor, position: int) -> tuple[Tensor, Tensor]:
+    """Return which of ``tokens`` (N,) at ``position`` have one input, and which are one: (N, N).
 
-    Args:
-        opening: block 0.
-        sequences: all that a search found.
-        start: what every text begins with.
+    Inputs are divided by their lengths, what goes on beside attention is not.
     """
-    after: dict[Tokens, set[int]] = defaultdict(set)
-    for tokens in sequences:
-        for stop in range(len(start), len(tokens)):
-            after[tokens[:stop]].add(tokens[stop])
-    twins = set[Tokens]()
-    for prefix, followers in after.items():
-        if len(followers) > 1:
-            twins |= {(*prefix, token) for token in _twins(opening, sorted(followers), len(prefix))}
-    return Alike(frozenset(twins), len(opening.places) == 1 and not start)
+    positions = torch.full_like(tokens, position)
+    inputs, residual = opening.inputs(tokens, positions), opening.residual(tokens, positions)
+    near = _near(inputs / length(inputs)[:, None])
+    return near, near & _near(residual)
 
 
-def _twins(opening: Opening, tokens: Sequence[int], position: int) -> list[int]:
-    """Return those of ``tokens`` whose input at ``position`` is that of another one."""
-    ids = torch.tensor(tokens)
-    vectors = opening.inputs(ids, torch.full_like(ids, position))
-    vectors = vectors / length(vectors)[:, None]
-    near = (torch.cdist(vectors, vectors) < thresholds.RESOLUTION).sum(dim=1) > 1
-    twins: list[int] = ids[near.cpu()].tolist()
-    return twins
+def _near(vectors: Tensor) -> Tensor:
+    vectors = vectors.double()  # else the distance of equal ones is no less than 3e-4
+    return (torch.cdist(vectors, vectors) < thresholds.RESOLUTION * length(vectors)).cpu()

@@ -25,14 +25,14 @@ class Gates:
 
     Attributes:
         opening: block 0.
-        entry: the span of its inputs.
+        entry: to the span of its inputs.
         tokens: the tokens that fit each position.
         inner: tells what block 0's MLP, or block 1, may read.
         trunk: the blocks up to the one that ``inner`` is of; None where that is block 0's MLP.
     """
 
     opening: Opening
-    entry: Span
+    entry: Gate
     tokens: TokenSets
     inner: Gate
     trunk: Trunk | None
@@ -51,23 +51,31 @@ class Gates:
 
     def near(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return how far the inputs of (token, position) pairs are from block 0's span: (N,)."""
-        return self.entry.distance(self.opening.inputs(tokens, positions))
+        return self.entry.span.distance(self.opening.inputs(tokens, positions))
 
 
-def find_spans(observation: Observation, notes: Notes) -> tuple[Span, Span]:
+@dataclass(frozen=True)
+class Spans:
+    """The spans of what two layers read: block 0, and its MLP (``middle``) or block 1."""
+
+    entry: Span
+    inner: Span
+    middle: bool
+
+
+def find_spans(observation: Observation, notes: Notes) -> Spans:
     """Return the spans of what block 0 read, and of what its MLP or block 1 read.
 
     Their ranks and how clear they are go into ``notes``.
     """
     entry = input_span(observation, 0)
     _note(notes, "0", entry)
-    inner = (
-        input_span(observation, 0, "middle")
-        if uses_middle(observation)
-        else input_span(observation, 1)
-    )
+    middle = uses_middle(observation)
+    inner = input_span(observation, 0, "middle") if middle else input_span(observation, 1)
+    if middle and not inner.rank and observation.model.causal and shows(observation, 1, "hidden"):
+        middle, inner = False, input_span(observation, 1)
     _note(notes, "1", inner)
-    return entry, inner
+    return Spans(entry, inner, middle)
 
 
 def _note(notes: Notes, layer: str, span: Span) -> None:
@@ -86,26 +94,24 @@ def uses_middle(observation: Observation) -> bool:
     return few and shows(observation, 0, "middle")
 
 
-def open_gates(
-    observation: Observation, entry: Span, inner: Span, generator: torch.Generator
-) -> Gates:
-    """Return the gates to the spans ``entry`` and ``inner``; random tokens show what is far."""
-    model = observation.model
+def open_gates(observation: Observation, spans: Spans, generator: torch.Generator) -> Gates:
+    """Return the gates to ``spans``; random tokens show what is far."""
+    model, entry, inner = observation.model, spans.entry, spans.inner
     opening = model.opening(observation.broadcast.parameters)
     size = (thresholds.RANDOM_TOKENS,)
     random = torch.randint(model.vocabulary, size, generator=generator)
     start = torch.zeros_like(random)
     loose = model.causal and not entry.drifting
     share = thresholds.LOOSE if loose else thresholds.SHARE
-    gate = open_gate(entry, opening.inputs(random, start), thresholds.ENTRY_FACTOR, share)
-    tokens = TokenSets(opening, gate, generator)
-    if uses_middle(observation):
+    outer = open_gate(entry, opening.inputs(random, start), thresholds.ENTRY_FACTOR, share)
+    tokens = TokenSets(opening, outer, generator)
+    if spans.middle:
         trunk, unrelated = None, opening.middle(opening.residual(random, start))
     else:
         (trunk,) = model.trunks(observation.broadcast.parameters, 1)
         unrelated = trunk.inputs(random[:, None])[0][:, 0]
     gate = open_gate(inner, unrelated, thresholds.INNER_FACTOR, thresholds.SHARE)
-    return Gates(opening, entry, tokens, gate, trunk)
+    return Gates(opening, outer, tokens, gate, trunk)
 
 
 def middles(opening: Opening, tokens: Tensor) -> Tensor:

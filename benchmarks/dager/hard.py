@@ -235,7 +235,7 @@ def small_steps(
         steps = [step for step in steps if any(len(tokens) > 1 for tokens in step.sequences)]
     gradients = [client_update(who, step, TrainingSettings(), generator).tensors for step in steps]
     delta = {
-        name: -training.learning_rate * sum(gradient[name].double() for gradient in gradients)
+        name: -training.learning_rate * torch.stack([g[name].double() for g in gradients]).sum(0)
         for name in gradients[0]
     }
     return Update(tensors=delta, kind="delta", num_examples=len(examples))
