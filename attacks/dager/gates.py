@@ -27,7 +27,7 @@ class Gates:
     Attributes:
         opening: block 0 in the open; None where the model's graph alone is known.
         single: what block 0 reads of single tokens.
-        entry: the span of that.
+        entry: to the span of that.
         tokens: the tokens that fit each position.
         inner: tells what block 0's MLP, or block 1, may read.
         trunk: the blocks up to the one that ``inner`` is of; None where that is block 0's MLP.
@@ -35,7 +35,7 @@ class Gates:
 
     opening: Attending | None
     single: Entrance
-    entry: Span
+    entry: Gate
     tokens: TokenSets | RunTokens
     inner: Gate
     trunk: Trunk | None
@@ -56,10 +56,19 @@ class Gates:
 
     def near(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return how far the inputs of (token, position) pairs are from block 0's span: (N,)."""
-        return self.entry.distance(self.single.inputs(tokens, positions))
+        return self.entry.span.distance(self.single.inputs(tokens, positions))
 
 
-def find_spans(observation: Observation, notes: Notes) -> tuple[Span, Span]:
+@dataclass(frozen=True)
+class Spans:
+    """The spans of what two layers read: block 0, and its MLP (``middle``) or block 1."""
+
+    entry: Span
+    inner: Span
+    middle: bool
+
+
+def find_spans(observation: Observation, notes: Notes) -> Spans:
     """Return the spans of what block 0 read, and of what its MLP or block 1 read.
 
     Their ranks and how clear they are go into ``notes``.
@@ -71,13 +80,12 @@ def find_spans(observation: Observation, notes: Notes) -> tuple[Span, Span]:
         )
     entry = input_span(observation, 0)
     _note(notes, "0", entry)
-    inner = (
-        input_span(observation, 0, "middle")
-        if uses_middle(observation)
-        else input_span(observation, 1)
-    )
+    middle = uses_middle(observation)
+    inner = input_span(observation, 0, "middle") if middle else input_span(observation, 1)
+    if middle and not inner.rank and observation.model.causal and shows(observation, 1, "hidden"):
+        middle, inner = False, input_span(observation, 1)
     _note(notes, "1", inner)
-    return entry, inner
+    return Spans(entry, inner, middle)
 
 
 def _note(notes: Notes, layer: str, span: Span) -> None:
@@ -96,11 +104,9 @@ def uses_middle(observation: Observation) -> bool:
     return few and model.mixes and shows(observation, 0, "middle")
 
 
-def open_gates(
-    observation: Observation, entry: Span, inner: Span, generator: torch.Generator
-) -> Gates:
-    """Return the gates to the spans ``entry`` and ``inner``; random tokens show what is far."""
-    model, sent = observation.model, observation.broadcast.parameters
+def open_gates(observation: Observation, spans: Spans, generator: torch.Generator) -> Gates:
+    """Return the gates to ``spans``; random tokens show what is far."""
+    model, sent, entry = observation.model, observation.broadcast.parameters, spans.entry
     opening = model.opening(sent)
     single = opening or model.entry(sent)
     size = (thresholds.RANDOM_TOKENS,)
@@ -108,14 +114,14 @@ def open_gates(
     start = torch.zeros_like(random)
     loose = model.causal and not entry.drifting
     share = thresholds.LOOSE if loose else thresholds.SHARE
-    gate = open_gate(entry, single.inputs(random, start), thresholds.ENTRY_FACTOR, share)
+    outer = open_gate(entry, single.inputs(random, start), thresholds.ENTRY_FACTOR, share)
     tokens: TokenSets | RunTokens
     if isinstance(single, Embedded):
-        tokens = TokenSets(single, gate, generator)
+        tokens = TokenSets(single, outer, generator)
     else:
-        tokens = RunTokens(single, model.vocabulary, gate, generator)
+        tokens = RunTokens(single, model.vocabulary, outer, generator)
     trunk = None
-    if not uses_middle(observation):
+    if not spans.middle:
         (trunk,) = model.trunks(sent, 1)
     elif opening is None:
         trunk = model.middle(sent)
@@ -124,5 +130,5 @@ def open_gates(
     else:
         assert opening is not None
         unrelated = opening.middle(opening.residual(random, start))
-    gate = open_gate(inner, unrelated, thresholds.INNER_FACTOR, thresholds.SHARE)
-    return Gates(opening, single, entry, tokens, gate, trunk)
+    inner = open_gate(spans.inner, unrelated, thresholds.INNER_FACTOR, thresholds.SHARE)
+    return Gates(opening, single, outer, tokens, inner, trunk)

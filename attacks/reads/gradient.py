@@ -72,19 +72,21 @@ def example_share(observation: Observation) -> float | None:
 
 
 def shares_are_even(observation: Observation) -> bool:
-    """Return whether the protocol tells that every example has the same share of an update.
+    """Return whether shares of an update tell how often each text was in it.
 
-    Of a delta of several steps a token's hangs on the others of its mini-batch, an example's on how
-    many these are: so each step must have all examples, or of a mean over examples as many.
+    Of a delta of several steps a token's share hangs on the others of its mini-batch: all must be
+    in each. An example's hangs on how many these are. Of one epoch whose last step has fewer, whole
+    numbers that add up to all examples have a common divisor then, so that no reading is the only
+    one; only several epochs may make others of them.
     """
     if observation.update.kind == "gradient":
         return True
     examples, config = observation.update.num_examples, observation.broadcast.config
-    if "mini_batch_size" not in config:
-        return False
-    size = TrainingSettings.from_config(config).mini_batch_size
-    by_example = observation.model.spec.task == "classification"
-    return examples <= size or (by_example and examples % size == 0)
+    training = TrainingSettings.from_config(config)
+    size = training.mini_batch_size
+    if observation.model.spec.task == "classification":
+        return training.local_epochs == 1 or examples % size == 0 or examples <= size
+    return "mini_batch_size" in config and examples <= size
 
 
 def _missing(observation: Observation, name: str) -> str:

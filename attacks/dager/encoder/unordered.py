@@ -28,7 +28,9 @@ def read_tokens(model: ModelAdapter, gates: Gates, notes: Notes) -> tuple[Tokens
     chosen = list[int]()
     for place in range(longest if gates.single.positions > 1 else 1):
         tokens = gates.tokens.at(place)
-        if len(tokens) > gates.entry.rank + thresholds.LOOK:  # the span holds all that there is
+        if (
+            len(tokens) > gates.entry.span.rank + thresholds.LOOK
+        ):  # the span holds all that there is
             return ()
         if not len(tokens):
             break

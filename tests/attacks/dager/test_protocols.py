@@ -157,7 +157,8 @@ def test_a_delta_of_one_step_is_read_to_its_ends_and_counts(
     update = {name: -rate * tensor.double() for name, tensor in scene.update(truth).items()}
     guess = scene.attack(update, kind="delta")
     assert sorted(guess.sequences) == sorted(truth)
-    assert guess.diagnostics["counted"] and not guess.diagnostics["best_effort"]
+    told = task == "classification"  # a token's share would be another if there were more steps
+    assert guess.diagnostics["counted"] == told != guess.diagnostics["best_effort"]
 
 
 @pytest.mark.slow
