@@ -99,7 +99,7 @@ class Scenes:
         client = Victim(who.adapter, weights)
         generator = stream(self.seed, "training", index)
         update = (small_steps if small else client_update)(client, examples, training, generator)
-        if untold(client, examples):
+        if untold(client, examples) or "twins" in " ".join(kinds):
             kinds += ["untold"]
         told = training.as_config() if draw.chance(0.7) else {}
         broadcast = Broadcast(round=1, parameters=weights, config=told)
