@@ -68,13 +68,14 @@ class PrefixSearch:
         """Return those of the pairs ``inside`` (K,) that may go on.
 
         Where noise is not known no more than some for each of the client's examples do, but for
-        those that are clearly in the span.
+        those that are clearly in the span, as long as it may show so many inputs.
         """
-        if self.examples and self.check.vague and len(inside) > self.crowd:
-            clear = inside[excess[inside] < self.sure]
-            most = min(self.max_prefixes, max(self.crowd, len(clear)))
-            return self._closest(inside, excess, most)
-        return self._closest(inside, excess, self.max_prefixes)
+        most = self.max_prefixes
+        if self.examples and self.check.vague:
+            clear = int((excess[inside] < self.sure).sum())
+            room = self.notes["rank_1"] - self.notes.get("prefixes", 0)
+            most = min(most, max(self.crowd, min(clear, room)))
+        return self._closest(inside, excess, most)
 
     def _closest(self, inside: Tensor, excess: Tensor, most: int) -> Tensor:
         """Return ``most`` of the pairs ``inside`` (K,), the closest, in order; notes a cut."""
