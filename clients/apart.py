@@ -5,7 +5,6 @@ What a process had not sent when it was ended touches nothing. It is started onc
 model and the data in it; a client's seconds are counted from when those are there.
 """
 
-import ctypes
 import multiprocessing
 import os
 import pickle
@@ -19,10 +18,10 @@ from typing import Any
 from clients.holdings import ClientSettings, Side
 from clients.update import client_update, note_lost, told
 from fedsim.errors import ClientFailure
+from fedsim.linux import end_with_parent, keep_memory_private
 from fedsim.messages import Broadcast, Update
 
 LOADING = 600.0  # seconds that the start of the process, the model and the data may take
-DIES_WITH_PARENT, DUMPABLE = 1, 4  # Linux's PR_SET_PDEATHSIG, PR_SET_DUMPABLE
 
 MakeSide = Callable[[ClientSettings, int], Side]
 
@@ -125,10 +124,8 @@ def _prepare(parent: int) -> None:
     Nor is its memory, in which the texts are, for another process of this user to read.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(DIES_WITH_PARENT, signal.SIGKILL)
-        libc.prctl(DUMPABLE, 0, 0, 0, 0)
+    end_with_parent()
+    keep_memory_private()
     if os.getppid() != parent:
         sys.exit(1)
     from transformers.utils import logging

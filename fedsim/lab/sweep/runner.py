@@ -18,6 +18,7 @@ from fedsim.lab.sweep.cells import ended, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import Cell
 from fedsim.lab.sweep.interrupts import remembered
+from fedsim.linux import keep_memory_private
 from fedsim.rng import Secret
 
 Job = tuple[Cell, Path | None]  # a cell, and the finished one whose captures it attacks
@@ -242,6 +243,7 @@ def _task(
 ) -> CellEnd:
     from fedsim.lab.config import check
 
+    keep_memory_private()
     quiet_libraries()
     config: Config = check(tree)
     there = None if source is None else Path(source)
