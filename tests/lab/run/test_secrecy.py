@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from clients.holdings import client_examples
 from defenses import DPSGD, Defense, Gaussian, TopK
+from defenses.base import Memory
 from defenses.dp.noise import normal
 from fedsim.captures import find_captures, read_capture
 from fedsim.errors import BadInput
@@ -50,12 +51,17 @@ def run_with(root: Path, secret: Secret | None, config: Config | None = None) ->
         ([TopK()], False),
         ([TopK(), Gaussian()], True),
         ([Gaussian(noise_multiplier=0.0)], False),  # which promises nothing
+        ([Gaussian(noise_multiplier=5e-5)], False),  # hardly any noise: no more
+        ([DPSGD(noise_multiplier=5e-5)], False),
         ([DPSGD(noise_multiplier=0.5)], True),
         ([], False),
     ],
 )
 def test_who_claims_a_guarantee(defenses: list[Defense], expected: bool) -> None:
     assert claims(defenses) is expected
+    known = [Memory(values={"rounds": 1, "history": [(defense.noise_multiplier, 0.5, 1)]})
+             for defense in defenses if isinstance(defense, DPSGD | Gaussian)]  # fmt: skip
+    assert any(one.spent(known) for one in defenses) is expected  # and what is told
 
 
 def test_a_secret_is_drawn_once_and_kept(tmp_path: Path) -> None:
