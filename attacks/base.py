@@ -20,6 +20,7 @@ class Attack(ABC):
 
     families: ClassVar[tuple[str, ...]] = ()  # the model families it fits; (): every one
     paper_knowledge: ClassVar[tuple[str, ...]] = ()  # what its paper grants it, see Knowledge
+    paths: ClassVar[tuple[str, ...]] = ()  # the fields that may name a file or a directory
 
     def check(self, model: ModelAdapter) -> None:
         """Raise BadInput, before anything long starts, when the attack does not fit ``model``."""

@@ -49,6 +49,7 @@ class Lamp(Attack):
     patience: int = 4  # rounds without a changed token before it ends; 0: never
 
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
+    paths: ClassVar[tuple[str, ...]] = ("prior",)
 
     def __post_init__(self) -> None:
         if self.distance not in ("cosine", "l2l1"):

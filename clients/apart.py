@@ -6,7 +6,6 @@ model and the data in it; a client's seconds are counted from when those are the
 """
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import pickle
@@ -21,11 +20,11 @@ from typing import Any
 from clients.holdings import ClientSettings, Side
 from clients.update import client_update, note_lost, told
 from fedsim.errors import ClientFailure
+from fedsim.linux import end_with_parent, keep_memory_private
 from fedsim.messages import Broadcast, Update
 
 LOADING = 600.0  # seconds that its start, the weights, the model and the data may take
 READING, ITS_TIME = "loading the model and the data", "its federation.timeout"
-DIES_WITH_PARENT, DUMPABLE = 1, 4  # Linux's PR_SET_PDEATHSIG, PR_SET_DUMPABLE
 
 MakeSide = Callable[[ClientSettings, int], Side]
 
@@ -165,10 +164,8 @@ def _prepare(parent: int) -> None:
     Nor is its memory, in which the texts are, for another process of this user to read.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(DIES_WITH_PARENT, signal.SIGKILL)
-        libc.prctl(DUMPABLE, 0, 0, 0, 0)
+    end_with_parent()
+    keep_memory_private()
     if os.getppid() != parent:
         sys.exit(1)
     from transformers.utils import logging

@@ -7,6 +7,7 @@ from clients.apart import MakeSide, limited_update
 from clients.holdings import ClientSettings, client_side
 from clients.update import client_update, told
 from fedsim.errors import BadInput
+from fedsim.linux import keep_memory_private
 from fedsim.tap.keys import PARTITION, sent_round
 from fedsim.wire import read_broadcast, update_content, whoami_content
 
@@ -21,6 +22,7 @@ def build_client_app(settings: ClientSettings, side: MakeSide = client_side) -> 
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
+        keep_memory_private()  # an engine may have given it a process of its own
         round_ = sent_round(message.content)
         if round_ is None:
             raise BadInput("the server's message names no round")

@@ -55,9 +55,7 @@ class ClientSettings:
         told.update(repr(sorted(broadcast.config.items())).encode())
         for name, tensor in sorted(broadcast.parameters.items()):
             told.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            told.update(
-                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-            )
+            told.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return replace(self, secret=self.secret.bound("round", told.hexdigest()))
 
     @property

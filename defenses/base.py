@@ -170,7 +170,7 @@ class Private(Defense):
 
     @abstractmethod
     def distance(self) -> float:
-        """Return a step's distance as claimed; infinite without noise."""
+        """Return a step's distance as claimed; infinite where nothing is: with hardly any noise."""
 
     @abstractmethod
     def nats(self) -> float:

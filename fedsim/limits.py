@@ -51,6 +51,9 @@ TOKENS = 2**20
 GUESS = 2**20
 """Tokens of an attack's guess: a line of a file has all of them, as numbers and as texts."""
 
+GUESSES = 10_000
+"""Texts of an attack's guess that are looked at; to pair ten times as many takes half a minute."""
+
 LABELS = 2**16
 """Classes; a head has a row of the model's width for each."""
 

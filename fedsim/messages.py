@@ -126,3 +126,6 @@ class Reconstruction:
         if (total := sum(map(len, self.sequences))) > limits.GUESS:
             raise MalformedMessage(f"a guess has at most {limits.GUESS:,} tokens, got {total:,}")
         _numbers_only("diagnostic", self.diagnostics)
+        for name, value in self.diagnostics.items():
+            if isinstance(value, int) and abs(value) > limits.INTEGER:
+                raise MalformedMessage(f"diagnostic {name!r} must be an integer of 64 bits")

@@ -73,7 +73,7 @@ class PrefixSearch:
         most = self.max_prefixes
         if self.examples and self.check.vague:
             clear = int((excess[inside] < self.sure).sum())
-            room = self.notes["rank_1"] - self.notes.get("prefixes", 0)
+            room = int(self.notes["rank_1"]) - int(self.notes.get("prefixes", 0))
             most = min(most, max(self.crowd, min(clear, room)))
         return self._closest(inside, excess, most)
 

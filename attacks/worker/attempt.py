@@ -44,7 +44,10 @@ def attempted(task: Task, known: Mapping[str, type[Attack]] | None = None) -> An
             diagnostics=dict(guess.diagnostics),
         )
     except UnsupportedObservation as reason:
-        return Answer(seconds=time.perf_counter() - started, error=_cut(str(reason), LONGEST))
+        return Answer(
+            seconds=time.perf_counter() - started,
+            error=_cut(str(reason).strip() or type(reason).__name__, LONGEST),
+        )
     except KeyboardInterrupt:
         raise
     except BaseException as fault:  # a plugin's, sys.exit among them: the worker goes on

@@ -14,9 +14,12 @@ import signal
 import socket
 import tempfile
 import traceback
+from pathlib import Path
 
 from attacks.worker.channel import ANSWER, receive, send
-from attacks.worker.serving import enclose, serve
+from attacks.worker.enclosing import enclose
+from attacks.worker.serving import serve
+from fedsim.linux import adopt, children, keep_memory_private
 
 
 class Forker:
@@ -30,8 +33,7 @@ class Forker:
         """Do as asked until nobody asks any more."""
         try:
             while (message := receive(self._control)) is not None:
-                _, content, files = message
-                asked = json.loads(content)
+                asked, files = json.loads(message.content), message.files
                 told = {"status": self.end(asked["end"])} if "end" in asked else None
                 told = told or {"pid": self.fork(asked["path"], files)}
                 for file in files:
@@ -47,9 +49,8 @@ class Forker:
         process = os.fork()
         if not process:
             try:
-                channel = socket.socket(fileno=files[0])
-                enclose(channel, files[1], folder, path, parent)
-                serve(channel)
+                enclose(files[0], files[1], folder, path, parent)
+                serve(socket.socket(fileno=files[0]))
             except BaseException:
                 traceback.print_exc()
                 os._exit(1)
@@ -64,12 +65,20 @@ class Forker:
                 end(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         shutil.rmtree(self._folders.pop(process), ignore_errors=True)
+        while left := set(children()) - set(self._folders):  # in groups of their own, so now ours
+            for one in left:
+                os.kill(one, signal.SIGKILL)
+                os.waitpid(one, 0)
         return status
 
 
 def main(control: int) -> None:
     """Serve the one at the other end of ``control``; what a worker needs is imported by now."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # where memory ends, let it end here
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    keep_memory_private()
+    adopt()
     gc.freeze()  # what was imported stays, and forks share its pages
     gc.enable()
     Forker(socket.socket(fileno=control)).run()

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedsim import limits
 from fedsim.messages import Broadcast, Knowledge, Reconstruction, Update
 from fedsim.models import ModelSpec
 
@@ -30,7 +31,9 @@ class Task:
     memory: int = 0  # bytes that the worker may hold; 0: nobody counts
 
 
-Token = Annotated[int, Field(ge=0)]
+Token = Annotated[int, Field(ge=0, le=limits.TOKEN)]
+Tokens = Annotated[list[Token], Field(max_length=limits.GUESS)]
+Whole = Annotated[int, Field(ge=-limits.INTEGER, le=limits.INTEGER)]
 Name = Annotated[str, Field(max_length=200)]
 
 
@@ -41,10 +44,10 @@ class Answer(BaseModel):
         frozen=True, strict=True, extra="forbid", ser_json_inf_nan="constants"
     )
 
-    seconds: float = Field(0.0, ge=0)
-    sequences: list[list[Token]] = Field([], max_length=1_000_000)
-    diagnostics: dict[Name, bool | int | float] = Field({}, max_length=1000)
-    error: str | None = Field(None, max_length=LONGEST)  # why it could not run
+    seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
+    sequences: list[Tokens] = Field([], max_length=limits.GUESS)
+    diagnostics: dict[Name, bool | Whole | float] = Field({}, max_length=1000)
+    error: str | None = Field(None, min_length=1, max_length=LONGEST)  # why it could not run
     place: str = Field("", max_length=LONGEST)  # in the plugin's code, where it raised
     traceback: str = Field("", max_length=WHOLE)
 

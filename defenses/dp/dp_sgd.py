@@ -25,7 +25,7 @@ from torch import nn
 from typing_extensions import override
 
 from defenses.base import Defense, Guarantee, Here, Memory, Private, Setting, Steps
-from defenses.dp.accounting import ACCOUNTANTS, Entry, add, noise_for
+from defenses.dp.accounting import ACCOUNTANTS, LEAST, Entry, add, noise_for
 from defenses.dp.record import Claim, Record
 from fedsim.effects import Clips, Effect, Noises
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
@@ -168,7 +168,8 @@ class DPSGD(Private):
 
     @override
     def distance(self) -> float:
-        return 1.0 / self.noise_multiplier if self.noise_multiplier else math.inf
+        z = self.noise_multiplier or 0.0
+        return 1.0 / z if z >= LEAST else math.inf
 
     @override
     def nats(self) -> float:

@@ -99,7 +99,7 @@ class Gaussian(Private):
 
     @override
     def distance(self) -> float:
-        return 2.0 / self.noise_multiplier if self.noise_multiplier else math.inf
+        return 2.0 / self.noise_multiplier if self.noise_multiplier >= LEAST else math.inf
 
     @override
     def nats(self) -> float:
@@ -112,7 +112,7 @@ class Gaussian(Private):
     @override
     def spent(self, memories: Sequence[Memory]) -> Guarantee | None:
         rounds = _rounds(memories)
-        if not rounds or self.noise_multiplier < LEAST:
+        if not rounds or math.isinf(self.distance()):
             return None
         return Guarantee(
             epsilon=self.epsilon_at(memories, self.distance()),

@@ -10,6 +10,7 @@ import os
 import secrets
 import tempfile
 
+from fedsim.linux import keep_memory_private
 from fedsim.printing import printable_lines
 
 
@@ -35,8 +36,11 @@ def defaults() -> dict[str, str]:
 def shut_in_ray() -> None:
     """Have the Ray that this process starts listen on 127.0.0.1 alone, to who knows its token.
 
-    Both are read when Ray is imported, and by its processes, which inherit them.
+    Both are read when Ray is imported, and by its processes, which inherit them. Of those only ours
+    keep the token from the user's other processes: a worker of ours sees none of them from Linux
+    6.7 on, see :func:`fedsim.linux.see_no_other`.
     """
+    keep_memory_private()
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Linux too: no cluster, so loopback
     if "RAY_AUTH_MODE" not in os.environ:  # one that knows no tokens pays no heed
         os.environ["RAY_AUTH_MODE"] = "token"

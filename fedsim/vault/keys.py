@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, RunFailed
 from fedsim.files import FILE as MODE
 from fedsim.files import make_directory, read_text
 from fedsim.vault.sealing import HEAD, SUITE, Seal
@@ -50,10 +50,17 @@ class VaultKey:
 
 
 def key_path() -> Path:
-    """Return where this user's key lies."""
+    """Return where this user's key lies.
+
+    Raises:
+        BadInput: nothing says where.
+    """
     if given := os.environ.get(FILE):
         return Path(given)
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    try:
+        home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    except RuntimeError as error:
+        raise BadInput(f"{FILE}: there is no home to keep the vault's key in; set it") from error
     return Path(home, "fedsim", "vault.key")
 
 
@@ -72,8 +79,10 @@ def _kept(path: Path) -> VaultKey:
         if not path.exists():
             _make(path)
         private = bytes.fromhex(read_text(path, most=MOST))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{FILE}: the vault's key cannot be kept in {path}: {error}") from error
+    except (OSError, ValueError, RunFailed) as error:
+        raise BadInput(
+            f"{FILE}: the vault's key cannot be kept in {path}: {error}; set it to another file"
+        ) from error
     if len(private) != SIZE:
         raise BadInput(f"{FILE}: {path} holds no key of {SIZE} bytes, but {len(private)}")
     return VaultKey(private, path)

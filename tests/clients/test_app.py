@@ -1,5 +1,6 @@
 """The Flower app of a client."""
 
+import ctypes
 import math
 import sys
 import traceback
@@ -37,7 +38,10 @@ def test_a_client_answers_with_its_update(
     asked = broadcast(sent, 2)
     config = ConfigRecord({"server-round": 2, **asked.config})
     content = RecordDict({"arrays": to_arrays(sent), "config": config})
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: 0
+    prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: as an engine's process is
     reply = build_client_app(settings)(Message(content, 50, "train"), context(1))
+    assert prctl(3, 0, 0, 0, 0) == 0  # PR_GET_DUMPABLE: no longer, to no other process
     got = read_update(reply.content, asked)
     expected = client_update(settings, 1, asked)
     assert (got.kind, got.num_examples) == (expected.kind, expected.num_examples)

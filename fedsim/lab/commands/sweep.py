@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,14 +61,15 @@ def _sweep(options: argparse.Namespace) -> int:
         from fedsim.lab.sweep.table import write_table
         from fedsim.lab.terminal.sweep import SweepTerminal
     secret = read_secret(options.secret) if options.secret else None
-    plan = _plan(options)
+    mark = secret.bound("sweep").value.hex() if secret else None
+    plan = replace(_plan(options), secret=mark)
     directory = SweepDirectory(options.out) if options.out else SweepDirectory.default(plan)
     directory.claim(plan)
     display = SweepTerminal(quiet=options.json, total=len(plan.cells))
     listen(display)
     with display:
         display.step("checking every cell")
-        check_cells(plan.cells, options.jobs)
+        check_cells(plan.cells, options.jobs, secret=secret is not None)
         with held(directory.root):
             directory.claim(plan)  # again: another sweep may have begun here in the meantime
             ledger = Ledger(directory, plan)
@@ -80,7 +82,8 @@ def _sweep(options: argparse.Namespace) -> int:
                 run_cells(plan.cells, directory, ledger, display, jobs=options.jobs, secret=secret)
             except BaseException:
                 again = shlex.quote(str(directory.root))
-                display.announce(f"stopped; go on with: fedsim sweep --out {again} --resume")
+                more = f" --secret {shlex.quote(str(options.secret))}" if secret else ""
+                display.announce(f"stopped; go on with: fedsim sweep --out {again} --resume{more}")
                 raise
             finally:
                 write_table(directory, ledger.sweep())
@@ -95,7 +98,9 @@ def _plan(options: argparse.Namespace) -> "SweepPlan":
 
     if options.resume:
         if options.out is None or options.words or options.quick:
-            raise BadInput("--resume goes on with the sweep in --out DIR, and takes nothing else")
+            raise BadInput(
+                "--resume goes on with the sweep in --out DIR, and takes nothing else but --secret"
+            )
         return SweepDirectory(options.out).plan()
     words = list(options.words)
     path = Path(words.pop(0)) if words and is_path(words[0]) else QUICK_START

@@ -2,9 +2,9 @@
 
 import atexit
 import contextlib
-import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedsim.errors import RunFailed
+from fedsim.lab.isolation.memory import held_by, left_behind
+from fedsim.linux import children, keep_memory_private
 
 PASSED = (
     "CUDA_", "GOMP_", "HF_", "HOME", "KMP_", "LANG", "LC_", "LD_LIBRARY_PATH", "MKL_", "NVIDIA_",
@@ -25,8 +27,9 @@ gc.disable()
 from attacks.worker.forking import main
 main(int(sys.argv[1]))"""
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
-PR_SET_DUMPABLE = 4  # linux/prctl.h
-PATIENCE = 5.0  # seconds to clean up after its workers
+LOADING = 600.0  # seconds that its imports may take
+PATIENCE = 30.0  # seconds that it may take to have a worker, or none
+ENDING = 5.0  # seconds to clean up after its workers
 
 
 class Processes:
@@ -46,6 +49,7 @@ class Processes:
             )
         self._control, self._lock = ours, threading.Lock()
         self.asked = False
+        self.workers: set[int] = set()  # processes
 
     def fork(self, channel: socket.socket, output: int) -> int:
         """Return the process of a new worker that answers over ``channel``.
@@ -54,32 +58,55 @@ class Processes:
             RunFailed: attacks cannot be imported by a process of their own.
         """
         path = [os.path.abspath(folder) for folder in sys.path]
-        return int(self._ask({"path": path}, [channel.fileno(), output])["pid"])
+        process = int(self._ask({"path": path}, [channel.fileno(), output])["pid"])
+        self.workers.add(process)
+        return process
 
     def end(self, process: int) -> int:
         """End a worker, if it has not ended; return how it did, as ``os.waitpid`` has it."""
-        return int(self._ask({"end": process})["status"])
+        status = int(self._ask({"end": process})["status"])
+        self.workers.discard(process)
+        return status
+
+    def held_by(self, worker: int) -> int:
+        """Return how many bytes ``worker`` and all that it started hold; 0: it is gone."""
+        return held_by(worker, self.process, self.workers)
+
+    def left_behind(self) -> bool:
+        """Return whether there is something that a worker started and nobody waits for."""
+        return bool(left_behind(self.process, self.workers))
 
     def _ask(self, what: dict[str, Any], files: Sequence[int] = ()) -> dict[str, Any]:
         from attacks.worker.channel import TASK, receive, send  # late: it imports torch
 
         with self._lock:
-            self.asked = True
             try:
+                self._control.settimeout(PATIENCE if self.asked else LOADING)
+                self.asked = True
                 send(self._control, TASK, json.dumps(what).encode(), files)
                 answer = receive(self._control)
-            except OSError:
+            except OSError:  # too late, too
                 answer = None
             if answer is None:
                 raise RunFailed(f"no process for attacks could be started: {self._last_words()}")
-        told: dict[str, Any] = json.loads(answer[1])
+        told: dict[str, Any] = json.loads(answer.content)
         return told
 
     def _last_words(self) -> str:
-        self._process.kill()
-        _, said = self._process.communicate()
-        lines = said.decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it ended without a word"
+        said = self._kill().decode(errors="replace").strip().splitlines()
+        return said[-1] if said else "it ended, or did not answer, without a word"
+
+    def _kill(self) -> bytes:
+        """End it and its workers, whatever became of it; return what it wrote."""
+        self._control.close()
+        started = [*children(self.process), *self.workers]
+        self._process.kill()  # which ends one that was stopped, too
+        for process in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.communicate(timeout=PATIENCE)[1]
+        return b""
 
     @property
     def process(self) -> int:
@@ -95,9 +122,8 @@ class Processes:
         """End it, and all workers with it."""
         self._control.close()  # which it sees
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(PATIENCE if self.asked else 0.0)
-        self._process.kill()
-        self._process.communicate()
+            self._process.wait(ENDING if self.asked else 0.0)
+        self._kill()
 
 
 def environment(ours: Mapping[str, str]) -> dict[str, str]:
@@ -109,12 +135,6 @@ def environment(ours: Mapping[str, str]) -> dict[str, str]:
     }
     there = [os.path.abspath(folder) for folder in sys.path]
     return {**kept, "PYTHONPATH": os.pathsep.join(there)}
-
-
-def keep_memory_private() -> None:
-    """Have no other process of this user read this one's memory, a debugger's neither."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 _started: dict[int, Processes] = {}  # by our own process: one that was forked has its own

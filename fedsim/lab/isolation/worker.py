@@ -14,8 +14,8 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from attacks.worker.channel import ANSWER, HEAD, MOST, STEP, TASK, send
-from attacks.worker.serving import LOGGER, sizes
+from attacks.worker.channel import ANSWER, HEAD, LAST, MOST, STEP, TASK, send
+from attacks.worker.serving import LOGGER
 from attacks.worker.shared import SharedTensors
 from attacks.worker.task import LONGEST, WHOLE, Answer, Task
 from fedsim.errors import MalformedMessage, RunFailed
@@ -50,22 +50,25 @@ class Ended(Exception):
 class AttackWorker:
     """Runs attacks in one process that has what it is given and nothing else.
 
-    It is kept from one attempt to the next, and replaced where it had to be ended or where what is
-    installed has changed.
+    It is kept from one attempt to the next of the same attack, and replaced for another one, where
+    it had to be ended, where it did what it was not asked for, and where what is installed changed.
     """
 
     def __init__(self) -> None:
         self._worker: _Worker | None = None
-        self._path: list[str] = []
+        self._made_for: tuple[str, str, list[str]] | None = None
         self._sent: tuple[Broadcast, SharedTensors] | None = None  # a round's clients share it
 
     def attempt(self, task: Task, limits: Limits) -> Answer:
         """Return what came of ``task``; whatever goes wrong is the answer's error."""
         memory = int(limits.memory * GB) or spare_memory()
-        worker, started = self._current(), time.monotonic()
+        worker, started = self._current(task), time.monotonic()
         try:
             worker.hand(replace(task, memory=memory), self._shared(task.broadcast))
-            return worker.answer(limits, memory)
+            answer = worker.answer(limits, memory)
+            if not worker.idle():
+                self._drop()
+            return answer
         except Ended as reason:
             status, said = self._drop()
             return Answer(
@@ -86,13 +89,19 @@ class AttackWorker:
         worker = self._worker
         return () if worker is None else (worker.process, worker.source.process)
 
-    def _current(self) -> "_Worker":
-        source, path = processes(), list(sys.path)
-        stale = self._worker and (self._path != path or self._worker.source is not source)
-        if self._worker and stale:
+    def _current(self, task: Task) -> "_Worker":
+        """Return a worker that waits for ``task``, or a new one."""
+        source, wanted = processes(), (task.attack, task.label, list(sys.path))
+        worker = self._worker
+        fits = worker and self._made_for == wanted and worker.source is source and worker.idle()
+        if not fits:
             self._drop()
         if self._worker is None:
-            self._worker, self._path = _Worker(source), path
+            try:
+                self._worker = _Worker(processes())
+            except RunFailed:  # what an attack did to its source, or nothing that a new one mends
+                self._worker = _Worker(processes())
+            self._made_for = wanted
         return self._worker
 
     def _drop(self) -> tuple[int, str]:
@@ -110,7 +119,9 @@ class AttackWorker:
 def how(status: int) -> str:
     """Return how a process ended, from what ``os.waitpid`` says."""
     if os.WIFSIGNALED(status):
-        return f"ended its process by {signal.Signals(os.WTERMSIG(status)).name}"
+        number = os.WTERMSIG(status)
+        named = {one.value: one.name for one in signal.Signals}  # those in between have no name
+        return f"ended its process by {named.get(number, f'signal {number}')}"
     return f"ended its process with code {os.waitstatus_to_exitcode(status)}"
 
 
@@ -123,9 +134,15 @@ class _Worker:
         self._output, output = os.pipe()
         try:
             self.process = source.fork(theirs, output)
+        except BaseException:
+            self._channel.close()
+            os.close(self._output)
+            raise
         finally:
             theirs.close()
             os.close(output)
+        self._number = 0  # of its task
+        self._last = False  # whether it says that it is to have no other
         self._said = b""  # the last of what it wrote
         self._heard = bytearray()  # of a message that is not whole yet
         os.set_blocking(self._output, False)
@@ -139,8 +156,10 @@ class _Worker:
             update=replace(task.update, tensors={}),
         )
         content = pickle.dumps((bare, broadcast.places, update.places))
+        self._number += 1
         try:
-            send(self._channel, TASK, content, [broadcast.file, update.file])
+            files = [broadcast.file, update.file]
+            send(self._channel, TASK, content, files, number=self._number)
         except OSError as error:
             raise Ended from error
 
@@ -168,7 +187,7 @@ class _Worker:
 
     def _look(self, memory: int, *, heard: bool) -> None:
         """Raise Ended where it holds more than ``memory``, or nothing, since it is gone."""
-        held, _ = sizes(self.process)
+        held = self.source.held_by(self.process)
         if memory and held > memory:
             raise Ended(
                 f"took {held / GB:.3g} GB of memory, attack.memory allows {memory / GB:.3g}"
@@ -186,17 +205,27 @@ class _Worker:
             raise Ended
         self._heard += part
         while len(self._heard) >= HEAD.size:
-            kind, length = HEAD.unpack(self._heard[: HEAD.size])
-            if kind not in (ANSWER, STEP) or length > MOST:
+            kind, number, length = HEAD.unpack(self._heard[: HEAD.size])
+            if kind not in (ANSWER, LAST, STEP) or length > MOST:
                 raise Ended("gave an answer that cannot be read")
+            if number != self._number:
+                raise Ended("gave an answer that nobody asked for")
             if len(self._heard) < HEAD.size + length:
                 break
             content = bytes(self._heard[HEAD.size : HEAD.size + length])
             del self._heard[: HEAD.size + length]
-            if kind == ANSWER:
+            if kind != STEP:
+                self._last = kind == LAST
                 return _checked(content)
             logging.getLogger(LOGGER).info("%s", content.decode(errors="replace"))
         return None
+
+    def idle(self) -> bool:
+        """Return whether it waits for a task, and has nothing else at work."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._channel, selectors.EVENT_READ)
+            speaks = bool(self._heard or selector.select(0))
+        return not (self._last or speaks or self.source.left_behind())
 
     def _keep(self) -> bool:
         """Keep the last of what it wrote; return whether more may come."""
@@ -212,7 +241,7 @@ class _Worker:
         self._channel.close()
         try:
             status = self.source.end(self.process)
-        except RunFailed:  # its source is gone, and took it along
+        except RunFailed:  # its source is gone, or was ended, and took it along
             status = int(signal.SIGKILL)
         self._keep()
         os.close(self._output)

@@ -9,8 +9,9 @@ from typing import Any, get_args
 
 from attacks import Attack, attack_table
 from attacks.worker.serving import LOGGER
-from attacks.worker.task import Answer, Task
+from attacks.worker.task import LONGEST, Answer, Task
 from defenses import Defense
+from fedsim import limits
 from fedsim.effects import Effect
 from fedsim.errors import BadInput, FedsimError, unknown
 from fedsim.lab.config import AttackSection
@@ -19,7 +20,7 @@ from fedsim.lab.display import Display
 from fedsim.lab.isolation.worker import Attempts, Limits, attack_worker
 from fedsim.lab.run.controls import own_sequences, own_update
 from fedsim.lab.run.faults import keep_traceback
-from fedsim.lab.store.attempts import AttackRecord, Role
+from fedsim.lab.store.attempts import AttackRecord, Role, readable
 from fedsim.messages import Broadcast, Knowledge, Update
 from fedsim.models import ModelAdapter
 from fedsim.plugins import make
@@ -49,6 +50,11 @@ class PlannedAttack:
         return (not self.rounds or round_ in self.rounds) and (
             not self.clients or not set(clients).isdisjoint(self.clients)
         )
+
+    def there(self) -> dict[str, Any]:
+        """Return the parameters that were given, with absolute paths: the worker is elsewhere."""
+        paths = self.attack.paths
+        return {k: there(v) if k in paths else v for k, v in self.parameters.items()}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -199,7 +205,7 @@ class Runner:
             Task(
                 attack=planned.kind,
                 label=planned.name,
-                parameters={key: _there(value) for key, value in planned.parameters.items()},
+                parameters=planned.there(),
                 model=replace(spec, name=there(spec.name), tokenizer=there(spec.tokenizer)),
                 device=str(self.adapter.device),
                 broadcast=broadcast,
@@ -224,23 +230,34 @@ class Runner:
         told: dict[str, Any] = {"clients": list(about.clients)} if len(about.clients) > 1 else {}
         if truth:
             told["truth"] = [list(tokens) for tokens in truth]
-        decode = self.adapter.tokenizer.decode
-        self.note(
-            AttackRecord(
-                attack=planned.name,
-                role=about.role,
-                round=about.round,
-                client=about.client,
-                settings=planned.settings,
-                knowledge=about.knowledge.granted(),
-                seconds=round(answer.seconds, 3),
-                sequences=answer.sequences,
-                texts=[decode(row, skip_special_tokens=True) for row in answer.sequences],
-                diagnostics=answer.diagnostics,
-                error=answer.error,
-                **told,
-            )
+        try:
+            record = self._record(about, answer, told)
+        except ValueError as error:  # what it says of itself
+            line = f"{planned.name} gave an answer that no file can hold: {error}"
+            answer = Answer(error=" ".join(line.split())[:LONGEST])
+            self._tell(about, answer)
+            record = self._record(about, answer, told)
+        self.note(record)
+
+    def _record(self, about: "_About", answer: Answer, told: Mapping[str, Any]) -> AttackRecord:
+        kept, decode = answer.sequences[: limits.GUESSES], self.adapter.tokenizer.decode
+        dropped = {"dropped": more} if (more := len(answer.sequences) - len(kept)) else {}
+        record = AttackRecord(
+            attack=about.planned.name,
+            role=about.role,
+            round=about.round,
+            client=about.client,
+            settings=about.planned.settings,
+            knowledge=about.knowledge.granted(),
+            seconds=round(answer.seconds, 3),
+            sequences=kept,
+            texts=[decode(row, skip_special_tokens=True) for row in kept],
+            diagnostics=answer.diagnostics,
+            error=answer.error,
+            **dropped,
+            **told,
         )
+        return readable(record)
 
     def _tell(self, about: "_About", answer: Answer) -> None:
         """Keep the traceback of an attack that could not run, and say once why it could not."""
@@ -279,8 +296,3 @@ class _About:
         several = len(self.clients) > 1
         whose = f"the sum of {len(self.clients)} clients" if several else f"client {self.client}"
         return "positive control" if self.role == "positive" else whose
-
-
-def _there(value: Any) -> Any:
-    """Return a parameter, as an absolute path where it is one: the worker is elsewhere."""
-    return there(value) if isinstance(value, str) else value

@@ -36,6 +36,7 @@ from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.plugins import make
 from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Tokens
+from fedsim.vault.keys import own_key
 from server.strategies import make_strategy
 
 POOL = 256  # held-out sequences kept for the no-gradient control
@@ -73,6 +74,7 @@ def prepare(config: Config) -> Experiment:
     planned = plan(config.attack)
     defenses = named_defenses(config)
     check_strategy(config)
+    own_key()  # the vault's
     # The model before the data, since its errors are the likeliest. How many labels there are is
     # not known yet: any number shows whether the model is there.
     configured(config, defenses, labels=2)

@@ -15,6 +15,7 @@ from fedsim.vault.reader import VaultReader
 from fedsim.vault.writer import VaultWriter
 
 MOST = 1000  # bytes of a file with one
+UNCLAIMED = "--secret: no defense here claims a guarantee, so the run follows from its seed"
 KNOWN = {  # where the clients' randomness came from, if anybody may know it
     "given": "the secret that this run was given",
     "seed": "this run's seed, from which its noise was drawn",
@@ -66,9 +67,7 @@ def give_secret(vault: Path, defenses: Sequence[Defense], secret: Secret) -> Non
         BadInput: nothing would be drawn from it.
     """
     if not claims(defenses):
-        raise BadInput(
-            "--secret: no defense here claims a guarantee, so the run follows from its seed"
-        )
+        raise BadInput(UNCLAIMED)
     VaultWriter(vault, own_key().seal).secret(secret, given=True)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from fedsim import limits
 from fedsim.lab.scoring.intervals import metric_interval
 from fedsim.lab.scoring.judge import EMPTY, Judge, exact
 from fedsim.lab.scoring.metrics import Pair, chance_overlaps, hits, match, sample_metrics
@@ -67,13 +68,13 @@ class Scorer:
         truths = self._clean(truth.sequences) if truth else []
         if truth is not None and not truth.sequences:
             scored.reason = EMPTY
-            scored.hits = self._hits([], len(self._clean(attempt.sequences)))
+            scored.hits = self._hits([], len(self._clean(attempt.sequences)) + attempt.dropped)
             return scored
         if not truths:
             scored.reason = "No truth is known for this update."
             return scored
         scored.pairs, surplus = self._pair(truths, self._clean(attempt.sequences))
-        scored.hits = self._hits(scored.pairs, surplus)
+        scored.hits = self._hits(scored.pairs, surplus + attempt.dropped)
         scored.samples = [sample_metrics(pair, but_last=self.but_last) for pair in scored.pairs]
         if self.controls:
             self._controls(scored, truths, attempts)
@@ -199,6 +200,15 @@ class Scorer:
                 f"{sum(wordless)} of {len(wordless)} texts have no word (punctuation, emoji): "
                 "there is no ROUGE of them, and its means are over the others."
             )
+        dropped = Counter[str]()
+        for scored in scores:
+            dropped[scored.attempt.attack] += scored.attempt.dropped
+        lines += [
+            f"{name} put out more than {limits.GUESSES:,} guesses on an update: {count:,} were not "
+            "looked at, and count as wrong."
+            for name, count in dropped.items()
+            if count
+        ]
         errors = {scored.attempt.error for scored in scores if scored.attempt.error}
         return lines + [f"an attack could not run: {error}" for error in sorted(errors)]
 

@@ -1,11 +1,16 @@
 """reconstructions.jsonl: each time an attack was run, and what it said."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
+from fedsim import limits
 from fedsim.errors import MalformedFile
-from fedsim.records import Client, FileRecord, Round, Seconds, TokenIds
+from fedsim.files import parse_json
+from fedsim.records import Client, FileRecord, Round, Seconds, TokenIds, checked_record
 
 Role = Literal["attack", "positive"]
 
@@ -23,9 +28,20 @@ class AttackRecord(FileRecord):
     seconds: Seconds
     sequences: list[TokenIds]  # token ids, special ones included; none: nothing was found
     texts: list[str]  # the same, decoded without the special ones
+    dropped: int = Field(0, ge=0, le=limits.GUESS)  # sequences beyond limits.GUESSES, not kept
     diagnostics: dict[str, Any] = {}
-    error: str | None = None  # why it could not run
+    error: str | None = Field(None, min_length=1)  # why it could not run
     truth: list[TokenIds] = []  # of a positive control: the attacker's own sequences
+
+
+def readable(record: AttackRecord) -> AttackRecord:
+    """Return ``record`` as it comes out of its line.
+
+    Raises:
+        ValueError: it does not: what was written could not be read again.
+    """
+    line = json.dumps(record.as_dict(), ensure_ascii=False).encode()
+    return checked_record("the record", parse_json(line, "the record"), AttackRecord)
 
 
 def once(path: Path, records: Sequence[AttackRecord]) -> list[AttackRecord]:

@@ -64,6 +64,7 @@ class SweepRecord(FileRecord):
     quick: bool  # without controls
     axes: dict[str, list[Any]]  # swept key -> its values
     seeds: list[int] = []
+    secret: str | None = None  # what stands for the one that it was given, and does not tell it
     base: Tree  # the config's tables before the grid
     cells: list[CellRecord] = Field(min_length=1)
 

@@ -79,6 +79,7 @@ class SweepDirectory:
             cells=cells,
             quick=begun.quick,
             recipe=self.recipe(),
+            secret=begun.secret,
         )
 
     def recipe(self) -> Recipe | None:
@@ -89,7 +90,7 @@ class SweepDirectory:
         """Make sure that what is here is this sweep, or nothing.
 
         Raises:
-            BadInput: a file, a run or another sweep is here.
+            BadInput: a file, a run or another sweep is here, or this one with another secret.
         """
         what = f"--out: {str(self.root)!r}"
         if self.root.exists() and not self.root.is_dir():
@@ -105,6 +106,11 @@ class SweepDirectory:
         if begun.quick != plan.quick:
             without = "without" if plan.quick else "with"
             raise BadInput(f"{what} holds this sweep {without} --quick; choose another directory")
+        if begun.secret != plan.secret and "secret" in begun.model_fields_set:
+            with_ = "with another --secret" if begun.secret else "without --secret"
+            if plan.secret is None:
+                raise BadInput(f"{what} holds this sweep with --secret FILE; give that again")
+            raise BadInput(f"{what} holds this sweep {with_}; choose another directory")
 
 
 class Ledger:
@@ -140,6 +146,7 @@ class Ledger:
             axes={key: list(values) for key, values in plan.axes.items()},
             seeds=sorted({cell.config.seed for cell in plan.cells}),
             base=dict(plan.base),
+            secret=plan.secret,
             cells=list(self.cells.values()),
         )
 

@@ -60,6 +60,7 @@ class SweepPlan:
     cells: Sequence[Cell]
     quick: bool  # without controls
     recipe: Recipe | None = None  # whose table this is, if it is one
+    secret: str | None = None  # what stands for the one that it was given, and does not tell it
 
 
 def make_plan(

@@ -13,27 +13,30 @@ from fedsim.lab.config import Config
 from fedsim.lab.display import Display, Silent, SweepDisplay
 from fedsim.lab.environment import quiet_libraries, set_environment, shut_in_ray
 from fedsim.lab.run.prepare import prepare
+from fedsim.lab.run.secrecy import UNCLAIMED, claims
 from fedsim.lab.store.sweep import CellEnd, write_end
 from fedsim.lab.sweep.cells import ended, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
 from fedsim.lab.sweep.grid import Cell
 from fedsim.lab.sweep.interrupts import remembered
+from fedsim.linux import keep_memory_private
 from fedsim.rng import Secret
 
 Job = tuple[Cell, Path | None]  # a cell, and the finished one whose captures it attacks
 
 
-def check_cells(cells: Sequence[Cell], jobs: int) -> None:
+def check_cells(cells: Sequence[Cell], jobs: int, *, secret: bool = False) -> None:
     """Check all cells against the world, before the first of them starts.
 
     Raises:
-        BadInput: what is wrong, and in which cell.
+        BadInput: what is wrong, and in which cell; or there is a ``secret`` that none draws from.
     """
+    claimed = False
     if jobs < 1:
         raise BadInput(f"--jobs must be at least 1, got {jobs}")
     for cell in near(cells):
         try:
-            prepare(cell.config)
+            claimed |= claims(prepare(cell.config).defenses)
             if jobs > 1 and cell.config.federation.engine == "ray":
                 raise BadInput(
                     "federation.engine: 'ray' already runs a cell's clients side by side; use "
@@ -43,6 +46,8 @@ def check_cells(cells: Sequence[Cell], jobs: int) -> None:
             raise BadInput(
                 f"{error} (in the cell {cell.name})" if len(cells) > 1 else error
             ) from error
+    if secret and not claimed:
+        raise BadInput(UNCLAIMED)
 
 
 def near(cells: Sequence[Cell]) -> list[Cell]:
@@ -242,6 +247,7 @@ def _task(
 ) -> CellEnd:
     from fedsim.lab.config import check
 
+    keep_memory_private()
     quiet_libraries()
     config: Config = check(tree)
     there = None if source is None else Path(source)

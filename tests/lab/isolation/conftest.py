@@ -1,6 +1,7 @@
 """A worker with an outsider's package installed, and tasks for it."""
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ import pytest
 import torch
 
 from attacks.worker.task import Task
-from fedsim.lab.isolation.worker import AttackWorker
+from fedsim.lab.isolation.worker import AttackWorker, Limits
 from fedsim.messages import Broadcast, Knowledge, Update
 from fedsim.models import ModelSpec
 
 Tasks = Callable[..., Task]
+AMPLE = Limits(seconds=300.0)
 MODEL = ModelSpec(name="builtin:gpt2-tiny", weights="random")
 
 
@@ -59,3 +61,17 @@ def task() -> Tasks:
         )
 
     return make
+
+
+def running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60.0
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -6,14 +6,21 @@ import gc
 import logging
 import os
 import re
+import socket
+import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from attacks import Attack
 from attacks.worker import attempt
+from attacks.worker.channel import ANSWER, HEAD, MOST, send
 from attacks.worker.task import Answer
+from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Reconstruction
 
 
@@ -22,10 +29,11 @@ class Rogue(Attack):
     """Do what ``how`` says, in place of an attack."""
 
     how: str = "nothing"
+    number: int = 1  # of the task, which it may guess
 
     def _run(self, seen, generator):
         given = getattr(self, f"_{self.how}")(seen) or ((1, 2),)
-        return Reconstruction(sequences=given)
+        return given if isinstance(given, Reconstruction) else Reconstruction(sequences=given)
 
     def _nothing(self, seen):
         pass
@@ -50,7 +58,7 @@ class Rogue(Attack):
         time.sleep(1e6)
 
     def _grow(self, seen):
-        kept = []
+        kept: list[object] = []
         while True:
             kept.append(bytearray(10**7))
 
@@ -81,6 +89,66 @@ class Rogue(Attack):
 
     def _flood(self, seen):  # past what its own process looks at
         attempt.Answer = lambda **_: Answer(sequences=[[1] * 2**19] * 3)
+
+    def _signal(self, seen):  # a real-time signal has no name
+        os.kill(os.getpid(), 40)
+
+    def _wordless(self, seen):
+        raise UnsupportedObservation()
+
+    def _large(self, seen):
+        return Reconstruction(sequences=((1, 2),), diagnostics={"x": 10**30})
+
+    def _forever(self, seen):
+        attempt.Answer = lambda **_: Answer.model_construct(seconds=float("inf"))
+
+    def _long(self, seen):  # so it says
+        _channel().sendall(HEAD.pack(ANSWER, self.number, MOST + 1))
+        time.sleep(1e6)
+
+    def _twice(self, seen):
+        send(_channel(), ANSWER, b'{"sequences": [[5]]}', number=self.number)
+
+    def _late(self, seen):  # as if it were the answer to the next task
+        def answer():
+            time.sleep(0.2)
+            send(channel, ANSWER, b'{"sequences": [[5]]}', number=self.number + 1)
+
+        channel = _channel()
+        threading.Thread(target=answer, daemon=True).start()
+
+    def _two(self, seen):  # both go on, and only one is the worker
+        return ((1, 2),) if os.fork() else ((5,),)
+
+    def _family(self, seen):
+        for _ in range(6):
+            if not os.fork():
+                kept.append(bytearray(b"x" * 200_000_000))
+                time.sleep(1e6)
+        time.sleep(5.0)
+
+    def _nameless(self, seen):  # a file in memory alone
+        file = os.memfd_create("rogue")
+        for _ in range(150):
+            os.write(file, b"x" * 10**7)
+
+    def _after(self, seen):  # when nobody looks
+        def grow():
+            time.sleep(0.2)
+            kept.append(bytearray(b"x" * 1_500_000_000))
+
+        threading.Thread(target=grow, daemon=True).start()
+        return _process(os.getpid())
+
+    def _orphan(self, seen):
+        words = [sys.executable, "-c", "import time; time.sleep(1e6)"]
+        return _process(subprocess.Popen(words, start_new_session=True).pid)
+
+    def _double(self, seen):
+        torch.set_default_dtype(torch.float64)
+
+    def _width(self, seen):
+        return ((torch.get_default_dtype().itemsize,),)
 
     def _remember(self, seen):
         os.environ["SEEN"] = str(int(os.environ.get("SEEN", "0")) + 1)
@@ -162,6 +230,27 @@ class Snoop(Attack):
             return int(VaultReader(Path(self.vault)).truth(1, 0) is not None)
         except ValueError:
             return 0
+
+
+kept: list[bytearray] = []
+
+
+def _process(number):
+    return Reconstruction(sequences=(), diagnostics={"process": number})
+
+
+def _channel():
+    for one in _open_sockets():
+        try:
+            (channel := socket.socket(fileno=os.dup(one))).getpeername()
+            return channel
+        except OSError:
+            continue
+
+
+def _open_sockets():
+    links = {int(one): f"/proc/self/fd/{one}" for one in os.listdir("/proc/self/fd")}
+    return [one for one, at in links.items() if _there(one) and "socket:" in os.readlink(at)]
 
 
 def _open():

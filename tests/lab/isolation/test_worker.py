@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,15 +19,19 @@ from fedsim.messages import Broadcast, Knowledge, Update
 from fedsim.vault.keys import own_key
 from fedsim.vault.writer import VaultWriter
 from tests.conftest import Adapt, Gradient, Sentences
-from tests.lab.isolation.conftest import MODEL, Tasks
+from tests.lab.isolation.conftest import AMPLE, MODEL, Tasks, running, wait_for
 
-AMPLE = Limits(seconds=300.0)
 ENDS = {
     "raise": r"rogue raised KeyError: 'a slip of its author'",
     "leave": r"rogue raised SystemExit: 0",
     "die": r"rogue ended its process with code 7",
     "crash": r"rogue ended its process by SIGSEGV",
     "fork": r"rogue ended its process with code 7",
+    "signal": r"rogue ended its process by signal 40",
+    "wordless": r"UnsupportedObservation",
+    "large": r"rogue raised MalformedMessage: diagnostic 'x' must be an integer of 64 bits",
+    "forever": r"rogue gave an answer that makes no sense: seconds: Input should be a finite.*",
+    "long": r"rogue gave an answer that cannot be read",
     "flood": r"rogue gave an answer that makes no sense: a guess has at most 1,048,576 tokens.*",
 }
 
@@ -221,20 +224,6 @@ def test_no_worker_outlives_the_one_who_asks(installed: Path, number: signal.Sig
         lab.send_signal(number)
         lab.wait(60)
     wait_for(lambda: not any(running(process) for process in processes))
-
-
-def running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_for(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60.0
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_a_torch_tensor_of_each_kind_arrives_as_it_was(worker: AttackWorker, task: Tasks) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from clients.holdings import client_examples
 from defenses import DPSGD, Defense, Gaussian, TopK
+from defenses.base import Memory
 from defenses.dp.noise import normal
 from fedsim.captures import find_captures, read_capture
 from fedsim.errors import BadInput
@@ -50,12 +51,17 @@ def run_with(root: Path, secret: Secret | None, config: Config | None = None) ->
         ([TopK()], False),
         ([TopK(), Gaussian()], True),
         ([Gaussian(noise_multiplier=0.0)], False),  # which promises nothing
+        ([Gaussian(noise_multiplier=5e-5)], False),  # hardly any noise: no more
+        ([DPSGD(noise_multiplier=5e-5)], False),
         ([DPSGD(noise_multiplier=0.5)], True),
         ([], False),
     ],
 )
 def test_who_claims_a_guarantee(defenses: list[Defense], expected: bool) -> None:
     assert claims(defenses) is expected
+    known = [Memory(values={"rounds": 1, "history": [(defense.noise_multiplier, 1.0, 1)]})
+             for defense in defenses if isinstance(defense, DPSGD | Gaussian)]  # fmt: skip
+    assert any(one.spent(known) for one in defenses) is expected  # and what is told
 
 
 def test_a_secret_is_drawn_once_and_kept(tmp_path: Path) -> None:
@@ -245,3 +251,23 @@ def test_a_run_that_goes_on_draws_from_its_own_secret(
             go(parts, config)
     go(parts, config)
     assert evidence(parts) == evidence(whole)
+
+
+@pytest.mark.parametrize("home", ["none", "a file", "a file's key"])
+def test_a_key_that_cannot_be_kept_is_said_before_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("FEDSIM_KEY_FILE")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    if home == "none":  # as in a container with a number for a user
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr("pwd.getpwuid", lambda number: {}[number])
+    elif home == "a file":
+        monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    else:
+        monkeypatch.setenv("FEDSIM_KEY_FILE", str(tmp_path / "file" / "vault.key"))
+    assert main(["run", "--out", str(tmp_path / "run"), "--quick"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("fedsim: FEDSIM_KEY_FILE: ") and "set it" in line, line
+    assert not (tmp_path / "run").exists()

@@ -97,6 +97,15 @@ def test_surplus_guesses_cost_precision_alone(vault: VaultReader) -> None:
     assert figures["precision"] == pytest.approx(4 / 6)
 
 
+def test_guesses_that_were_dropped_are_wrong_and_are_told(vault: VaultReader) -> None:
+    (scored,) = score(vault, attempt(0, [*BATCHES[0], *OWN[:2]], dropped=10))
+    figures = metrics(scored)
+    assert figures["exact_match"] == 1.0 and entry_of(scored).guesses == 16
+    assert figures["precision"] == pytest.approx(4 / 16)
+    (note,) = [note for note in scorer(vault).notes([scored]) if "guesses" in note]
+    assert note.startswith("dager put out more than 10,000 guesses on an update: 10 were not")
+
+
 def test_a_wrong_token_counts_for_its_own_sample(vault: VaultReader) -> None:
     wrong = next(t for t in range(500, 2000) if all(t not in text for text in BATCHES[0]))
     first = BATCHES[0][0]

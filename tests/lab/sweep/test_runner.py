@@ -329,7 +329,7 @@ def test_another_sweep_that_began_during_the_checks_keeps_its_directory(
 ) -> None:
     directory = SweepDirectory(tmp_path / "sweep")
 
-    def other(*_: object) -> None:
+    def other(*_: object, **__: object) -> None:
         plan = planned("seed=7,8")
         with held(directory.root):
             Ledger(directory, plan)
