@@ -95,16 +95,31 @@ def count(
     if share is not None and examples <= thresholds.MOST_EXAMPLES:
         least = _least(texts, share, examples)
         if least is not None:
-            return Counts(least, sum(least) == examples)
+            return Counts(least, sum(least) == examples and _stand_out(texts, share, least))
     shares = list(_shares(texts, examples))
     work = len(shares) * examples * texts.amounts.shape[1]
     if examples > thresholds.MOST_EXAMPLES or work > thresholds.COUNTING:
         if notes is not None:
             notes["cut"] = True
         return None
-    readings = {times for some in shares if (times := _least(texts, some, examples))}
-    whole = len(readings) == 1 and sum(one := readings.pop()) == examples
-    return Counts(one, even or max(one) == 1) if whole else None
+    readings = {times: some for some in shares if (times := _least(texts, some, examples))}
+    if len(readings) != 1:
+        return None
+    ((one, some),) = readings.items()
+    certain = (even or max(one) == 1) and _stand_out(texts, some, one)
+    return Counts(one, certain) if sum(one) == examples else None
+
+
+def _stand_out(texts: Texts, share: float, times: tuple[int, ...]) -> bool:
+    """Return whether what came back to each text that is not known to be there is far above doubt.
+
+    One that was not found, and is seen much as that one is, may have left what looks like it.
+    """
+    found = torch.tensor(times)
+    guessed = ~texts.there & (found > 0)
+    doubt = texts.doubt + share * found * texts.slack.amax(dim=1)
+    clear = texts.amounts.abs().amax(dim=1) > thresholds.STANDS_OUT * doubt
+    return bool(clear[guessed].all())
 
 
 def _least(texts: Texts, share: float, examples: int) -> tuple[int, ...] | None:

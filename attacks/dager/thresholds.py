@@ -219,6 +219,9 @@ SPLITS = 500  # unread
 # chosen, limits of work and memory: the most of 30 labels, 500 shares of 1,024 examples, are 15 M.
 COUNTING = 50_000_000  # unread
 COUNTED = 100_000  # unread
+# Times doubt: what came back to a text that may not have been there. From: tiny LLaMA, trained: a
+# text that vanished looked like [BOS] alone, at 1.2 times; chosen above.
+STANDS_OUT = 100.0  # unread
 # How far off a float32 state may be, of its length. From: label probabilities of tiny GPT-2,
 # trained, were off by what 7e-6 makes of them.
 STATES = 1e-5  # unread

@@ -135,3 +135,15 @@ def test_shares_that_are_not_even_count_no_copies() -> None:
     assert uneven == Counts((2, 1), False)
     once = batch(chances, [(1, 0), (0, 1)], 1 / 17)
     assert count(texts(chances, once, (True, True)), 2, None, even=False) == Counts((1, 1), True)
+
+
+def test_a_text_that_may_not_be_there_must_stand_far_out_of_doubt() -> None:
+    chances = torch.tensor([[1 - 1.5e-5, 1.5e-5], [0.05, 0.95]]).double()
+    amounts = batch(chances, [(0, 0), (1, 0)], 1 / 2)
+    amounts[0] = torch.tensor([-0.9e-5, 0.9e-5]).double()  # of another text, seen much as the first
+    vague = texts(chances, amounts, (False, True), doubt=1.6e-5)
+    assert count(vague, 2, 1 / 2) == Counts((1, 1), False)
+    known = texts(chances, amounts, (True, True), doubt=1.6e-5)
+    assert count(known, 2, 1 / 2) == Counts((1, 1), True)
+    sharp = texts(chances, batch(chances, [(1, 0), (1, 0)], 1 / 2), (False, True), doubt=1e-9)
+    assert count(sharp, 2, 1 / 2) == Counts((1, 1), True)
