@@ -61,7 +61,7 @@ def _sweep(options: argparse.Namespace) -> int:
         from fedsim.lab.sweep.table import write_table
         from fedsim.lab.terminal.sweep import SweepTerminal
     secret = read_secret(options.secret) if options.secret else None
-    mark = secret and secret.bound("sweep").value.hex()
+    mark = None if secret is None else secret.bound("sweep").value.hex()
     plan = replace(_plan(options), secret=mark)
     directory = SweepDirectory(options.out) if options.out else SweepDirectory.default(plan)
     directory.claim(plan)
