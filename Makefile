@@ -2,22 +2,33 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast lint bench docs
+.PHONY: demo test test-fast lint style types whole fast bench docs
 
 demo: .venv/.ready
 	$(BIN)/fedsim run
 
-test: lint
-	$(BIN)/pytest -n 2 --dist worksteal
+# mypy works beside pytest, on what that leaves of the cores; make fails where either does.
+test: style
+	@$(MAKE) --no-print-directory -j2 types whole
 
-test-fast: lint
-	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
+test-fast: style
+	@$(MAKE) --no-print-directory -j2 types fast
 
-lint: .venv/.ready
+lint: style types
+
+style: .venv/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: .venv/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+whole: .venv/.ready
+	$(BIN)/pytest -n 2 --dist worksteal
+
+fast: .venv/.ready
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow"
 
 bench: .venv/.ready
 	for name in $$($(BIN)/python benchmarks/run.py); do \

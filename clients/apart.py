@@ -5,12 +5,14 @@ What a process had not sent when it was ended touches nothing. It is started onc
 model and the data in it; a client's seconds are counted from when those are there.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
@@ -21,7 +23,8 @@ from fedsim.errors import ClientFailure
 from fedsim.linux import end_with_parent, keep_memory_private
 from fedsim.messages import Broadcast, Update
 
-LOADING = 600.0  # seconds that the start of the process, the model and the data may take
+LOADING = 600.0  # seconds that its start, the weights, the model and the data may take
+READING, ITS_TIME = "loading the model and the data", "its federation.timeout"
 
 MakeSide = Callable[[ClientSettings, int], Side]
 
@@ -42,10 +45,13 @@ class Apart:
             ClientFailure: it failed, its process died, or it took longer than it may.
         """
         held = 0
+        self._start()
         try:
-            self._send((settings, client, broadcast, side))
-            held = self._receive(LOADING, "loading the model and the data")
-            update: Update = self._receive(settings.timeout, "its federation.timeout")
+            with self._within(LOADING, READING):
+                self._send((settings, client, broadcast, side))
+                held = self._receive(LOADING, READING)
+            with self._within(settings.timeout, ITS_TIME):
+                update: Update = self._receive(settings.timeout, ITS_TIME)
         except ClientFailure:
             raise
         except (EOFError, OSError) as lost:
@@ -59,20 +65,50 @@ class Apart:
             raise
         return update
 
-    def _send(self, task: Any) -> None:
+    @contextlib.contextmanager
+    def _within(self, seconds: float, what: str) -> Iterator[None]:
+        """Raise TimeoutError where the process did not read or write all of it in time.
+
+        A pipe waits without end in the middle of what it sends or receives: only the end of the
+        process at its other end makes it stop.
+        """
+        process, late = self._process, threading.Event()
+        assert process is not None
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (EOFError, OSError):
+            if late.is_set():
+                raise _late(seconds, what) from None
+            raise
+        finally:
+            timer.cancel()
+            if late.is_set():
+                process.join()  # the next client is not to be sent to what is about to end
+
+    def _start(self) -> None:
         if self._process is None or not self._process.is_alive():
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
             self._process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
             self._process.start()
             theirs.close()
+
+    def _send(self, task: Any) -> None:
         assert self._pipe is not None
         self._pipe.send_bytes(pickle.dumps(task))
 
     def _receive(self, seconds: float, what: str) -> Any:
         assert self._pipe is not None
         if not self._pipe.poll(seconds):
-            raise TimeoutError(f"it took longer than {seconds:g} s ({what})")
+            raise _late(seconds, what)
         failed, value = pickle.loads(self._pipe.recv_bytes())
         if failed:
             raise ClientFailure(value)
@@ -88,6 +124,10 @@ class Apart:
         self._pipe.close()
         code, self._process = self._process.exitcode, None
         return code
+
+
+def _late(seconds: float, what: str) -> TimeoutError:
+    return TimeoutError(f"it took longer than {seconds:g} s ({what})")
 
 
 _apart = Apart()  # this process's: Ray hands a client app to its workers time and again
@@ -114,7 +154,7 @@ def _serve(pipe: Connection, parent: int) -> None:
             pipe.send_bytes(pickle.dumps((False, len(mine.examples))))
             answer = (False, client_update(settings, client, broadcast, mine))
         except BaseException as error:  # an exit, too
-            answer = (True, str(told(error, broadcast.round, client)))
+            answer = (True, str(told(settings, client, broadcast.round, error)))
         pipe.send_bytes(pickle.dumps(answer))
 
 

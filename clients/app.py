@@ -8,7 +8,8 @@ from clients.holdings import ClientSettings, client_side
 from clients.update import client_update, told
 from fedsim.errors import BadInput
 from fedsim.linux import keep_memory_private
-from fedsim.wire import PARTITION, read_broadcast, sent_round, update_content, whoami_content
+from fedsim.tap.keys import PARTITION, sent_round
+from fedsim.wire import read_broadcast, update_content, whoami_content
 
 
 def build_client_app(settings: ClientSettings, side: MakeSide = client_side) -> ClientApp:
@@ -35,7 +36,7 @@ def build_client_app(settings: ClientSettings, side: MakeSide = client_side) -> 
         except KeyboardInterrupt:  # the user's
             raise
         except BaseException as error:  # an exit, too: it is the client's alone
-            raise told(error, round_, client) from None
+            raise told(settings, client, round_, error) from None
         return Message(update_content(update), reply_to=message)
 
     return app

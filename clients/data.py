@@ -10,8 +10,10 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from clients.named import find_rows
+from clients.named import Rows, find_rows
 from clients.partitions import PARTITIONS, PARTITIONS_BY_COLUMN, divide
+from clients.separators import SIGNS
+from clients.values import kinds, meant, numbered
 from fedsim.errors import BadInput, unknown
 
 
@@ -62,13 +64,13 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         BadInput: the data cannot be found, read or used as the settings say.
     """
     rows = find_rows(settings.name, settings.path)
-    columns = _columns(rows.train, settings)
-    train = _clean(rows.train, columns, settings)
+    columns = _columns(rows, settings)
+    train = _clean(rows, rows.train, columns, settings)
     generator = np.random.default_rng(seed)
     if rows.held_out is None:
         train, held_out = _split(train, settings, generator)
     else:
-        held_out = _clean(rows.held_out, columns, settings)
+        held_out = _clean(rows, rows.held_out, columns, settings)
         held_out = held_out.sample(min(settings.evaluate, len(held_out)), random_state=generator)
     both = pd.concat([train, held_out])
     label_names: tuple[str, ...] = ()
@@ -76,10 +78,12 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         if column == "label":
             names = rows.label_names.get(origin, ())
             what = f"data.label_column {origin!r}"
-            both[column], label_names = _numbered(both[column], what, names)
+            cells = both[column]
+            values: Iterable[Any] = meant(list(cells)) if rows.untyped else cells
+            both[column], label_names = numbered(cells, values, what, names)
         elif column != "text":
             what = f"data.partition_by {origin!r}"
-            both[column], _ = _numbered(both[column], what)
+            both[column], _ = numbered(both[column], both[column], what)  # never as numbers
     return Corpus(
         train=_dataset(both[: len(train)]),
         held_out=_dataset(both[len(train) :].filter(["text", "label"])),
@@ -128,14 +132,14 @@ def _groups(train: datasets.Dataset, settings: DataSettings) -> np.ndarray[Any, 
 # Reading
 
 
-def _columns(frame: pd.DataFrame, settings: DataSettings) -> dict[str, str]:
+def _columns(rows: Rows, settings: DataSettings) -> dict[str, str]:
     """Return where "text", "label" and the column that the partition goes by are to come from."""
-    there = list(frame.columns)
+    there = list(rows.train.columns)
     for key in ("text_column", "label_column"):
         if (wanted := getattr(settings, key)) and wanted not in there:
             raise BadInput(unknown(f"data.{key}", wanted, there))
     label = settings.label_column or ("label" if "label" in there else "")
-    columns = {"text": settings.text_column or _text_column(frame, label)}
+    columns = {"text": settings.text_column or _text_column(rows, label)}
     if label:
         columns["label"] = label
     by = settings.partition_by
@@ -145,18 +149,36 @@ def _columns(frame: pd.DataFrame, settings: DataSettings) -> dict[str, str]:
     return columns
 
 
-def _text_column(frame: pd.DataFrame, label: str) -> str:
+def _text_column(rows: Rows, label: str) -> str:
+    frame = rows.train
     for name in ("text", "sentence", "prompt"):
         if name in frame and name != label:
             return name
     others = [str(name) for name in frame.columns if name != label]
-    strings = [name for name in others if {"str"} <= _kinds(frame[name]) <= {"str", "blank"}]
+    strings = [name for name in others if {"str"} <= _kinds(rows, frame[name]) <= {"str", "blank"}]
     if len(strings) != 1:
         raise BadInput(
             "data.text_column must be given: none is called text, sentence or prompt, and "
             f"{len(strings)} hold strings (columns: {', '.join(map(str, frame.columns))})"
         )
+    if len(frame.columns) == 1:
+        _need_one(strings[0], frame[strings[0]])
     return strings[0]
+
+
+def _need_one(column: str, cells: Iterable[Any]) -> None:
+    """Refuse a sole column that seems to be several: a sign in its name is in all its texts."""
+    texts = [text for text in cells if isinstance(text, str) and text.strip()]
+    for sign in SIGNS:
+        if sign in column and all(sign in text for text in texts):
+            raise BadInput(
+                f"data.name has one column, {column!r}, and all its texts have {sign!r} in them as "
+                "its name has, as if they were several; name it as data.text_column if it is one"
+            )
+
+
+def _kinds(rows: Rows, cells: "pd.Series[Any]") -> set[str]:
+    return kinds(meant(list(cells)) if rows.untyped else cells)
 
 
 def _need_column(settings: DataSettings, there: Iterable[str]) -> None:
@@ -167,14 +189,16 @@ def _need_column(settings: DataSettings, there: Iterable[str]) -> None:
         )
 
 
-def _clean(frame: pd.DataFrame, columns: dict[str, str], settings: DataSettings) -> pd.DataFrame:
+def _clean(
+    rows: Rows, frame: pd.DataFrame, columns: dict[str, str], settings: DataSettings
+) -> pd.DataFrame:
     """Return the columns wanted under their new names, texts stripped, blank ones dropped.
 
     A row's index is its number in the data, from 1.
     """
     frame = frame.set_axis(range(1, len(frame) + 1))
     texts = frame[columns["text"]]
-    if others := sorted(_kinds(texts) - {"str", "blank"}):
+    if others := sorted(_kinds(rows, texts) - {"str", "blank"}):
         raise BadInput(
             f"data.text_column {columns['text']!r} must hold strings, got {', '.join(others)}"
         )
@@ -216,46 +240,6 @@ def _split(
         )
     held_out = different.sample(settings.evaluate, random_state=generator)
     return frame[~frame["text"].isin(held_out["text"])], held_out
-
-
-def _numbered(
-    column: "pd.Series[Any]", what: str, names: tuple[str, ...] = ()
-) -> tuple[list[int], tuple[str, ...]]:
-    """Replace values by their place among ``names``, or else in their own sorted order."""
-    values = [_as_whole(value) for value in column]
-    first: dict[str, int] = {}  # by kind, the row that it is first met in
-    for row, value in zip(column.index, values, strict=True):
-        first.setdefault(_kind(value), row)
-    if set(first) not in ({"int"}, {"str"}, {"bool"}):
-        found = ", ".join(f"{kind} in row {row}" for kind, row in sorted(first.items()))
-        raise BadInput(f"{what} must hold only whole numbers or only strings, got {found}")
-    known = list(range(len(names))) or sorted(set(values))
-    if strange := sorted(set(values) - set(known)):
-        raise BadInput(
-            f"{what} must be 0 to {len(names) - 1} ({', '.join(names)}), got {strange[0]!r}"
-        )
-    place = {value: number for number, value in enumerate(known)}
-    return [place[value] for value in values], names or tuple(map(str, known))
-
-
-def _kinds(values: Iterable[Any]) -> set[str]:
-    return {_kind(value) for value in values}
-
-
-def _kind(value: object) -> str:
-    """Return the name of a value's type; "blank" for none, NaN and white space."""
-    return "blank" if _blank(value) else type(value).__name__
-
-
-def _as_whole(value: Any) -> Any:
-    """Return a float that is a whole number as one: labels are often kept as 0.0 and 1.0."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _blank(value: object) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
 
 
 def _dataset(frame: pd.DataFrame) -> datasets.Dataset:

@@ -3,19 +3,21 @@
 import csv
 import io
 import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from fedsim.errors import BadInput, reading
+from clients.separators import separator, split_hint
+from fedsim import limits
+from fedsim.errors import BadInput, MalformedFile, reading, shown
+from fedsim.files import read_bytes
 
-SEPARATORS = (",", ";", "\t", "|")  # the first that splits the header; spreadsheets write ; too
-HINT = re.compile(r"sep=(.)(?:\r\n|\r|\n)")  # a first line that is meant for spreadsheets
-WHOLE = re.compile(r"(?:0|-?[1-9]\d{0,99})(?:\.0+)?")  # no 01: that is a name, a code, a postcode
-NUMBER = re.compile(r"-?(?:(?:0|[1-9]\d{0,99})(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
+UNTYPED = (".csv", ".tsv")  # all cells of such files are texts
+# A quotation mark is a character there, as in the GLUE files: quoting would join their lines.
+UNQUOTED: dict[str, Any] = {"quoting": csv.QUOTE_NONE}
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -32,11 +34,11 @@ def read_file(path: Path) -> pd.DataFrame:
 
 def _bytes(path: Path, key: str) -> bytes:
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, most=limits.DATA_BYTES)
     except FileNotFoundError:
         raise BadInput(f"{key}: there is no file {str(path)!r}") from None
-    except OSError as error:
-        raise BadInput(f"{key}: cannot read {str(path)!r} ({error.strerror})") from error
+    except MalformedFile as error:
+        raise BadInput(f"{key}: {error}") from error
     if not content.strip():
         raise BadInput(f"{key}: the file {str(path)!r} is empty")
     return content
@@ -58,28 +60,23 @@ def _text(path: Path, key: str, encoding: str = "utf-8") -> str:
 def lines(path: Path, key: str, encoding: str = "utf-8") -> pd.DataFrame:
     """Return the lines that are not blank, as texts."""
     # Not str.splitlines: form feeds, 0x85 and the like occur inside sentences.
-    text = _text(path, key, encoding)
+    text = _text(path, key, encoding).replace("\r", "\n")
     return pd.DataFrame({"text": [line for line in text.split("\n") if line.strip()]}, dtype="str")
 
 
 def _csv(path: Path, key: str) -> pd.DataFrame:
-    text = _text(path, key)
-    hint = HINT.match(text)
-    text = text[hint.end() :] if hint else text
-    return _table(path, key, text, sep=hint[1] if hint else _separator(text))
+    return _separated(path, key, ",")
 
 
-def _separator(text: str) -> str:
-    """Return what separates the cells of a table's header; a comma where nothing does."""
-    for separator in SEPARATORS:
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        try:
-            header = next((cells for cells in lines if cells), [])
-        except csv.Error:  # a cell of 128 kB: no header looks so
-            continue
-        if len(header) > 1:
-            return separator
-    return SEPARATORS[0]
+def _tsv(path: Path, key: str) -> pd.DataFrame:
+    return _separated(path, key, "\t")
+
+
+def _separated(path: Path, key: str, own: str) -> pd.DataFrame:
+    sign, text = split_hint(_text(path, key))
+    sign = sign or separator(text, own, f"{key}: {str(path)!r}")
+    unquoted = UNQUOTED if sign == own == "\t" else {}
+    return _table(path, key, text, sep=sign, **unquoted)
 
 
 def _table(path: Path, key: str, text: str, **options: Any) -> pd.DataFrame:
@@ -90,40 +87,22 @@ def _table(path: Path, key: str, text: str, **options: Any) -> pd.DataFrame:
         )
     if not isinstance(frame.index, pd.RangeIndex):  # pandas took the surplus for an index
         raise BadInput(f"{key}: {str(path)!r} has rows with more cells than its header")
-    columns = {name: _typed(frame[name].tolist()) for name in frame.columns}
-    return pd.DataFrame(columns, dtype=object)
-
-
-def _typed(cells: Sequence[str]) -> Sequence[str | float | None]:
-    """Return ``cells`` as numbers, where each is written as one, or as they are.
-
-    None stands for a blank one among numbers.
-    """
-    said = [cell.strip() if isinstance(cell, str) else "" for cell in cells]
-    for kind, form in ((_whole, WHOLE), (float, NUMBER)):
-        if any(said) and all(form.fullmatch(cell) for cell in said if cell):
-            return [kind(cell) if cell else None for cell in said]
-    return cells
-
-
-def _whole(cell: str) -> int:
-    return int(cell.partition(".")[0])
+    return frame
 
 
 def tsv(path: Path, key: str, **options: Any) -> pd.DataFrame:
-    """Return a table of tab-separated values."""
-    # A quotation mark is a character here, as in the GLUE files: quoting would join their lines.
-    how = {"sep": "\t", "quoting": csv.QUOTE_NONE, "lineterminator": "\n"}
-    return _table(path, key, _text(path, key), **how, **options)
+    """Return a table of tab-separated values, all of them texts."""
+    return _table(path, key, _text(path, key), sep="\t", **UNQUOTED, **options)
 
 
 def _json_lines(path: Path, key: str) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
-    for number, line in enumerate(_text(path, key).split("\n"), start=1):
+    text = _text(path, key).replace("\r", "\n")
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         with reading(f"{key}: {str(path)!r}, line {number}"):
-            row = json.loads(line)
+            row = json.loads(line, parse_float=Decimal)  # 1.10 stays apart from 1.1
         if not isinstance(row, dict):
             raise BadInput(f"{key}: {str(path)!r}, line {number} must be an object {{...}}")
         rows.append(row)
@@ -133,12 +112,18 @@ def _json_lines(path: Path, key: str) -> pd.DataFrame:
 def _parquet(path: Path, key: str) -> pd.DataFrame:
     with reading(f"{key}: {str(path)!r} is not parquet"):
         frame = pd.read_parquet(io.BytesIO(_bytes(path, key)))
+    names = list(frame.columns)
+    if wrong := [name for name in names if not isinstance(name, str) or names.count(name) > 1]:
+        raise BadInput(
+            f"{key}: {str(path)!r} must have columns with a text each as name, none twice, got "
+            f"{shown(wrong[0])}"
+        )
     return frame
 
 
 FILES: dict[str, Callable[[Path, str], pd.DataFrame]] = {
     ".csv": _csv,
-    ".tsv": tsv,
+    ".tsv": _tsv,
     ".jsonl": _json_lines,
     ".parquet": _parquet,
     ".txt": lines,

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from clients.corpus import LABELS, clinic
-from clients.formats import FILES, lines, read_file, tsv
+from clients.formats import FILES, UNTYPED, lines, read_file, tsv
 from fedsim.errors import BadInput, one_line, reading, unknown
 
 
@@ -27,6 +27,7 @@ class Rows:
     train: pd.DataFrame
     held_out: pd.DataFrame | None = None
     label_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by column
+    untyped: bool = False  # from a file whose cells are all texts, numbers too
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def find_rows(name: str, path: str) -> Rows:
         named = NAMED[name]
         rows = _copy(name, path) if path else _hub(name, *named.hub)
         held_out = None if rows.held_out is None else named.clean(rows.held_out)
-        return Rows(named.clean(rows.train), held_out, {"label": named.label_names})
+        train, label_names = named.clean(rows.train), {"label": named.label_names}
+        return Rows(train, held_out, label_names, rows.untyped)
     if path:
         raise BadInput(
             f"data.path is for a copy of {', '.join(sorted(NAMED))}, got data.name = {name!r}"
@@ -61,7 +63,8 @@ def find_rows(name: str, path: str) -> Rows:
     if name.startswith("builtin:"):
         raise BadInput(unknown("data.name", name, BUILTIN))
     if Path(name).suffix.lower() in FILES or Path(name).expanduser().exists():
-        return Rows(read_file(Path(name).expanduser()))
+        file = Path(name).expanduser()
+        return Rows(read_file(file), untyped=file.suffix.lower() in UNTYPED)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in ".-":
         return _hub(name, name, None)
     hint = unknown("data.name", name, (*BUILTIN, *NAMED))
@@ -78,7 +81,8 @@ def _copy(name: str, path: str) -> Rows:
             f"data.path must be a folder with {', '.join(NAMED[name].files)} "
             f"for data.name = {name!r}, got {path!r}"
         )
-    return Rows(*NAMED[name].read(folder))
+    train, held_out = NAMED[name].read(folder)
+    return Rows(train, held_out, untyped=NAMED[name].files[0].endswith(UNTYPED))
 
 
 def _sst2(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

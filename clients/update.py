@@ -97,15 +97,26 @@ def note_lost(
         _note_failure(settings, client, broadcast.round, defenses, error)
 
 
-def told(error: BaseException, round_: int, client: int) -> ClientFailure:
+def told(settings: ClientSettings, client: int, round_: int, error: BaseException) -> ClientFailure:
     """Return what the server is told of ``error``: one line without a figure of the data.
 
-    A ClientFailure's message is such a line; of others the kind is told alone.
+    A ClientFailure's message is such a line; of others the kind is told alone, and the audit has
+    the rest, also of what came before there was anything to audit.
     """
     if isinstance(error, ClientFailure):
         return ClientFailure(str(error))
-    where = f"audit/round={round_}/client={client}.json"
-    return ClientFailure(f"{type(error).__name__} on the client; its {where} says more")
+    line = f"{type(error).__name__} on the client"
+    try:
+        VaultWriter(settings.vault, settings.seal).measured(round_, client, _words(error))
+    except Exception:  # its disk may be what failed
+        return ClientFailure(line)
+    return ClientFailure(f"{line}; its audit/round={round_}/client={client}.json says more")
+
+
+def _words(error: BaseException) -> dict[str, str]:
+    if isinstance(error, DefenseFailed):
+        return {"failed": str(error)}
+    return {"error": "".join(traceback.format_exception(error))}
 
 
 def _note_failure(
@@ -116,10 +127,7 @@ def _note_failure(
     error: BaseException,
 ) -> None:
     """Note why there is no update, for the lab alone; to tell the server that has a price, too."""
-    why = {"error": "".join(traceback.format_exception(error))}
-    if isinstance(error, DefenseFailed):
-        why = {"failed": str(error)}
-    VaultWriter(settings.vault, settings.seal).measured(round_, client, why)
+    VaultWriter(settings.vault, settings.seal).measured(round_, client, _words(error))
     before = settings.memory.before(client, round_, len(defenses))
     memories = [
         defense.keep() if isinstance(defense, Private) else old  # of others nothing was sent

@@ -5,31 +5,28 @@
 needs neither Flower nor anything of the clients.
 """
 
-import contextlib
-import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from fedsim import limits
+from fedsim import evidence, limits
 from fedsim.errors import BadInput, MalformedFile
-from fedsim.files import check_regular, make_directory, read_json, write_json, write_tensors
-from fedsim.messages import Broadcast, Update, UpdateKind
-from fedsim.records import Client, FileRecord, Round, checked_record
+from fedsim.evidence import BROADCAST, NOTES, RECORD, SCHEMA, UPDATE
+from fedsim.evidence import place as place
+from fedsim.files import check_regular, read_json, read_lines
+from fedsim.messages import Broadcast, Update
+from fedsim.printing import printable
+from fedsim.records import Client, FileRecord, Round, checked_record, checked_rows
 from fedsim.types import Parameters, Scalar
 
-SCHEMA = 1
-BROADCAST, UPDATE = "broadcast.safetensors", "update.safetensors"
-RECORD = "observation.json"
 NUMBER = "(0|[1-9][0-9]{0,17})"  # one way to write it: no two directories are of one client
-PLACE = re.compile(rf"(?:^|/)round={NUMBER}/client={NUMBER}$")
+PLACE = re.compile(rf"(?:^|/)round={NUMBER}/client={NUMBER}\Z")  # $ would take a line feed, too
 
 
 @dataclass(frozen=True, order=True)
@@ -51,16 +48,12 @@ class Captured:
     update: Update
     model: Mapping[str, Any]  # the fields of a ModelSpec; empty where the app did not say
     cohort: tuple[int, ...] = ()  # the clients whose sum it is, ``client`` the first; none: its own
+    node: int | None = None  # Flower's number of the client, in somebody else's project
 
     @property
     def clients(self) -> tuple[int, ...]:
         """The clients whose texts are in it."""
         return self.cohort or (self.client,)
-
-
-def place(root: Path, round_: int, client: int) -> Path:
-    """Return the directory of one capture."""
-    return root / f"round={round_}" / f"client={client}"
 
 
 def write_capture(
@@ -72,43 +65,24 @@ def write_capture(
     same_broadcast: Path | None = None,
     cohort: Sequence[int] = (),
 ) -> None:
-    """Write one capture.
+    """Write one capture of tensors, see :func:`fedsim.evidence.write`."""
+    seen = evidence.Exhibit(
+        round=broadcast.round,
+        client=client,
+        kind=update.kind,
+        broadcast=_arrays(broadcast.parameters),
+        update=_arrays(update.tensors),
+        num_examples=update.num_examples,
+        metrics=update.metrics,
+        config=broadcast.config,
+        model=model,
+        cohort=cohort,
+    )
+    evidence.write(directory, seen, same_broadcast=same_broadcast)
 
-    Args:
-        directory: ``round=R/client=C`` under the root, see :func:`place`.
-        client: the client's number.
-        broadcast: what was sent.
-        update: what came back.
-        model: the fields of a ModelSpec, or {} where it is not known.
-        same_broadcast: a broadcast.safetensors already written with these very weights: it is
-            linked, so that a round of many clients stores its weights once.
-        cohort: the clients whose sum it is; none: the client's own update.
-    """
-    target = directory / BROADCAST
-    make_directory(directory)
-    for stale in (RECORD, BROADCAST):
-        (directory / stale).unlink(missing_ok=True)
-    if same_broadcast is not None:
-        with contextlib.suppress(OSError):  # a file system without links: write it again
-            os.link(same_broadcast, target)
-    if not target.exists():
-        write_tensors(target, broadcast.parameters)
-    write_tensors(directory / UPDATE, update.tensors)
-    said: Mapping[str, Mapping[str, Scalar]] = {
-        "metrics": update.metrics,
-        "config": broadcast.config,
-    }
-    record = {
-        "schema": SCHEMA,
-        "round": broadcast.round,
-        "client": client,
-        "kind": update.kind,
-        "num_examples": update.num_examples,
-        **{what: {k: v for k, v in told.items() if _finite(v)} for what, told in said.items()},
-        "model": dict(model),
-        **({"cohort": list(cohort)} if cohort else {}),
-    }
-    write_json(directory / RECORD, record)
+
+def _arrays(tensors: Parameters) -> evidence.Arrays:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def find_captures(root: Path) -> list[CapturePath]:
@@ -126,8 +100,10 @@ def find_captures(root: Path) -> list[CapturePath]:
         if match:
             captures.append(CapturePath(int(match[1]), int(match[2]), path.parent))
     if not captures:
+        notes = [note for folder in (root, root / "captures") for note in noted(folder)]
+        why = "".join(f"; {note}" for note in notes[:3])
         raise BadInput(
-            f"captures: {str(root)!r} holds no capture (wanted round=R/client=C/{RECORD})"
+            f"captures: {str(root)!r} holds no capture (wanted round=R/client=C/{RECORD}){why}"
         )
     runs = sorted({str(capture.directory.parents[1]) for capture in captures})
     if len(runs) > 1:
@@ -140,12 +116,6 @@ def update_sizes(root: Path) -> list[int]:
     return [path.stat().st_size for path in root.glob(f"round=*/client=*/{UPDATE}")]
 
 
-def _finite(value: Scalar) -> bool:
-    return not isinstance(value, float) or math.isfinite(
-        value
-    )  # what is not tells an attack nothing
-
-
 class ObservationRecord(FileRecord):
     """What observation.json says: all that is seen of a client but the tensors."""
 
@@ -153,23 +123,29 @@ class ObservationRecord(FileRecord):
     schema_: Literal[1] = Field(alias="schema")
     round: Round
     client: Client
-    kind: UpdateKind
-    num_examples: int = Field(ge=0, le=limits.EXAMPLES)
+    kind: evidence.Kind
+    cohort: list[Client] = Field([])
+    num_examples: int = Field(ge=0)  # of all of them
     metrics: dict[str, float]
     config: dict[str, Any]  # of scalars
     model: dict[str, Any]
-    cohort: list[Client] = Field([])
+    node: str = Field("", pattern="^[0-9]{0,39}$")  # Flower's number of the client
+    wire: dict[str, list[str]] = Field({})  # the types of what was sent and received as weights
+
+    @field_validator("num_examples")
+    @classmethod
+    def _countable(cls, count: int, info: ValidationInfo) -> int:
+        most = limits.EXAMPLES * max(1, len(info.data.get("cohort", ())))
+        if count > most:
+            raise ValueError(f"less than or equal to {most}")
+        return count
 
     @field_validator("config")
     @classmethod
     def _possible(cls, config: dict[str, Any]) -> dict[str, Scalar]:
         for name, value in config.items():
-            if not isinstance(value, Scalar) or not _finite(value):
-                raise ValueError(f"a finite number or text as {name}")
-        for name, most in (("local_epochs", limits.EPOCHS), ("mini_batch_size", limits.EXAMPLES)):
-            value = config.get(name, 1)
-            if not isinstance(value, int) or not 0 < value <= most:
-                raise ValueError(f"{name} from 1 to {most:,}")
+            if what := evidence.wanted(name, value):
+                raise ValueError(what)
         return config
 
 
@@ -196,6 +172,43 @@ def _check_place(path: Path, where: CapturePath, record: ObservationRecord) -> N
         )
 
 
+class NoteRecord(FileRecord):
+    """A line of notes.jsonl: what a tap could not read, and of whom first."""
+
+    reason: str
+    round: Round
+    client: Client
+
+
+def read_notes(root: Path) -> list[NoteRecord]:
+    """Return what the tap that wrote the captures under ``root`` could not read, each once.
+
+    Raises:
+        MalformedFile: the file does not say what it must.
+    """
+    path = root / NOTES
+    check_regular(path)
+    notes = checked_rows(path, read_lines(path), NoteRecord)
+    return list({note.reason: note for note in reversed(notes)}.values())[::-1]
+
+
+def noted(root: Path) -> list[str]:
+    """Return those notes as sentences for a terminal."""
+    return [
+        f"The tap notes: {printable(note.reason)} (first: round {note.round}, client {note.client})"
+        for note in read_notes(root)
+    ]
+
+
+def is_masked(where: CapturePath) -> bool:
+    """Return whether a capture holds what secure aggregation hides.
+
+    Raises:
+        MalformedFile: its record does not say what it must, or is of another place.
+    """
+    return _record(where).kind == "masked"
+
+
 def captured_clients(where: CapturePath) -> tuple[int, ...]:
     """Return the clients whose texts are in one capture: several under secure aggregation.
 
@@ -211,8 +224,11 @@ def read_capture(where: CapturePath) -> Captured:
     Raises:
         MalformedFile: a file is missing, cut short, does not say what it must, or is of another
             round or client than its directory.
+        BadInput: it is masked.
     """
     record = _record(where)
+    if record.kind == "masked":
+        raise BadInput(f"captures: {str(where.directory)!r} is masked by secure aggregation")
     update = Update(
         tensors=_tensors(where.directory / UPDATE),
         kind=record.kind,
@@ -227,6 +243,7 @@ def read_capture(where: CapturePath) -> Captured:
         update=update,
         model=record.model,
         cohort=tuple(record.cohort),
+        node=int(record.node) if record.node else None,
     )
 
 

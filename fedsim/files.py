@@ -12,19 +12,18 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from fedsim import limits
 from fedsim.errors import MalformedFile, RunFailed
-from fedsim.types import Parameters
 
+CHUNK = 2**16  # bytes
 FILE, DIRECTORY = 0o600, 0o700  # modes
-DRAFT = re.compile(r"\..+\.\d+\.tmp")  # of NAME by the process PID: .NAME.PID.tmp
+DRAFT = re.compile(r"\.fedsim-.+\.\d+\.tmp")  # of NAME by the process PID
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -36,7 +35,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     make_directory(path.parent, wanted=path)
     try:
-        with _draft_folder(path.with_name(f".{path.name}.{os.getpid()}.tmp")) as folder:
+        with draft_folder(path) as folder:
             draft = folder / path.name
             write(draft)
             draft.chmod(FILE)
@@ -48,11 +47,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 @contextlib.contextmanager
-def _draft_folder(folder: Path) -> Iterator[Path]:
-    """Have ``folder`` inside the block, locked: the kernel lets go of it when its writer ends.
+def draft_folder(path: Path) -> Iterator[Path]:
+    """Have a folder beside ``path`` inside the block, locked: until its writer ends, it stays.
 
     A folder, for safetensors writes beside its file as well, under a name that nobody knows.
     """
+    folder = path.with_name(f".fedsim-{path.name}.{os.getpid()}.tmp")
     while True:
         folder.mkdir(DIRECTORY, exist_ok=True)
         held = os.open(folder, os.O_RDONLY)
@@ -60,7 +60,7 @@ def _draft_folder(folder: Path) -> Iterator[Path]:
             fcntl.flock(held, fcntl.LOCK_EX)
         if folder.exists() and folder.stat().st_ino == os.fstat(held).st_ino:
             break
-        os.close(held)  # dropped in between, as one that nobody held
+        os.close(held)  # dropped in between, as if nobody held it
     try:
         yield folder
     finally:
@@ -68,19 +68,22 @@ def _draft_folder(folder: Path) -> Iterator[Path]:
         os.close(held)
 
 
-def drop_drafts(root: Path) -> None:
-    """Remove what killed processes were writing under ``root``; what is being written stays."""
-    for path in list(root.rglob(".*.tmp")):
+def drop_drafts(root: Path, *, deep: bool) -> None:
+    """Remove what killed processes were writing in ``root``; what is being written stays.
+
+    ``deep``: and below it. Not in a folder that is not ours: it may be somebody's home.
+    """
+    for path in list((root.rglob if deep else root.glob)(".fedsim-*.tmp")):
         if DRAFT.fullmatch(path.name):
             with contextlib.suppress(OSError):  # its writer lives, or it is gone or not ours
                 _drop(path)
 
 
 def _drop(path: Path) -> None:
-    held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    held = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(path) if path.is_dir() else path.unlink()  # files are of earlier versions
+        shutil.rmtree(path)
     finally:
         os.close(held)
 
@@ -124,8 +127,12 @@ def write_lines(path: Path, rows: Iterable[object]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def write_tensors(path: Path, tensors: Parameters, metadata: dict[str, str] | None = None) -> None:
-    """Write ``tensors`` to ``path`` atomically, as safetensors."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Any], metadata: dict[str, str] | None = None
+) -> None:
+    """Write torch's ``tensors`` to ``path`` atomically, as safetensors."""
+    from safetensors.torch import save_file  # a tap has no torch
+
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, lambda draft: save_file(ready, draft, metadata=metadata))
 
@@ -155,9 +162,18 @@ def read_bytes(path: Path, *, most: int) -> bytes:
         MalformedFile: it is none that can be read, or has more than ``most`` bytes.
     """
     with _opened(path) as file:
-        data = file.read(most + 1)
+        data = _read(file, most)
     if len(data) > most:
         raise MalformedFile(f"{path} is too large: more than {most:,} bytes")
+    return data
+
+
+def _read(file: BinaryIO, most: int) -> bytes:
+    """Return what is in ``file``, or one byte more than ``most`` of it."""
+    size = os.fstat(file.fileno()).st_size
+    data = file.read(min(size, most) + 1)  # Python takes the memory for all that it is asked for
+    while size < len(data) <= most and (more := file.read(min(CHUNK, most + 1 - len(data)))):
+        data += more  # files of /proc have no size
     return data
 
 
@@ -179,7 +195,7 @@ def read_json(path: Path) -> Any:
     """Return the JSON value in ``path``; one clear line when it is missing or broken."""
     try:
         with _opened(path) as file:
-            data = file.read(limits.JSON_BYTES + 1)
+            data = _read(file, limits.JSON_BYTES)
     except FileNotFoundError:
         raise MalformedFile(f"{path} is missing") from None
     return parse_json(data, str(path))
@@ -219,13 +235,14 @@ def parse_json(data: bytes, place: str) -> Any:
     Raises:
         MalformedFile: it is none; the line begins with ``place``.
     """
-    parts = data.count(b"[") + data.count(b"{")
+    parts = data.count(b"[") + data.count(b"{")  # as in UTF-8, which is all that is read
     if len(data) > limits.JSON_BYTES:
         raise MalformedFile(f"{place} is too large: more than {limits.JSON_BYTES:,} bytes")
     if parts > limits.PARTS:
         raise MalformedFile(f"{place} is too large: more than {limits.PARTS:,} tables and lists")
     try:
-        value = json.loads(data, parse_int=_integer if _LONG.search(data) else None)
+        text = data.decode("utf-8-sig")  # json itself would take UTF-16 as well
+        value = json.loads(text, parse_int=_integer if _LONG.search(data) else None)
     except RecursionError:
         raise MalformedFile(f"{place} is nested too deeply") from None
     except ValueError as error:

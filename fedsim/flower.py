@@ -1,15 +1,13 @@
-"""The private Flower symbols that fedsim needs, all of them, and how long records stay ours.
+"""The private Flower symbols that fedsim needs, all of them.
 
 Flower 1.41 and 1.42 have no public way to make a Message outside a running app, to number it, to
 have an empty Run, or to switch telemetry off once they are imported; nothing else of the project
 touches a private symbol.
 """
 
-import copy
 import os
-from typing import Any
 
-from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.supercore import telemetry
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -40,14 +38,3 @@ def rewrap(content: RecordDict, message: Message) -> Message:
     """Return a message with the metadata of ``message`` and other content."""
     made: Message = Message(content=content, metadata=message.metadata)  # type: ignore[call-overload]
     return made
-
-
-def _copy(record: Any) -> Any:
-    if not isinstance(record, ArrayRecord):
-        return copy.deepcopy(record)  # metrics and configs may hold lists
-    return ArrayRecord({k: Array(a.dtype, a.shape, a.stype, a.data) for k, a in record.items()})
-
-
-def snapshot(content: RecordDict) -> RecordDict:
-    """Return a copy that shares only the arrays' bytes, which cannot change, with ``content``."""
-    return RecordDict({name: _copy(record) for name, record in content.items()})

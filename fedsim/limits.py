@@ -12,6 +12,9 @@ PARTS = 2**20
 CONFIG_BYTES = 2**20
 """Of a config or a policy; the largest of ours has 3 kB."""
 
+DATA_BYTES = 2**30
+"""Of a file of a client's texts, which is read at once; the largest named data set has 4 MB."""
+
 JSON_BYTES = 2**26
 """Of a JSON file, or of one line; a summary takes 2 kB an update, so this is for some 30,000."""
 
@@ -32,6 +35,12 @@ EXAMPLES = 10**7
 
 EPOCHS = 10_000
 """Of a client in one round; the positive control trains as long, however little it is sent."""
+
+SECONDS = 10**6
+"""Of a client in a round, some 11 days; what waits counts milliseconds in 32 bits."""
+
+TEXT = 2**16
+"""Characters of one setting that a server sends; longer is a file in disguise."""
 
 TOKEN = 2**31 - 1
 """A token's id; tokenizers take 32 bits."""

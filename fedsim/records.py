@@ -15,6 +15,8 @@ Client = Annotated[int, Field(ge=0, le=limits.CLIENT)]
 TokenIds = Annotated[
     list[Annotated[int, Field(ge=0, le=limits.TOKEN)]], Field(max_length=limits.TOKENS)
 ]
+Count = Annotated[int, Field(ge=0, le=limits.INTEGER)]
+Seconds = Annotated[float, Field(ge=0)]
 R = TypeVar("R", bound="FileRecord")
 SHOWN = 60  # characters of what came
 

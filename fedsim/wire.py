@@ -1,4 +1,4 @@
-"""Messages to Flower records and back: the only file that knows a record's keys.
+"""Messages to Flower records and back.
 
 A fedsim client answers with one ArrayRecord (the update), one MetricRecord and one ConfigRecord
 that says what the arrays are. A stock Flower client sends no such ConfigRecord: its arrays are
@@ -16,17 +16,8 @@ from torch import Tensor
 
 from fedsim.errors import MalformedMessage
 from fedsim.messages import Broadcast, Update, UpdateKind
+from fedsim.tap.keys import ARRAYS, EXAMPLES, METRICS, PARTITION, PROXIMAL, SUM, UPDATE
 from fedsim.types import Parameters, Scalar
-
-ARRAYS = "arrays"  # the key under which Flower's strategies look for the arrays, both ways
-CONFIG = "config"
-METRICS = "metrics"
-UPDATE = "fedsim.update"
-SUM = "fedsim.sum"  # beside an update that is several clients' mean: whose
-ROUND = "server-round"  # written by Flower's strategies into the config of each round
-EXAMPLES = "num-examples"  # the weight of a reply in Flower's averages
-PROXIMAL = "proximal-mu"  # written by FedProx
-PARTITION = "partition-id"
 
 
 def to_arrays(parameters: Parameters) -> ArrayRecord:
@@ -61,20 +52,6 @@ def sum_content(update: Update, nodes: Sequence[int]) -> RecordDict:
     content = update_content(update)
     content[SUM] = ConfigRecord({"nodes": list(nodes)})
     return content
-
-
-def summed_nodes(content: RecordDict) -> list[int]:
-    """Return the nodes that a reply stands for; none where it is one node's own."""
-    record = content.config_records.get(SUM)
-    return [] if record is None else list(cast(list[int], record["nodes"]))
-
-
-def sent_round(content: RecordDict) -> int | None:
-    """Return the round a server message belongs to, or None where it does not say."""
-    for record in content.config_records.values():
-        if ROUND in record:
-            return int(cast(int, record[ROUND]))
-    return None
 
 
 def only_arrays(content: RecordDict, what: str) -> ArrayRecord:

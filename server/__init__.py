@@ -1,12 +1,18 @@
 """The server: it follows the protocol and looks.
 
-:class:`TapGrid` and :class:`Capture` work in any Flower server app.
+What looks is :mod:`fedsim.tap`, which works in any Flower server app.
 """
 
+from fedsim import tap
 from server.app import Progress, ServerSettings, build_server_app
-from server.capture import Capture
-from server.grids import GridProxy, PartitionedGrid
-from server.tap import Exchange, Hook, TapGrid
+from server.grids import PartitionedGrid
+
+Capture = tap.Capture
+Exchange = tap.Exchange
+GridProxy = tap.GridProxy
+Hook = tap.Hook
+TapGrid = tap.TapGrid
+tapped = tap.tapped
 
 __all__ = [
     "Capture",
@@ -18,4 +24,5 @@ __all__ = [
     "ServerSettings",
     "TapGrid",
     "build_server_app",
+    "tapped",
 ]

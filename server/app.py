@@ -10,14 +10,15 @@ from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
 from fedsim.messages import UpdateKind
+from fedsim.tap import GridProxy, Hook, TapGrid
 from fedsim.types import Parameters, Scalar
 from fedsim.wire import to_arrays, to_tensors, train_config
-from server.grids import GridProxy, PartitionedGrid
+from server.central import central
+from server.grids import PartitionedGrid
 from server.replies import CheckedGrid
 from server.secagg import SecureSum
 from server.state import load_state, save_state
-from server.strategies import Driven, FromUpdates, central, make_strategy, uniform
-from server.tap import Hook, TapGrid
+from server.strategies import Driven, FromUpdates, make_strategy, uniform
 
 OnFailure = Literal["stop", "continue"]
 
@@ -33,6 +34,7 @@ class Progress:
     round: int  # the last one that is done; 0 before the first
     parameters: Parameters
     strategy: Mapping[str, Tensor] = field(default_factory=dict)  # see server.state
+    stayed: bool = False  # True: no aggregate was made in it, and the weights are those of before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,8 @@ def build_server_app(
     Args:
         settings: the protocol.
         start: where to begin: initial weights, or a checkpoint.
-        hooks: shown every round's exchanges, see :class:`server.tap.TapGrid`.
+        hooks: shown every round's exchanges, see :class:`fedsim.tap.TapGrid`; a fault in
+            one ends the run, for whose sake it was started.
         after_round: called with the state after ``start`` itself and after each round.
     """
     app = ServerApp()
@@ -73,9 +76,10 @@ def build_server_app(
         inner = make_strategy(settings.strategy, settings.strategy_options)
         load_state(inner, dict(start.strategy))
         known: GridProxy = PartitionedGrid(grid, settings.clients)
-        checked = CheckedGrid(known, KINDS.get(settings.config.get("algorithm")))
+        kind = KINDS.get(settings.config.get("algorithm"))
+        checked = CheckedGrid(known, kind, settings.learning_rate)
         visible = SecureSum(checked) if settings.secure_sum else checked
-        tapped = TapGrid(visible, hooks, on_failure=settings.on_failure)
+        tapped = TapGrid(visible, hooks, on_failure=settings.on_failure, guarded=False)
         noised = (
             inner
             if settings.central is None
@@ -85,6 +89,7 @@ def build_server_app(
             FromUpdates(noised, learning_rate=settings.learning_rate),
             uniform(settings.clients_per_round, settings.seed),
             first_round=start.round + 1,
+            must_move=settings.on_failure == "stop",
         )
         strategy.start(
             grid=tapped,
@@ -92,19 +97,22 @@ def build_server_app(
             num_rounds=settings.rounds - start.round,
             timeout=TIMEOUT,
             train_config=train_config(settings.config),
-            evaluate_fn=_reporter(start.round, inner, after_round),
+            evaluate_fn=_reporter(start.round, inner, strategy, after_round),
         )
 
     return app
 
 
 def _reporter(
-    done: int, strategy: Strategy, after_round: Callable[[Progress], None]
+    done: int, inner: Strategy, driven: Driven, after_round: Callable[[Progress], None]
 ) -> Callable[[int, ArrayRecord], None]:
     def report(round_: int, arrays: ArrayRecord) -> None:
         after_round(
             Progress(
-                round=done + round_, parameters=to_tensors(arrays), strategy=save_state(strategy)
+                round=done + round_,
+                parameters=to_tensors(arrays),
+                strategy=save_state(inner),
+                stayed=driven.stayed,
             )
         )
 

@@ -5,62 +5,11 @@ from collections.abc import Iterable
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 from typing_extensions import override
 
 from fedsim.errors import ClientFailure
+from fedsim.tap import GridProxy
 from fedsim.wire import read_partition
-
-
-class GridProxy(Grid):
-    """A Grid that hands everything to the one inside it; the base of those that do more."""
-
-    def __init__(self, inner: Grid) -> None:
-        self.inner = inner
-
-    @property
-    def partition(self) -> dict[int, int]:
-        """Which client each node is, where the grid inside knows."""
-        known: dict[int, int] = getattr(self.inner, "partition", {})
-        return known
-
-    @override
-    def set_run(self, run: Run) -> None:
-        self.inner.set_run(run)
-
-    @property
-    @override
-    def run(self) -> Run:
-        return self.inner.run
-
-    @override
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return self.inner.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    @override
-    def get_node_ids(self) -> Iterable[int]:
-        return self.inner.get_node_ids()
-
-    @override
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self.inner.push_messages(messages)
-
-    @override
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self.inner.pull_messages(message_ids)
-
-    @override
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        return self.inner.send_and_receive(messages, timeout=timeout)
 
 
 class PartitionedGrid(GridProxy):

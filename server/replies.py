@@ -14,14 +14,20 @@ from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from typing_extensions import override
 
-from fedsim.errors import MalformedMessage
+from fedsim import limits
+from fedsim.errors import MalformedMessage, shown
 from fedsim.flower import stamp
 from fedsim.messages import UpdateKind
-from fedsim.wire import EXAMPLES, SUM, only_arrays, update_kind
-from server.grids import GridProxy
+from fedsim.tap import GridProxy
+from fedsim.tap.keys import EXAMPLES, SUM
+from fedsim.wire import only_arrays, update_kind
+from server.steps import moved, step_of
 
 WRONG = 2  # Flower's code for an exception in a ClientApp
-USUAL = {EXAMPLES, "train_loss"}  # what a client of ours tells beside its update, at most
+LOSS = "train_loss"
+USUAL = {EXAMPLES, LOSS}  # what a client of ours tells beside its update, at most
+FLOATS = tuple(map(np.dtype, ("float16", "float32", "float64")))  # in this machine's byte order
+MOST, LONGEST = 100, 200  # of metrics, and letters of a name: a capture has them all
 
 Names = tuple[str, ...]
 
@@ -32,11 +38,13 @@ class CheckedGrid(GridProxy):
     Args:
         inner: the grid of the clients.
         kind: what all clients send; None: they may send weights, too.
+        learning_rate: of the step along a gradient.
     """
 
-    def __init__(self, inner: Grid, kind: UpdateKind | None) -> None:
+    def __init__(self, inner: Grid, kind: UpdateKind | None, learning_rate: float) -> None:
         super().__init__(inner)
         self.kind = kind
+        self.learning_rate = learning_rate
 
     @override
     def send_and_receive(
@@ -62,8 +70,9 @@ class CheckedGrid(GridProxy):
         if reply.has_error():
             return reply
         try:
-            check_kind(reply.content, self.kind)
-            check_arrays(only_arrays(reply.content, "reply"), sent)
+            kind = check_kind(reply.content, self.kind)
+            step = -1.0 if kind is None else step_of(kind, self.learning_rate)
+            check_arrays(only_arrays(reply.content, "reply"), sent, step)
             check_metrics(reply.content, usual)
         except MalformedMessage as error:
             why = str(error)
@@ -76,33 +85,58 @@ class CheckedGrid(GridProxy):
         return wrong
 
 
-def check_kind(content: RecordDict, wanted: UpdateKind | None) -> None:
-    """Raise MalformedMessage when a reply is not of the kind that all clients send."""
+def check_kind(content: RecordDict, wanted: UpdateKind | None) -> UpdateKind | None:
+    """Return a reply's kind, None of weights.
+
+    Raises:
+        MalformedMessage: it is not what all clients send.
+    """
     if SUM in content:
         raise MalformedMessage("it says that it is a sum, which a client's is not")
     kind = update_kind(content)
     if wanted is not None and kind != wanted:
         raise MalformedMessage(f"its kind must be {wanted}, got {kind or 'none'}")
+    return kind
 
 
-def check_arrays(arrays: ArrayRecord, sent: ArrayRecord) -> None:
-    """Raise MalformedMessage when arrays are not what was sent in name, shape and kind, finite."""
+def check_arrays(arrays: ArrayRecord, sent: ArrayRecord, step: float) -> None:
+    """Raise MalformedMessage when arrays are not what was sent in name, shape and kind, finite.
+
+    Nor may what was sent be infinite after ``step`` times them: of weights the difference, -1.
+    """
     for what, names in (("lacks", set(sent) - set(arrays)), ("adds", set(arrays) - set(sent))):
         if names:
-            raise MalformedMessage(f"it {what} the arrays {sorted(names)[:3]}")
+            raise MalformedMessage(f"it {what} the arrays {shown(sorted(names)[:3])}")
     for name, array in arrays.items():
-        check_array(name, array, sent[name])
+        check_array(name, array, sent[name], step)
 
 
-def check_array(name: str, array: Array, sent: Array) -> None:
-    """Raise MalformedMessage when one array is not like that which was sent, or not finite."""
+def check_array(name: str, array: Array, sent: Array, step: float) -> None:
+    """Raise MalformedMessage when one array is not like that which was sent, or too large."""
     values, wanted = array.numpy(), np.dtype(sent.dtype)
     if values.shape != sent.shape:
         raise MalformedMessage(f"its {name!r} must have shape {sent.shape}, got {values.shape}")
-    if values.dtype.kind != wanted.kind:
-        raise MalformedMessage(f"its {name!r} must be like {wanted}, got {values.dtype}")
-    if not np.isfinite(values).all():
+    floats = wanted.kind == "f"
+    if values.dtype not in (FLOATS if floats else (wanted,)) or not values.dtype.isnative:
+        allowed = ", ".join(map(str, FLOATS)) if floats else wanted
+        raise MalformedMessage(
+            f"its {name!r} must be like {wanted} (allowed: {allowed}), got {values.dtype}"
+        )
+    if not floats:
+        return
+    largest = max(float(values.max(initial=0.0)), -float(values.min(initial=0.0)))  # NaN stays NaN
+    if not math.isfinite(largest):
         raise MalformedMessage(f"its {name!r} is not finite")
+    most, eps = float(np.finfo(wanted).max), float(np.finfo(wanted).eps)
+    if largest > most:
+        raise MalformedMessage(f"its {name!r} is not finite as {wanted}: it has {largest:.3g}")
+    # Less than half a unit in the last place of the largest number carries none beyond it.
+    carries = abs(step) * largest > most * eps / 4
+    if carries and not np.isfinite(moved(sent, values, step)).all():
+        raise MalformedMessage(
+            f"its {name!r} is so large, {largest:.3g}, that the weights are not finite after it; "
+            "if all are, lower training.learning_rate"
+        )
 
 
 def check_metrics(content: RecordDict, usual: Names) -> None:
@@ -110,13 +144,29 @@ def check_metrics(content: RecordDict, usual: Names) -> None:
     names = _names(content)
     if len(content.metric_records) > 1 or names != usual:
         raise MalformedMessage(f"its metrics must be {_shown(usual)}, got {_shown(names)}")
+    if len(names) > MOST or any(len(n) > LONGEST or not n.isprintable() for n in names):
+        raise MalformedMessage(
+            f"its metrics must be at most {MOST}, by names of at most {LONGEST} printable letters"
+        )
     (metrics,) = content.metric_records.values()
     examples = metrics[EXAMPLES]
-    if not isinstance(examples, int) or examples < 1:
-        raise MalformedMessage(f"its {EXAMPLES} must be an integer, 1 or more, got {examples!r}")
+    if not isinstance(examples, int) or not 0 < examples <= limits.EXAMPLES:
+        raise MalformedMessage(
+            f"its {EXAMPLES} must be an integer from 1 to {limits.EXAMPLES:,}, "
+            f"got {shown(examples)}"
+        )
     for name, value in metrics.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise MalformedMessage(f"its metric {name!r} must be a finite number, got {value!r}")
+        if isinstance(value, list) or not _is_kept(value):
+            raise MalformedMessage(
+                f"its metric {name!r} must be a finite number, got {shown(value)}"
+            )
+        if name == LOSS and value < 0:  # q-FedAvg raises it to a power
+            raise MalformedMessage(f"its metric {name!r} must be 0 or more, got {value}")
+
+
+def _is_kept(value: float) -> bool:
+    """Return whether a capture can hold a number."""
+    return math.isfinite(value) if isinstance(value, float) else abs(value) <= limits.INTEGER
 
 
 def usual_metrics(replies: Sequence[RecordDict]) -> Names:
@@ -141,4 +191,5 @@ def _bare(names: Names) -> list[str]:
 
 
 def _shown(names: Names) -> str:
-    return ", ".join(names) or "none"
+    text = ", ".join(names) or "none"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

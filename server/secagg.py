@@ -9,6 +9,7 @@ It stands for the cryptography, so it lies beneath the tap: what the server's si
 is one reply, the weighted mean of all clients' updates, with the number of examples in all.
 """
 
+import functools
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -18,10 +19,9 @@ from typing_extensions import override
 
 from fedsim.errors import ClientFailure
 from fedsim.messages import Update
-from fedsim.types import Parameters
+from fedsim.tap import GridProxy
+from fedsim.tap.exchange import last_line
 from fedsim.wire import read_own_update, sum_content
-from server.grids import GridProxy
-from server.tap import last_line
 
 LINEAR = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi")
 """The strategies that need no more than a mean."""
@@ -75,9 +75,9 @@ def weighted_mean(updates: Sequence[Update]) -> Update:
 
 
 def _mean(name: str, updates: Sequence[Update], shares: Sequence[float]) -> Tensor:
-    first: Tensor = updates[0].tensors[name]
-    total = torch.zeros(first.shape, dtype=torch.float64)
-    for update, share in zip(updates, shares, strict=True):
-        tensors: Parameters = update.tensors
-        total += share * tensors[name].double()
-    return total.to(first.dtype)
+    tensors: list[Tensor] = [update.tensors[name] for update in updates]
+    total = torch.zeros(tensors[0].shape, dtype=torch.float64)
+    for tensor, share in zip(tensors, shares, strict=True):
+        total += share * tensor.double()
+    widest = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+    return total.to(widest)  # in another's the mean may be infinite

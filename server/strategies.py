@@ -11,8 +11,11 @@ from typing_extensions import override
 
 from fedsim.errors import BadInput, RunFailed, unknown
 from fedsim.rng import derive
-from fedsim.wire import ARRAYS, update_kind
+from fedsim.tap.keys import ARRAYS
+from fedsim.wire import update_kind
 from server.grids import Only
+from server.options import check_clients, check_options
+from server.steps import moved, step_of
 
 STRATEGIES: dict[str, type[strategy.FedAvg]] = {
     kind.__name__.lower(): kind
@@ -48,28 +51,19 @@ def make_strategy(
         raise BadInput(f"federation.strategy: {unknown('strategy', name, STRATEGIES)}")
     everyone = {"fraction_train": 1.0, "fraction_evaluate": 0.0, "min_train_nodes": 1}
     everyone |= {"min_evaluate_nodes": 0, "min_available_nodes": 1}
-    for key, value in options.items():
+    for key in options:
         if key in everyone:  # Flower would draw again, from the global random
             raise BadInput(
                 f"federation.strategy_options: {name}: {key} is set by fedsim; who takes part is "
                 "federation.clients_per_round"
             )
-        if not isinstance(value, (int, float)):
-            raise BadInput(
-                f"federation.strategy_options: {name}: {key} must be a number, got {value!r}"
-            )
+    check_options(name, options)
+    if clients is not None:
+        check_clients(name, options, clients)
     try:
-        made = STRATEGIES[name](**{**everyone, **options})
-    except (TypeError, ValueError) as error:
+        return STRATEGIES[name](**{**everyone, **options})
+    except (TypeError, ValueError) as error:  # one that has no default is not there
         raise BadInput(f"federation.strategy_options: {name}: {error}") from error
-    if clients is not None and isinstance(made, strategy.Bulyan):
-        needed = 4 * made.num_malicious_nodes + 3  # below it Flower's leaves the weights alone
-        if clients < needed:
-            raise BadInput(
-                f"federation.clients_per_round: bulyan with num_malicious_nodes = "
-                f"{made.num_malicious_nodes} needs at least {needed}, got {clients}"
-            )
-    return made
 
 
 class Wrapper(Strategy):
@@ -113,6 +107,7 @@ class FromUpdates(Wrapper):
     A delta is added to the weights that were sent; a gradient takes one SGD step from them, so
     around FedAvg this is FedSGD: w - lr * mean(g) = mean(w - lr * g) (McMahan et al., AISTATS 2017,
     arXiv:1602.05629, sec. 2). Steps are taken in float64; what is sent next keeps its dtype.
+    Failures are taken away: some of Flower's strategies would drop the whole round for one.
     """
 
     def __init__(self, inner: Strategy, *, learning_rate: float) -> None:
@@ -131,63 +126,27 @@ class FromUpdates(Wrapper):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        arrays, metrics = self.inner.aggregate_train(server_round, map(self._applied, replies))
+        answered = [self._applied(reply) for reply in replies if not reply.has_error()]
+        arrays, metrics = self.inner.aggregate_train(server_round, answered)
         if arrays is None:
             return None, metrics
         kept = {k: Array(a.numpy().astype(self._sent[k].dtype)) for k, a in arrays.items()}
         return ArrayRecord(kept), metrics
 
     def _applied(self, reply: Message) -> Message:
-        kind = None if reply.has_error() else update_kind(reply.content)
-        if kind is None:  # a failure, or a client that sends weights
-            return reply
-        step = 1.0 if kind == "delta" else -self.learning_rate
-        (name, update), *_ = reply.content.array_records.items()
+        """Return ``reply`` with weights under the key, in the order and of the dtypes as sent."""
+        kind = update_kind(reply.content)
+        (name, arrays), *_ = reply.content.array_records.items()
         weights: dict[str, Array] = {}
         for k, sent in self._sent.items():
-            with np.errstate(over="ignore"):  # told below, by name
-                moved = sent.numpy().astype(np.float64)
-                moved += step * update[k].numpy().astype(np.float64)
-                weights[k] = Array(moved.astype(sent.dtype))
-            if not np.isfinite(weights[k].numpy()).all():
-                raise RunFailed(f"training diverged: {k} is not finite; lower the learning rate")
+            values = arrays[k].numpy()
+            if kind is None:  # of a client that sends weights
+                weights[k] = Array(values.astype(sent.dtype))
+            else:
+                weights[k] = Array(moved(sent, values, step_of(kind, self.learning_rate)))
         records = {k: v for k, v in reply.content.items() if k != name}
         reply.content = RecordDict({**records, ARRAYS: ArrayRecord(weights)})
         return reply
-
-
-class Seeded(Wrapper):
-    """Draws what the strategy inside takes from numpy's global generator by the run's seed."""
-
-    def __init__(self, inner: Strategy, seed: int) -> None:
-        super().__init__(inner)
-        self.seed = seed
-
-    @override
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        before = np.random.get_state()
-        np.random.seed(derive(self.seed, "central", server_round) % 2**32)
-        try:
-            return self.inner.aggregate_train(server_round, replies)
-        finally:
-            np.random.set_state(before)
-
-
-def central(inner: Strategy, options: Mapping[str, float], clients: int, seed: int) -> Strategy:
-    """Return ``inner`` with Flower's central differential privacy around it.
-
-    Args:
-        inner: averages what ``clients`` clients send.
-        options: ``noise_multiplier`` and ``clipping_norm``.
-        clients: that take part in a round.
-        seed: of the noise.
-    """
-    noised = strategy.DifferentialPrivacyServerSideFixedClipping(
-        inner, options["noise_multiplier"], options["clipping_norm"], clients
-    )
-    return Seeded(noised, seed)
 
 
 Select = Callable[[int, int], Sequence[int]]
@@ -207,12 +166,23 @@ class Driven(Wrapper):
     """Outermost: says who takes part, in which order, and from which round on.
 
     Flower samples with the global ``random`` over random node ids, and sums floats in order of
-    arrival; here both follow the clients' numbers, so that every engine gives the same bits.
+    arrival; here both follow the clients' numbers, so that every engine gives the same bits. Where
+    a strategy makes no aggregate, Flower keeps the weights as they are and says so to nobody.
+
+    Args:
+        inner: the strategy.
+        select: who takes part in a round.
+        first_round: where it begins.
+        must_move: whether a round without an aggregate ends the run.
     """
 
-    def __init__(self, inner: Strategy, select: Select, *, first_round: int = 1) -> None:
+    def __init__(
+        self, inner: Strategy, select: Select, *, first_round: int = 1, must_move: bool = False
+    ) -> None:
         super().__init__(inner)
         self.select = select
+        self.must_move = must_move
+        self.stayed = False  # whether the last round left the weights as they were
         self.shift = first_round - 1  # Flower counts from 1 after a resume, too
         self._order: list[int] = []
 
@@ -236,7 +206,15 @@ class Driven(Wrapper):
         ordered = sorted(
             replies, key=lambda reply: place.get(reply.metadata.src_node_id, len(place))
         )
-        return self.inner.aggregate_train(server_round + self.shift, ordered)
+        round_ = server_round + self.shift
+        arrays, metrics = self.inner.aggregate_train(round_, ordered)
+        self.stayed = arrays is None
+        if self.stayed and self.must_move:
+            answered = sum(not reply.has_error() for reply in ordered)
+            raise RunFailed(
+                f"round {round_}: the strategy made no aggregate of the {answered} replies"
+            )
+        return arrays, metrics
 
     @override
     def configure_evaluate(

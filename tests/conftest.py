@@ -19,6 +19,11 @@ Observe = Callable[..., Observation]
 Sentences = Callable[..., list[Tokens]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what starts Ray first: a worker of xdist takes its part of the list in its order."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)  # a float sum depends on how many share it

@@ -72,7 +72,7 @@ def test_what_the_workflow_makes_is_in_the_makefile() -> None:
     made = {line.split()[1] for line in commands(workflow) if line.startswith("make ")}
     targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE))
     assert made == {"docs", "lint", "test", ".venv/.ready"} and made - {".venv/.ready"} <= targets
-    fast = re.search(r"^test-fast: lint\n\t\$\(BIN\)/(pytest .+)$", read("Makefile"), re.MULTILINE)
+    fast = re.search(r"^fast: .+\n\t\$\(BIN\)/(pytest .+)$", read("Makefile"), re.MULTILINE)
     assert fast and f".venv/bin/{fast[1]}" in commands(workflow)  # lint has a job of its own
 
 

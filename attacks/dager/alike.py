@@ -1,14 +1,13 @@
 """What others cannot be told from: what a model embeds alike, no gradient tells apart."""
 
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from attacks.dager import thresholds
 from attacks.dager.span import length
-from fedsim.models import Opening
+from fedsim.models import Attending, Entrance
 from fedsim.types import Tokens
 
 
@@ -31,30 +30,22 @@ class Alike:
         return copied or any(tokens[:stop] in self.twins for stop in range(1, len(tokens) + 1))
 
 
-def find_alike(opening: Opening, sequences: Sequence[Tokens], start: Tokens) -> Alike:
-    """Return what others cannot be told from.
+def likeness(
+    single: Entrance, opening: Attending | None, tokens: Tensor, position: int
+) -> tuple[Tensor, Tensor]:
+    """Return which of ``tokens`` (N,) at ``position`` have one input, and which are one: (N, N).
 
-    Args:
-        opening: block 0.
-        sequences: all that a search found.
-        start: what every text begins with.
+    Inputs are divided by their lengths, what goes on beside attention is not. Where nobody knows
+    what goes on (``opening`` is None), each is one with itself alone.
     """
-    after: dict[Tokens, set[int]] = defaultdict(set)
-    for tokens in sequences:
-        for stop in range(len(start), len(tokens)):
-            after[tokens[:stop]].add(tokens[stop])
-    twins = set[Tokens]()
-    for prefix, followers in after.items():
-        if len(followers) > 1:
-            twins |= {(*prefix, token) for token in _twins(opening, sorted(followers), len(prefix))}
-    return Alike(frozenset(twins), len(opening.places) == 1 and not start)
+    positions = torch.full_like(tokens, position)
+    inputs = single.inputs(tokens, positions)
+    near = _near(inputs / length(inputs)[:, None])
+    if opening is None:
+        return near, near & torch.eye(len(tokens), dtype=torch.bool)
+    return near, near & _near(opening.residual(tokens, positions))
 
 
-def _twins(opening: Opening, tokens: Sequence[int], position: int) -> list[int]:
-    """Return those of ``tokens`` whose input at ``position`` is that of another one."""
-    ids = torch.tensor(tokens)
-    vectors = opening.inputs(ids, torch.full_like(ids, position))
-    vectors = vectors / length(vectors)[:, None]
-    near = (torch.cdist(vectors, vectors) < thresholds.RESOLUTION).sum(dim=1) > 1
-    twins: list[int] = ids[near.cpu()].tolist()
-    return twins
+def _near(vectors: Tensor) -> Tensor:
+    vectors = vectors.double()  # else the distance of equal ones is no less than 3e-4
+    return (torch.cdist(vectors, vectors) < thresholds.RESOLUTION * length(vectors)).cpu()

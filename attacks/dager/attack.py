@@ -29,16 +29,19 @@ end, how often each was there (endings.py, counts.py), encoders' sentences (enco
 that was tuned or measured stands in thresholds.py.
 
 How sure the sequences are is in the diagnostics. They come surest first, and where they are not
-known to be there, no more of them than the client says that it has examples:
+known to be there, no more of them than the client says that it has examples, but for those that are
+clearly in both spans:
 
     counted       they are the batch, each as often as it was there
     best_effort   they are not known to be that
     above_floor   how many of the examples stated they stand for, at the least: those whose
                   gradients are above the update's rounding
-    alike         how many of them hold a token that is embedded as another one, or copies that are
-                  seen as one: other texts would have given the same update
+    alike         how many of them hold a token that is embedded or predicted as another one, or
+                  copies that are seen as one: other texts would have given the same update
+    masked        of masked-lm, which is never sure: how many places hold the mask token
     unread        inputs stand out of the noise that no sure reading accounts for
     cut           the search ended at one of its limits
+    dropped       how many sequences it left out, as more than the examples stated
 """
 
 import logging
@@ -48,9 +51,10 @@ import torch
 from typing_extensions import override
 
 from attacks.base import Attack, Notes
-from attacks.dager.alike import find_alike
+from attacks.dager.alike import Alike
 from attacks.dager.encoder.heads import with_counts
 from attacks.dager.encoder.search import read_encoder
+from attacks.dager.encoder.unordered import orderless
 from attacks.dager.endings import Leaves, with_endings
 from attacks.dager.gates import Gates, find_spans, open_gates
 from attacks.dager.search import PrefixSearch
@@ -75,19 +79,21 @@ class Dager(Attack):
 
     @override
     def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
-        notes: Notes = {"pairs_checked": 0, "pairs_in_full": 0, "cut": False}
-        notes |= {"counted": False, "best_effort": True, "unread": False}
+        notes: Notes = {"pairs_checked": 0, "pairs_in_full": 0, "cut": False, "dropped": 0}
+        notes |= {"counted": False, "best_effort": True, "unread": False, "above_floor": 0}
         # Theorem 5.1: the columns of dL/dW lie in the span of what W read, and fill it.
-        first, second = find_spans(observation, notes)
-        if not first.rank or not second.rank:
+        spans = find_spans(observation, notes)
+        if not spans.entry.rank or not spans.inner.rank:
+            notes["unread"] = bool(spans.entry.rank or spans.inner.rank)
             return Reconstruction(sequences=(), diagnostics=notes)
         # Equation 2: d is the sine of the angle to a span, tau what noise makes of an input's own.
-        gates = open_gates(observation, first, second, generator)
+        gates = open_gates(observation, spans, generator)
         if observation.model.causal:
             sequences = self._sequences(observation, gates, notes, generator)
         else:  # Section 5.2: every token sees every other, so no prefix can be told alone
             sequences = read_encoder(observation, gates, notes, generator, self.max_searches)
-            sequences = with_counts(observation, sequences, notes)
+            if not orderless(gates):
+                sequences = with_counts(observation, sequences, notes)
         notes["unread"] = notes["best_effort"]
         return Reconstruction(sequences=sequences, diagnostics=notes)
 
@@ -110,13 +116,15 @@ class Dager(Attack):
             pairs = search.extensions(S_i, T_i, i)  # {s v : s in S_i, v in T_i, d(f1(s v)) < tau_2}
             extended = set(pairs[:, 0].tolist())
             ended += [s for row, s in enumerate(S_i) if row not in extended]
-            if not extended or search.exhausted():
+            S_i = search.advance(S_i, T_i, pairs) if extended else []
+            if not S_i or search.exhausted():
                 break
-            S_i = search.advance(S_i, T_i, pairs)
             logger.info("position %d: %d prefixes", i + 1, len(S_i))
-        else:
-            ended += S_i
-        found = search.ranked([s for s in ended if len(s) > len(start)])
-        alike = find_alike(gates.opening, found, start)
-        sound = not (search.check.vague or notes["cut"])
-        return with_endings(observation, Leaves(sequences=found, sound=sound, alike=alike), notes)
+        found = search.ranked([s for s in ended + S_i if len(s) > len(start)])
+        leaves = Leaves(
+            sequences=found,
+            sound=not (search.check.vague or notes["cut"]),
+            alike=Alike(frozenset(search.twins), gates.single.positions == 1 and not start),
+            clear=search.clear(found),
+        )
+        return with_endings(observation, leaves, notes)

@@ -15,6 +15,7 @@ from math import comb
 import torch
 from torch import Tensor
 
+from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.reads import label_counts
 
@@ -71,7 +72,14 @@ def spread(chances: Tensor, head: Tensor, states: Tensor) -> Tensor:
     return slack
 
 
-def count(texts: Texts, examples: int, share: float | None) -> Counts | None:
+def count(
+    texts: Texts,
+    examples: int,
+    share: float | None,
+    *,
+    even: bool = True,
+    notes: Notes | None = None,
+) -> Counts | None:
     """Return how many of a client's ``examples`` each of ``texts`` stands for; None: unclear.
 
     Args:
@@ -79,28 +87,40 @@ def count(texts: Texts, examples: int, share: float | None) -> Counts | None:
         examples: how many the client says it has.
         share: one example's share of the loss, where the protocol tells it. Others are tried only
             where that is shown to be wrong, or is None: then one reading alone must fit.
+        even: whether all examples have one share; else only one of each text is sure.
+        notes: say ("cut") where it would be too much work.
     """
-    if not 0 < examples <= thresholds.MOST_EXAMPLES or not len(texts.amounts):
+    if examples <= 0 or not len(texts.amounts):
         return None
-    least = None if share is None else _least(texts, share, examples)
-    if least is not None:
-        return Counts(least, sum(least) == examples)
-    shares = _shares(texts, examples)
+    if share is not None and examples <= thresholds.MOST_EXAMPLES:
+        least = _least(texts, share, examples)
+        if least is not None:
+            return Counts(least, sum(least) == examples)
+    shares = list(_shares(texts, examples))
+    work = len(shares) * examples * texts.amounts.shape[1]
+    if examples > thresholds.MOST_EXAMPLES or work > thresholds.COUNTING:
+        if notes is not None:
+            notes["cut"] = True
+        return None
     readings = {times for some in shares if (times := _least(texts, some, examples))}
     whole = len(readings) == 1 and sum(one := readings.pop()) == examples
-    return Counts(one, True) if whole else None
+    return Counts(one, even or max(one) == 1) if whole else None
 
 
 def _least(texts: Texts, share: float, examples: int) -> tuple[int, ...] | None:
     """Return the fewest examples that each text can stand for; None: one can for none of them."""
     found = torch.full((len(texts.amounts),), -1)
-    for times in range(examples + 1):
-        near = texts.doubt[:, None] / share + times * texts.slack + NOTHING
+    part = max(1, thresholds.COUNTED // texts.amounts.numel())
+    for first in range(0, examples + 1, part):
+        times = torch.arange(first, min(first + part, examples + 1))[:, None, None]  # (M, 1, 1)
+        near = texts.doubt[:, None] / share + times * texts.slack + NOTHING  # (M, N, K)
         _, fits = label_counts(texts.chances, texts.amounts / share, times, near)
-        fits |= (near >= 0.5).any(dim=1)  # so far off, any number is near a whole one
-        found[(found < 0) & fits & (~texts.there | (times > 0))] = times
+        fits |= (near >= 0.5).any(dim=-1)  # so far off, any number is near a whole one
+        fits &= ~texts.there | (times[..., 0] > 0)  # (M, N)
+        new = (found < 0) & fits.any(dim=0)
+        found[new] = first + fits.int().argmax(dim=0)[new]
         open_ = found < 0
-        if int(found[~open_].sum()) + int(open_.sum()) * (times + 1) > examples:
+        if int(found[~open_].sum()) + int(open_.sum()) * (first + len(times)) > examples:
             return None
         if not open_.any():
             return tuple(found.tolist())

@@ -18,7 +18,7 @@ from attacks.dager.back import Back, come_back
 from attacks.dager.counts import Texts, count, enough, spread
 from attacks.dager.following import Following
 from attacks.dager.inputs import weight_blocks
-from attacks.reads import example_share, shown_decay
+from attacks.reads import example_share, shares_are_even, shown_decay
 from fedsim.messages import Observation
 from fedsim.types import Tokens
 
@@ -31,11 +31,13 @@ class Leaves:
         sequences: surest first.
         sound: no noise hides which prefixes are there, and the search looked at all of them.
         alike: what others cannot be told from.
+        clear: prefixes that are clearly in both spans.
     """
 
     sequences: tuple[Tokens, ...]
     sound: bool
     alike: Alike
+    clear: frozenset[Tokens]
 
     @property
     def prefixes(self) -> list[Tokens]:
@@ -60,15 +62,49 @@ def with_endings(observation: Observation, leaves: Leaves, notes: Notes) -> tupl
     if whole and len(leaves.sequences) == examples and notes["faintest_1"] >= thresholds.FAINT:
         notes |= {"counted": True, "best_effort": False, "above_floor": examples}
         return leaves.sequences
-    read = read_endings(observation, leaves, sound)
+    read = read_endings(observation, leaves, sound, notes)
     if read is None:
-        return leaves.sequences if sound else leaves.sequences[: examples or None]
-    notes["alike"] = sum(tokens in leaves.alike for tokens in {*leaves.sequences, *read.sequences})
+        notes["above_floor"] = min(len(leaves.sequences), examples) if sound else 0
+        return leaves.sequences if sound else bounded(leaves.sequences, leaves, examples, notes)
+    known = {*leaves.sequences, *read.sequences}
+    notes["alike"] = sum(tokens in leaves.alike or tokens in read.alike for tokens in known)
     missing = not notes["blurred_1"] and len(prefixes) < notes["rank_1"]  # inputs of other texts
     sure = read.counted and not notes["alike"] and not missing
     notes |= {"explained": read.explained, "counted": sure, "best_effort": not sure}
     notes |= {"above_floor": min(read.seen, examples)}
-    return read.sequences if sound or sure else read.sequences[: examples or None]
+    if sound or sure:
+        return read.sequences
+    return bounded(read.sequences, leaves, examples, notes)
+
+
+def bounded(
+    sequences: tuple[Tokens, ...], leaves: Leaves, examples: int, notes: Notes
+) -> tuple[Tokens, ...]:
+    """Return ``sequences``, no more than the client's ``examples``, and note how many are dropped.
+
+    A client may state fewer than there are (batches, say). So while the span shows more inputs than
+    those that were kept, one that is clearly in both spans is kept, if most of its own are new.
+    """
+    if not examples or len(sequences) <= examples:
+        return sequences
+    inputs = set(leaves.prefixes)
+
+    def of(tokens: Tokens) -> set[Tokens]:
+        return {tokens[:stop] for stop in range(1, len(tokens) + 1)} & inputs
+
+    kept = list(sequences[:examples])
+    held = set[Tokens]().union(*map(of, kept))
+    for tokens in dict.fromkeys(sequences[examples:]):
+        own = of(tokens)
+        fresh = own - held
+        is_clear = bool(own) and max(own, key=len) in leaves.clear
+        fits = len(held) + len(fresh) <= notes["rank_1"]
+        if is_clear and fits and len(fresh) >= thresholds.FRESH * len(own):
+            kept.append(tokens)
+            held |= fresh
+    notes["dropped"] += len(set(sequences) - set(kept))
+    notes["cut"] = notes["cut"] or len(set(sequences)) > len(set(kept))
+    return tuple(kept)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,24 +116,29 @@ class Endings:
         explained: the share of the gradient's square that they explain, in [0, 1].
         seen: how many of the client's examples they stand for at the least.
         counted: whether the multiplicities are determined.
+        alike: those whose last token another one may stand for.
     """
 
     sequences: tuple[Tokens, ...]
     explained: float
     seen: int
     counted: bool
+    alike: frozenset[Tokens] = frozenset()
 
 
-def read_endings(observation: Observation, leaves: Leaves, sound: bool) -> Endings | None:
+def read_endings(
+    observation: Observation, leaves: Leaves, sound: bool, notes: Notes
+) -> Endings | None:
     """Return the sequences whose prefixes are those of ``leaves``, or None where nothing tells.
 
     Args:
         observation: of a decoder's update.
         leaves: where the search ended.
         sound: whether each leaf is known to be there.
+        notes: say where counting would be too much work.
     """
     model, found = observation.model, leaves.sequences
-    (inner,) = model.projections(model.layers - 1, "inner")
+    inner = model.projections(model.layers - 1, "inner")[0]
     blocks = weight_blocks(observation, inner, shown_decay(observation))
     if not blocks or not found:
         return None
@@ -108,17 +149,24 @@ def read_endings(observation: Observation, leaves: Leaves, sound: bool) -> Endin
     back = come_back(found, closing, gradient)
     clear = back.explained >= enough(observation.update.tensors[inner.name])
     examples, share = observation.update.num_examples, example_share(observation)
+    even = shares_are_even(observation)
     labels = model.spec.task == "classification"
     if clear and labels:
-        return Labels(back).read(leaves, sound, examples, share)
+        return Labels(back).read(leaves, sound, examples, share, even=even, notes=notes)
     if clear:
         loss = None if share is None else share * examples
-        sequences, seen, counted = Following(back, examples).read(found, loss)
-    else:
-        pruned = labels and back.explained >= thresholds.ROUGHLY
-        sequences, counted = Labels(back).pruned(leaves) if pruned else found, False
-        seen = len(sequences)
-    return Endings(sequences=sequences, explained=back.explained, seen=seen, counted=counted)
+        told = Following(back, examples).read(found, loss, even=even)
+        return Endings(
+            sequences=told.sequences,
+            explained=back.explained,
+            seen=told.seen,
+            counted=told.counted,
+            alike=told.alike,
+        )
+    pruned = labels and back.explained >= thresholds.ROUGHLY
+    sequences = Labels(back).pruned(leaves) if pruned else found
+    seen = len(sequences)
+    return Endings(sequences=sequences, explained=back.explained, seen=seen, counted=False)
 
 
 class Labels:
@@ -140,7 +188,16 @@ class Labels:
         self._slack = spread(self._chances, head, read).cpu()
         self._chances = self._chances.cpu()
 
-    def read(self, leaves: Leaves, sound: bool, examples: int, share: float | None) -> Endings:
+    def read(
+        self,
+        leaves: Leaves,
+        sound: bool,
+        examples: int,
+        share: float | None,
+        *,
+        even: bool,
+        notes: Notes,
+    ) -> Endings:
         """Return the sequences of the batch, as often as they were there where that is determined.
 
         Args:
@@ -148,6 +205,8 @@ class Labels:
             sound: whether each leaf is known to be there.
             examples: how many the client says it has.
             share: one example's share of the loss, where that is known.
+            even: whether all examples have the same.
+            notes: say where counting would be too much work.
         """
         prefixes = self._back.prefixes
         known = dict.fromkeys(leaves.sequences, sound)
@@ -158,7 +217,7 @@ class Labels:
             doubt=self._doubt,
             there=torch.tensor([known.get(prefix, False) for prefix in prefixes]),
         )
-        counts = count(texts, examples, share)
+        counts = count(texts, examples, share, even=even, notes=notes)
         least = counts.times if counts is not None else self._above(thresholds.QUIET)
         times = {prefix: some for prefix, some in zip(prefixes, least, strict=True) if some}
         for leaf in leaves.sequences:
@@ -167,7 +226,7 @@ class Labels:
         return Endings(
             sequences=tuple(prefix for prefix, some in times.items() for _ in range(some)),
             explained=self._back.explained,
-            seen=sum(least),
+            seen=sum(least) if even else sum(some > 0 for some in least),
             counted=counts is not None and counts.sure,
         )
 

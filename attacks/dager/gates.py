@@ -14,9 +14,10 @@ from attacks.dager import thresholds
 from attacks.dager.inputs import input_span, shows
 from attacks.dager.prefixes import BlockCheck, MiddleCheck, PrefixCheck
 from attacks.dager.span import Gate, Span, open_gate
-from attacks.dager.tokens import TokenSets
+from attacks.dager.tokens import RunTokens, TokenSets
+from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
-from fedsim.models import Opening, Trunk
+from fedsim.models import Attending, Embedded, Entrance, Trunk
 
 
 @dataclass(frozen=True)
@@ -24,50 +25,67 @@ class Gates:
     """Algorithm 1's token sets, and what algorithm 2 checks, at the broadcast weights.
 
     Attributes:
-        opening: block 0.
-        entry: the span of its inputs.
+        opening: block 0 in the open; None where the model's graph alone is known.
+        single: what block 0 reads of single tokens.
+        entry: to the span of that.
         tokens: the tokens that fit each position.
         inner: tells what block 0's MLP, or block 1, may read.
         trunk: the blocks up to the one that ``inner`` is of; None where that is block 0's MLP.
     """
 
-    opening: Opening
-    entry: Span
-    tokens: TokenSets
+    opening: Attending | None
+    single: Entrance
+    entry: Gate
+    tokens: TokenSets | RunTokens
     inner: Gate
     trunk: Trunk | None
 
     def check(self, generator: torch.Generator) -> PrefixCheck:
         """Return the check of prefixes."""
-        if self.trunk is None:
-            return MiddleCheck(self.opening, self.inner, generator)
-        return BlockCheck(self.trunk, self.inner)
+        if self.trunk is not None:
+            return BlockCheck(self.trunk, self.inner)
+        assert self.opening is not None
+        return MiddleCheck(self.opening, self.inner, generator)
 
     def inputs(self, tokens: Tensor) -> Tensor:
         """Return what ``inner`` looks at, of sentences ``tokens`` (N, T): (N, T, D)."""
-        if self.trunk is None:
-            return middles(self.opening, tokens)
-        return self.trunk.inputs(tokens)[0]
+        if self.trunk is not None:
+            return self.trunk.inputs(tokens)[0]
+        assert self.opening is not None
+        return self.opening.middles(tokens, causal=False)
 
     def near(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Return how far the inputs of (token, position) pairs are from block 0's span: (N,)."""
-        return self.entry.distance(self.opening.inputs(tokens, positions))
+        return self.entry.span.distance(self.single.inputs(tokens, positions))
 
 
-def find_spans(observation: Observation, notes: Notes) -> tuple[Span, Span]:
+@dataclass(frozen=True)
+class Spans:
+    """The spans of what two layers read: block 0, and its MLP (``middle``) or block 1."""
+
+    entry: Span
+    inner: Span
+    middle: bool
+
+
+def find_spans(observation: Observation, notes: Notes) -> Spans:
     """Return the spans of what block 0 read, and of what its MLP or block 1 read.
 
     Their ranks and how clear they are go into ``notes``.
     """
+    if observation.model.layers < 2 and not uses_middle(observation):
+        raise UnsupportedObservation(
+            f"dager needs a second layer that reads what attention made, but {observation.model!r} "
+            "has one block, and its MLP shows nothing of that"
+        )
     entry = input_span(observation, 0)
     _note(notes, "0", entry)
-    inner = (
-        input_span(observation, 0, "middle")
-        if uses_middle(observation)
-        else input_span(observation, 1)
-    )
+    middle = uses_middle(observation)
+    inner = input_span(observation, 0, "middle") if middle else input_span(observation, 1)
+    if middle and not inner.rank and observation.model.causal and shows(observation, 1, "hidden"):
+        middle, inner = False, input_span(observation, 1)
     _note(notes, "1", inner)
-    return entry, inner
+    return Spans(entry, inner, middle)
 
 
 def _note(notes: Notes, layer: str, span: Span) -> None:
@@ -83,40 +101,34 @@ def uses_middle(observation: Observation) -> bool:
     """
     model = observation.model
     few = model.causal or model.layers <= 2 or not shows(observation, 1, "hidden")
-    return few and shows(observation, 0, "middle")
+    return few and model.mixes and shows(observation, 0, "middle")
 
 
-def open_gates(
-    observation: Observation, entry: Span, inner: Span, generator: torch.Generator
-) -> Gates:
-    """Return the gates to the spans ``entry`` and ``inner``; random tokens show what is far."""
-    model = observation.model
-    opening = model.opening(observation.broadcast.parameters)
+def open_gates(observation: Observation, spans: Spans, generator: torch.Generator) -> Gates:
+    """Return the gates to ``spans``; random tokens show what is far."""
+    model, sent, entry = observation.model, observation.broadcast.parameters, spans.entry
+    opening = model.opening(sent)
+    single = opening or model.entry(sent)
     size = (thresholds.RANDOM_TOKENS,)
     random = torch.randint(model.vocabulary, size, generator=generator)
     start = torch.zeros_like(random)
     loose = model.causal and not entry.drifting
     share = thresholds.LOOSE if loose else thresholds.SHARE
-    gate = open_gate(entry, opening.inputs(random, start), thresholds.ENTRY_FACTOR, share)
-    tokens = TokenSets(opening, gate, generator)
-    if uses_middle(observation):
-        trunk, unrelated = None, opening.middle(opening.residual(random, start))
+    outer = open_gate(entry, single.inputs(random, start), thresholds.ENTRY_FACTOR, share)
+    tokens: TokenSets | RunTokens
+    if isinstance(single, Embedded):
+        tokens = TokenSets(single, outer, generator)
     else:
-        (trunk,) = model.trunks(observation.broadcast.parameters, 1)
+        tokens = RunTokens(single, model.vocabulary, outer, generator)
+    trunk = None
+    if not spans.middle:
+        (trunk,) = model.trunks(sent, 1)
+    elif opening is None:
+        trunk = model.middle(sent)
+    if trunk is not None:
         unrelated = trunk.inputs(random[:, None])[0][:, 0]
-    gate = open_gate(inner, unrelated, thresholds.INNER_FACTOR, thresholds.SHARE)
-    return Gates(opening, entry, tokens, gate, trunk)
-
-
-def middles(opening: Opening, tokens: Tensor) -> Tensor:
-    """Return what block 0's MLP reads of sentences ``tokens`` (N, T): (N, T, D)."""
-    count, length = tokens.shape
-    flat, positions = tokens.flatten(), torch.arange(length).repeat(count)
-    heads = opening.heads(opening.inputs(flat, positions), positions)
-    q, k, v = (head.reshape(count, length, *head.shape[1:]) for head in heads)
-    k, v = (head.repeat_interleave(q.shape[2] // head.shape[2], dim=2) for head in (k, v))
-    weights = torch.einsum("nthe,nshe->nhts", q * opening.scale, k).softmax(dim=-1)
-    contexts = torch.einsum("nhts,nshe->nthe", weights, v).flatten(2)
-    output = (contexts @ opening.output + opening.output_bias).flatten(0, 1)
-    read: Tensor = opening.middle(output + opening.residual(flat, positions))
-    return read.view(count, length, -1)
+    else:
+        assert opening is not None
+        unrelated = opening.middle(opening.residual(random, start))
+    inner = open_gate(spans.inner, unrelated, thresholds.INNER_FACTOR, thresholds.SHARE)
+    return Gates(opening, single, outer, tokens, inner, trunk)

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 from typing_extensions import override
 
 from attacks.dager import thresholds
 from attacks.dager.span import Gate, sketch
-from fedsim.models import Opening, Trunk, select
+from fedsim.models import Attending, Past, Trunk, select
 from fedsim.types import Tokens
 
 
@@ -64,7 +63,7 @@ class Heads:
 class MiddleCheck(PrefixCheck):
     """Looks at what block 0's MLP reads."""
 
-    def __init__(self, opening: Opening, gate: Gate, generator: torch.Generator) -> None:
+    def __init__(self, opening: Attending, gate: Gate, generator: torch.Generator) -> None:
         self._opening = opening
         self._gate = gate
         self.vague = gate.vague
@@ -192,7 +191,7 @@ class BlockCheck(PrefixCheck):
         self._gate = gate
         self.vague = gate.span.blurred
         self.drifting = gate.span.drifting
-        self._past: DynamicCache | None = None
+        self._past: Past | None = None
         self._tokens = torch.empty(0, dtype=torch.int64)
         self._position = 0
 
@@ -200,7 +199,7 @@ class BlockCheck(PrefixCheck):
     def begin(self, start: Tokens) -> None:
         self._past = self._trunk.inputs(torch.tensor([start]))[1] if start else None
 
-    def _run(self, chosen: Tensor) -> tuple[Tensor, DynamicCache | None]:
+    def _run(self, chosen: Tensor) -> tuple[Tensor, Past | None]:
         rows, places = chosen.unbind(1)
         past = select(self._past, rows) if self._past is not None else None
         tokens = self._tokens[places][:, None]

@@ -4,6 +4,7 @@ Source:      Petrov et al., NeurIPS 2024, arXiv:2405.15586v2, algorithm 2. Where
              pair passes below its own threshold, as there; where it is not, gaps tell (ours).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from attacks.base import Notes
 from attacks.dager import thresholds
+from attacks.dager.alike import likeness
 from attacks.dager.gates import Gates
 from attacks.dager.prefixes import PrefixCheck
 from fedsim.types import Tokens
@@ -40,9 +42,8 @@ class PrefixSearch:
         self._passed = torch.empty(0)  # the excess of all pairs that passed
         self._far: dict[Tokens, float] = {}  # of each prefix, the farthest of its tokens
         self._excess: list[float] = []  # of the pairs that passed last
+        self.twins: set[Tokens] = set()  # prefixes whose last token stands for others, too
         self.crowd = thresholds.CROWD * max(self.examples, thresholds.CROWD_EXAMPLES)
-        if self.examples and self.check.vague:  # no more sentences than examples go on
-            self.max_prefixes = min(self.max_prefixes, self.crowd)
 
     def begin(self, start: Tokens) -> list[Tokens]:
         """Return the prefixes to begin with: ``start`` alone."""
@@ -56,13 +57,57 @@ class PrefixSearch:
         self.notes["pairs_checked"] += int(pairs.sum())
         self.notes["pairs_in_full"] += 0 if self.check.vague else len(chosen)
         inside = self._inside(chosen[:, 0], excess).nonzero().flatten()
-        if len(inside) > self.max_prefixes:
-            self.notes["cut"] = True
-            closest = excess[inside].topk(self.max_prefixes, largest=False).indices
-            inside = inside[closest.sort().values]
+        inside = self._closest(inside, excess, thresholds.TWINS)
+        kept = self._one_of_twins(prefixes, candidates, chosen[inside], excess[inside])
+        inside = self._crowded(inside[kept], excess)
         self._excess = excess[inside].tolist()
         self.notes["prefixes"] = self.notes.get("prefixes", 0) + len(inside)
         return chosen[inside]
+
+    def _crowded(self, inside: Tensor, excess: Tensor) -> Tensor:
+        """Return those of the pairs ``inside`` (K,) that may go on.
+
+        Where noise is not known no more than some for each of the client's examples do, but for
+        those that are clearly in the span.
+        """
+        if self.examples and self.check.vague and len(inside) > self.crowd:
+            clear = inside[excess[inside] < self.sure]
+            most = min(self.max_prefixes, max(self.crowd, len(clear)))
+            return self._closest(inside, excess, most)
+        return self._closest(inside, excess, self.max_prefixes)
+
+    def _closest(self, inside: Tensor, excess: Tensor, most: int) -> Tensor:
+        """Return ``most`` of the pairs ``inside`` (K,), the closest, in order; notes a cut."""
+        if len(inside) <= most:
+            return inside
+        self.notes["cut"] = True
+        return inside[excess[inside].topk(most, largest=False).indices.sort().values]
+
+    def _one_of_twins(
+        self, prefixes: list[Tokens], candidates: Tensor, chosen: Tensor, excess: Tensor
+    ) -> Tensor:
+        """Return which of the pairs ``chosen`` (K, 2) go on: (K,), bool.
+
+        Tokens that are embedded alike go on alike, so the closest one stands for all.
+        """
+        kept = torch.ones(len(chosen), dtype=torch.bool)
+        places, where = chosen[:, 1].unique(return_inverse=True)
+        if len(places) < 2:
+            return kept
+        near, same = likeness(
+            self.gates.single, self.gates.opening, candidates[places], len(prefixes[0])
+        )
+        if int(near.sum()) == len(places):
+            return kept
+        for row in chosen[:, 0].unique().tolist():
+            pairs = (chosen[:, 0] == row).nonzero().flatten()
+            pairs = pairs[excess[pairs].argsort(stable=True)]
+            at = where[pairs]
+            first = same[at][:, at].int().argmax(dim=1)  # the closest that each is one with
+            kept[pairs] = first == torch.arange(len(pairs))
+            for pair in pairs[near[at][:, at].sum(dim=1) > 1].tolist():
+                self.twins.add((*prefixes[row], int(candidates[chosen[pair, 1]])))
+        return kept
 
     def exhausted(self) -> bool:
         """Return, and note, whether the search should end early.
@@ -87,16 +132,42 @@ class PrefixSearch:
             self._far[longer[-1]] = max(self._far.get(before, 0.0), excess)
         return longer
 
+    @property
+    def sure(self) -> float:
+        """Below which excess a continuation is clearly in the span."""
+        if not self.check.vague:
+            return 1.0
+        return thresholds.SURE if self.check.drifting else 0.0
+
     def ranked(self, prefixes: list[Tokens]) -> tuple[Tokens, ...]:
         """Return ``prefixes``, those first whose farthest token is closest to the span.
 
-        Where noise is not known most are false: only some for each of the client's examples stay.
+        Where noise is not known most are false: only some for each of the client's examples stay,
+        and those that are clearly in the span.
         """
         if self.check.vague or len(prefixes) > self.examples:
             prefixes = sorted(prefixes, key=lambda prefix: self._far.get(prefix, 0.0))
         if self.check.vague and self.examples and len(prefixes) > self.crowd:
-            self.notes["cut"], prefixes = True, prefixes[: self.crowd]
+            most = sum(self._far.get(prefix, 0.0) < self.sure for prefix in prefixes)
+            kept = prefixes[: max(self.crowd, most)]
+            if len(kept) < len(prefixes):
+                self.notes["cut"] = True
+                self.notes["dropped"] += len(prefixes) - len(kept)
+            prefixes = kept
         return tuple(prefixes)
+
+    def clear(self, sequences: Sequence[Tokens]) -> frozenset[Tokens]:
+        """Return the prefixes of ``sequences`` whose every token is clearly in both spans."""
+        entry, clear = self.gates.entry, set[Tokens]()
+        bar = 1.0 if not entry.vague else thresholds.SURE if entry.span.drifting else 0.0
+        for tokens in sequences:
+            ids = torch.tensor(tokens)
+            vectors = self.gates.single.inputs(ids, torch.arange(len(ids)))
+            far = entry.excess(vectors).cpu().cummax(dim=0).values.tolist()
+            for stop, excess in enumerate(far, start=1):
+                if excess < bar and self._far.get(tokens[:stop], 0.0) < self.sure:
+                    clear.add(tokens[:stop])
+        return frozenset(clear)
 
     def _inside(self, rows: Tensor, excess: Tensor) -> Tensor:
         """Return which pairs pass: (K,), bool."""

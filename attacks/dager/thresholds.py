@@ -123,6 +123,9 @@ TOKEN_FLOOR = 3e-3  # free
 NARROW = 0.1  # free
 NARROW_SKETCH = 16  # free
 
+# Tokens of the vocabulary that a model is run on at a time. From: memory.
+RUN_TOKENS = 4096  # unread
+
 # prefixes.py: algorithm 2 without running the block
 
 # Attention weights, and pairs, held at a time. From: memory, 32 MB of weights.
@@ -167,6 +170,10 @@ STILL = 0.2  # free*
 STILL_APART = 1.6  # up*
 STILL_OFF = 6.0  # free*
 
+# Pairs of one position among which tokens that are embedded alike are looked for, closest first.
+# From: memory, that many squared.
+TWINS = 4096  # unread
+
 # endings.py: where sequences end
 
 # Of a gradient's square: what prefixes must explain for ends to be looked for. From: chosen.
@@ -181,6 +188,10 @@ FAINT = 100.0  # unread
 # Times what is left unexplained: how far off what comes back may be. From: tiny GPT-2, trained,
 # where texts that had vanished were left, it was up to 2; chosen above.
 DOUBT = 10.0  # unread
+
+# Of the inputs of a sequence beyond the examples stated: those that no other one has, at least.
+# From: chosen; false ones differ from another in their last tokens, texts in all but the first.
+FRESH = 0.5  # unread
 
 # following.py: what followed each prefix of a next-token loss
 
@@ -204,6 +215,10 @@ MOST_EXAMPLES = 1024  # free
 # and ways to give them labels, at most. From: chosen, limits of what is tried.
 REPEATS = 4  # free
 SPLITS = 500  # unread
+# Shares that are tried, times examples, times labels, at most; and entries held at a time. From:
+# chosen, limits of work and memory: the most of 30 labels, 500 shares of 1,024 examples, are 15 M.
+COUNTING = 50_000_000  # unread
+COUNTED = 100_000  # unread
 # How far off a float32 state may be, of its length. From: label probabilities of tiny GPT-2,
 # trained, were off by what 7e-6 makes of them.
 STATES = 1e-5  # unread
@@ -265,5 +280,7 @@ SHARPNESS = 4  # free
 # How much farther than a true token another at its place is. From: chosen as APART, for BERT's
 # deltas.
 WITNESS_APART = 2.0  # free
+# Tokens looked at in all. From: chosen, a limit of work: of BERT-tiny one core reads 1 M in 12 s.
+WITNESSED = 4_000_000  # unread
 # Tokens looked at at a time. From: memory.
 WITNESS_PART = 4096  # free

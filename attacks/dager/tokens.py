@@ -13,13 +13,13 @@ from torch import Tensor
 
 from attacks.dager import thresholds
 from attacks.dager.span import Gate, sketch
-from fedsim.models import Opening
+from fedsim.models import Embedded, Entrance
 
 
 class TokenSets:
     """The tokens that pass a gate at each position, found a block of positions at a time."""
 
-    def __init__(self, opening: Opening, gate: Gate, generator: torch.Generator) -> None:
+    def __init__(self, opening: Embedded, gate: Gate, generator: torch.Generator) -> None:
         """Prepare what all positions share.
 
         Args:
@@ -92,3 +92,39 @@ class TokenSets:
         inner = self._opening.words @ places.T
         scale = ((squares + lengths.square() + 2 * inner) / width + norm.eps).rsqrt_()
         return scale, scale
+
+
+class RunTokens:
+    """The same where running the model alone tells block 0's input: a position at a time."""
+
+    def __init__(
+        self, single: Entrance, vocabulary: int, gate: Gate, generator: torch.Generator
+    ) -> None:
+        """Prepare what all positions share.
+
+        Args:
+            single: what block 0 reads of single tokens.
+            vocabulary: V.
+            gate: to the span of that.
+            generator: draws the directions of the sketch.
+        """
+        self.positions = single.positions
+        self._single = single
+        self._gate = gate
+        self._ids = torch.arange(vocabulary)
+        self._view = sketch(gate.span, generator, thresholds.SKETCH)
+        self._near = max(thresholds.TOKEN_MARGIN * gate.widest, thresholds.TOKEN_FLOOR)
+        self._found: dict[int, Tensor] = {}
+
+    def at(self, position: int) -> Tensor:
+        """Return the ids (K,), ascending, that pass at ``position``: any, where none matters."""
+        place = min(position, self.positions - 1)
+        if place not in self._found:
+            parts = self._ids.split(thresholds.RUN_TOKENS)
+            self._found[place] = torch.cat([self._passing(some, place) for some in parts])
+        return self._found[place]
+
+    def _passing(self, ids: Tensor, place: int) -> Tensor:
+        vectors = self._single.inputs(ids, torch.full_like(ids, place))
+        close = (self._view.distance(vectors) < self._near).nonzero().flatten()
+        return ids[close[self._gate.inside(vectors[close])].cpu()]

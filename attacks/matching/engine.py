@@ -84,7 +84,7 @@ class Engine:
         module.eval()
         self._module = module
         self._lease = observation.model.lease()
-        self.words: Tensor = module.get_input_embeddings().weight.detach()
+        self.words, self._scale = _embedded(module.get_input_embeddings())
         owners = holders(module)
         by_name = dict(module.named_parameters())
         self.words_name: str | None = None
@@ -157,7 +157,8 @@ class Engine:
             made = _Made(caught, dict(zip(outputs, errors, strict=False)), k)
             result = {name: made.factor(*site) for name, site in self._sites.items()}
         if ids is not None and self.words_name is not None and errors[-1] is not None:
-            result[self.words_name] = Lookups(ids.flatten(1), errors[-1].reshape(k, s * t, -1))
+            told = self._scale * errors[-1].reshape(k, s * t, -1)
+            result[self.words_name] = Lookups(ids.flatten(1), told)
         return result
 
     def dropout_masks(self, generator: torch.Generator) -> list[Tensor]:
@@ -191,6 +192,16 @@ class Engine:
                 yield caught
         except RunsTwice as error:
             raise UnsupportedObservation(f"matching reads one run, but {error}") from error
+
+
+@torch.no_grad()
+def _embedded(embedding: Any) -> tuple[Tensor, float]:
+    """Return what the model makes of each token (V, D), and by what that multiplies its weight."""
+    weight = embedding.weight.detach()
+    if type(embedding) is nn.Embedding:
+        return weight, 1.0
+    words = embedding(torch.arange(len(weight), device=weight.device))  # Gemma's are scaled
+    return words, float(words.norm() / weight.norm())
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ which are in the batch. lengths: of its texts. effects: of the defenses that the
 from attacks.reads.counts import label_counts
 from attacks.reads.decay import shown_decay
 from attacks.reads.effects import clip_of, share_of, told
-from attacks.reads.gradient import example_share, gradient_of, observed_gradient
+from attacks.reads.gradient import example_share, gradient_of, observed_gradient, shares_are_even
 from attacks.reads.labels import read_labels
 from attacks.reads.lengths import read_lengths
 from attacks.reads.slopes import Slope, find_slope
@@ -23,6 +23,7 @@ __all__ = [
     "read_labels",
     "read_lengths",
     "share_of",
+    "shares_are_even",
     "shown_decay",
     "told",
 ]

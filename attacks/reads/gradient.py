@@ -71,6 +71,24 @@ def example_share(observation: Observation) -> float | None:
     return share * training.learning_rate if one else None
 
 
+def shares_are_even(observation: Observation) -> bool:
+    """Return whether shares of an update tell how often each text was in it.
+
+    Of a delta of several steps a token's share hangs on the others of its mini-batch: all must be
+    in each. An example's hangs on how many these are. Of one epoch whose last step has fewer, whole
+    numbers that add up to all examples have a common divisor then, so that no reading is the only
+    one; only several epochs may make others of them.
+    """
+    if observation.update.kind == "gradient":
+        return True
+    examples, config = observation.update.num_examples, observation.broadcast.config
+    training = TrainingSettings.from_config(config)
+    size = training.mini_batch_size
+    if observation.model.spec.task == "classification":
+        return training.local_epochs == 1 or examples % size == 0 or examples <= size
+    return "mini_batch_size" in config and examples <= size
+
+
 def _missing(observation: Observation, name: str) -> str:
     slots = dict(observation.model.module.named_parameters())
     if name not in slots:

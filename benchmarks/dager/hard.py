@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from common.victims import Victim, client_update, victim
+from torch import Tensor
 
-from fedsim.messages import Broadcast, Observation
+from fedsim.messages import Broadcast, Observation, Update
 from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
@@ -25,6 +26,7 @@ DELTAS: tuple[dict[str, Any], ...] = (
     {"learning_rate": 1e-1, "local_epochs": 2},
     {"learning_rate": 1e-2, "mini_batch_size": 2},
 )
+TINY = 1e-5  # a rate so small that weights stay: a delta in float64 is then a sum of gradients
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Scenes:
 
     def __init__(self, family: str, seed: int) -> None:
         self.family, self.seed = family, seed
-        tasks = ("classification",) if family == "bert" else ("classification", "causal-lm")
+        tasks = ("classification", "masked-lm" if family == "bert" else "causal-lm")
         self.states = {task: self._states(task) for task in tasks}
 
     def _states(self, task: Any) -> list[Victim]:
@@ -78,8 +80,16 @@ class Scenes:
         kinds += shapes
         if draw.chance(0.05):
             kinds += make_twins(who.adapter, weights, sequences, draw)
+        elif task == "causal-lm" and draw.chance(0.1):
+            kinds += make_head_twins(who.adapter, weights, sequences, draw)
         training = TrainingSettings()
-        if draw.chance(0.1):
+        small = draw.chance(0.05)
+        if small:
+            training = TrainingSettings(
+                algorithm="fedavg", mini_batch_size=1 + draw.below(3), learning_rate=TINY
+            )
+            kinds += ["small delta"]
+        elif draw.chance(0.1):
             chosen = draw.one(DELTAS)
             training = TrainingSettings(
                 algorithm="fedavg", **{"mini_batch_size": len(sequences), **chosen}
@@ -87,8 +97,9 @@ class Scenes:
             kinds += ["delta"]
         examples = Examples(sequences=sequences, labels=labels)
         client = Victim(who.adapter, weights)
-        update = client_update(client, examples, training, stream(self.seed, "training", index))
-        if untold(client, examples):
+        generator = stream(self.seed, "training", index)
+        update = (small_steps if small else client_update)(client, examples, training, generator)
+        if untold(client, examples) or "twins" in " ".join(kinds):
             kinds += ["untold"]
         told = training.as_config() if draw.chance(0.7) else {}
         broadcast = Broadcast(round=1, parameters=weights, config=told)
@@ -102,6 +113,8 @@ def untold(who: Victim, examples: Examples) -> bool:
     Of a classifier's, if an example fits its label to ``TRACE``: what it adds is the rounding of
     the others. Of a next-token batch, if all texts repeat: a text of one token has no loss.
     """
+    if who.adapter.spec.task == "masked-lm":
+        return True  # other tokens may stand where one was masked
     if who.adapter.spec.task == "causal-lm":
         often = [times for text, times in Counter(examples.sequences).items() if len(text) > 1]
         return gcd(*often) > 1 or sum(often) < len(examples)
@@ -190,7 +203,39 @@ def make_twins(
                                                  "word_embeddings.weight"))}  # fmt: skip
     whole = draw.one(sequences)
     token = draw.one(whole[len(adapter.prefix) : len(whole) - len(adapter.suffix)])
-    words = weights[name].clone()
-    words[2000 if token != 2000 else 1999] = words[token]
-    weights[name] = words
+    weights[name] = twinned(weights[name], token, draw)
     return ["twins"]
+
+
+def make_head_twins(
+    adapter: ModelAdapter, weights: dict[str, Any], sequences: Sequence[Tokens], draw: Draw
+) -> list[str]:
+    """Have the head, and an embedding that is tied to it, take another token for a last one."""
+    name = adapter.ending()[1] + ".weight"
+    name = name if name in weights else "transformer.wte.weight"
+    weights[name] = twinned(weights[name], draw.one(sequences)[-1], draw)
+    return ["head twins"]
+
+
+def twinned(rows: Tensor, token: int, draw: Draw) -> Tensor:
+    """Return ``rows`` (V, D) with that of some other token being the row of ``token``."""
+    copied = rows.clone()
+    other = draw.below(len(rows) - 1)
+    copied[other + (other >= token)] = rows[token]
+    return copied
+
+
+def small_steps(
+    who: Victim, examples: Examples, training: TrainingSettings, generator: torch.Generator
+) -> Update:
+    """Return the float64 delta of an epoch whose steps are all at the weights that were sent."""
+    order = torch.randperm(len(examples), generator=generator)
+    steps = [examples.take(rows.tolist()) for rows in order.split(training.mini_batch_size)]
+    if who.adapter.spec.task == "causal-lm":  # a step without a loss moves nothing
+        steps = [step for step in steps if any(len(tokens) > 1 for tokens in step.sequences)]
+    gradients = [client_update(who, step, TrainingSettings(), generator).tensors for step in steps]
+    delta = {
+        name: -training.learning_rate * torch.stack([g[name].double() for g in gradients]).sum(0)
+        for name in gradients[0]
+    }
+    return Update(tensors=delta, kind="delta", num_examples=len(examples))

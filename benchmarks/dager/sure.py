@@ -1,15 +1,16 @@
 """Claim: what DAGER says that it is sure of is so.
 
 Thousands of small random batches of each family on its tiny preset: texts that repeat, begin
-others, have both labels or one token; tokens that are embedded alike; heads scaled up to 1,000;
-weights that were trained on the very texts; next-token losses; gradients, and some deltas. A
+others, have both labels or one token; tokens that are embedded or predicted alike; heads scaled up
+to 1,000; weights that were trained on the very texts; next-token and masked-token losses;
+gradients, and some deltas, of steps so small that all are at one set of weights, too. A
 reading is sure where it is ``counted`` or not ``best_effort``, and wrong where its sequences are
 not the client's, each as often as it was there. Some updates cannot tell ("untold"): an example
 fits its label so well that it adds less than rounding, or all texts of a next-token batch repeat,
-which is the gradient of fewer beside texts of one token; all others are "told". With
-``--against`` another checkout's attack reads the same updates, and it is counted how many of those
-that it had right and was sure of are still sure. Writes results/dager_sure.json, a hundred batches
-at a time.
+which is the gradient of fewer beside texts of one token, or tokens were masked or have twins; all
+others are "told". With ``--against`` another checkout's attack reads the same updates, and it is
+counted how many of those that it had right and was sure of are still sure. Writes
+results/dager_sure.json, a hundred batches at a time.
 
     python benchmarks/run.py dager/sure --against ../parent [--family gpt2 ...] [--batches 3000]
 """
@@ -37,12 +38,11 @@ TALLIES = ("batches", "sure", "sure_and_wrong", "old_sure_and_right", "of_these_
            "old_sure_and_wrong")  # fmt: skip
 
 
-def outcomes(family: str, seed: int, numbers: Sequence[int]) -> Iterator[Cell]:
+def outcomes(scenes: Scenes, numbers: Sequence[int]) -> Iterator[Cell]:
     """Yield what the attack that is imported says of each batch."""
-    scenes = Scenes(family, seed)
     for index in numbers:
         batch = scenes.batch(index)
-        guess = Dager().reconstruct(batch.observation, stream(seed, "attack", index))
+        guess = Dager().reconstruct(batch.observation, stream(scenes.seed, "attack", index))
         notes = guess.diagnostics
         yield {
             "index": index,
@@ -104,15 +104,12 @@ def measure(family: str, options: argparse.Namespace, results: Results) -> None:
     missing = [p for p in parts if results.known(_name(family, p), settings) is None]
     if not missing:
         return
-    numbers = [index for part in missing for index in part]
-    old = {
-        one["index"]: one for part in missing for one in others(against, family, options.seed, part)
-    }
-    new = outcomes(family, options.seed, numbers)
+    scenes = Scenes(family, options.seed)
     for part in missing:
-        both = [(next(new), old[index]) for index in part]
-        cell = tally([mine for mine, _ in both], [theirs for _, theirs in both])
+        old = list(others(against, family, options.seed, part))
+        cell = tally(list(outcomes(scenes, part)), old)
         results.add(_name(family, part), settings, cell)
+        results.write(table=table(results))
         print(_name(family, part), cell["kinds"]["all"], cell["wrong"], flush=True)
 
 
@@ -141,7 +138,7 @@ def main() -> None:
         family, seed, first, last = sys.argv[2], *map(int, sys.argv[3:])
         torch.set_num_threads(1)
         transformers.logging.set_verbosity_error()
-        for outcome in outcomes(family, seed, range(first, last)):
+        for outcome in outcomes(Scenes(family, seed), range(first, last)):
             print(json.dumps(outcome), flush=True)
         return
     parser = arguments(__doc__ or "")
@@ -153,7 +150,6 @@ def main() -> None:
     results = start(options, "dager_sure", "what DAGER says that it is sure of is so")
     for family in options.family:
         measure(family, options, results)
-        results.write(table=table(results))
     print(table(results))
 
 

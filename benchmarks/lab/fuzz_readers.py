@@ -242,7 +242,7 @@ def _checkpoints(scene: Scene) -> None:
     kept = max(path for path in folder.glob("*.safetensors") if path.is_file())
     if name and "/" not in name and "\0" not in name and len(name.encode()) < 200:
         shutil.copy(kept, folder / name)
-    scene.run.latest()
+    scene.run.latest(99)
 
 
 def _memory(scene: Scene) -> None:

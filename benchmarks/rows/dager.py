@@ -223,6 +223,22 @@ def sure(results: Results) -> str:
     return table(["model", "kind", *(name.replace("_", " ") for name in names)], rows)
 
 
+def architectures(results: Results) -> str:
+    """What is read of models of any type."""
+    if "dager_architectures" not in results:
+        return "Not measured."
+    rows = []
+    for name, cell in results.cells("dager_architectures").items():
+        model, _, size = name.partition(" B=")
+        if "refused" in cell:
+            rows.append([model, size, "-", "refused: " + cell["refused"], "-"])
+            continue
+        why = "; ".join(cell["unsupported"])
+        rows.append([model, size, cell["way"], exact([cell]) + (f" ({why})" if why else ""),
+                     _cpu([cell])])  # fmt: skip
+    return table(["model", "sentences a client", "read by", "exact", "processor seconds"], rows)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "dager_exact": exact_,
     "dager_fedavg": fedavg,
@@ -235,4 +251,5 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "dager_unseen": unseen,
     "dager_sensitivity": sensitivity,
     "dager_sure": sure,
+    "dager_architectures": architectures,
 }

@@ -4,7 +4,9 @@ Source:      McMahan et al., ICLR 2018, arXiv:1710.06963; Flower 1.41,
              DifferentialPrivacyServerSideFixedClipping.
 Guarantee:   none against this server: each update reaches it as training made it, and noise comes
              after. It is about those who see the released model alone.
-Deviations:  Flower's own; its noise is drawn from the run's seed.
+Deviations:  Flower's own; its noise is drawn from the run's seed, and is for the K clients that
+             answered. The mean is weighted by examples: where their counts differ, the client of
+             most moves it by more than clip / K.
 """
 
 import math
@@ -20,7 +22,7 @@ from fedsim.errors import BadInput
 class CentralDP(Defense):
     """Have the server clip each update to ``clip`` and noise the mean: it sees them raw."""
 
-    noise_multiplier: float = 1.0  # z >= 0; on the mean of K updates: z clip / K
+    noise_multiplier: float = 1.0  # z >= 0; on the mean of the K that came: z clip / K
     clip: float = 1.0  # of what an update moves the weights by, over all of them
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ Deviations:  an example's loss is the mean over its own tokens, where plain trai
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
@@ -104,7 +104,7 @@ class DPSGD(Private):
             self._check_budget(plans)
             return self
         needed = []
-        for rate, steps in plans:
+        for rate, steps in _extreme(plans, max):
             total = steps * setting.rounds
             z = noise_for(self.target_epsilon, self.delta, rate, total, self.accountant)
             if z is None:
@@ -123,7 +123,7 @@ class DPSGD(Private):
         z = self.noise_multiplier or 0.0
         if self.budget is None:
             return
-        least = min(self.epsilons([(z, *plan)])[self.accountant] for plan in plans)
+        least = min(self.epsilon([(z, *plan)]) for plan in _extreme(plans, min))
         if least > self.budget:
             raise BadInput(
                 f"defense dp-sgd: budget must be at least the epsilon of one round, {least:.4g}, "
@@ -136,7 +136,7 @@ class DPSGD(Private):
             raise DefenseFailed(f"{self!r} was not settled: it has no noise multiplier")
         values = {setting.name: getattr(self, setting.name) for setting in fields(DPSGD)}
         work = _DPSGDRound(**values, here=here)
-        if self.budget is not None and self.epsilons(work.history())[self.accountant] > self.budget:
+        if self.budget is not None and self.epsilon(work.history()) > self.budget:
             raise ClientFailure(
                 f"the privacy budget of epsilon {self.budget:g} is spent after "
                 f"{here.memory.values.get('rounds', 0)} rounds; other clients go on with "
@@ -149,7 +149,7 @@ class DPSGD(Private):
         trained = [memory for memory in memories if memory.values]
         if not trained:
             return None
-        worst = max(trained, key=lambda memory: self.epsilons(_history(memory))[self.accountant])
+        worst = max(trained, key=lambda memory: self.epsilon(_history(memory)))
         history, rounds = _history(worst), worst.values["rounds"]
         rate, steps = history[-1][1], sum(entry[2] for entry in history)
         epsilons = self.epsilons(history)
@@ -178,7 +178,11 @@ class DPSGD(Private):
     @override
     def epsilon_at(self, memories: Sequence[Memory], distance: float) -> float:
         histories = {tuple((1.0 / distance, q, n) for _, q, n in _history(m)) for m in memories}
-        return max(self.epsilons(history)[self.accountant] for history in histories if history)
+        return max(self.epsilon(history) for history in histories if history)
+
+    def epsilon(self, history: Sequence[Entry]) -> float:
+        """Return epsilon after ``history``, by the accountant that counts."""
+        return ACCOUNTANTS[self.accountant](tuple(history), self.delta)
 
     def epsilons(self, history: Sequence[Entry]) -> dict[str, float]:
         """Return epsilon after ``history``, by each accountant; infinite with hardly any noise."""
@@ -196,6 +200,21 @@ def _plan(training: TrainingSettings, held: int, expected: int) -> tuple[float, 
         return expected / held, 1
     size = min(training.mini_batch_size, expected)
     return size / held, training.local_epochs * math.ceil(expected / size)
+
+
+def _extreme(
+    plans: Iterable[tuple[float, int]], of: Callable[[float, float], float]
+) -> list[tuple[float, int]]:
+    """Return, for each number of steps, the plan of the largest or least rate: epsilon grows in it.
+
+    Accounting takes seconds, and a split over many clients has as many rates. A rate of 1 is
+    accounted otherwise, and stands for itself.
+    """
+    rates: dict[tuple[int, bool], float] = {}
+    for rate, steps in plans:
+        key = steps, rate < 1.0
+        rates[key] = of(rate, rates.get(key, rate))
+    return [(rate, steps) for (steps, _), rate in rates.items()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from server import Capture, TapGrid
+from fedsim.tap import Capture, TapGrid
 
 CLIENTS = 2
 TEXTS = [  # (client, text, label)

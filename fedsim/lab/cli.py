@@ -1,6 +1,7 @@
 """The command line: ``fedsim COMMAND``; the commands are in ``fedsim.lab.commands``."""
 
 import argparse
+import errno
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return FAILED
     except OSError as error:  # a file of ours, of the user's, of a library's
-        return _complain(error, FAILED)
+        return _complain(error, BAD_INPUT if error.errno == errno.ENAMETOOLONG else FAILED)
     except SystemExit as error:  # no work of ours ends so: a plugin's 0 would say that all is done
         at = traceback.extract_tb(error.__traceback__)[-1]
         return _complain(f"{at.filename}:{at.lineno} called exit({error.code!r})", FAILED)

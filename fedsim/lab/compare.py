@@ -81,28 +81,32 @@ def _against(first: ComparedRun, other: ComparedRun) -> dict[str, Any]:
             if first.config.get(key) != other.config.get(key) and key != "name"
         },
         "verdicts": {name: [ours[name].verdict, theirs[name].verdict] for name in attacks},
-        "leakage": {name: _leakage(first, other, name) for name in attacks},
+        "leakage": {name: leakage_between(first, other, name) for name in attacks},
         "utility": _utility(first, other),
         "bytes_up": _figures(first.bytes_up, other.bytes_up),
         "epsilon": _figures(first.summary.epsilon, other.summary.epsilon),
     }
 
 
-def _leakage(first: ComparedRun, other: ComparedRun, attack: str) -> dict[str, Any]:
+def leakage_between(first: ComparedRun, other: ComparedRun, attack: str) -> dict[str, Any]:
     """Return the differences of one attack's metrics, and what they rest on."""
     before, after = first.updates(attack), other.updates(attack)
     pairs = [_pairs(before[at], after[at]) for at in before if at in after]
     pairs = [cluster for cluster in pairs if cluster]
     seed = derive(first.summary.seed, "compare")
     metrics: dict[str, dict[str, Any]] = {}
+    flat = [pair for cluster in pairs for pair in cluster]
     for name in _metrics(before, after):
+        if pairs and not any(_has(name, *pair) for pair in flat):
+            continue  # others have it, which are not compared
         reference, value, between = (
             _paired(name, pairs, seed) if pairs else _unpaired(name, before, after, seed)
         )
         metrics[name] = {"reference": reference, "value": value, "difference": vars(between)}
     sides = [run.summary.leakage.get(attack, {}) for run in (first, other)]
-    for name in PRECISION:  # of guesses, which are no pairs
-        if all(name in side for side in sides):
+    whole = not pairs or len(pairs) == len(before) == len(after)
+    for name in PRECISION:  # of guesses, which are no pairs: of all updates, or there is none
+        if whole and all(name in side for side in sides):
             ours, theirs = (side[name] for side in sides)
             between = difference_interval(theirs, ours)
             metrics[name] = {

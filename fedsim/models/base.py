@@ -1,59 +1,19 @@
 """What an attack may ask of a model, so that no attack ever says ``if gpt2``."""
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedsim.models.batches import Batches
 from fedsim.models.closing import Closing
+from fedsim.models.inside import Inside
 from fedsim.models.norms import Norm
-from fedsim.models.opening import Opening
-from fedsim.models.spec import Place, Projection
-from fedsim.models.trunk import Trunk
 from fedsim.types import Parameters, Tokens
 
 
-class ModelAdapter(Batches):
+class ModelAdapter(Inside):
     """One model family on ``transformers``: how to build it, train it and look into it."""
-
-    reads: ClassVar[Mapping[Place, tuple[Projection, ...]]]  # a block's weights by what they read
-    last_norm: ClassVar[str | None]  # its name in the body; None: more than the head follows it
-
-    def projections(self, layer: int, place: Place = "hidden") -> tuple[Projection, ...]:
-        """Return the weights of ``layer`` that read ``place``: by default its q, k and v."""
-        base = f"{self._path()}{self.stack}.{layer}."
-        return tuple(replace(read, name=base + read.name) for read in self.reads[place])
-
-    def _path(self) -> str:
-        """Return what stands before the list of blocks in a parameter's name."""
-        return next(
-            name[: name.index(f"{self.stack}.0.")]
-            for name, _ in self.module.named_parameters()
-            if f"{self.stack}.0." in name
-        )
-
-    def trunks(self, parameters: Parameters, *depths: int) -> tuple[Trunk, ...]:
-        """Return the model's first blocks at the weights ``parameters``, one trunk for each depth.
-
-        They share the workspace, so they work until other weights are loaded.
-        """
-        for depth in depths:
-            if not 0 <= depth < self.layers:
-                raise ValueError(f"depth must be in [0, {self.layers}), got {depth}")
-        base = self._body(parameters)
-        return tuple(Trunk(self, self._cut(base, depth)) for depth in depths)
-
-    @torch.no_grad()
-    def opening(self, parameters: Parameters) -> Opening:
-        """Return block 0 up to its MLP at the weights ``parameters``.
-
-        It shares the workspace, so it holds until other weights are loaded.
-        """
-        return replace(self._open(self._body(parameters)), lease=self.lease())
 
     @torch.no_grad()
     def closing(self, parameters: Parameters, sequences: Sequence[Tokens]) -> Closing | None:
@@ -76,8 +36,8 @@ class ModelAdapter(Batches):
         try:
             for tokens in sequences:
                 whole.base_model(input_ids=torch.tensor([tokens], device=self.device))
-                activations.append(caught[inner][0])
-                states.append(caught[norm][0])
+                activations.append(caught[inner].flatten(0, -2))
+                states.append(caught[norm].flatten(0, -2))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -122,30 +82,16 @@ class ModelAdapter(Batches):
         norm, head = self._end(whole.get_base_model() if self.spec.lora_rank else whole)
         if head is None:
             raise ValueError(f"{self!r} has no head of one map")
-        head = getattr(head, "modules_to_save", {"default": head})["default"]  # peft's wrapper
         names = {part: name for name, part in self.module.named_modules()}
         return None if norm is None else names[norm], names[head]
 
     def _end(self, whole: Any) -> tuple[nn.Module | None, Any]:
         """Return the last norm, if all that follows it is the head, and the head."""
-        head = self.heads.get(self.spec.task)
         norm = None if self.last_norm is None else whole.base_model.get_submodule(self.last_norm)
-        return norm, None if head is None else getattr(whole, head)
-
-    def _whole(self, parameters: Parameters) -> Any:
-        """Return the module, free of LoRA's wrapper, at the weights ``parameters``."""
-        module: Any = self.load(parameters)
-        module.eval()
-        return module.get_base_model() if self.spec.lora_rank else module
-
-    def _body(self, parameters: Parameters) -> Any:
-        """Return the module without its head, at the weights ``parameters``."""
-        return self._whole(parameters).base_model
-
-    @abstractmethod
-    def _open(self, base: Any) -> Opening:
-        """Return block 0 of ``base`` in the open."""
-
-    @abstractmethod
-    def _cut(self, base: nn.Module, depth: int) -> nn.Module:
-        """Return ``base`` with ``depth`` blocks and the next block's input norm as its last."""
+        path, head = self.heads.get(self.spec.task), whole
+        if path is None:
+            return norm, None
+        for name in path.split("."):
+            head = getattr(head, name)
+            head = getattr(head, "modules_to_save", {"default": head})["default"]  # peft's wrapper
+        return norm, head

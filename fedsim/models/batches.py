@@ -52,8 +52,9 @@ class Batches(Workspace):
         would look up once for all.
         """
         given = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        if self.positional:
+        if self.positional and self.first_position is not None:
             places = torch.arange(given["input_ids"].shape[1], device=self.device)
+            places = places + self.first_position
             given["position_ids"] = places.repeat(len(given["input_ids"]), 1)
         logits, labels = module(**given).logits, batch["labels"]  # (B, K) or (B, T, V)
         if self.spec.task == "classification":
@@ -92,16 +93,18 @@ class Batches(Workspace):
         """
         whole: Any = self.module
         whole = whole.get_base_model() if self.spec.lora_rank else whole
-        places = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
-        given: dict[str, Any] = {"inputs_embeds": embedded, "position_ids": places}
+        given: dict[str, Any] = {"inputs_embeds": embedded}
+        if self.first_position is not None:
+            places = torch.arange(mask.shape[1], device=mask.device) + self.first_position
+            given["position_ids"] = places.expand(mask.shape)
         if not mask.all():
             given["attention_mask"] = mask.long()
         if self.causal:
             given["use_cache"] = False
-        if self.causal and self.spec.task == "classification":
+        if self.causal and "classification" in self.heads and self.spec.task == "classification":
             states = whole.base_model(**given).last_hidden_state  # its own pooling reads padding
             last = mask.long().sum(dim=1) - 1
             rows = torch.arange(len(last), device=last.device)
-            head = getattr(whole, self.heads["classification"])
+            head = whole.get_submodule(self.heads["classification"])
             return cast(Tensor, head(states[rows, last]))
         return cast(Tensor, whole(**given).logits)

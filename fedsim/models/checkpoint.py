@@ -1,5 +1,6 @@
 """A model's weights from its checkpoint: nothing of the body stays random, nor unsaid."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from fedsim.errors import BadInput, reading
+from fedsim.models.stored import check_stored
 
 
 def read_checkpoint(
@@ -19,12 +21,15 @@ def read_checkpoint(
     then drawn from torch's own state, and that is said.
 
     Raises:
-        BadInput: there are none, they cannot be read, or the body lacks some; one line.
+        BadInput: there are none, they cannot be read, are no floats or held twice, or the body
+            lacks some; one line.
     """
-    with reading(f"model.name: no weights in {name!r}"):
+    with reading(f"model.name: no weights in {name!r}"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Casting complex values")  # they are refused below
         module, info = cast(Any, kind).from_pretrained(
             name, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **how
         )
+    check_stored(module, name)
     shapes = {key: (tuple(got), tuple(wanted)) for key, got, wanted in info["mismatched_keys"]}
     missing, extra = set(info["missing_keys"]), sorted(info["unexpected_keys"])
     order = [key for key in module.state_dict() if key in missing or key in shapes]

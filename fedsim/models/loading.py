@@ -72,6 +72,8 @@ def _check_config(config: PreTrainedConfig, spec: ModelSpec) -> None:
     """Raise BadInput where no model that can be trained is as ``config`` tells."""
     for size, largest in LARGEST.items():
         value = getattr(config, size, None)
+        if value is None and size == "max_position_embeddings":  # relative positions have no end
+            continue
         if not isinstance(value, int) or not 1 <= value <= largest:
             raise BadInput(
                 f"model.name: {size} of {spec.name!r} must be a whole number, 1 to {largest}, "

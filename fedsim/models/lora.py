@@ -1,6 +1,7 @@
 """LoRA by peft: only adapters and the new head train, so only they travel."""
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import nn
@@ -13,6 +14,7 @@ TASK_TYPES = {
     "classification": "SEQ_CLS",
     "causal-lm": "CAUSAL_LM",
 }  # peft's; it unfreezes the head
+LINEAR = (nn.Linear, Conv1D)
 HEADS = ("classifier", "score")  # what peft calls a classifier's head, and trains whole
 
 
@@ -27,36 +29,46 @@ def add_lora(
 
     if rank < 0:
         raise BadInput(f"model.lora_rank must be >= 0, got {rank}")
-    hits = {_last(name): part for name, part in module.named_modules()}
+    hits = defaultdict[str, list[nn.Module]](list)  # by its last name, in every layer
+    for name, part in module.named_modules():
+        hits[_last(name)].append(part)
     whole = HEADS if task == "classification" else ()
-    linear = {name for name, part in hits.items() if isinstance(part, nn.Linear | Conv1D)}
-    _check_targets(targets, hits, linear.difference(whole), whole)
+    _check_targets(targets, hits, whole)
     _check_rank(rank, [part for name, part in module.named_modules() if _last(name) in targets])
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=rank,
         target_modules=list(targets),
         task_type=TASK_TYPES.get(task),
-        fan_in_fan_out=any(isinstance(hits[name], Conv1D) for name in targets),
+        fan_in_fan_out=any(isinstance(part, Conv1D) for name in targets for part in hits[name]),
     )
-    kinds = ", ".join(f"{name} ({type(hits[name]).__name__})" for name in targets)
-    why = "" if linear.issuperset(targets) else "must be linear maps, "
-    with reading(f"model.lora_targets: {why}got {kinds}"):
+    with reading("model.lora_targets"):
         adapted = peft.get_peft_model(module, config)
     return cast(PreTrainedModel, adapted)
 
 
 def _check_targets(
-    targets: Sequence[str], there: Collection[str], linear: Collection[str], whole: Sequence[str]
+    targets: Sequence[str], hits: Mapping[str, Sequence[nn.Module]], whole: Sequence[str]
 ) -> None:
-    """Raise BadInput where a target is not ``there``, or is trained ``whole``."""
+    """Raise BadInput where a target is not there, no linear map, or trained ``whole``."""
+    linear = sorted(
+        name
+        for name, parts in hits.items()
+        if name not in whole and all(isinstance(part, LINEAR) for part in parts)
+    )
     for name in targets:
-        if name not in there:
+        if name not in hits:
             raise BadInput(f"model.lora_targets: {unknown('module', name, linear)}")
         if name in whole:
             raise BadInput(
                 f"model.lora_targets: {name!r} is the head, which is trained whole beside the "
-                f"adapters; name some of {', '.join(sorted(linear))}"
+                f"adapters; name some of {', '.join(linear)}"
+            )
+        if name not in linear:
+            kinds = " and ".join(sorted({type(part).__name__ for part in hits[name]}))
+            raise BadInput(
+                f"model.lora_targets: must be linear maps ({', '.join(linear)}), got {name} "
+                f"({kinds})"
             )
 
 

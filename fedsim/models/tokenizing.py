@@ -1,5 +1,7 @@
 """What a tokenizer puts around a text, and whether it fits a model."""
 
+from typing import cast
+
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerBase
@@ -54,6 +56,13 @@ def check_tokenizer(
     with reading(f"{key}: its special tokens cannot be read"):
         ids = {*tokenizer.get_vocab().values(), *sum(around(tokenizer), ())}
         special, mask = tokenizer.all_special_ids, tokenizer.mask_token_id
+        names = {
+            tokenizer.convert_tokens_to_ids(token): name
+            for name, token in tokenizer.special_tokens_map.items()
+            if name.endswith("_token") and name != "mask_token"
+        }
+    with reading(f"{key}: it cannot take even an empty text"):
+        tokenizer("")  # what its settings hinder, such as a length in words
     if not ids.difference(special):
         raise BadInput(f"{key}: it knows no token of a text")
     if max(ids) >= vocabulary:
@@ -63,3 +72,8 @@ def check_tokenizer(
         )
     if task == "masked-lm" and mask is None:
         raise BadInput(f"{key}: it has no mask token, which the task masked-lm trains with")
+    if task == "masked-lm" and (other := names.get(cast(int, mask))):
+        raise BadInput(
+            f"{key}: the task masked-lm wants a mask token that is no other, got "
+            f"{tokenizer.mask_token!r}, which is its {other}"
+        )

@@ -10,6 +10,9 @@ from transformers.cache_utils import DynamicLayer
 
 from fedsim.models.workspace import Workspace
 
+Past = DynamicCache | Tensor
+"""What stands for N prefixes: their keys and values, or their tokens (N, T)."""
+
 
 class Trunk:
     """The embeddings and first ``depth`` blocks, ending in the input of the next block's q, k, v.
@@ -24,8 +27,8 @@ class Trunk:
 
     @torch.no_grad()
     def inputs(
-        self, tokens: Tensor, *, first: int = 0, past: DynamicCache | None = None
-    ) -> tuple[Tensor, DynamicCache | None]:
+        self, tokens: Tensor, *, first: int = 0, past: Past | None = None
+    ) -> tuple[Tensor, Past | None]:
         """Return the hidden states that the next block's q, k, v read, and keys and values so far.
 
         Args:
@@ -38,6 +41,7 @@ class Trunk:
             (None for encoders).
         """
         self._lease.check(self)
+        assert not isinstance(past, Tensor)  # families' blocks all keep keys and values
         device = self._workspace.device
         tokens = tokens.to(device)
         positions = torch.arange(first, first + tokens.shape[1], device=device)
@@ -54,8 +58,10 @@ class Trunk:
         return output.last_hidden_state, extra.get("past_key_values")
 
 
-def select(past: DynamicCache, rows: Tensor) -> DynamicCache:
-    """Return the keys and values of the prefixes in ``rows`` (K,), in order; ``past`` stays."""
+def select(past: Past, rows: Tensor) -> Past:
+    """Return what stands for the prefixes in ``rows`` (K,), in order; ``past`` stays."""
+    if isinstance(past, Tensor):
+        return past[rows.to(past.device)]
     chosen = DynamicCache()
     for place, layer in enumerate(past.layers):
         if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:

@@ -1,7 +1,7 @@
 """One module of a model family: built, frozen, loaded with weights."""
 
 import copy
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -29,12 +29,13 @@ class Workspace(ABC):
     family: ClassVar[str]
     causal: ClassVar[bool]  # a token sees only those before it: prefixes can be tested alone
     positional: ClassVar[bool]  # the first layer's input depends on the position
+    first_position: ClassVar[int | None] = 0  # its id; None: the model takes no ids of positions
     classes: ClassVar[Mapping[str, type[PreTrainedModel]]]  # by task
     groups: ClassVar[Mapping[str, tuple[str, ...]]]  # what "freeze" can name, as patterns
     attention: ClassVar[tuple[str, ...]]  # LoRA's default targets
     dropouts: ClassVar[tuple[str, ...]]  # the config's rates of dropout
     stack: ClassVar[str]  # the last part of the name of the list of blocks
-    heads: ClassVar[Mapping[str, str]]  # of tasks whose head is one linear map: what it is called
+    heads: ClassVar[Mapping[str, str]]  # of tasks whose logits one linear map makes: its path
     presets: ClassVar[Mapping[str, Callable[[], PreTrainedConfig]]]  # <family> or <family>-<size>
     special_tokens: ClassVar[Mapping[str, str]]  # of presets, by what transformers calls each
     template: ClassVar[str] = TEXT  # where they stand around a text
@@ -132,6 +133,7 @@ class Workspace(ABC):
             return self._copied(self.origin)
         with global_stream(self.spec.seed, "model"):
             module = self._fresh()
+            self._meet(module.eval())
             if self.spec.lora_rank:
                 targets = self.spec.lora_targets or self.attention
                 module = add_lora(module, self.spec.lora_rank, targets, self.spec.task)
@@ -143,7 +145,12 @@ class Workspace(ABC):
         whole = module.get_base_model() if self.spec.lora_rank else module  # type: ignore[operator]
         whole.set_attn_implementation("eager")  # the one that can be differentiated twice
         whole.config.pad_token_id = self.pad
+        self._meet(whole.float().eval())
         return cast(PreTrainedModel, cast(nn.Module, module).float().to(self.device).eval())
+
+    @abstractmethod
+    def _meet(self, whole: Any) -> None:
+        """Look at a module that was built, in evaluation mode and before LoRA wraps it."""
 
     def _fresh(self) -> PreTrainedModel:
         kind = self.classes[self.spec.task]

@@ -1,5 +1,6 @@
 """A client in a process of its own: the same bits, and an end to what hangs, exits or dies."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from typing import NoReturn
 
 import pytest
@@ -24,6 +26,7 @@ from fedsim.errors import ClientFailure
 from fedsim.messages import Update
 from fedsim.rng import Secret
 from fedsim.types import Parameters
+from tests.clients.peers import asleep, halves
 from tests.clients.rounds import broadcast
 
 
@@ -77,6 +80,41 @@ def test_no_other_process_reads_the_texts_in_its_memory() -> None:
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert told.stdout == b"0\n"
+
+
+def served_by(target: Callable[[Connection], None]) -> Apart:
+    """Return one whose process is another."""
+    process, context = Apart(), multiprocessing.get_context("spawn")
+    process._pipe, theirs = context.Pipe()
+    process._process = context.Process(target=target, args=(theirs,), daemon=True)
+    process._process.start()
+    theirs.close()
+    return process
+
+
+@pytest.mark.slow
+def test_a_process_that_does_not_read_is_ended(
+    settings: ClientSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clients.apart.LOADING", 1.0)
+    process = served_by(asleep)
+    large = broadcast({"w": torch.zeros(10**6)})  # more than a pipe holds
+    line = r"^it took longer than 1 s \(loading the model and the data\)$"
+    started = time.monotonic()
+    with pytest.raises(ClientFailure, match=line):
+        process.update(replace(settings, timeout=600.0), 1, large, client_side)
+    assert 1.0 <= time.monotonic() - started < 60.0
+    assert process._process is None
+
+
+@pytest.mark.slow
+def test_a_process_that_sends_half_of_an_update_is_ended(
+    settings: ClientSettings, sent: dict[str, Tensor]
+) -> None:
+    process = served_by(halves)
+    line = r"^it took longer than 1 s \(its federation.timeout\)$"
+    with pytest.raises(ClientFailure, match=line):
+        process.update(replace(settings, timeout=1.0), 1, broadcast(sent), client_side)
 
 
 @pytest.mark.slow

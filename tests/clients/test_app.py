@@ -93,6 +93,26 @@ def test_what_the_server_is_told_of_a_failure_has_no_figure_of_the_data(
     assert spent.values["rounds"] == 1  # the failure is an answer: it costs epsilon
 
 
+def test_the_audit_is_named_where_it_was_written(
+    settings: ClientSettings, sent: dict[str, Tensor]
+) -> None:
+    def nowhere(*_: Any) -> Any:
+        raise OverflowError("0.7231 is too large")
+
+    config = ConfigRecord({"server-round": 2, **broadcast(sent, 2).config})
+    content = RecordDict({"arrays": to_arrays(sent), "config": config})
+    message = Message(content, 50, "train")
+    said = r"^OverflowError on the client"
+    with pytest.raises(ClientFailure, match=rf"{said}; its audit/round=2/client=1.json says more$"):
+        build_client_app(settings, nowhere)(message, context(1))  # before there is a batch
+    row = VaultReader(settings.vault).measured(2, 1)
+    assert row is not None and "0.7231" in row["error"]
+    settings.vault.with_name("away").touch()
+    away = replace(settings, vault=settings.vault.with_name("away") / "run" / "vault")
+    with pytest.raises(ClientFailure, match=rf"{said}$"):
+        build_client_app(away, nowhere)(message, context(1))
+
+
 def test_a_message_without_a_round_is_refused(
     settings: ClientSettings, sent: dict[str, Tensor]
 ) -> None:

@@ -1,6 +1,9 @@
 import json
 import math
+import os
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,9 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from clients.corpus import clinic
 from clients.data import DataSettings, load_corpus, shards
+from clients.formats import FILES
 from clients.partitions import PARTITIONS, PARTITIONS_BY_COLUMN, divide
+from fedsim import limits
 from fedsim.errors import BadInput
 
 RAW = Path(__file__).parents[3] / "shared" / "data" / "datasets"
@@ -210,7 +215,8 @@ BOM = b"\xef\xbb\xbf"
         (["00", "0", "00", "0"], ("0", "00")),
         (["+1", "1", "+1", "1"], ("+1", "1")),
         (["0.0", "1.0", "0.0", "1.0"], ("0", "1")),
-        (["10", "9", "10.0", "9"], ("9", "10")),  # a spreadsheet's column of numbers
+        (["10.0", "9.", "10.0", "9."], ("9", "10")),
+        (["1e5", "100000", "1E5", "2"], ("100000", "1E5", "1e5", "2")),  # names in hexadecimal
         (["-1", "0", "1", "0"], ("-1", "0", "1")),
         (["1,0", "0,0", "1,0", "0,0"], ("0,0", "1,0")),
         (["1e3", "nan", "inf", "1e3"], ("1e3", "inf", "nan")),
@@ -229,17 +235,91 @@ def test_labels_are_numbers_only_where_all_are_written_as_such(
     path.write_text("".join(f"{a}{between}{quote}{b}{quote}\n" for a, b in rows))
     corpus = load_corpus(DataSettings(name=str(path), evaluate=0), seed=1)
     assert corpus.label_names == names
-    places = {cell.removesuffix(".0"): at for at, cell in enumerate(names)}
-    assert corpus.train["label"][:] == [places[cell.removesuffix(".0")] for cell in cells]
+    places = {cell: at for at, cell in enumerate(names)}
+    whole = [cell.rstrip("0").rstrip(".") if "." in cell else cell for cell in cells]
+    assert corpus.train["label"][:] == [places[cell] for cell in whole]
 
 
-def test_sites_are_those_that_are_written(tmp_path: Path) -> None:
-    path = tmp_path / "sites.csv"
-    path.write_text("text,site\na,01\nb,1\nc,001\nd,1\n")
+ONE_NUMBER = [
+    ("1.0", "1"),
+    ("1", "1.00"),
+    ("1.", "1"),
+    (" 1", "1"),
+    ("1", "1 "),
+    ("1", "1\u00a0"),
+    ("-0", "0"),
+    (".5", "0.5"),
+    ("1.1", "1.10"),
+]
+
+
+@pytest.mark.parametrize("cells", ONE_NUMBER)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_labels_that_are_one_number_in_two_forms_are_named(
+    tmp_path: Path, suffix: str, cells: tuple[str, str]
+) -> None:
+    path, between = tmp_path / f"data{suffix}", {".csv": ",", ".tsv": "\t"}[suffix]
+    path.write_text(
+        "".join(
+            f"{a}{between}{b}\n" for a, b in [("text", "label"), *zip("ab", cells, strict=True)]
+        )
+    )
+    forms = rf"got {re.escape(repr(cells[0]))} in row 1 and {re.escape(repr(cells[1]))} in row 2$"
+    with pytest.raises(BadInput, match=rf"'label' must have one form of each number, {forms}"):
+        load_corpus(DataSettings(name=str(path), evaluate=0), seed=1)
+
+
+@pytest.mark.parametrize(
+    "sites",
+    [
+        ("01", "1", "001", "1"),
+        ("1e5", "100000", "1E5", "100000"),
+        ("9007199254740993e0", "9007199254740992e0", "9007199254740993", "9007199254740992"),
+        ("1.1", "1.10", "1.2", "1.2"),  # versions
+        ("1", "2", "10", "1"),
+        *((a, b, a, b) for a, b in ONE_NUMBER),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_sites_are_those_that_are_written(
+    tmp_path: Path, suffix: str, sites: tuple[str, ...]
+) -> None:
+    path, between = tmp_path / f"data{suffix}", {".csv": ",", ".tsv": "\t"}[suffix]
+    rows = [("text", "site"), *zip("abcd", sites, strict=True)]
+    path.write_text("".join(f"{a}{between}{b}\n" for a, b in rows))
     settings = DataSettings(name=str(path), partition="natural", partition_by="site", evaluate=0)
     corpus = load_corpus(settings, seed=1)
-    parts = parts_of(corpus.train, settings, 3)
-    assert [sorted(part["text"][:]) for part in parts] == [["c"], ["a"], ["b", "d"]]
+    parts = parts_of(corpus.train, settings, len(set(sites)))
+    wanted = [[text for text, at in rows[1:] if at == site] for site in sorted(set(sites))]
+    assert [sorted(part["text"][:]) for part in parts] == wanted
+
+
+@pytest.mark.parametrize(
+    "pair", [("1", "1.0"), ("1e5", "100000.0"), ("1.0", "1.00"), ("-0.0", "0.0"), ("2.5", "2.50")]
+)
+@pytest.mark.parametrize("column", ["label", "site"])
+def test_one_number_in_two_forms_of_json_is_named(
+    tmp_path: Path, column: str, pair: tuple[str, str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(f'{{"text": "a", "{column}": {one}}}\n' for one in pair))
+    settings = DataSettings(
+        name=str(path),
+        evaluate=0,
+        partition="natural" if column == "site" else "iid",
+        partition_by="site",
+    )
+    with pytest.raises(
+        BadInput, match=f"'{column}' must have one form .* in row 1 and .* in row 2$"
+    ):
+        load_corpus(settings, seed=1)
+
+
+def test_large_numbers_of_json_stay_apart(tmp_path: Path) -> None:
+    path, large = tmp_path / "a.jsonl", ("9007199254740992.0", "9007199254740993.0")
+    path.write_text("".join(f'{{"text": "a", "label": {one}}}\n' for one in large))
+    corpus = load_corpus(DataSettings(name=str(path), evaluate=0), seed=1)
+    assert corpus.label_names == ("9007199254740992", "9007199254740993")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -261,13 +341,61 @@ def test_whole_numbers_kept_as_floats_are_whole_numbers(tmp_path: Path, suffix: 
         b"text|label\nOne, two|0\nthree|1\n",
         b'text,label\n"One, two",0\nthree,1\n',
         b'\n"text",label\n"One, two",0\nthree,1\n',
+        b'"sep=;"\ntext;label\nOne, two;0\nthree;1\n',
+        b"SEP=|\rtext|label\rOne, two|0\rthree|1\r",
     ],
 )
-def test_a_csv_is_split_at_what_splits_its_header(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.csv").write_bytes(content)
-    corpus = load_corpus(DataSettings(name=str(tmp_path / "a.csv"), evaluate=0), seed=1)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_a_table_is_split_at_what_splits_its_header(
+    tmp_path: Path, suffix: str, content: bytes
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    corpus = load_corpus(DataSettings(name=str(path), evaluate=0), seed=1)
     assert corpus.train[:] == {"text": ["One, two", "three"], "label": [0, 1]}
     assert corpus.columns == ("text", "label")
+
+
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        (b"text (a, b);label\nhello;0\nyou;1\n", ("text (a, b)", "label")),
+        (b"text (a, b);kind\nhello;0\nyou\nhim;0\n", ("text (a, b)", "kind")),
+        (b"text, original;label, new\nhello, x;0\nyou, y;1\n", ("text, original", "label, new")),
+        (b"text|a;b\tlabel\nhello\t0\nyou\t1\n", ("text|a;b", "label")),
+        (b'"text;a","label;b"\n"hello; x","0"\n"you; y","1"\n', ("text;a", "label;b")),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_signs_in_a_header_split_nothing_that_the_rows_do_not_say(
+    tmp_path: Path, suffix: str, content: bytes, columns: tuple[str, str]
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    settings = DataSettings(name=str(path), text_column=columns[0], evaluate=0)
+    corpus = load_corpus(settings, seed=1)
+    assert corpus.columns == columns
+    assert [text[:3] for text in corpus.train["text"]][:2] == ["hel", "you"]
+    assert not any("0" in text for text in corpus.train["text"])
+
+
+def test_a_tsv_is_split_at_tabs_where_commas_would_do_as_well(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('text, or so\tlabel\nhello, you\t1\n"so, ...\t0\n')
+    corpus = load_corpus(DataSettings(name=str(tmp_path / "a.tsv"), evaluate=0), seed=1)
+    assert corpus.train[:] == {"text": ["hello, you", '"so, ...'], "label": [1, 0]}
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".txt", ".jsonl"])
+def test_lines_may_end_with_carriage_returns(tmp_path: Path, suffix: str) -> None:
+    lines = {
+        ".tsv": ["text\tlabel", "one\t0", "two\t1"],
+        ".txt": ["one", "two"],
+        ".jsonl": ['{"text": "one"}', '{"text": "two"}'],
+    }[suffix]
+    for end in ("\r", "\r\n", "\n"):
+        (tmp_path / f"a{suffix}").write_bytes("".join(line + end for line in lines).encode())
+        corpus = load_corpus(DataSettings(name=str(tmp_path / f"a{suffix}"), evaluate=0), seed=1)
+        assert corpus.train["text"][:] == ["one", "two"]
 
 
 def test_signs_within_texts_split_nothing(tmp_path: Path) -> None:
@@ -330,7 +458,17 @@ def test_settings_that_cannot_be_used(options: dict[str, Any], message: str) -> 
         ("a.csv", b"text,label\na,1\n", "data.evaluate must be less than the 1 different texts"),
         ("a.csv", b"text,label\na,1\nb,1,1\n", "'.*a.csv' is not a table: .*saw 3"),
         ("a.csv", b'text,label\n"a,1\nb,2\n', "'.*a.csv' is not a table: .*EOF inside string"),
-        ("a.csv", b"text,label\na,1,1\nb,2,2\n", "rows with more cells than its header"),
+        ("a.csv", b"text,label\na,1,1\nb,2,2\n", "none of its first rows has as many cells as its"),
+        ("a.csv", b"text,label\na,1\nb,1,\n", "'.*a.csv' is not a table: .*saw 3"),
+        ("a.csv", b"# by hand, today\ntext;label\na;0\n", "none of its first rows .* at ','"),
+        ("a.csv", b"a;b,c\nd;e,f\n", "can be split at ',' or ';' alike; say at which in a line"),
+        (
+            "a.csv",
+            b"text:label\na:0\nb:1\n",
+            "one column, 'text:label', and all its texts have ':'",
+        ),
+        ("a.tsv", b"sep=|\ntext,label\na,0\n", "one column, 'text,label', and all its .* have ','"),
+        ("a.jsonl", b'{"text;label": "a;0"}', "one column, 'text;label', and all its .* have ';'"),
         ("a.csv", b"text\ncaf\xe9\n", "'.*a.csv' must be utf-8, got byte 0xe9 at offset 8"),
         ("a.txt", b"\xff\xfea\x00", "data.name: '.*a.txt' must be utf-8, got byte 0xff"),
         ("a.csv", b"u,v\na,b\n", r"data.text_column must be given: .*2 hold .*columns: u, v\)"),
@@ -370,10 +508,43 @@ def test_files_that_cannot_be_used(tmp_path: Path, file: str, content: bytes, me
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_with_the_suffix_of_a_file(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").mkdir()
-    with pytest.raises(BadInput, match=r"data.name: cannot read '.*a.csv' \(Is a directory\)"):
-        load_corpus(DataSettings(name=str(tmp_path / "a.csv")), seed=1)
+@pytest.mark.parametrize("suffix", sorted(FILES))
+def test_what_is_no_file_is_not_opened(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    makers: list[Callable[[], object]] = [
+        path.mkdir,
+        lambda: os.mkfifo(path),
+        lambda: path.symlink_to("/dev/zero"),
+    ]
+    for make in makers:
+        make()
+        with pytest.raises(
+            BadInput, match=r"^data\.name: .*/a.* cannot be read: it is no regular file"
+        ):
+            load_corpus(DataSettings(name=str(path)), seed=1)
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_file_of_more_than_can_be_meant_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DATA_BYTES", 9)
+    (tmp_path / "a.txt").write_text("123456789")
+    load_corpus(DataSettings(name=str(tmp_path / "a.txt"), evaluate=0), seed=1)
+    (tmp_path / "a.txt").write_text("1234567890")
+    with pytest.raises(BadInput, match=r"^data.name: .*a.txt is too large: more than 9 bytes$"):
+        load_corpus(DataSettings(name=str(tmp_path / "a.txt")), seed=1)
+
+
+@pytest.mark.parametrize("columns", [[("text", "a"), ("label", "b")], [1, 2]])
+def test_columns_of_parquet_that_have_no_plain_name(tmp_path: Path, columns: list[Any]) -> None:
+    frame = pd.DataFrame([["a", 0], ["b", 1]])
+    frame.columns = pd.Index(columns)
+    frame.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(
+        BadInput, match="must have columns with a text each as name, none twice, got "
+    ):
+        load_corpus(DataSettings(name=str(tmp_path / "a.parquet")), seed=1)
 
 
 def test_copies_that_cannot_be_used(tmp_path: Path) -> None:

@@ -3,8 +3,12 @@
 import tomllib
 import types
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from flwr.server.strategy import FedAvg as LegacyFedAvg
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from attacks import Attack
@@ -13,9 +17,12 @@ from fedsim.effects import Rescales
 from fedsim.lab.config import QUICK_START
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.observing import observe
+from fedsim.tap import GridProxy, TapGrid
+from fedsim.tap.wrapper import TappedServerApp
 from tests.docs.pages import ROOT, blocks, printed
 
 PLUGINS = blocks(ROOT / "docs" / "plugins.md", "python")
+FLOWER = blocks(ROOT / "docs" / "your-flower-project.md", "python")
 OWN = blocks(ROOT / "docs" / "your-own-model.md", "python")
 
 
@@ -60,3 +67,21 @@ def test_a_model_of_ones_own_without_a_padding_token_is_read(tmp_path: Path) -> 
 def test_the_config_on_the_commands_page_is_the_quick_start() -> None:
     shown = blocks(ROOT / "docs" / "commands.md", "toml")[0]
     assert tomllib.loads(shown) == tomllib.loads(QUICK_START.read_text(encoding="utf-8"))
+
+
+def test_the_lines_of_the_flower_page_tap_what_they_are_given(tmp_path: Path) -> None:
+    class Started(FedAvg):
+        def start(self, grid: Any, *args: Any, **kwargs: Any) -> Any:
+            given.append(grid)
+
+    given: list[Any] = []
+    legacy = LegacyFedAvg()
+    names: dict[str, Any] = {
+        "app": ServerApp(), "grid": GridProxy(cast(Any, None)), "strategy": Started(), "arrays": {}
+    }  # fmt: skip
+    for code in FLOWER[:2]:
+        exec(code.replace("/data", str(tmp_path)), names)
+    assert isinstance(names["app"], TappedServerApp) and isinstance(given[0], TapGrid)
+    names["strategy"] = legacy
+    exec(FLOWER[2], names)
+    assert names["strategy"] is legacy and "configure_fit" in vars(legacy)

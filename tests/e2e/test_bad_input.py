@@ -28,6 +28,8 @@ CASES = [
     (['attack=[{name="dager", knowledge={lables=true}}]'], "did you mean 'labels'"),
     (["defense=dp"], "unknown defense 'dp'"),
     (["data.max_length=5000"], "256 positions"),
+    (["federation.strategy=krum", "federation.strategy_options={num_malicious_nodes=99}"], "201"),
+    (["federation.timeout=1e7"], "federation.timeout: wanted less than or equal to 1000000"),
     (["no-such-file.toml"], "no-such-file.toml"),
     (["no=such/file=1.toml"], "unknown key 'no'"),
     (["no-such/file=1.toml"], "config 'no-such/file=1.toml' does not exist"),

@@ -22,16 +22,17 @@ pytestmark = [
 
 def test_three_rounds_of_fedavg_improve_the_accuracy(command: Fedsim) -> None:
     done = command(
-        "run", "--json", *SST2, "data.evaluate=872", "data.max_length=24", "attack=[]",
-        "federation.clients=4", "federation.clients_per_round=4", "federation.rounds=3",
-        "federation.capture=false", "training.algorithm=fedavg", "training.optimizer=adamw",
-        "training.learning_rate=3e-4", "training.batch_size=2048", "training.mini_batch_size=32",
+        "run", "--json", *SST2, f"model.name={DATA / 'models' / 'all-MiniLM-L6-v2-fp16'}",
+        "data.evaluate=256", "data.max_length=16", "attack=[]", "federation.clients=2",
+        "federation.clients_per_round=2", "federation.rounds=3", "federation.capture=false",
+        "training.algorithm=fedavg", "training.optimizer=adamw", "training.learning_rate=5e-4",
+        "training.batch_size=96", "training.mini_batch_size=16",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     utility = json.loads(done.stdout)["utility"]
     assert utility["metric"] == "accuracy" and len(utility["per_round"]) == 3
-    # 872 sentences, nearly as many of each label: 3 standard errors of chance are 5 points.
-    assert utility["after"] > max(utility["before"], 0.5) + 0.05
+    # 256 sentences, nearly as many of each label: 3 standard errors of chance are 9.4 points.
+    assert utility["after"] > max(utility["before"], 0.5) + 0.1
 
 
 def test_trained_llama_next_token_last_tokens_included(command: Fedsim) -> None:

@@ -23,9 +23,10 @@ from clients.update import client_update
 from fedsim.lab.engines.inline import InlineGrid
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelSpec, load_adapter
+from fedsim.tap.keys import PARTITION
 from fedsim.training import TrainingSettings
 from fedsim.vault.keys import own_key
-from fedsim.wire import PARTITION, whoami_content
+from fedsim.wire import whoami_content
 from server import Exchange, TapGrid
 from server.grids import PartitionedGrid
 from server.secagg import weighted_mean

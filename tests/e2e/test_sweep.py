@@ -22,6 +22,7 @@ def _table(root: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_killed_and_resumed_and_on_ray_the_table_is_the_same(
     fedsim: Fedsim, command: Fedsim, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_a_capture_cut_short_while_it_is_written_again_is_not_found(
     def killed(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedsim.captures.write_json", killed)
+    monkeypatch.setattr("fedsim.evidence.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         capture(tmp_path, client=0)
     with pytest.raises(BadInput, match="holds no capture"):
@@ -249,12 +250,34 @@ def test_a_sum_says_whose_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["round=01", "round=1_0", "round=٣", "round=-1", "around=1", "round=" + "9" * 19]
+    "name",
+    ["round=01", "round=1_0", "round=٣", "round=-1", "around=1", "round=" + "9" * 19, "round=1\n"],
 )
 def test_a_round_is_written_in_one_way(tmp_path: Path, name: str) -> None:
     capture(tmp_path).parent.rename(tmp_path / name)
     with pytest.raises(BadInput, match="holds no capture"):
         find_captures(tmp_path)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(2 * 10**7, True), (2 * 10**7 + 1, False)])
+def test_a_sum_counts_the_examples_of_all_its_clients(
+    tmp_path: Path, count: int, fits: bool
+) -> None:
+    update = Update(tensors=tensors(), kind="delta", num_examples=count)
+    broadcast = Broadcast(round=1, parameters=tensors())
+    write_capture(place(tmp_path, 1, 0), 0, broadcast, update, {}, cohort=(0, 1))
+    (where,) = find_captures(tmp_path)
+    if fits:
+        assert read_capture(where).update.num_examples == count
+    else:
+        with pytest.raises(MalformedFile, match="num_examples: wanted less than"):
+            read_capture(where)
+
+
+def test_a_client_is_written_in_one_way(tmp_path: Path) -> None:
+    mine = capture(tmp_path)
+    shutil.copytree(mine, mine.with_name(f"{mine.name}\n"))
+    assert [found.directory for found in find_captures(tmp_path)] == [mine.resolve()]
 
 
 @pytest.mark.parametrize(

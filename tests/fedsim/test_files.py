@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,13 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fedsim import files, limits
+from fedsim import limits
 from fedsim.errors import BadInput, MalformedFile, MalformedMessage, RunFailed
 from fedsim.files import (
     append_line,
     drop_drafts,
     make_private,
     parse_json,
+    read_bytes,
     read_json,
     read_lines,
     read_text,
@@ -104,7 +106,7 @@ def test_a_full_disk_is_a_failed_run_that_names_the_file(
 ) -> None:
     path = tmp_path / "weights.safetensors"
     write_tensors(path, {"w": torch.ones(3)})
-    monkeypatch.setattr(files, "save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(RunFailed, match=r"could not write .*weights.safetensors: .*No space left"):
         write_tensors(path, {"w": torch.zeros(3)})
     assert torch.equal(load_file(path)["w"], torch.ones(3))
@@ -339,6 +341,42 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
             read(path)
 
 
+def test_no_more_memory_is_taken_than_there_is_to_read(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    path.write_bytes(b'{"a": 1}')
+    tracemalloc.start()
+    try:
+        assert read_bytes(path, most=2**30) == b'{"a": 1}' and read_json(path) == {"a": 1}
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_tells_no_size_is_read_whole_and_within_the_limit() -> None:
+    path = Path("/proc/self/maps")  # longer than one chunk, and regular
+    if not path.exists():
+        pytest.skip("needs /proc")
+    assert path.stat().st_size == 0 and len(read_bytes(path, most=2**30)) > 2**16
+    with pytest.raises(MalformedFile, match=r"maps is too large: more than 70,000 bytes"):
+        read_bytes(path, most=70_000)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_json_in_another_encoding_is_one_line(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "value.json"
+    for text in ('{"a": 1}', f'{{"a": 1{"0" * 400}}}', "[" * 100):  # nor is it within the limits
+        path.write_bytes(f"{text}\n".encode(encoding))
+        for read in (read_json, lambda p: list(read_lines(p))):
+            with pytest.raises(MalformedFile, match=r"value.json.* is not valid JSON: "):
+                read(path)
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert read_json(path) == {"a": 1} and list(read_lines(path)) == [{"a": 1}]
+
+
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"\xef\xbb\xbfa = 1")
@@ -389,35 +427,34 @@ def test_a_draft_lives_as_long_as_its_writer(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         draft = Path(writer.stdout.readline().strip())
-        assert draft.parent == path.with_name(f".file.txt.{writer.pid}.tmp")
-        drop_drafts(tmp_path)
+        assert draft.parent == path.with_name(f".fedsim-file.txt.{writer.pid}.tmp")
+        drop_drafts(tmp_path, deep=True)
         assert draft.read_text() == "half of it"
         writer.send_signal(signal.SIGKILL)
     assert os.listdir(path.parent) == [draft.parent.name]  # nobody was there to remove it
-    drop_drafts(tmp_path)
+    drop_drafts(tmp_path, deep=True)
     assert os.listdir(path.parent) == []
 
 
 def test_nothing_but_drafts_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
-    (tmp_path / ".link.1.tmp").symlink_to(tmp_path / "precious")
-    os.mkfifo(tmp_path / ".pipe.tmp")
-    for name in ("notes.1.tmp", ".notes.tmp", ".notes.x.tmp", ".lock"):
+    (tmp_path / ".fedsim-link.1.tmp").symlink_to(tmp_path / "precious")
+    os.mkfifo(tmp_path / ".fedsim-pipe.1.tmp")
+    for name in ("fedsim-notes.1.tmp", ".session.4242.tmp", ".fedsim-notes.x.tmp", ".lock"):
         (tmp_path / name).write_text("")
     before = sorted(os.listdir(tmp_path))
-    drafts = [tmp_path / ".a.1.tmp", tmp_path / "precious" / ".b.c.22.tmp", tmp_path / ".d.3.tmp"]
-    for draft in drafts[:2]:
+    drafts = [tmp_path / ".fedsim-a.1.tmp", tmp_path / "precious" / ".fedsim-b.c.22.tmp"]
+    for draft in drafts:
         draft.mkdir()
         (draft / ".tmpAbc123").write_text("as safetensors leaves it")
-    drafts[2].write_text("of an earlier version")
     held = os.open(drafts[0], os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)  # as its writer does
-    drop_drafts(tmp_path)
-    assert [draft.exists() for draft in drafts] == [True, False, False]
+    drop_drafts(tmp_path, deep=True)
+    assert [draft.exists() for draft in drafts] == [True, False]
     os.close(held)
-    drop_drafts(tmp_path)
+    drop_drafts(tmp_path, deep=True)
     assert sorted(os.listdir(tmp_path)) == before
-    drop_drafts(tmp_path / "nowhere")
+    drop_drafts(tmp_path / "nowhere", deep=True)
 
 
 @pytest.mark.parametrize("tensors", [False, True])
@@ -427,7 +464,7 @@ def test_a_writer_holds_its_draft(tmp_path: Path, tensors: bool) -> None:
             save_file({"w": torch.ones(2)}, draft)
         else:
             draft.write_text("whole")
-        drop_drafts(tmp_path)
+        drop_drafts(tmp_path, deep=True)
 
     write_atomically(tmp_path / "file", write)
     assert (tmp_path / "file").exists() and os.listdir(tmp_path) == ["file"]
@@ -442,7 +479,7 @@ def test_a_draft_that_is_dropped_as_it_is_begun_is_begun_again(
     def flock(held: int, how: int) -> None:
         if how == fcntl.LOCK_EX and not dropped:  # a report comes between the folder and its lock
             dropped.append(1)
-            drop_drafts(tmp_path)
+            drop_drafts(tmp_path, deep=True)
         original(held, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
@@ -451,7 +488,9 @@ def test_a_draft_that_is_dropped_as_it_is_begun_is_begun_again(
 
 
 def test_what_a_killed_process_of_the_same_number_left_is_in_nobodys_way(tmp_path: Path) -> None:
-    draft = tmp_path / f".file.{os.getpid()}.tmp"  # process 7 of a container that starts again
+    draft = (
+        tmp_path / f".fedsim-file.{os.getpid()}.tmp"
+    )  # process 7 of a container that starts again
     draft.mkdir()
     (draft / "file").write_text("half of someth")
     write_text(tmp_path / "file", "whole")

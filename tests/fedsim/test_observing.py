@@ -20,10 +20,10 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
-    MistralConfig,
-    MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from attacks import Dager, Tag
@@ -157,14 +157,14 @@ def test_what_does_not_train_does_not_travel_and_dropout_is_told() -> None:
     assert observation.model.trainable() == list(observation.broadcast.parameters)
 
 
-def test_another_family_is_one_line() -> None:
-    model = MistralForCausalLM(MistralConfig(**SIZE, intermediate_size=512, num_key_value_heads=2))
-    with pytest.raises(BadInput, match=r"^model: a 'mistral' model; families known: .*bert.*gpt2"):
+def test_an_encoder_decoder_is_one_line() -> None:
+    model = T5ForConditionalGeneration(T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=1))
+    with pytest.raises(BadInput, match=r"^model: a 't5' model; wanted a decoder or an encoder"):
         observe(model, tokenizer_of("llama"), num_examples=1)
 
 
 def test_what_is_no_model_of_transformers_is_one_line() -> None:
-    with pytest.raises(BadInput, match=r"^model: a 'Linear' model; families known: .*bert.*gpt2"):
+    with pytest.raises(BadInput, match=r"^model: a 'Linear' model; wanted a decoder or an"):
         observe(nn.Linear(2, 2), tokenizer_of("gpt2"), num_examples=1)  # type: ignore[arg-type]
 
 

@@ -11,19 +11,13 @@ from torch import Tensor
 
 from fedsim.errors import MalformedMessage
 from fedsim.messages import Broadcast, Update
+from fedsim.tap.keys import ARRAYS, CONFIG, EXAMPLES, METRICS, ROUND, UPDATE, sent_round
 from fedsim.training import TrainingSettings
 from fedsim.wire import (
-    ARRAYS,
-    CONFIG,
-    EXAMPLES,
-    METRICS,
-    ROUND,
-    UPDATE,
     difference,
     read_broadcast,
     read_partition,
     read_update,
-    sent_round,
     to_arrays,
     to_tensors,
     train_config,

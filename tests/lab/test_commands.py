@@ -3,12 +3,13 @@
 import gc
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from fedsim.errors import BadInput, RunFailed
 from fedsim.lab.cli import main
-from fedsim.lab.commands.base import importing
+from fedsim.lab.commands.base import importing, is_path
 
 
 def test_nobody_looks_for_garbage_among_what_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +29,38 @@ def test_where_all_is_imported_nothing_changes() -> None:
     with importing():
         assert gc.isenabled()
     assert gc.get_freeze_count() == frozen
+
+
+LONG = "topk" * 100  # no file has such a name
+
+
+def test_a_first_word_is_a_config_where_it_can_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a=1.toml").touch()
+    assert is_path("a.toml") and is_path("a=1.toml") and is_path("runs/a=1.toml")
+    assert not is_path("a=2.toml") and not is_path(f'defense=none,{{name="{LONG}"}}')
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", LONG], ["sweep", f"defense={LONG}", "--out", "o"],
+        ["attack", LONG, "--attack", "dager"],
+        ["run", f"defense={LONG}", "--out", "o"], ["report", LONG], ["compare", LONG, LONG],
+        ["gate", LONG, "--policy", LONG],
+    ],
+    ids=lambda words: f"{words[0]} {words[-1]}"[:20],
+)  # fmt: skip
+def test_a_word_that_no_file_can_be_called_is_bad_input(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert [line[:7] for line in capsys.readouterr().err.splitlines()][-1] == "fedsim:"
+    assert not list(tmp_path.iterdir())
 
 
 class Odd(BaseException):

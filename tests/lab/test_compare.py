@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from fedsim.errors import BadInput
-from fedsim.lab.compare import compare
+from fedsim.lab.compare import ComparedRun, compare, leakage_between
 from fedsim.lab.store.run import RunDirectory
+from fedsim.lab.store.samples import Sample
 from fedsim.lab.terminal.compare import print_comparison
 from tests.lab.conftest import experiment
 from tests.lab.runs import go
@@ -121,3 +122,27 @@ def test_what_cannot_be_compared(runs: dict[str, RunDirectory], tmp_path: Path) 
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(BadInput, match=r"holds a sweep; name runs in it: .*cells/<name>"):
         compare([runs["read"].root, tmp_path])
+
+
+def test_a_metric_that_no_pair_has_is_not_compared(runs: dict[str, RunDirectory]) -> None:
+    first, other = (ComparedRun(runs["read"].root) for _ in range(2))
+    for run in (first, other):  # client 0's texts have no word
+        run.samples = [
+            sample.model_copy(
+                update={"metrics": wordless(sample) if not sample.client else sample.metrics}
+            )
+            for sample in run.samples
+            if sample.client < 2
+        ]
+    other.samples = [  # client 1 held others
+        sample.model_copy(update={"truth_tokens": [1, 2]}) if sample.client else sample
+        for sample in other.samples
+    ]
+    compared = leakage_between(first, other, "dager")
+    assert compared["paired"] and compared["updates"] == 1
+    assert "exact_match" in compared["metrics"] and "rouge1" not in compared["metrics"]
+    assert "precision" not in compared["metrics"]  # it is of all updates, which are not compared
+
+
+def wordless(sample: Sample) -> dict[str, float]:
+    return {name: value for name, value in sample.metrics.items() if "rouge" not in name}

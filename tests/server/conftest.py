@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fedsim.flower import empty_run, set_identity, stamp
 from fedsim.messages import Update
-from fedsim.wire import sent_round, to_tensors, update_content
+from fedsim.tap.keys import sent_round
+from fedsim.wire import to_tensors, update_content
 
 Answer = Callable[[Message], RecordDict | Error | None]  # None: too slow, no reply at all
 

@@ -1,27 +1,17 @@
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import pytest
-from flwr.app import Context, Error, RecordDict
+import torch
+from flwr.app import Context, Error, Message, RecordDict
 
-from fedsim.errors import ClientFailure
+from fedsim.errors import ClientFailure, RunFailed
 from fedsim.wire import read_broadcast
 from server import Exchange, Progress, ServerSettings, build_server_app
 from tests.server.conftest import Answer, ToyGrid, towards, weights
-from tests.server.toys import partitioned, same
+from tests.server.toys import partitioned, same, settings
 
 TARGETS = [weights(seed) for seed in (1, 2, 3, 4)]
-
-
-def settings(**changes: Any) -> ServerSettings:
-    usual: dict[str, Any] = {
-        "clients": 4,
-        "clients_per_round": 3,
-        "rounds": 3,
-        "seed": 6,
-        "learning_rate": 0.01,
-    }
-    return ServerSettings(**{**usual, **changes})
 
 
 def run(
@@ -83,6 +73,39 @@ def test_the_learning_rate_is_that_of_the_step_along_gradients() -> None:
     for name, w in weights(0).items():  # one client, so w - lr * (w - target)
         expected = w.double() - 0.25 * (w - TARGETS[0][name]).double()
         assert (reported[1].parameters[name] - expected).abs().max() < 1e-6
+
+
+def test_a_round_without_an_aggregate_is_told_or_ends_the_run() -> None:
+    def late(message: Message) -> RecordDict | Error | None:
+        config = message.content.config_records["config"]
+        return None if config["server-round"] == 2 else towards(TARGETS[2])(message)
+
+    start = Progress(round=0, parameters=weights(0))
+    # Of two, Flower's Bulyan makes nothing, and says so at a level that nobody reads.
+    how = settings(strategy="bulyan", clients=3, on_failure="continue")
+    reported, _ = run(how, start, broken={2: late})
+    assert [progress.stayed for progress in reported] == [False, False, True, False]
+    last, stayed, moved = (dict(progress.parameters) for progress in reported[1:])
+    assert same(last, stayed) and not same(stayed, moved)
+    few = replace(how, clients_per_round=2, on_failure="stop")
+    with pytest.raises(RunFailed, match=r"^round 1: the strategy made no aggregate of the 2 repl"):
+        run(few, start)
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_central_dp_goes_on_without_a_client(failing: int) -> None:
+    start = Progress(round=0, parameters=weights(0))
+    how = settings(
+        clients=3, on_failure="continue", central={"noise_multiplier": 0.0, "clipping_norm": 1e3}
+    )
+    plain = replace(how, central=None)
+    broken: dict[int, Answer] = {failing: lambda _: Error(2, "ValueError: no more text")}
+    noised, _ = run(how, start, broken=broken)
+    expected, _ = run(plain, start, broken=broken)
+    assert len(noised) == 4 and not any(progress.stayed for progress in noised)
+    for got, wanted in zip(noised, expected, strict=True):
+        for name, tensor in wanted.parameters.items():
+            torch.testing.assert_close(got.parameters[name], tensor, rtol=1e-5, atol=1e-6)
 
 
 def test_a_failing_client_stops_the_run_or_is_left_out() -> None:

@@ -11,7 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from fedsim.captures import captured_clients, find_captures, read_capture
 from fedsim.errors import ClientFailure, MalformedMessage
 from fedsim.messages import Update
-from fedsim.wire import read_own_update, summed_nodes, to_arrays
+from fedsim.tap.keys import summed_nodes
+from fedsim.wire import read_own_update, to_arrays
 from server import Capture, Exchange, TapGrid
 from server.secagg import SecureSum, weighted_mean
 from tests.server.conftest import ToyGrid, towards, weights
@@ -105,6 +106,15 @@ def test_fewer_than_three_answers_are_not_summed() -> None:
     with pytest.raises(ClientFailure, match="of 3 clients, got 2; node unavailable"):
         grid.send_and_receive(messages())
     assert not shown
+
+
+def test_the_mean_is_as_wide_as_the_widest_update() -> None:
+    halves = Update(tensors={"w": torch.ones(2).half()}, kind="delta", num_examples=1)
+    floats = Update(tensors={"w": torch.full((2,), 3e6)}, kind="delta", num_examples=2)
+    for updates in ([halves, floats], [floats, halves]):
+        mean = weighted_mean(updates).tensors["w"]  # 2e6 is no half-precision number
+        assert mean.dtype == torch.float32 and mean.tolist() == pytest.approx([2000000 + 1 / 3] * 2)
+    assert weighted_mean([halves, halves]).tensors["w"].dtype == torch.float16
 
 
 def test_other_messages_pass() -> None:

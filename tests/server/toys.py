@@ -6,6 +6,7 @@ from typing import Any
 from flwr.app import Error, Message, RecordDict
 
 from fedsim.wire import whoami_content
+from server import ServerSettings
 from tests.server.conftest import Answer, ToyGrid
 
 
@@ -25,3 +26,14 @@ def partitioned(nodes: dict[int, int], answer: Callable[[int], Answer]) -> ToyGr
         return reply
 
     return ToyGrid({node: both(partition) for node, partition in nodes.items()})
+
+
+def settings(**changes: Any) -> ServerSettings:
+    usual: dict[str, Any] = {
+        "clients": 4,
+        "clients_per_round": 3,
+        "rounds": 3,
+        "seed": 6,
+        "learning_rate": 0.01,
+    }
+    return ServerSettings(**{**usual, **changes})

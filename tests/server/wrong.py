@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedsim.wire import ARRAYS, EXAMPLES, METRICS, SUM, UPDATE
+from fedsim.tap.keys import ARRAYS, EXAMPLES, METRICS, SUM, UPDATE
 
 Wrong = Callable[[RecordDict], object]
 """Makes a right reply a wrong one, in place."""
@@ -76,10 +76,14 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "shape": (array(lambda a: a[:-1]), "must have shape"),
     "transposed": (array(lambda a: a[..., None]), "must have shape"),
     "one number for an array": (array(lambda a: np.float32(1)), r"got \(\)"),
-    "integers": (array(lambda a: a.astype(np.int64)), "must be like float32, got int64"),
-    "booleans": (array(lambda a: a > 0), "must be like float32, got bool"),
+    "integers": (array(lambda a: a.astype(np.int64)), "must be like float32 .* got int64"),
+    "booleans": (array(lambda a: a > 0), "must be like float32 .* got bool"),
     "complex numbers": (array(lambda a: a.astype(np.complex64)), "got complex64"),
-    "text": (array(lambda a: a.astype("U8")), "must be like float32, got <U8"),
+    "text": (array(lambda a: a.astype("U8")), "must be like float32 .* got <U8"),
+    "another byte order": (array(lambda a: a.astype(">f4")), "must be like float32 .* got >f4"),
+    "long doubles": (array(lambda a: a.astype(np.longdouble)), "like float32 .* got float128"),
+    "doubles beyond floats": (array(lambda a: np.full(a.shape, 1e300)), "not finite as float32"),
+    "one double beyond floats": (array(lambda a: entry(-4e38)(a.astype(float))), "as float32"),
     "not a number": (array(entry(np.nan)), "is not finite"),
     "infinite": (array(entry(-np.inf)), "is not finite"),
     "no array": (arrays(dict.clear), "lacks the arrays"),
@@ -99,9 +103,14 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "a metric more": (metrics(more=1.0), "its metrics must be"),
     "a metric that is no number": (metrics(train_loss=float("nan")), "'train_loss' must be"),
     "a metric that is a list": (metrics(train_loss=[1.0]), "'train_loss' must be"),
+    "a loss below nothing": (metrics(train_loss=-1e-3), "'train_loss' must be 0 or more"),
     "no count": (metrics(num_examples=None), "its metrics must be"),
     "a count of nothing": (metrics(num_examples=0), "num-examples must be .* got 0"),
     "a count below nothing": (metrics(num_examples=-2), "num-examples must be .* got -2"),
+    "a count beyond all": (metrics(num_examples=10**7 + 1), "1 to 10,000,000, got 10000001"),
+    "a count of 63 bits": (metrics(num_examples=2**63 - 1), "1 to 10,000,000, got 9223372036854"),
+    "a metric of 70 bits": (metrics(train_loss=2**70), "'train_loss' must be a finite number"),
+    "a metric without end": (metrics(train_loss=10**400), "'train_loss' must be a finite number"),
     "a count that is no number": (metrics(num_examples=float("nan")), "must be .* got nan"),
     "a count without end": (metrics(num_examples=float("inf")), "must be .* got inf"),
     "a count of a half": (metrics(num_examples=1.5), "must be an integer.* got 1.5"),

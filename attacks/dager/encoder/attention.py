@@ -16,7 +16,7 @@ from torch import Tensor
 
 from attacks.dager import thresholds
 from attacks.dager.span import Span
-from fedsim.models import Opening
+from fedsim.models import Attending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def token_sets(at: Callable[[int], Tensor], positions: int) -> list[Tensor]:
 
 
 def make_candidates(
-    opening: Opening,
+    opening: Attending,
     sets: Sequence[Tensor],
     end: int,
     contexts: Span | None,
@@ -117,7 +117,11 @@ def make_candidates(
 
 
 def _equations(
-    opening: Opening, tokens: Tensor, positions: Tensor, contexts: Span | None, middles: Span | None
+    opening: Attending,
+    tokens: Tensor,
+    positions: Tensor,
+    contexts: Span | None,
+    middles: Span | None,
 ) -> tuple[Tensor, Tensor]:
     """Return what contexts (H * E, K) and queries (N, K) add to the equations."""
     views, offsets = [], []

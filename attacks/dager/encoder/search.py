@@ -12,6 +12,7 @@ Deviations:  the paper draws combinations of tokens at random and tests each. He
 """
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,9 @@ from torch import Tensor
 from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.dager.encoder.attention import Candidates, make_candidates, token_sets
+from attacks.dager.encoder.heads import explains
 from attacks.dager.encoder.nonnegative import nonnegative
+from attacks.dager.encoder.unordered import orderless, read_tokens
 from attacks.dager.encoder.witness import Witness
 from attacks.dager.gates import Gates
 from attacks.dager.inputs import input_span, shows
@@ -49,9 +52,13 @@ def read_encoder(
         UnsupportedObservation: the update lacks what the search needs.
     """
     model = observation.model
+    if orderless(gates):
+        return read_tokens(model, gates, notes)
+    assert gates.opening is not None
     contexts, middles = _spans(observation)
     known = [span for span in (contexts, middles) if span is not None]
-    sets = token_sets(gates.tokens.at, model.positions)
+    longest = gates.inner.span.rank + thresholds.LOOK  # as states differ from place to place
+    sets = token_sets(gates.tokens.at, min(model.positions, longest))
     notes |= {"candidates": sum(map(len, sets)), "solves": 0, "best_effort": True, "alike": 0}
     full = all(span.saturated for span in known)
     notes["cut"] = full or notes["candidates"] > thresholds.CANDIDATES
@@ -64,6 +71,7 @@ def read_encoder(
         surest=gates.near(pool.tokens, pool.positions).cpu().argsort(),
         witness=Witness(gates.inputs, gates.inner),
         examples=observation.update.num_examples,
+        explains=lambda sentences: explains(observation, sentences),
         generator=generator,
         notes=notes,
     )
@@ -107,6 +115,7 @@ class SentenceSearch:
         surest: (N,) int64: candidates, those that block 0's span holds closest first.
         witness: a later layer, which bears sentences out.
         examples: how many the client says it had.
+        explains: tells whether sentences account for all that a head was told.
         generator: breaks ties.
         notes: counts the solves; says whether the whole batch was found, or the search given up.
     """
@@ -115,6 +124,7 @@ class SentenceSearch:
     surest: Tensor
     witness: Witness
     examples: int
+    explains: Callable[[Sequence[Tokens]], bool]
     generator: torch.Generator
     notes: Notes
 
@@ -125,29 +135,31 @@ class SentenceSearch:
 
     def run(self, total: int, tries: int) -> list[Tokens]:
         """Return the sentences found until ``total`` tokens are explained, or ``tries`` made."""
-        last = 0  # the solves after which the last sentence was found
+        last, patience = 0, thresholds.PATIENCE  # the solves after which the last one was found
         for turn in range(tries):
             left = self._left(total)
             effort = self.notes["solves"] * len(self.pool.tokens)
-            if left < thresholds.SHORTEST or effort > thresholds.EFFORT:
+            tired = effort > thresholds.EFFORT or self.witness.tired
+            if left < thresholds.SHORTEST or tired:
                 break
             before = len(self._found)
             self._next(left, by_mixture=turn % 2 == 0)
             if len(self._found) > before:
                 last = int(self.notes["solves"])
-            more = len(self._found) < self.examples
-            patience = thresholds.PATIENCE if more else thresholds.ENOUGH
+                whole = len(self._found) >= self.examples or self.explains(list(self._found))
+                patience = thresholds.ENOUGH if whole else thresholds.PATIENCE
             if self.notes["solves"] - last > patience:
                 break
             logger.info("%d sentences after %d solves", len(self._found), self.notes["solves"])
         self.notes["cut"] = self._left(total) >= thresholds.SHORTEST
+        self.notes["witnessed"] = self.witness.read
         self.notes["best_effort"] = self.notes["cut"] or self.witness.gate.span.blurred
         return list(self._found)
 
     def alike(self, gates: Gates) -> int:
         """Return how many of the sentences found hold a token that is embedded as another is."""
         pool = self.pool
-        vectors = gates.opening.inputs(pool.tokens, pool.positions)
+        vectors = gates.single.inputs(pool.tokens, pool.positions)
         vectors = (vectors / length(vectors)[:, None]).cpu()
         count = 0
         for rows in self._found.values():

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import gc
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,7 +57,7 @@ def secret_option(parser: argparse.ArgumentParser) -> None:
 def is_path(word: str) -> bool:
     """Return whether a command's first word names a config, not a key: a cell's has ``=``, too."""
     key, equals, _ = word.partition("=")
-    return not equals or "/" in key or Path(word).is_file()
+    return not equals or "/" in key or os.path.isfile(word)  # False, too, of what no name can be
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
             )
         run = RunDirectory(options.out)
         config = run.config()
-        began = begun_with(run.root, config)
+        began = begun_with(run.root, config, quick=options.quick)
     else:
         began = config = absolute(load_config(path, words))
         run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
                 run.check_free()
                 if secret is not None:  # first: what is begun without it goes on without it
                     give_secret(run.vault, experiment.defenses, secret)
-                run.create(config)
+                run.create(config, quick=options.quick)
             for note in experiment.adapter.notes:
                 display.say(note)
             display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")

@@ -134,6 +134,7 @@ class FederationSection(Section):
         "seconds a client may take in a round, once its model and data are loaded; its process is "
         "ended then, and it has failed; 0: as long as it takes",
         ge=0,
+        le=limits.SECONDS,
     )
     ray_address: str = Field(
         "",

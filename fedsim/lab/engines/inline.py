@@ -15,12 +15,12 @@ from fedsim.flower import (
     heed_telemetry_switch,
     rewrap,
     set_identity,
-    snapshot,
     stamp,
 )
 from fedsim.lab.engines.base import Resources
 from fedsim.lab.environment import set_environment
-from fedsim.wire import PARTITION
+from fedsim.tap.exchange import snapshot
+from fedsim.tap.keys import PARTITION
 
 FAILED = 2  # Flower's code for an exception in a ClientApp
 

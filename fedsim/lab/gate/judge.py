@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedsim.lab.gate.policy import Policy, Threshold, span
-from fedsim.lab.store.figures import PRECISION, Interval
+from fedsim.lab.store.figures import PRECISION, ROUGES, Interval
 from fedsim.lab.store.summary import Summary
 
 ROUNDING = 1e-6  # of a mean
@@ -55,7 +55,11 @@ def _compared(cell: str, threshold: Threshold, summary: Summary) -> Check:
     if threshold.section == "leakage":
         if summary.failures:  # nothing of theirs was sent, so it is no reason to close the gate
             why = f"{why} Failures of clients, in no figure: {len(summary.failures)}."
-        doubt = _doubt(threshold.attack, summary) or _unsaid(threshold, figure, summary)
+        doubt = (
+            _doubt(threshold.attack, summary)
+            or _outdated(threshold, summary)
+            or _unsaid(threshold, figure, summary)
+        )
         if outcome == "pass" and doubt:
             # A broken attack reads nothing, and nothing is below every maximum.
             outcome, why = "inconclusive", f"{why} But {doubt}."
@@ -74,6 +78,18 @@ def _doubt(attack: str, summary: Summary) -> str:
     if not updates:
         return "no update is noted that the attack was run on"
     return f"the attack could not run on {errors} of {len(updates)} updates" if errors else ""
+
+
+def _outdated(threshold: Threshold, summary: Summary) -> str:
+    """Say that ROUGE was counted when only words in a to z were words; "" where it was not."""
+    entries = [entry for entry in summary.attacks if entry.attack == threshold.attack]
+    metric = threshold.metric.removesuffix("_but_last")
+    if metric not in ROUGES or all(entry.guesses is not None for entry in entries):
+        return ""
+    return (
+        f"{threshold.metric} was scored by an earlier version, which knew words in a to z alone; "
+        "attack the run again, or hold exact_match or bag_f1 instead"
+    )
 
 
 def _unsaid(threshold: Threshold, figure: Interval, summary: Summary) -> str:

@@ -31,5 +31,5 @@ def write_report(directory: Path, *, redact: bool) -> Path:
             page = run_page(open_run(directory), redact=redact)
     except MalformedMessage as error:
         raise BadInput(str(error)) from error
-    drop_drafts(directory)
+    drop_drafts(directory, deep=True)
     return write_page(page, directory)

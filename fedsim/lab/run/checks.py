@@ -8,10 +8,13 @@ import torch
 from clients.data import Corpus
 from defenses import Defense
 from defenses.base import Private
-from fedsim.errors import BadInput, reading
+from fedsim.errors import BadInput, MalformedFile, reading
 from fedsim.lab.config import Config
 from fedsim.lab.run.attacking import PlannedAttack
 from fedsim.lab.run.controls import own_sequences
+from fedsim.lab.store import layout
+from fedsim.lab.store.attempts import AttackRecord
+from fedsim.lab.store.rounds import RoundRecord
 from fedsim.models import ModelAdapter
 from fedsim.rng import stream
 from server.secagg import LINEAR
@@ -112,6 +115,33 @@ def check_done(done: int, config: Config) -> None:
             f"federation.rounds: must be at least {done}, the rounds that are done, got "
             f"{config.federation.rounds}"
         )
+
+
+def check_whole(
+    planned: Sequence[PlannedAttack],
+    rounds: Sequence[RoundRecord],
+    attempts: Sequence[AttackRecord],
+    *,
+    controls: bool,
+) -> None:
+    """Raise MalformedFile where an attack on an update is not noted: a leak would look smaller."""
+    roles = ("attack", "positive") if controls else ("attack",)
+    noted = {
+        (attempt.attack, attempt.role, attempt.round, client)
+        for attempt in attempts
+        for client in attempt.clients or [attempt.client]
+    }
+    for attack in planned:
+        for record in rounds:
+            for client in record.clients:
+                for role in roles if attack.wants(record.round, (client,)) else ():
+                    if (attack.name, role, record.round, client) not in noted:
+                        what = "positive control" if role == "positive" else "attempt"
+                        raise MalformedFile(
+                            f"{layout.ATTEMPTS}: {attack.name}'s {what} in round {record.round} on "
+                            f"client {client} is missing, so no figure would be whole; run the "
+                            "attack again on what was captured (fedsim attack RUN)"
+                        )
 
 
 def device(name: str) -> torch.device:

@@ -12,7 +12,7 @@ from fedsim.lab.engines import ENGINES
 from fedsim.lab.run.attacking import Clients, Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
-from fedsim.lab.run.checks import check_done
+from fedsim.lab.run.checks import check_done, check_whole
 from fedsim.lab.run.prepare import Experiment
 from fedsim.lab.run.secrecy import caveats, clients_secret
 from fedsim.lab.run.settings import client_settings, resources, server_settings
@@ -25,10 +25,10 @@ from fedsim.lab.store.rounds import RoundRecord
 from fedsim.lab.store.run import RunDirectory, checksum
 from fedsim.lab.store.summary import Failure, Summary
 from fedsim.messages import Broadcast, Update
+from fedsim.tap.exchange import last_line
 from fedsim.vault.reader import VaultReader
 from fedsim.wire import read_broadcast, read_update
 from server import Capture, Exchange, Progress, build_server_app
-from server.tap import last_line
 
 
 def whose(exchange: Exchange) -> Clients:
@@ -103,6 +103,7 @@ class Recorder:
             checksum=self.checksum,
             seconds=round(time.perf_counter() - self.started, 3),
             **self.round,
+            **({"stayed": True} if progress.stayed else {}),
         )
         self.run.note_round(record)
         if progress.round:  # what a run starts from comes from its seed
@@ -112,6 +113,8 @@ class Recorder:
         for failure in record.failures:
             reason = last_line(failure.error)
             self.display.say(f"round {progress.round}: client {failure.client} failed: {reason}")
+        for note in stays([record]):
+            self.display.say(note)
         if progress.round:
             rounds = self.experiment.config.federation.rounds
             self.display.say(f"round {progress.round}/{rounds} done{shown}")
@@ -136,14 +139,14 @@ def run_experiment(
     """
     VaultReader(run.vault).check()  # of a run that goes on
     config, adapter = experiment.config, experiment.adapter
-    start = run.latest()
+    start = run.latest(max((record.round for record in run.rounds()), default=0))
     if start is None:
         display.step("building the model")
         start = Progress(round=0, parameters=adapter.initial_parameters())
-        run.forget_after(-1)
     else:
         check_done(start.round, config)
-        run.forget_after(start.round)
+    if start.round < config.federation.rounds:
+        run.go_on_after(start.round or -1)
     run.note_pool(experiment.pool)
     runner = attack_runner(experiment, run, display, quick=quick)
     recorder = Recorder(experiment=experiment, run=run, runner=runner, display=display)
@@ -174,7 +177,8 @@ def _run_rounds(
 ) -> None:
     config, adapter = experiment.config, experiment.adapter
     federation = config.federation
-    hooks = [Capture(run.captures, model=adapter.shown().as_dict())] if federation.capture else []
+    capture = Capture(run.captures, model=adapter.shown().as_dict())
+    hooks = [capture.write] if federation.capture else []
     server = build_server_app(
         server_settings(config, experiment.training, experiment.defenses),
         start,
@@ -205,12 +209,17 @@ def summarize(
         seed=config.seed,
     )
     started = time.perf_counter()
-    scores = scorer.score(run.attempts())
+    rounds, attempts = run.rounds(), run.attempts()
+    if len(rounds) != config.federation.rounds + 1:
+        raise MalformedFile(
+            f"{run.root / layout.ROUNDS}: wanted rounds 0 to {config.federation.rounds}, got "
+            f"{len(rounds)} lines"
+        )
+    check_whole(experiment.planned, rounds, attempts, controls=not quick)
+    scores = scorer.score(attempts)
     leakage, verdicts = scorer.leakage(scores)
     scoring = time.perf_counter() - started
-    rounds, promised = run.rounds(), guarantee(experiment, run)
-    if not rounds:
-        raise MalformedFile(f"{run.root / layout.ROUNDS} holds no round")
+    promised = guarantee(experiment, run)
     summary = Summary(
         schema=1,
         name=config.name,
@@ -227,7 +236,7 @@ def summarize(
         verdicts=verdicts,
         failures=failures(rounds),
         checksum=rounds[-1].checksum,
-        notes=[*adapter.notes, *scorer.notes(scores), *caveats(promised)],
+        notes=[*adapter.notes, *stays(rounds), *scorer.notes(scores), *caveats(promised)],
     )
     run.finish(summary, samples_of(scores))
     if failed := track(run, summary, config.tracker):
@@ -242,4 +251,13 @@ def failures(rounds: Sequence[RoundRecord]) -> list[Failure]:
         Failure(round=record.round, client=failed.client, error=last_line(failed.error))
         for record in rounds
         for failed in record.failures
+    ]
+
+
+def stays(rounds: Sequence[RoundRecord]) -> list[str]:
+    """Return a line for each of the rounds that trained nothing."""
+    return [
+        f"round {record.round}: no aggregate, the weights stay"
+        for record in rounds
+        if record.stayed
     ]

@@ -5,7 +5,6 @@ say nothing. Train it on another data set, or on texts that no client holds.
 """
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput, RunFailed
-from fedsim.files import make_directory, write_json
+from fedsim.files import draft_folder, drop_drafts, make_directory, write_json
 from fedsim.rng import global_stream, stream
 from fedsim.types import Tokens
 
@@ -123,17 +122,16 @@ def save_prior(
     folder: Path, model: GPT2LMHeadModel, tokenizer: PreTrainedTokenizerBase, record: dict[str, Any]
 ) -> None:
     """Write the model, its tokenizer and ``record`` to ``folder``: all or nothing."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    make_directory(draft, wanted=folder)
+    make_directory(folder.parent, wanted=folder)
+    drop_drafts(folder.parent, deep=False)
     try:
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
-        write_json(draft / "prior.json", record)
-        os.replace(draft, folder)
+        with draft_folder(folder) as draft:
+            model.save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
+            write_json(draft / "prior.json", record)
+            os.replace(draft, folder)
     except OSError as error:
         raise RunFailed(f"could not write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _config(tokenizer: PreTrainedTokenizerBase, settings: PriorSettings) -> GPT2Config:

@@ -17,6 +17,8 @@ from fedsim.captures import (
     CapturePath,
     captured_clients,
     find_captures,
+    is_masked,
+    noted,
     read_capture,
 )
 from fedsim.effects import Effect
@@ -95,6 +97,12 @@ def prepare_replay(
     if not wanted:
         raise BadInput(
             f"captures: {str(captures)!r} holds none of the rounds and clients asked for"
+        )
+    wanted = [capture for capture in wanted if not is_masked(capture)]
+    if not wanted:
+        raise BadInput(
+            f"captures: {str(captures)!r} holds masked updates alone: under secure aggregation "
+            "only the sum of a round can be read"
         )
     run = wanted[0].directory.parents[1].parent  # <run>/captures/round=R/client=C
     first = read_capture(wanted[0])
@@ -244,6 +252,7 @@ def run_replay(
     scores = scorer.score(out.attempts())
     leakage, verdicts = scorer.leakage(scores)
     promised, locked = _guarantee(replay), [replay.locked] if replay.locked else []
+    told = noted(replay.captures[0].directory.parents[1])
     summary = Summary(
         schema=1,
         name=replay.out.name,
@@ -252,7 +261,7 @@ def run_replay(
         attacks=[entry_of(scored) for scored in scores],
         leakage=leakage,
         verdicts=verdicts,
-        notes=[*scorer.notes(scores), *locked, *caveats(promised)],
+        notes=[*scorer.notes(scores), *locked, *told, *caveats(promised)],
     )
     out.finish(summary, samples_of(scores))
     if replay.config is not None:

@@ -13,7 +13,6 @@ from fedsim.lab.store.figures import VERDICT_METRIC, Interval, Verdict
 from fedsim.rng import derive
 from fedsim.types import Tokens
 
-NEGATIVE = ("no_gradient", "other_update")
 TELLING = 3  # tokens from which on a sample that was read exactly was not guessed
 GAVE_UP = {
     "cut": "it gave up at its own limits before the end",
@@ -80,7 +79,6 @@ class Judge:
         if all(scored.other for scored in known):
             negative["other_update"] = self._interval([scored.other for scored in known])
         positive = [scored.positive for scored in known if scored.positive]
-        controls = [scored.controls.get(name, {}) for scored in known for name in NEGATIVE]
         return Evidence(
             score=self._interval([scored.values(VERDICT_METRIC) for scored in known]),
             controls=negative,
@@ -92,7 +90,7 @@ class Judge:
                 for scored in known
             ),
             samples=sum(len(scored.samples) for scored in known),
-            exact_by_control=any(control.get("exact_match", 0.0) > 0 for control in controls),
+            exact_by_control=any(scored.negative_exact for scored in known),
         )
 
     def _interval(self, values: Sequence[Sequence[float]]) -> Interval:

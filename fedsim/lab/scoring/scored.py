@@ -28,6 +28,7 @@ class Scored:
     positive: list[float] = field(default_factory=list)  # and of the positive control
     positive_exact: bool = False  # one of its samples was read exactly, and is no guess
     positive_error: str = ""  # why the attack could not run on it
+    negative_exact: bool = False  # a negative control has such a sample, too
     verdict: Verdict = "inconclusive"
     reason: str = ""
 

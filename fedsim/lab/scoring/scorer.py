@@ -97,6 +97,7 @@ class Scorer:
         positive = [a for a in same if a.role == "positive" and a.client == mine.client]
         others = [a for a in same if a.role == "attack" and a.client != mine.client]
         other = [m for a in others or positive for m in self._metrics(truths, a.sequences)]
+        scored.negative_exact |= self._exact(truths, other)
         if other:
             scored.other = [metrics[VERDICT_METRIC] for metrics in other]
             scored.controls["other_update"] = means(other)
@@ -125,7 +126,13 @@ class Scorer:
         metrics: list[Metrics] = []
         for draw in draws[:ROUGE_DRAWS]:
             metrics += self._metrics(truths, [pool[place] for place in draw])
+        scored.negative_exact |= self._exact(truths, metrics)
         scored.controls["no_gradient"] = means(metrics) | {VERDICT_METRIC: fmean(scored.chance)}
+
+    def _exact(self, truths: Sequence[Tokens], samples: Sequence[Metrics]) -> bool:
+        """Return whether one of ``samples``, those of ``truths`` time and again, is telling."""
+        again = [*truths] * (len(samples) // len(truths))
+        return exact(again, samples, but_last=self.but_last) > 0
 
     def _metrics(self, truths: list[Tokens], guesses: Sequence[Sequence[int]]) -> list[Metrics]:
         pairs, _ = self._pair(truths, self._clean(guesses))

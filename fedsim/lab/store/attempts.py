@@ -10,7 +10,7 @@ from pydantic import Field
 from fedsim import limits
 from fedsim.errors import MalformedFile
 from fedsim.files import parse_json
-from fedsim.records import Client, FileRecord, Round, TokenIds, checked_record
+from fedsim.records import Client, FileRecord, Round, Seconds, TokenIds, checked_record
 
 Role = Literal["attack", "positive"]
 
@@ -25,7 +25,7 @@ class AttackRecord(FileRecord):
     clients: list[Client] = []  # several: their sum was attacked
     settings: dict[str, Any] = {}
     knowledge: dict[str, Any] = {}  # what it was granted
-    seconds: float
+    seconds: Seconds
     sequences: list[TokenIds]  # token ids, special ones included; none: nothing was found
     texts: list[str]  # the same, decoded without the special ones
     dropped: int = Field(0, ge=0, le=limits.GUESS)  # sequences beyond limits.GUESSES, not kept

@@ -3,12 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
-from fedsim.errors import BadInput
-from fedsim.files import read_json
+from fedsim.errors import BadInput, MalformedFile
 from fedsim.lab.config import Config, check
 from fedsim.lab.config.labels import flat
 from fedsim.lab.store import layout
+from fedsim.lab.store.inputs import check_inputs
+from fedsim.records import FileRecord, read_record
 
 ROUNDS = "federation.rounds"  # may grow
 FREE = (  # how a run runs, and not what comes of it
@@ -30,20 +32,39 @@ def identity(config: Config) -> str:
     return hashlib.sha256(json.dumps(sorted(told)).encode()).hexdigest()
 
 
-def begun_with(root: Path, config: Config) -> Config:
+class Beginning(FileRecord):
+    """What a manifest tells of how a run began; those of before tell less."""
+
+    config: dict[str, Any] | None = None
+    quick: bool | None = None  # without controls
+    inputs: dict[str, str] = {}
+
+
+def begun_with(root: Path, config: Config, *, quick: bool) -> Config:
     """Return the config that the run in ``root`` began with, which can go on with ``config``.
 
     Of a run whose manifest does not tell, as those of before, that is ``config``.
 
     Raises:
         BadInput: something else would come of it.
+        MalformedFile: the manifest does not say what it must.
     """
     path = root / layout.MANIFEST
-    told = read_json(path) if path.exists() else None
-    if not isinstance(told, dict) or "config" not in told:
+    if not path.exists():
         return config
-    began = check(told["config"])
+    told = read_record(path, Beginning)
+    if told.config is None:
+        return config
+    try:
+        began = check(told.config)
+    except BadInput as error:
+        raise MalformedFile(f"{path}, config: {error}") from error
     _check_unchanged(began, config)
+    check_inputs(config, told.inputs)
+    if told.quick not in (None, quick):
+        raise BadInput(
+            f"--quick: this run was begun {'with' if told.quick else 'without'} it; go on so"
+        )
     return began
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedsim.lab.config.recipes import FILE
 
-LOCK = ".lock"  # in whatever directory somebody works: a run's, an attack's, a sweep's
+LOCK = ".lock"  # in a directory where somebody works, if its file system locks files alone
 RUNS = Path("runs")  # where a run lies that was given no --out
 
 # A run's directory
@@ -56,3 +56,8 @@ def is_attack(directory: Path) -> bool:
 def is_sweep(directory: Path) -> bool:
     """Return whether ``directory`` holds a sweep."""
     return (directory / SWEEP).exists()
+
+
+def is_ours(directory: Path) -> bool:
+    """Return whether ``directory`` holds what one of our commands left, finished or not."""
+    return is_run(directory) or is_attack(directory) or is_sweep(directory)

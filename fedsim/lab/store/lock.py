@@ -1,17 +1,20 @@
 """A directory in which one process works at a time, by a lock of the kernel's.
 
-It ends with the process that holds it, killed or not. The file of it stays, and means nothing.
+It ends with the process that holds it, killed or not.
 """
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from fedsim.errors import BadInput, RunFailed
-from fedsim.files import drop_drafts, make_directory, private
+from fedsim.files import FILE, drop_drafts, make_directory
 from fedsim.lab.store import layout
+
+FOLDER = os.O_RDONLY | os.O_DIRECTORY
+OURS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever lies there stays as it is
 
 
 @contextlib.contextmanager
@@ -24,23 +27,33 @@ def held(root: Path) -> Iterator[None]:
     """
     if root.exists() and not root.is_dir():
         raise BadInput(f"--out: {str(root)!r} is not a directory")
-    make_directory(root, wanted=root / layout.LOCK)
-    with _locked(root):
-        drop_drafts(root)
+    make_directory(root, wanted=root / layout.CONFIG)
+    lock = _lock(root)
+    try:
+        drop_drafts(root, deep=layout.is_ours(root))
         yield
+    finally:
+        os.close(lock)
 
 
-def _locked(root: Path) -> IO[str]:
-    path = root / layout.LOCK
-    try:
-        file = open(path, "w", opener=private)
-    except OSError as error:
-        raise RunFailed(f"could not write {path}: {error}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        if isinstance(error, BlockingIOError):
+def _lock(root: Path) -> int:
+    """Lock the directory itself, which nobody undoes by removing a file.
+
+    Where its file system can lock files alone (NFS), a file in it.
+    """
+    reason = ""
+    for path, flags in ((root, FOLDER), (root / layout.LOCK, OURS)):
+        try:
+            lock = os.open(path, flags | os.O_CLOEXEC, FILE)
+        except OSError as error:
+            raise RunFailed(f"could not lock {path}: {error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            os.close(lock)
             raise BadInput(f"--out: another process works in {str(root)!r}") from None
-        raise RunFailed(f"could not lock {path}: {error}") from error
-    return file
+        except OSError as error:
+            os.close(lock)
+            reason = str(error)
+    raise RunFailed(f"could not lock {root}: {reason}")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from fedsim.lab.config import Config
+from fedsim.lab.store.inputs import digests
 
 PACKAGES = (
     "fedsim", "torch", "transformers", "flwr", "ray", "datasets", "flwr-datasets", "peft",
@@ -20,12 +21,14 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def manifest(config: Config) -> dict[str, Any]:
-    """Return versions, config, machine, dtype and commit of a run that starts now."""
+def manifest(config: Config, *, quick: bool = False) -> dict[str, Any]:
+    """Return versions, config, inputs, machine, dtype and commit of a run that starts now."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seed": config.seed,
         "config": config.as_toml(),
+        "quick": quick,
+        "inputs": digests(config),
         "versions": _versions(),
         "python": platform.python_version(),
         "machine": {

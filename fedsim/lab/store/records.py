@@ -1,6 +1,6 @@
 """What the records of results have in common: whose update they are about, and that they fit."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -44,22 +44,23 @@ def whose(record: OfClients) -> Client:
     return clients[0] if len(clients) == 1 else f"sum of {', '.join(map(str, clients))}"
 
 
-def check_fit(path: Path, records: Sequence[OfAttack], wanted: Sequence[OfAttack]) -> None:
-    """Check that the lines of ``path`` are about the updates that summary.json is about.
+def check_fit(
+    path: Path, records: Sequence[OfAttack], wanted: Iterable[OfAttack], count: int
+) -> None:
+    """Check that the lines of ``path`` are about the ``count`` updates of summary.json, ``wanted``.
 
     Raises:
         MalformedFile: they are not.
     """
-    ours, theirs = (
-        [(record.attack, record.round, record.client) for record in side]
-        for side in (records, wanted)
-    )
-    if ours == theirs:
-        return
-    what = f"{path.name} has {len(ours)} lines, and summary.json speaks of {len(theirs)}"
-    if len(ours) == len(theirs):
-        pairs = enumerate(zip(ours, theirs, strict=True), start=1)
-        line, (our, their) = next((line, pair) for line, pair in pairs if pair[0] != pair[1])
-        named = ("{} in round {} of client {}".format(*update) for update in (our, their))
-        what = "{}, line {} is {}, in summary.json it is {}".format(path.name, line, *named)
-    raise MalformedFile(f"{path.parent}: its files do not fit together: {what}; run it again")
+    what = ""
+    if len(records) != count:  # whatever a summary says, no list is made of so many
+        what = f"{path.name} has {len(records)} lines, and summary.json speaks of {count}"
+    else:
+        for line, pair in enumerate(zip(records, wanted, strict=True), start=1):
+            ours, theirs = ((one.attack, one.round, one.client) for one in pair)
+            if ours != theirs:
+                named = ("{} in round {} of client {}".format(*one) for one in (ours, theirs))
+                what = "{}, line {} is {}, in summary.json it is {}".format(path.name, line, *named)
+                break
+    if what:
+        raise MalformedFile(f"{path.parent}: its files do not fit together: {what}; run it again")

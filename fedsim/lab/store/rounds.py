@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsim.errors import MalformedFile
-from fedsim.records import Client, FileRecord, Round
+from fedsim.records import Client, FileRecord, Round, Seconds
 
 
 class Unanswered(FileRecord):
@@ -21,9 +21,10 @@ class RoundRecord(FileRecord):
     utility: float | None  # the task's own metric; None: not measured
     measures: dict[str, float] | None  # by metric, that one among them
     checksum: str  # of the weights after it
-    seconds: float
+    seconds: Seconds
     clients: list[Client] = []  # who answered, in that order
     failures: list[Unanswered] = []
+    stayed: bool = False  # True: of what came no aggregate was made, and the weights are as before
 
 
 def in_order(path: Path, records: Sequence[RoundRecord]) -> list[RoundRecord]:

@@ -35,6 +35,7 @@ from fedsim.lab.store.samples import Sample, read_samples, write_samples
 from fedsim.lab.store.summary import Summary, read_summary
 from fedsim.records import FileRecord, Round, checked_rows
 from fedsim.types import Parameters, Tokens
+from fedsim.vault import audit_root
 from fedsim.vault.keys import own_key
 from fedsim.vault.reader import VaultReader
 from fedsim.vault.writer import VaultWriter
@@ -42,7 +43,7 @@ from server import Progress
 
 KEPT = 2  # checkpoints
 CHECKPOINT = re.compile(r"round=([0-9]{1,9})\.safetensors")
-ERRORS = re.compile(r"round=([0-9]{1,9})")
+ROUND = re.compile(r"round=([0-9]{1,9})")
 
 
 def checksum(parameters: Parameters) -> str:
@@ -98,14 +99,18 @@ class RunDirectory:
         if self.root.exists() and not self.root.is_dir():
             raise BadInput(f"--out: {str(self.root)!r} is not a directory")
 
-    def create(self, config: Config) -> None:
+    def create(self, config: Config, *, quick: bool = False) -> None:
         """Make the directory and write what the run is: config and manifest.
+
+        Args:
+            config: the run's.
+            quick: whether its attacks have no controls.
 
         Raises:
             BadInput: there is a run already.
         """
         self.check_free()
-        write_json(self.root / layout.MANIFEST, manifest(config))
+        write_json(self.root / layout.MANIFEST, manifest(config, quick=quick))
         write_text(self.root / layout.CONFIG, tomli_w.dumps(config.as_toml()))
 
     def check(self) -> None:
@@ -170,7 +175,7 @@ class RunDirectory:
             MalformedMessage: as :meth:`attempts`, or it is not what the summary is of.
         """
         attacked = [attempt for attempt in self.attempts() if attempt.role == "attack"]
-        check_fit(self.root / layout.ATTEMPTS, attacked, summary.attacks)
+        check_fit(self.root / layout.ATTEMPTS, attacked, summary.attacks, len(summary.attacks))
         return attacked
 
     def note_attempt(self, attempt: AttackRecord) -> None:
@@ -209,12 +214,17 @@ class RunDirectory:
 
     def _checkpoints(self) -> list[Path]:
         found = {path: CHECKPOINT.fullmatch(path.name) for path in self.checkpoints.glob("*")}
-        ours = {path: int(name[1]) for path, name in found.items() if name}
-        return sorted(ours, key=lambda path: ours[path])
+        return sorted((path for path, name in found.items() if name), key=_round)
 
-    def latest(self) -> Progress | None:
-        """Return the newest checkpoint that can be read, or None before the first."""
+    def latest(self, last: int) -> Progress | None:
+        """Return the newest checkpoint up to round ``last`` that can be read; None: there is none.
+
+        Of a run that goes on ``last`` is the last round that is noted. A later one was noted once,
+        before a disk's fault: what it read and spent would be in no figure, so it is run again.
+        """
         for path in reversed(self._checkpoints()):
+            if _round(path) > last:
+                continue
             try:
                 check_regular(path)
                 with safe_open(path, framework="pt") as file:
@@ -224,7 +234,7 @@ class RunDirectory:
             except (OSError, SafetensorError, MalformedFile):
                 continue
             return Progress(
-                round=int(path.stem.removeprefix("round=")),
+                round=_round(path),
                 parameters={k[2:]: v for k, v in tensors.items() if k.startswith("w/")},
                 strategy={k[2:]: v for k, v in tensors.items() if k.startswith("s/")},
             )
@@ -248,8 +258,21 @@ class RunDirectory:
                 kept = [row for row, at in zip(rows, places, strict=True) if at.round <= round_]
                 write_lines(path, kept)
         for path in self.errors.glob("round=*"):
-            if (of := ERRORS.fullmatch(path.name)) and int(of[1]) > round_:
+            if (of := ROUND.fullmatch(path.name)) and int(of[1]) > round_:
                 shutil.rmtree(path)
+
+    def go_on_after(self, round_: int) -> None:
+        """Drop all that is of later rounds, which are run again, and results that lack them."""
+        self.forget_after(round_)
+        (self.root / layout.SUMMARY).unlink(missing_ok=True)
+        for folder in (self.captures, self.vault, audit_root(self.vault)):
+            for path in folder.glob("round=*"):
+                if (of := ROUND.fullmatch(path.name)) and int(of[1]) > round_:
+                    shutil.rmtree(path)
+
+
+def _round(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("round="))
 
 
 class PlacedLine(FileRecord):

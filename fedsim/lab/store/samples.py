@@ -1,6 +1,7 @@
 """samples.jsonl: a run sample by sample, scored once, beside the controls."""
 
 from collections.abc import Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fedsim.lab.store import layout
 from fedsim.lab.store.figures import VERDICT_METRIC, Verdict
 from fedsim.lab.store.records import check_fit
 from fedsim.lab.store.summary import Summary
-from fedsim.records import Client, FileRecord, Round, TokenIds, checked_rows
+from fedsim.records import Client, Count, FileRecord, Round, Seconds, TokenIds, checked_rows
 
 CONTROL = "control_"  # before a control's figures, in a line
 Text = InstanceOf[str]  # as it came: half of a surrogate pair is a client's text, too
@@ -30,13 +31,13 @@ class Sample(FileRecord):
     round: Round
     client: Client
     clients: list[Client]  # whose update it is; several: their sum, and ``client`` the first
-    sample: int  # its place in what was attacked
+    sample: Count  # its place in what was attacked
     truth: Text
     guess: Text  # what was paired with it, one to one; "" and [] where nothing was
     truth_tokens: TokenIds
     guess_tokens: TokenIds
     metrics: dict[str, float]  # those of summary.json, as it defines them; ROUGE needs words
-    guesses: int | None = None  # made about the update; None: a file of before they were counted
+    guesses: Count | None = None  # made about the update; None: a file of before they were counted
     precision: float | None = None  # of these; None: there are none
     precision_but_last: float | None = None
     controls: dict[str, float]  # of the update, by <control>_<metric>
@@ -44,7 +45,7 @@ class Sample(FileRecord):
     reason: str
     knowledge: dict[str, Any]
     settings: dict[str, Any]
-    seconds: float
+    seconds: Seconds
     error: str | None
 
     @field_validator("metrics")
@@ -108,5 +109,6 @@ def read_samples(directory: Path, summary: Summary) -> list[Sample]:
     if not path.exists():
         raise MalformedFile(f"{path} is missing, as in runs of before it was written")
     samples = checked_rows(path, map(nested, read_lines(path)), Sample)
-    check_fit(path, samples, [entry for entry in summary.attacks for _ in range(entry.samples)])
+    told = chain.from_iterable(repeat(entry, entry.samples) for entry in summary.attacks)
+    check_fit(path, samples, told, sum(entry.samples for entry in summary.attacks))
     return samples

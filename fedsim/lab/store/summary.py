@@ -9,7 +9,7 @@ from fedsim.errors import BadInput
 from fedsim.lab.store import layout
 from fedsim.lab.store.figures import PRECISION, ROUGES, Interval, Verdict
 from fedsim.lab.store.records import Client
-from fedsim.records import FileRecord, Round, read_record
+from fedsim.records import Count, FileRecord, Round, Seconds, read_record
 
 Leakage = dict[str, dict[str, Interval]]
 """By attack and metric: the mean over all samples that have it; of precision, over all guesses."""
@@ -24,10 +24,10 @@ class Entry(FileRecord):
     round: Round
     client: Client
     clients: list[Client] = []  # several: their sum was attacked
-    samples: int  # 0: no truth is known
-    wordless: int = 0  # of these, texts without a word: no ROUGE is of them
-    guesses: int | None = None  # that the attack made; None: a file of before they were counted
-    seconds: float
+    samples: Count  # 0: no truth is known
+    wordless: Count = 0  # of these, texts without a word: no ROUGE is of them
+    guesses: Count | None = None  # that the attack made; None: a file of before they were counted
+    seconds: Seconds
     verdict: Verdict
     reason: str = ""
     metrics: dict[str, float]  # means over the samples that have it; of precision, the guesses
@@ -48,9 +48,9 @@ class Judgement(FileRecord):
 
     verdict: Verdict
     reason: str = ""
-    updates: int = 0
-    samples: int = 0
-    silent: dict[str, int] = {}  # by metric: samples of which it says nothing, read or not
+    updates: Count = 0
+    samples: Count = 0
+    silent: dict[str, Count] = {}  # by metric: samples of which it says nothing, read or not
 
 
 class Course(FileRecord):
@@ -90,9 +90,9 @@ class Summary(FileRecord):
     name: str
     seed: int
     engine: str = ""
-    rounds: int = 0
-    seconds: float = 0.0  # of all rounds
-    scoring: dict[str, float] = {}  # seconds
+    rounds: Round = 0
+    seconds: Seconds = 0.0  # of all rounds
+    scoring: dict[str, Seconds] = {}
     utility: Utility | None = None  # None: not measured
     guarantee: dict[str, Any] | None = None  # of a defenses.base.Guarantee, and "secret"
     wire: dict[str, Any] = {}  # what an update took, and what each defense did to it

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from fedsim.files import write_json
 from fedsim.lab.store import layout
 from fedsim.lab.store.summary import Summary, read_summary
-from fedsim.records import FileRecord, read_record
+from fedsim.records import FileRecord, Seconds, read_record
 
 Status = Literal["waiting", "running", "done", "failed"]
 
@@ -21,8 +21,8 @@ class CellEnd(FileRecord):
 
     status: Status
     error: str | None = None  # one line; None: it did not fail
-    seconds: float = 0.0  # in all
-    working: float = 0.0  # of these: training, evaluation, attacks, controls, their scores
+    seconds: Seconds = 0.0  # in all
+    working: Seconds = 0.0  # of these: training, evaluation, attacks, controls, their scores
 
 
 def _toml(tree: dict[str, Any]) -> dict[str, Any]:
@@ -46,8 +46,8 @@ class CellRecord(FileRecord):
     training: str  # equal for cells that train alike
     status: Status
     error: str | None = None
-    seconds: float = 0.0
-    working: float = 0.0
+    seconds: Seconds = 0.0
+    working: Seconds = 0.0
     config: Tree
 
     def ended(self, end: CellEnd) -> "CellRecord":

@@ -94,11 +94,11 @@ def _run(
     experiment = prepare(config)
     with held(run.root):
         if layout.is_run(run.root):
-            begun_with(run.root, config)
+            begun_with(run.root, config, quick=quick)
         else:
             if secret is not None and source is None and claims(experiment.defenses):
                 give_secret(run.vault, experiment.defenses, secret)
-            run.create(config)
+            run.create(config, quick=quick)
         if source is None:
             return run_experiment(experiment, run, display, quick=quick)[0]
         return attack_captures(experiment, run, RunDirectory(source), display, quick=quick)

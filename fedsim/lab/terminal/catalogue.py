@@ -66,6 +66,8 @@ def _models() -> list[dict[str, Any]]:
     for name in family_names():
         tasks = ", ".join(sorted(family(name).classes))
         rows.append({"name": f"any {name} model", "about": f"hub id or directory; tasks: {tasks}"})
+    about = "hub id or directory; an encoder or a decoder that transformers has"
+    rows.append({"name": "any other model", "about": f"{about}, read through its module graph"})
     return rows
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 
 from fedsim.errors import BadInput, unknown
 from fedsim.models.base import ModelAdapter
+from fedsim.models.generic import generic
 
 
 def family_names() -> list[str]:
@@ -22,13 +23,21 @@ def family_names() -> list[str]:
 def family(model_type: str, subject: str = "model:") -> type[ModelAdapter]:
     """Return the family of what ``transformers`` calls a ``model_type``.
 
+    Where there is no file of it, the model is read through its module graph.
+
     Raises:
-        BadInput: there is none (the line begins with ``subject``), or its file is broken.
+        BadInput: it is no decoder or encoder of text (the line begins with ``subject``), or the
+            family's file is broken.
     """
     name = model_type.replace("-", "_")
     if name not in family_names():
-        known = ", ".join(family_names())
-        raise BadInput(f"{subject} a {model_type!r} model; families known: {known}")
+        graph = generic(model_type)
+        if graph is None:
+            raise BadInput(
+                f"{subject} a {model_type!r} model; wanted a decoder or an encoder of text that "
+                "transformers knows, and no encoder-decoder"
+            )
+        return graph
     try:
         module = importlib.import_module(f"{__name__}.{name}")
     except (Exception, SystemExit) as error:  # anything may go wrong while a file is imported

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from attacks import Dager
 from attacks.dager.spectrum import find_span
@@ -396,16 +397,28 @@ def test_all_tokens_equal(scene: Scene) -> None:
     assert guess.sequences == tuple(truth)  # after a BOS, copies differ by what they attend to
 
 
-@pytest.mark.parametrize("place", ["hidden", "middle"])
-def test_a_layer_of_zeros_gives_nothing_and_says_why(
-    scene: Scene, sentences: Sentences, place: Any
+@pytest.mark.parametrize("gone", [(0, "hidden"), (0, "middle"), (1, "hidden")])
+def test_inputs_that_stand_out_of_one_layer_alone_are_said_to_be_unread(
+    scene: Scene, sentences: Sentences, gone: tuple[int, Any]
 ) -> None:
-    update = scene.update(sentences(scene.model, 2))
-    for weight in scene.model.projections(0, place):
-        update[weight.name] = torch.zeros_like(update[weight.name])
-    guess = scene.attack(update)
-    assert guess.sequences == ()
-    assert 0 in (guess.diagnostics["rank_0"], guess.diagnostics["rank_1"])
+    truth = sentences(scene.model, 2)
+    update = scene.update(truth)
+
+    def without(*places: tuple[int, Any]) -> dict[str, Tensor]:
+        names = {
+            weight.name for layer, at in places for weight in scene.model.projections(layer, at)
+        }
+        return {n: torch.zeros_like(t) if n in names else t for n, t in update.items()}
+
+    guess = scene.attack(without(gone))
+    if gone == (0, "hidden"):
+        assert guess.sequences == () and guess.diagnostics["rank_0"] == 0
+        assert guess.diagnostics["unread"] and guess.diagnostics["above_floor"] == 0
+    else:  # block 0's MLP and block 1 stand in for each other
+        assert sorted(guess.sequences) == sorted(truth) and not guess.diagnostics["unread"]
+    guess = scene.attack(without((0, "middle"), (1, "hidden")))
+    assert guess.sequences == () and guess.diagnostics["rank_1"] == 0 < guess.diagnostics["rank_0"]
+    assert guess.diagnostics["unread"]
 
 
 def test_another_vocabulary_is_refused(gpt2: Scene, sentences: Sentences) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from itertools import combinations_with_replacement, product
+from time import process_time
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +42,7 @@ def drawn(generator: torch.Generator, labels: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("labels", [2, 3])
+@pytest.mark.slow
 def test_counts_are_found_or_left_open_but_never_wrong(told: bool, labels: int) -> None:
     generator = torch.Generator().manual_seed(labels)
     some = [labels_of for labels_of in product(range(3), repeat=labels) if 0 < sum(labels_of) <= 3]
@@ -110,3 +113,25 @@ def test_another_share_than_the_protocols_is_tried_only_where_that_cannot_be() -
     twice = batch(chances, [(2, 0), (0, 2)], 1 / 4 / 17)  # or two texts, and two that vanished
     found = count(texts(chances, twice, (True, True)), 4, 1 / 4)
     assert found is None or not found.sure
+
+
+@pytest.mark.parametrize(("labels", "examples"), [(30, 1024), (600, 1024), (2, 10**6)])
+def test_counting_ends_soon_and_says_where_it_did_not_begin(labels: int, examples: int) -> None:
+    chances = torch.rand(1, labels, generator=torch.Generator().manual_seed(1)).double()
+    chances = chances.softmax(dim=1)
+    began, notes = process_time(), dict[str, Any]()
+    amounts = chances.flip(1) - 1 / labels  # of no number of examples
+    assert count(texts(chances, amounts, (True,)), examples, None, notes=notes) is None
+    assert process_time() - began < 10  # it was half a minute
+    assert notes == ({} if labels == 30 else {"cut": True})
+
+
+def test_shares_that_are_not_even_count_no_copies() -> None:
+    chances = torch.tensor([[0.3, 0.7], [0.6, 0.4]]).double()
+    scaled = batch(chances, [(2, 0), (0, 1)], 1 / 17)
+    found = count(texts(chances, scaled, (True, True)), 3, None)
+    assert found == Counts((2, 1), True)
+    uneven = count(texts(chances, scaled, (True, True)), 3, None, even=False)
+    assert uneven == Counts((2, 1), False)
+    once = batch(chances, [(1, 0), (0, 1)], 1 / 17)
+    assert count(texts(chances, once, (True, True)), 2, None, even=False) == Counts((1, 1), True)

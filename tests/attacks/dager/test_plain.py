@@ -26,6 +26,7 @@ def read_by_both(
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(("count", "skip"), [(1, 0), (2, 100), (4, 200)])
+@pytest.mark.slow
 def test_the_plain_attack_and_the_fast_one_read_the_same_sentences(
     adapt: Adapt,
     gradient: Gradient,

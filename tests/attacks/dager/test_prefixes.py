@@ -13,7 +13,7 @@ from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.models.families.llama import LlamaAdapter
 from fedsim.models.presets import VOCABULARY, preset_tokenizer
 from tests.conftest import Adapt
-from tests.fedsim.models.insides import caught, stirred
+from tests.fedsim.models.insides import caught, opened, stirred
 
 PRESETS = ["gpt2-tiny", "llama-tiny"]
 PREFIXES = [(9, 10, 11), (400, 10, 12), (9, 800, 3)]
@@ -76,7 +76,7 @@ def test_the_middle_check_computes_what_the_model_does(
     adapt: Adapt, preset: str, start: tuple[int, ...]
 ) -> None:
     model = adapt(preset) if preset in PRESETS else rotary(preset)
-    opening = model.opening(stirred(model))
+    opening = opened(model, stirred(model))
     rank = 60 * model.width // 192
     gate = open_gate(some_span(model.width, rank), torch.randn(64, model.width), 16.0, 0.4)
     check = MiddleCheck(opening, gate, torch.Generator().manual_seed(0))
@@ -97,7 +97,7 @@ def test_the_middle_check_computes_what_the_model_does(
 @pytest.mark.parametrize("preset", PRESETS)
 def test_pairs_that_are_not_asked_for_are_not_answered(adapt: Adapt, preset: str) -> None:
     model = adapt(preset)
-    opening = model.opening(model.initial_parameters())
+    opening = opened(model, model.initial_parameters())
     ids = (*model.prefix, 9)
     inside = torch.stack([read(model, ids), read(model, (*model.prefix, 10))])
     basis, _ = torch.linalg.qr(torch.cat([inside, torch.randn(model.width - 2, model.width)]).T)
@@ -122,7 +122,7 @@ def test_no_token_at_a_place_is_no_pair(adapt: Adapt, preset: str) -> None:
     (trunk,) = model.trunks(parameters, 1)
     gate = open_gate(some_span(model.width, 60), torch.randn(64, model.width), 16.0, 0.4)
     generator, none = torch.Generator().manual_seed(0), torch.empty(0, dtype=torch.int64)
-    for check in (MiddleCheck(model.opening(parameters), gate, generator), BlockCheck(trunk, gate)):
+    for check in (MiddleCheck(opened(model, parameters), gate, generator), BlockCheck(trunk, gate)):
         with torch.no_grad():
             check.begin(model.prefix)
             chosen, excess = check.excess(torch.ones(1, 0, dtype=torch.bool), none, 1)

@@ -73,6 +73,7 @@ def test_more_prefixes_than_loras_rank_give_nothing_exact(
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_deltas_of_several_steps_are_read_in_float32(
     request: pytest.FixtureRequest,
     scene: Scene,
@@ -156,7 +157,8 @@ def test_a_delta_of_one_step_is_read_to_its_ends_and_counts(
     update = {name: -rate * tensor.double() for name, tensor in scene.update(truth).items()}
     guess = scene.attack(update, kind="delta")
     assert sorted(guess.sequences) == sorted(truth)
-    assert guess.diagnostics["counted"] and not guess.diagnostics["best_effort"]
+    told = task == "classification"  # a token's share would be another if there were more steps
+    assert guess.diagnostics["counted"] == told != guess.diagnostics["best_effort"]
 
 
 @pytest.mark.slow
@@ -187,6 +189,7 @@ def test_rounding_leaves_most_sentences_readable(
     assert read >= least
 
 
+@pytest.mark.slow
 def test_an_update_that_does_not_say_how_many_examples_it_is_of_is_read(
     adapt: Adapt, gradient: Gradient, observe: Observe, sentences: Sentences
 ) -> None:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from attacks import Dager
-from clients.training import LocalTraining
+from attacks.base import Notes
+from attacks.dager.alike import Alike
+from attacks.dager.endings import Leaves, bounded
 from fedsim.effects import Rescales
-from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
+from fedsim.messages import Knowledge
 from fedsim.models import ModelAdapter
-from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Parameters, Tokens
+from tests.attacks.dager.seen import read, seen, sure
 from tests.attacks.scene import PRESETS
 from tests.conftest import Adapt, Sentences
 
@@ -22,42 +24,6 @@ WORDS = {
     "llama": "model.embed_tokens.weight",
     "bert": "bert.embeddings.word_embeddings.weight",
 }
-
-
-def seen(
-    model: ModelAdapter,
-    parameters: Parameters,
-    truth: Sequence[Tokens],
-    labels: Sequence[int],
-    scale: float = 1.0,
-    stated: int | None = None,
-    knowledge: Knowledge | None = None,
-    **training: Any,
-) -> Observation:
-    """Return what the server sees of a client's batch, by the client's own code."""
-    settings = TrainingSettings(**training)
-    examples = Examples(sequences=tuple(truth), labels=tuple(labels))
-    local = LocalTraining(model, settings)
-    tensors, _ = local(parameters, examples, torch.Generator().manual_seed(0))
-    return Observation(
-        model=model,
-        broadcast=Broadcast(round=1, parameters=parameters, config=settings.as_config()),
-        update=Update(
-            tensors={name: scale * tensor for name, tensor in tensors.items()},
-            kind="gradient" if settings.algorithm == "fedsgd" else "delta",
-            num_examples=len(truth) if stated is None else stated,
-        ),
-        knowledge=knowledge or Knowledge(),
-    )
-
-
-def read(observation: Observation) -> Reconstruction:
-    return Dager().reconstruct(observation, torch.Generator().manual_seed(0))
-
-
-def sure(guess: Reconstruction) -> bool:
-    assert guess.diagnostics["counted"] != guess.diagnostics["best_effort"]
-    return bool(guess.diagnostics["counted"])
 
 
 def scaled_head(model: ModelAdapter, scale: float) -> dict[str, Tensor]:
@@ -89,6 +55,7 @@ def test_a_text_with_both_labels_is_not_taken_for_none(
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+@pytest.mark.slow
 def test_an_example_that_left_no_trace_is_no_copy_of_another(
     adapt: Adapt, sentences: Sentences, preset: str, scale: float
 ) -> None:
@@ -110,6 +77,7 @@ def test_an_example_that_left_no_trace_is_no_copy_of_another(
 
 
 @pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.slow
 def test_as_many_leaves_as_examples_are_one_each_however_sure_the_head_is(
     adapt: Adapt, sentences: Sentences, preset: str
 ) -> None:
@@ -161,6 +129,7 @@ def test_tokens_that_are_embedded_alike_are_not_told_apart(
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("scale", [1e-3, 0.3])
+@pytest.mark.slow
 def test_an_update_of_another_scale_is_counted_where_one_reading_fits(
     adapt: Adapt, sentences: Sentences, preset: str, scale: float
 ) -> None:
@@ -203,3 +172,74 @@ def test_guesses_of_an_update_that_hides_them_are_no_more_than_the_examples_stat
     guess = read(observation)
     assert not sure(guess) and guess.diagnostics["unread"]
     assert len(guess.sequences) <= 4
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("stated", [1, 2])
+def test_texts_that_are_clearly_there_outlive_a_number_that_is_too_small(
+    adapt: Adapt, sentences: Sentences, preset: str, stated: int
+) -> None:
+    model = adapt(preset)
+    truth = sentences(model, 4)
+    observation = seen(
+        model, model.initial_parameters(), truth, [0, 1, 0, 1], stated=stated,
+        algorithm="fedavg", local_epochs=2, learning_rate=1e-3, mini_batch_size=2,
+    )  # fmt: skip
+    guess = read(observation)
+    assert sorted(guess.sequences) == sorted(truth) and not sure(guess)
+    assert guess.diagnostics["dropped"] == 0 and guess.diagnostics["above_floor"] == stated
+
+
+def leaves(sequences: Sequence[Tokens], clear: Sequence[Tokens]) -> Leaves:
+    every = {tokens[:stop] for tokens in clear for stop in range(1, len(tokens) + 1)}
+    return Leaves(
+        sequences=tuple(sequences),
+        sound=False,
+        alike=Alike(frozenset(), copies=False),
+        clear=frozenset(every),
+    )
+
+
+def test_what_is_dropped_is_said() -> None:
+    texts = [(1, 2, 3), (4, 5, 6), (4, 5, 7), (8, 9), (10, 11)]
+    found = leaves(texts, [*texts[:4], (10,)])
+    notes: Notes = {"rank_1": 20, "dropped": 0, "cut": False}
+    # one that differs from another in its end adds no input but that; the last is clear in part
+    assert bounded(tuple(texts), found, 1, notes) == (texts[0], texts[1], texts[3])
+    assert notes["dropped"] == 2 and notes["cut"]
+    notes = {"rank_1": 6, "dropped": 0, "cut": False}  # the span has no room for more inputs
+    assert bounded(tuple(texts), found, 1, notes) == (texts[0], texts[1])
+    assert notes["dropped"] == 3
+    assert bounded(tuple(texts), found, 0, notes) == tuple(texts)  # it states nothing
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("twins", [10, 100])
+def test_tokens_with_many_twins_lose_no_text(
+    adapt: Adapt, sentences: Sentences, preset: str, twins: int
+) -> None:
+    model = adapt(preset)
+    name = WORDS[preset.removesuffix("-tiny")]
+    words = model.initial_parameters()[name].clone()
+    words[1000 : 1000 + twins] = words[400]
+    parameters = {**model.initial_parameters(), name: words}
+    truth = [(*model.prefix, 300, 400, 600, 310, 320), (*model.prefix, 210, 220, 230, 240)]
+    guess = read(seen(model, parameters, truth, [0, 1]))
+    assert not sure(guess) and guess.diagnostics["alike"] == 1 and not guess.diagnostics["cut"]
+    assert len(guess.sequences) == 2 and truth[1] in guess.sequences
+    other = next(tokens for tokens in guess.sequences if tokens != truth[1])
+    apart = [(mine, true) for mine, true in zip(other, truth[0], strict=True) if mine != true]
+    assert all(true == 400 and 1000 <= mine < 1000 + twins for mine, true in apart)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_search_that_ends_early_keeps_what_was_alive(
+    adapt: Adapt, sentences: Sentences, preset: str
+) -> None:
+    model = adapt(preset)
+    truth = sentences(model, 2)
+    observation = seen(model, model.initial_parameters(), truth, [0, 1])
+    guess = Dager(max_pairs=200).reconstruct(observation, torch.Generator().manual_seed(0))
+    assert guess.diagnostics["cut"] and not sure(guess)
+    assert len(guess.sequences) == 2
+    assert {tokens[: len(g)] for tokens in truth for g in guess.sequences} >= set(guess.sequences)

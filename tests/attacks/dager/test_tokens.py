@@ -12,7 +12,7 @@ from attacks.dager.spectrum import find_span
 from attacks.dager.tokens import TokenSets
 from fedsim.models import ModelAdapter, Opening
 from tests.conftest import Adapt, Gradient, Sentences
-from tests.fedsim.models.insides import stirred
+from tests.fedsim.models.insides import opened, stirred
 
 PRESETS = ["gpt2-tiny", "llama-tiny", "bert-tiny"]
 
@@ -20,7 +20,7 @@ PRESETS = ["gpt2-tiny", "llama-tiny", "bert-tiny"]
 def prepared(
     model: ModelAdapter, parameters: dict[str, Tensor], update: dict[str, Tensor]
 ) -> tuple[Opening, TokenSets]:
-    opening = model.opening(parameters)
+    opening = opened(model, parameters)
     blocks = []
     for weight in model.projections(0):
         gradient = update[weight.name] if weight.input_axis == 0 else update[weight.name].T

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clients.training import LocalTraining
 from defenses import DPSGD, Defense, Gaussian, LoRA, RandomMask, SecAgg, TopK
 from defenses.base import Here, Memory, Setting
-from defenses.dp.accounting import prv
+from defenses.dp.accounting import prv, rdp
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings
@@ -252,10 +252,20 @@ def test_a_budget_stops_the_client() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [{"noise_multiplier": 1.0}, {"target_epsilon": 8.0}])
-def test_a_budget_below_one_round_is_refused(adapt: Adapt, how: dict[str, float]) -> None:
-    defense = DPSGD(budget=0.01, **how)  # type: ignore[arg-type]
+def test_a_budget_below_one_round_is_refused(adapt: Adapt, how: dict[str, Any]) -> None:
+    defense = DPSGD(budget=0.01, accountant="rdp", **how)
     with pytest.raises(BadInput, match=r"at least the epsilon of one round, [\d.]+, got 0.01"):
         defense.settle(setting(adapt("gpt2-tiny"), defense))
+
+
+@pytest.mark.slow
+def test_each_client_stays_within_the_target_whatever_it_holds(adapt: Adapt) -> None:
+    defense = DPSGD(target_epsilon=4.0, accountant="rdp")
+    held = (4, 5, 9, 40)  # a rate of 1, which is accounted otherwise, and three below
+    settled = defense.settle(setting(adapt("gpt2-tiny"), defense, held=held))
+    assert isinstance(settled, DPSGD) and settled.noise_multiplier is not None
+    spent = [rdp(((settled.noise_multiplier, 4 / count, 5),), 1e-5) for count in held]
+    assert 3.9 < max(spent) <= 4.0
 
 
 @pytest.mark.slow

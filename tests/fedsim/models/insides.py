@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fedsim.models import ModelAdapter
+from fedsim.models import ModelAdapter, Opening
+from fedsim.types import Parameters
 
 
 def stirred(model: ModelAdapter) -> dict[str, Tensor]:
@@ -16,6 +17,13 @@ def stirred(model: ModelAdapter) -> dict[str, Tensor]:
         name: tensor + 0.05 * torch.randn(tensor.shape, generator=generator)
         for name, tensor in model.initial_parameters().items()
     }
+
+
+def opened(model: ModelAdapter, parameters: Parameters) -> Opening:
+    """Return block 0 as the model's family has it in the open."""
+    opening = model.opening(parameters)
+    assert isinstance(opening, Opening)
+    return opening
 
 
 @contextmanager

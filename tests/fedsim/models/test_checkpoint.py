@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification, GPT2ForSequenceClassification
 
 from fedsim.errors import BadInput
@@ -196,6 +197,111 @@ def test_random_weights_that_cannot_be_drawn_are_one_line(tmp_path: Path) -> Non
     saved(tmp_path, gpt2(V), initializer_range=float("nan"))
     with pytest.raises(BadInput, match=r"model.name: no model can be built as .* says: .*nan"):
         load(tmp_path, weights="random")
+
+
+# What the files hold
+
+
+@pytest.mark.parametrize(
+    ("dtype", "called"),
+    [
+        (torch.int8, "I8"),
+        (torch.int64, "I64"),
+        (torch.uint8, "U8"),
+        (torch.bool, "BOOL"),
+        (torch.float8_e4m3fn, "F8_E4M3"),
+        (torch.float8_e5m2, "F8_E5M2"),
+        (torch.complex64, "C64"),
+    ],
+)
+@pytest.mark.parametrize("pickled", [False, True])
+def test_weights_that_are_no_floats_are_named(
+    tmp_path: Path, dtype: torch.dtype, called: str, pickled: bool
+) -> None:
+    key = "transformer.h.0.attn.c_attn.weight"
+    saved(tmp_path, gpt2(V))
+    held = rewritten(tmp_path, lambda held: held | {key: (held[key] * 50).to(dtype)})
+    if pickled:
+        file = held / "model.safetensors"
+        torch.save(load_file(file), held / "pytorch_model.bin")
+        file.unlink()
+    wanted = f"'{key}' of .* must be F64, F32, F16, BF16, got {dtype if pickled else called}$"
+    with pytest.raises(BadInput, match=wanted):
+        load(tmp_path, task="causal-lm")
+
+
+def test_every_weight_of_a_body_without_its_prefix_is_looked_at(tmp_path: Path) -> None:
+    saved(tmp_path, bert(V))
+    rewritten(tmp_path, lambda held: {k.removeprefix("bert."): one for k, one in held.items()})
+    load(tmp_path, task="masked-lm")
+    key = "encoder.layer.1.output.dense.weight"
+    rewritten(tmp_path, lambda held: held | {key: held[key].char()})
+    with pytest.raises(BadInput, match=f"'{key}' of .* got I8"):
+        load(tmp_path, task="masked-lm")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_floats_of_another_width_are_read(tmp_path: Path, dtype: torch.dtype) -> None:
+    model: Any = gpt2(V)
+    saved(tmp_path, model.to(dtype))
+    start = load(tmp_path, task="causal-lm").initial_parameters()
+    assert torch.equal(start["transformer.wpe.weight"], model.transformer.wpe.weight.float())
+
+
+def test_masks_and_positions_may_be_integers(tmp_path: Path) -> None:
+    saved(tmp_path / "gpt2", gpt2(V))
+    mask = {"transformer.h.0.attn.bias": torch.ones(1, 1, 32, 32, dtype=torch.uint8)}
+    load(rewritten(tmp_path / "gpt2", lambda held: held | mask), task="causal-lm")
+    saved(tmp_path / "bert", bert(V))
+    places = {"bert.embeddings.position_ids": torch.arange(32)[None]}
+    load(rewritten(tmp_path / "bert", lambda held: held | places), task="masked-lm")
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "other"),
+    [
+        (gpt2, "transformer.h.1.ln_1.weight", "h.1.ln_1.weight"),
+        (gpt2, "transformer.wte.weight", "transformer.transformer.wte.weight"),
+        (llama, "model.layers.0.mlp.up_proj.weight", "layers.0.mlp.up_proj.weight"),
+        (bert, "bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma"),
+        (bert, "bert.embeddings.LayerNorm.bias", "embeddings.LayerNorm.beta"),
+    ],
+)
+def test_two_tensors_for_one_weight_are_named(
+    tmp_path: Path, model: Callable[[int], Any], key: str, other: str
+) -> None:
+    saved(tmp_path, model(V))
+    rewritten(tmp_path, lambda held: held | {other: held[key] + 5})
+    with pytest.raises(BadInput, match="holds one weight twice, as ") as caught:
+        load(tmp_path, task="masked-lm" if model is bert else "causal-lm")
+    assert repr(key) in str(caught.value) and repr(other) in str(caught.value)
+
+
+def test_shards_are_looked_at_one_by_one(tmp_path: Path) -> None:
+    model = gpt2(V)
+    saved(tmp_path, model)
+    held = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    files = {key: f"part-{at % 2}.safetensors" for at, key in enumerate(held)}
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": files})
+    )
+
+    def write(file: str, **more: torch.Tensor) -> None:
+        tensors = {key: one for key, one in held.items() if files[key] == file}
+        save_file(tensors | more, tmp_path / file, metadata={"format": "pt"})
+
+    write("part-0.safetensors")
+    write("part-1.safetensors")
+    start = load(tmp_path, task="causal-lm").initial_parameters()
+    assert torch.equal(start["transformer.wpe.weight"], model.transformer.wpe.weight)
+    key = next(key for key, file in files.items() if file == "part-0.safetensors")
+    write("part-1.safetensors", **{key: held[key] + 5})
+    with pytest.raises(BadInput, match=f"holds one weight twice, as '{key}' and '{key}'"):
+        load(tmp_path, task="causal-lm")
+    write("part-1.safetensors", **{key: held[key].char()})
+    with pytest.raises(BadInput, match=f"'{key}' of .* got I8"):
+        load(tmp_path, task="causal-lm")
 
 
 # What the config says

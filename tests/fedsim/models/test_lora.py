@@ -110,10 +110,25 @@ def test_targets_that_are_not_there_are_bad_input(adapt: Adapt) -> None:
         adapt("llama-tiny", lora_rank=2, lora_targets=("v_proj", "q_prj")).trainable()
 
 
-@pytest.mark.parametrize("target", ["ln_1", "attn", "act"])
-def test_targets_that_are_no_linear_maps_are_bad_input(adapt: Adapt, target: str) -> None:
-    with pytest.raises(BadInput, match=rf"model.lora_targets: .*{target}"):
-        adapt("gpt2-tiny", lora_rank=2, lora_targets=(target,)).trainable()
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("ln_1", "LayerNorm"), ("attn", "GPT2Attention"), ("wte", "Embedding"),
+        ("wpe", "Embedding"), ("dropout", "Dropout"), ("h", "ModuleList"),
+    ],
+)  # fmt: skip
+def test_targets_that_are_no_linear_maps_are_bad_input(
+    adapt: Adapt, target: str, kind: str
+) -> None:
+    line = rf"model.lora_targets: must be linear maps \(c_attn, c_.*\), got {target} \({kind}"
+    with pytest.raises(BadInput, match=line):
+        adapt("gpt2-tiny", lora_rank=2, lora_targets=("c_attn", target)).trainable()
+
+
+@pytest.mark.parametrize("target", ["word_embeddings", "LayerNorm", "token_type_embeddings"])
+def test_bert_s_are_looked_at_as_well(adapt: Adapt, target: str) -> None:
+    with pytest.raises(BadInput, match=rf"must be linear maps \(.*dense.*\), got {target} "):
+        adapt("bert-tiny", lora_rank=2, lora_targets=(target,)).trainable()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import nn
 from fedsim.models import Norm, Place, family_names
 from fedsim.models.opening import affine
 from tests.conftest import Adapt
-from tests.fedsim.models.insides import caught, stirred
+from tests.fedsim.models.insides import caught, opened, stirred
 
 PRESETS = [f"{name}-tiny" for name in family_names()]
 PLACES: list[Place] = ["hidden", "context", "middle", "inner"]
@@ -19,7 +19,7 @@ PLACES: list[Place] = ["hidden", "context", "middle", "inner"]
 def test_block_0_in_the_open_is_what_the_model_computes(adapt: Adapt, preset: str) -> None:
     model = adapt(preset)
     parameters = stirred(model)
-    opening = model.opening(parameters)
+    opening = opened(model, parameters)
     tokens = torch.randint(2048, (11,), generator=torch.Generator().manual_seed(1))
     positions = torch.arange(11)
     reader = model.projections(0, "middle")[0].name.removesuffix(".weight")
@@ -119,7 +119,7 @@ def test_block_0_and_the_end_are_stale_once_other_weights_were_loaded(
 ) -> None:
     model = adapt(preset)
     parameters, ids, first = stirred(model), torch.tensor([9, 10]), torch.tensor([0, 1])
-    opening = model.opening(parameters)
+    opening = opened(model, parameters)
     closing = model.closing(parameters, [(9, 10)])
     held = [opening.inputs(ids, first)]
     held += [] if closing is None else [closing.norm(closing.states)]
@@ -134,6 +134,6 @@ def test_block_0_and_the_end_are_stale_once_other_weights_were_loaded(
     if closing is not None:
         with pytest.raises(RuntimeError, match=r"other weights were loaded .* this closing was"):
             closing.norm  # noqa: B018  # reading it is the test
-    again = model.opening(parameters)
+    again = opened(model, parameters)
     assert torch.equal(again.inputs(ids, first), held[0])
     assert (closing is None) == (model.last_norm is None)

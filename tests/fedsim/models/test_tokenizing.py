@@ -1,5 +1,7 @@
 """Whatever a tokenizer is, what it puts around a text is found, and what does not fit is said."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,33 @@ def test_masked_lm_needs_a_mask(tmp_path: Path) -> None:
     load(path, task="classification")
 
 
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_mask_that_is_another_special_token_is_refused(tmp_path: Path, name: str) -> None:
+    known = vocabulary(tuple(NAMES.values()))
+    kind = models.WordLevel(known, unk_token="[UNK]")
+    made = tokenizer(kind, "[CLS] $A [SEP]", **NAMES, mask_token=NAMES[name])
+    path = saved(tmp_path, bert(len(known)), made)
+    line = re.escape(f"a mask token that is no other, got '{NAMES[name]}', which is its {name}")
+    with pytest.raises(BadInput, match=f"model.tokenizer: the task masked-lm wants {line}"):
+        load(path, task="masked-lm")
+    load(path, task="classification")
+
+
+def test_a_mask_of_its_own_is_taken(tmp_path: Path) -> None:
+    load(saved(tmp_path, bert(len(words())), words()), task="masked-lm")
+
+
 def test_a_tokenizer_of_special_tokens_alone_is_refused(tmp_path: Path) -> None:
     made = tokenizer(models.WordLevel({"[PAD]": 0}, unk_token="[PAD]"), pad_token="[PAD]")
     with pytest.raises(BadInput, match=r"model.tokenizer: it knows no token of a text"):
         load(saved(tmp_path, gpt2(4), made))
+
+
+@pytest.mark.parametrize("length", ["512", "[/bold]", [], {}])
+def test_a_length_that_is_no_number_is_one_line(tmp_path: Path, length: Any) -> None:
+    path = saved(tmp_path, gpt2(40), words())
+    file = path / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": length}))
+    with pytest.raises(BadInput, match=r"^model.tokenizer: .*'(int|str|list|dict)'") as caught:
+        load_adapter(ModelSpec(name=str(path)))
+    assert "\n" not in str(caught.value)

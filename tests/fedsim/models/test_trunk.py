@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from clients.training import LocalTraining
 from fedsim.models import ModelAdapter, select
@@ -142,13 +143,13 @@ def test_selected_prefixes_go_on_as_if_they_had_been_run_alone(adapt: Adapt, pre
     expected = oracle(model, preset, parameters, 1, whole)
     (trunk,) = model.trunks(parameters, 1)
     _, past = trunk.inputs(ids[:, :5])
-    assert past is not None
+    assert isinstance(past, DynamicCache)
     layers: Any = past.layers
     before = [layer.keys.clone() for layer in layers]
     chosen = select(past, rows)
     states, grown = trunk.inputs(whole[:, 5:], first=5, past=chosen)
     close(states, expected[:, 5:])
-    assert grown is not None and grown.get_seq_length() == 7
+    assert isinstance(grown, DynamicCache) and grown.get_seq_length() == 7
     for layer, keys in zip(layers, before, strict=True):  # the old prefixes stay
         assert torch.equal(layer.keys, keys)
 

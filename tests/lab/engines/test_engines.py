@@ -141,6 +141,7 @@ def test_an_exception_of_the_server_comes_out() -> None:
 # The same bits on every engine. Ray leaves sockets and processes to the interpreter's end, and its
 # import warns: it runs in a process of its own.
 
+OnRay = dict[str, tuple[Path, int, str]]
 CONFIGS: dict[str, dict[str, Any]] = {
     "fedsgd": {"learning_rate": 0.1, "batch_size": 2},
     "fedavg": {
@@ -155,12 +156,33 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def on_ray(root: Path, config: Config, *words: str) -> subprocess.CompletedProcess[str]:
-    path = root.with_suffix(".toml")
-    path.write_text(tomli_w.dumps(config.as_toml()))
-    fedsim = Path(sys.executable).with_name("fedsim")
-    command = map(str, [fedsim, "run", path, "federation.engine=ray", *words, "--out", root])
-    return subprocess.run([*command], capture_output=True, text=True, timeout=1200)
+RUNS = """
+import contextlib, io, json, sys
+from fedsim.lab.cli import main
+ended = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        ended.append([main(words), said.getvalue()])
+print(json.dumps(ended))
+"""
+
+
+@pytest.fixture(scope="module")
+def on_ray(tmp_path_factory: pytest.TempPathFactory) -> OnRay:
+    """Where each config's run on Ray is, its exit code and what it said; one process runs them."""
+    folder = tmp_path_factory.mktemp("ray")
+    configs = {name: config_of(name) for name in CONFIGS} | {"too large": too_large()}
+    commands = []
+    for name, config in configs.items():
+        (folder / f"{name}.toml").write_text(tomli_w.dumps(config.as_toml()))
+        apart = ["federation.timeout=600"] if name == "fedavg" else []  # each in its own process
+        path, root = str(folder / f"{name}.toml"), str(folder / name)
+        commands.append(["run", path, "federation.engine=ray", *apart, "--out", root])
+    command = [sys.executable, "-W", "ignore", "-c", RUNS, json.dumps(commands)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200 * len(commands))
+    assert done.returncode == 0, done.stderr
+    ended = json.loads(done.stdout.splitlines()[-1])
+    return {name: (folder / name, *end) for name, end in zip(configs, ended, strict=True)}
 
 
 def rounds(root: Path) -> list[Any]:
@@ -169,11 +191,20 @@ def rounds(root: Path) -> list[Any]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in noted]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_inline_and_ray_give_the_same_bits(tmp_path: Path, name: str) -> None:
+def config_of(name: str) -> Config:
     attack = ["dager"] if name == "fedsgd" else []  # one is enough to see that it runs there, too
-    config = experiment(federation={"rounds": 2}, training=CONFIGS[name], attack=attack)
+    return experiment(federation={"rounds": 2}, training=CONFIGS[name], attack=attack)
+
+
+def too_large() -> Config:
+    return experiment(federation={"rounds": 1, "cpus_per_client": 1000.0})
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_inline_and_ray_give_the_same_bits(tmp_path: Path, on_ray: OnRay, name: str) -> None:
+    config = config_of(name)
     run = RunDirectory(tmp_path / "inline")
     run.create(config)
     summary, _ = run_experiment(prepare(config), run, Silent())
@@ -181,18 +212,17 @@ def test_inline_and_ray_give_the_same_bits(tmp_path: Path, name: str) -> None:
     assert [len(row.get("clients", [])) for row in inline] == [0, 3, 3]  # of 4
     assert len({row["checksum"] for row in inline}) == 3  # something was learned in each round
 
-    apart = ["federation.timeout=600"] if name == "fedavg" else []  # each in a process of its own
-    done = on_ray(tmp_path / "ray", config, *apart)
-    assert done.returncode == 0, done.stderr
-    assert rounds(tmp_path / "ray") == inline
-    written = json.loads((tmp_path / "ray" / "summary.json").read_text())
+    root, code, said = on_ray[name]
+    assert code == 0, said
+    assert rounds(root) == inline
+    written = json.loads((root / "summary.json").read_text())
     assert written["checksum"] == summary.checksum == inline[-1]["checksum"]
 
 
 @pytest.mark.slow
-def test_too_large_a_client_for_ray_is_one_line(tmp_path: Path) -> None:
-    config = experiment(federation={"rounds": 1, "cpus_per_client": 1000.0})
-    done = on_ray(tmp_path / "ray", config)
-    assert done.returncode in (2, 4), done.stderr
-    assert "Traceback" not in done.stderr
-    assert "federation.cpus_per_client" in done.stderr
+@pytest.mark.ray
+def test_too_large_a_client_for_ray_is_one_line(on_ray: OnRay) -> None:
+    _, code, said = on_ray["too large"]
+    assert code in (2, 4), said
+    assert "Traceback" not in said
+    assert "federation.cpus_per_client" in said

@@ -20,6 +20,7 @@ LOOPBACK = {
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at sockets in /proc")
 def test_ray_is_shut_in_and_a_death_is_one_clients_own() -> None:
     root = Path(__file__).parents[3]

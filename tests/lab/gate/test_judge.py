@@ -21,8 +21,8 @@ from fedsim.lab.gate import (
 from fedsim.lab.store.summary import Summary
 
 ENTRY: dict[str, Any] = {
-    "attack": "dager", "round": 1, "client": 0, "samples": 2, "seconds": 0.5, "verdict": "no-leak",
-    "metrics": {}, "controls": {},
+    "attack": "dager", "round": 1, "client": 0, "samples": 2, "guesses": 2, "seconds": 0.5,
+    "verdict": "no-leak", "metrics": {}, "controls": {},
 }  # fmt: skip
 
 
@@ -251,3 +251,17 @@ def test_json_is_json_also_for_infinity() -> None:
     text = json.dumps(as_dict(some), allow_nan=False)
     assert json.loads(text)["outcome"] == "fail"
     assert json.loads(text)["checks"][0]["figure"]["mean"] == "inf"
+
+
+@pytest.mark.parametrize(("guesses", "expected"), [(2, "pass"), (None, "inconclusive")])
+def test_rouge_of_before_words_of_any_script_passes_nothing(
+    guesses: int | None, expected: str
+) -> None:
+    """A run from before has 0.0 for Russian that was read; its entries count no guesses."""
+    spread = {"mean": 0.0, "low": 0.0, "high": 10.7}
+    summary = summary_of(
+        attacks=[{**ENTRY, "guesses": guesses}],
+        leakage={"dager": {"rouge1": spread, "bag_f1": {"mean": 0.1, "low": 0.0, "high": 0.2}}},
+    )
+    assert outcome(asked("leakage", "rouge1", "dager", max=20), summary) == expected
+    assert outcome(asked("leakage", "bag_f1", "dager", max=0.3), summary) == "pass"

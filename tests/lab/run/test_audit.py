@@ -242,7 +242,7 @@ def test_a_target_is_met_by_what_clients_can_train_on(tmp_path: Path) -> None:
     config = experiment(
         model={"name": "builtin:gpt2-tiny", "task": "causal-lm"},
         data={"name": str(tmp_path / "short.csv")},
-        defense={"name": "dp-sgd", "target_epsilon": 2.0, "delta": 1e-3},
+        defense={"name": "dp-sgd", "target_epsilon": 2.0, "delta": 1e-3, "accountant": "rdp"},
         federation={"clients": 2, "clients_per_round": 2, "rounds": 3},
         training={"batch_size": 4},
     )

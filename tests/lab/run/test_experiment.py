@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from fedsim.errors import BadInput, ClientFailure, FedsimError
+from fedsim.errors import BadInput, ClientFailure, FedsimError, MalformedFile
 from fedsim.lab.config import Config
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.utility import utility
+from fedsim.lab.store import layout
 from fedsim.lab.store.run import RunDirectory, checksum
 from fedsim.rng import stream
 from fedsim.training import Examples
@@ -125,6 +126,48 @@ def test_a_finished_run_goes_on_to_its_summary(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def cut(path: Path, lines: int) -> None:
+    """Leave so many lines of a file, and half of the next, as a disk that lost the rest."""
+    whole = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole[:lines]) + whole[lines][:20])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [1, 2, 3])
+def test_rounds_that_a_disk_lost_are_run_again(tmp_path: Path, lines: int) -> None:
+    """Else their epsilon and what was read of them would be in no figure."""
+    config = experiment(
+        attack=[{"name": "dager", "rounds": [1, 3]}],
+        defense=[{"name": "gaussian", "noise_multiplier": 1.0}],
+    )
+    run = RunDirectory(tmp_path / "run")
+    go(run, config)
+    whole = evidence(run)
+    cut(run.root / layout.ROUNDS, lines)
+    go(run, config)
+    assert evidence(run) == whole
+
+
+def test_attempts_that_a_disk_lost_make_no_smaller_leak(tmp_path: Path) -> None:
+    config = experiment(federation={"rounds": 1}, attack=[{"name": "dager"}])
+    run = RunDirectory(tmp_path / "run")
+    go(run, config)
+    cut(run.root / layout.ATTEMPTS, 4)  # the last client's, of three with a control each
+    with pytest.raises(MalformedFile, match=r"dager's attempt in round 1 on client \d is missing"):
+        go(run, config)
+
+
+def test_what_is_of_rounds_that_run_again_goes(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    go(run, experiment(federation={"rounds": 1}))
+    kept = {path for path in run.root.rglob("*") if path.name != layout.SUMMARY}
+    for folder in (run.captures, run.vault, run.root / "audit"):
+        assert (folder / "round=1").is_dir()
+        (folder / "round=2" / "client=0").mkdir(parents=True)
+    run.go_on_after(1)
+    assert {*run.root.rglob("*")} == kept
+
+
 def test_the_rounds_are_noted_one_by_one(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     summary = go(run, experiment(training=FEDAVG))
@@ -145,11 +188,12 @@ def test_the_rounds_are_noted_one_by_one(tmp_path: Path) -> None:
         },
     }
     assert all(len(row["clients"]) == 3 for row in rows[1:])
-    latest = run.latest()
+    latest = run.latest(99)
     assert latest is not None
     assert summary["checksum"] == rows[3]["checksum"] == checksum(latest.parameters)
 
 
+@pytest.mark.slow
 def test_without_held_out_data_there_is_no_utility(tmp_path: Path) -> None:
     config = experiment(data={"evaluate": 0}, federation={"rounds": 1})
     assert go(RunDirectory(tmp_path / "run"), config)["utility"] is None
@@ -179,6 +223,7 @@ def test_captures_can_be_switched_off(tmp_path: Path) -> None:
     assert not run.captures.exists()
 
 
+@pytest.mark.slow
 def test_weights_that_diverge_on_the_server_fail_the_run(tmp_path: Path) -> None:
     # The gradient is finite, and so is the loss before the step; w - lr * g is not.
     config = experiment(federation={"rounds": 1}, training={"learning_rate": 1e39})

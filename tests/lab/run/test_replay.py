@@ -9,7 +9,7 @@ from markupsafe import escape
 
 from fedsim.captures import place, write_capture
 from fedsim.errors import BadInput
-from fedsim.files import write_json
+from fedsim.files import append_line, write_json
 from fedsim.lab.cli import main
 from fedsim.lab.compare import compare
 from fedsim.lab.display import Silent
@@ -212,6 +212,34 @@ def test_captures_from_elsewhere_have_no_truth(run: RunDirectory, tmp_path: Path
     assert summary["leakage"] == {"dager": {}}
     assert summary["verdicts"]["dager"]["verdict"] == "inconclusive"
     assert {entry["samples"] for entry in summary["attacks"]} == {0}
+
+
+def test_masked_updates_are_left_out_and_the_tap_s_notes_repeated(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen"
+    shutil.copytree(run.captures / "round=1", seen / "round=1")
+    with pytest.raises(BadInput, match=r"masked updates alone.*only the sum"):
+        for client in (1, 0):
+            path = seen / "round=1" / f"client={client}" / "observation.json"
+            record = json.loads(path.read_text())
+            write_json(path, record | {"kind": "masked"})
+            made = replay(seen, out=tmp_path / "out")
+            assert [(c.round, c.client) for c in made.captures] == [(1, 0)]
+    write_json(path, record)  # client 0's as it was
+    note = {"reason": "the reply holds no arrays\x1b[2J", "round": 1, "client": 1}
+    (seen / "notes.jsonl").write_text(2 * f"{json.dumps(note)}\n")
+    said = go(replay(seen, out=tmp_path / "out"))[0]["notes"]
+    line = "The tap notes: the reply holds no arrays\\x1b[2J (first: round 1, client 1)"
+    assert [told for told in said if "The tap" in told] == [line]
+
+
+def test_where_nothing_was_captured_the_notes_say_why(tmp_path: Path) -> None:
+    note = {"reason": "the reply holds no arrays", "round": 3, "client": 1}
+    append_line(tmp_path / "captures" / "notes.jsonl", note)
+    for root in (tmp_path, tmp_path / "captures"):
+        with pytest.raises(BadInput, match=r"holds no capture.*; The tap notes: the reply holds"):
+            replay(root)
 
 
 def test_the_number_of_labels_is_read_off_the_head(tmp_path: Path) -> None:

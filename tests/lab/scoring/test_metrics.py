@@ -63,6 +63,7 @@ def draw(dice: random.Random, count: int, *, longest: int = 4, vocabulary: int =
 # match
 
 
+@pytest.mark.slow
 def test_match_is_as_good_as_the_best_of_all_permutations() -> None:
     dice = random.Random(0)
     for _ in range(300):

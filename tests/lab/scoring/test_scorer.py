@@ -421,3 +421,13 @@ def test_the_entry_is_that_of_the_contract(vault: VaultReader) -> None:
     assert set(entry.controls) == {"no_gradient", "other_update", "positive"}
     assert (entry.round, entry.client, entry.seconds) == (1, 0, 0.5)
     assert entry.settings == {"max_pairs": 5}
+
+
+def test_a_word_that_chance_has_takes_nothing_from_a_text_that_was_read(tmp_path: Path) -> None:
+    word = tokens(0)[0][:1]
+    batch = [*tokens(0, 50, 100), word]
+    VaultWriter(tmp_path, own_key().seal).note(1, 0, batch, [0, 1, 0, 1])
+    rows = [attempt(0, batch[:1]), positive()]
+    (scored, *_) = score(VaultReader(tmp_path), *rows, pool=(word, *POOL[:3]))
+    assert scored.controls["no_gradient"]["exact_match"] > 0
+    assert scored.verdict == "leak", scored.reason

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, MalformedFile
 from fedsim.lab.cli import main
 from fedsim.lab.run.checks import check_done, check_longer
 from fedsim.lab.run.prepare import prepare
@@ -55,7 +55,7 @@ def test_what_would_come_out_otherwise_is_refused(
     begun: RunDirectory, sections: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadInput, match=rf"config.toml is not what this run began with: .*{said}"):
-        begun_with(begun.root, edited(**sections))
+        begun_with(begun.root, edited(**sections), quick=False)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_would_come_out_otherwise_is_refused(
     ],
 )
 def test_how_a_run_runs_may_change(begun: RunDirectory, sections: dict[str, Any]) -> None:
-    assert begun_with(begun.root, edited(**sections)) == edited()
+    assert begun_with(begun.root, edited(**sections), quick=False) == edited()
 
 
 def test_a_run_of_before_goes_on_as_it_is(begun: RunDirectory) -> None:
@@ -77,9 +77,46 @@ def test_a_run_of_before_goes_on_as_it_is(begun: RunDirectory) -> None:
     manifest = json.loads(path.read_text())
     del manifest["config"]
     path.write_text(json.dumps(manifest))
-    assert begun_with(begun.root, other) == other
+    assert begun_with(begun.root, other, quick=False) == other
     path.unlink()
-    assert begun_with(begun.root, other) == other
+    assert begun_with(begun.root, other, quick=False) == other
+
+
+def test_controls_are_not_left_out_half_way(tmp_path: Path) -> None:
+    for quick in (True, False):
+        run = RunDirectory(tmp_path / str(quick))
+        run.create(experiment(), quick=quick)
+        assert begun_with(run.root, experiment(), quick=quick) == experiment()
+        word = "with" if quick else "without"
+        with pytest.raises(BadInput, match=f"--quick: this run was begun {word} it"):
+            begun_with(run.root, experiment(), quick=not quick)
+
+
+@pytest.mark.parametrize("key", ["data.name", "model.tokenizer"])
+def test_inputs_that_changed_are_another_run(tmp_path: Path, key: str) -> None:
+    """Edited data would be noised as what it was: the noise could be subtracted."""
+    path, (section, name) = tmp_path / "input", key.split(".")
+    path.mkdir()
+    (path / "rows.csv").write_text("text,label\na nurse,0\n")
+    config = experiment(**{section: {name: str(path)}})
+    run = RunDirectory(tmp_path / "run")
+    run.create(config)
+    assert begun_with(run.root, config, quick=False) == config
+    (path / "rows.csv").write_text("text,label\na doctor,0\n")
+    with pytest.raises(BadInput, match=rf"{key}: the files are not those that this run began"):
+        begun_with(run.root, config, quick=False)
+    (path / "rows.csv").unlink()
+    path.rmdir()
+    with pytest.raises(BadInput, match=rf"{key}: the files are not those"):
+        begun_with(run.root, config, quick=False)
+
+
+@pytest.mark.parametrize("config", [{"seed": "x"}, 7])
+def test_a_broken_manifest_is_named_as_such(begun: RunDirectory, config: object) -> None:
+    path = begun.root / layout.MANIFEST
+    path.write_text(json.dumps({"config": config}))
+    with pytest.raises(MalformedFile, match=r"manifest.json[,:] config: .*wanted|manifest"):
+        begun_with(begun.root, edited(), quick=False)
 
 
 def test_a_resumed_run_whose_config_was_edited_ends_in_one_line(
@@ -91,8 +128,9 @@ def test_a_resumed_run_whose_config_was_edited_ends_in_one_line(
     assert "seed was 1, is 7; put that back, or begin another run" in line
 
 
+@pytest.mark.slow
 def test_a_longer_run_may_not_be_noised_otherwise() -> None:
-    private = [{"name": "dp-sgd", "target_epsilon": 8.0}]
+    private = [{"name": "dp-sgd", "target_epsilon": 8.0, "accountant": "rdp"}]
     short, long = (
         prepare(experiment(federation={"rounds": rounds}, defense=private)).defenses
         for rounds in (2, 4)

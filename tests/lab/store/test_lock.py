@@ -1,7 +1,10 @@
+import contextlib
 import fcntl
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,12 +17,13 @@ from fedsim.lab.store.run import RunDirectory
 from tests.lab.conftest import experiment
 
 HOLDER = """
-import fcntl, sys, time
+import sys, time
+from pathlib import Path
+from fedsim.lab.store.lock import held
 
-file = open(sys.argv[1], "w")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-time.sleep(600)
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
 """
 
 
@@ -36,23 +40,58 @@ def test_one_works_in_a_directory_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / layout.LOCK)]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(BadInput, match="another process works in"):
             with held(tmp_path):
                 pass
         holder.send_signal(signal.SIGKILL)
-    with held(tmp_path):  # the file is there still
-        assert (tmp_path / layout.LOCK).exists()
-
-
-def test_drafts_of_killed_ones_go_when_the_next_one_comes(tmp_path: Path) -> None:
-    draft = tmp_path / "vault" / "round=1" / ".client=0.jsonl.123.tmp"
-    draft.parent.mkdir(parents=True)
-    draft.write_text("half")
     with held(tmp_path):
-        assert not draft.exists()
+        pass
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_lock_touches_nothing_and_nothing_takes_it_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    if not whole:
+        no_locks_on(monkeypatch, os.path.isdir)
+    victim, root = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("precious")
+    root.mkdir()
+    (root / layout.LOCK).symlink_to(victim)
+    with contextlib.suppress(RunFailed), held(root):  # through a link nothing is opened
+        pass
+    assert victim.read_text() == "precious"
+    (root / layout.LOCK).unlink()
+    os.mkfifo(root / layout.LOCK)
+    with held(root):  # and a pipe keeps nobody waiting
+        if whole:
+            (root / layout.LOCK).unlink()
+        with pytest.raises(BadInput, match="another process works in"), held(root):
+            pass
+
+
+def no_locks_on(monkeypatch: pytest.MonkeyPatch, such: Callable[[str], bool]) -> None:
+    original = fcntl.flock
+
+    def flock(lock: int, how: int) -> None:
+        if such(os.readlink(f"/proc/self/fd/{lock}")):
+            raise OSError("Function not implemented")
+        original(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_drafts_go_only_from_directories_that_are_ours(tmp_path: Path) -> None:
+    within = tmp_path / "work" / ".fedsim-model.7.tmp"
+    within.mkdir(parents=True)
+    with held(tmp_path):
+        assert within.exists()  # --out may have been somebody's home
+    (tmp_path / layout.CONFIG).write_text("")
+    with held(tmp_path):
+        assert not within.exists()
 
 
 def test_where_there_can_be_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,14 +100,8 @@ def test_where_there_can_be_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(BadInput, match=r"--out: '.*file' is not a directory"), held(file):
         pass
 
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(RunFailed, match=r"could not lock .*\.lock: Function not"), held(tmp_path):
-        pass
-    monkeypatch.setattr("fedsim.lab.store.lock.open", refuse, raising=False)
-    with pytest.raises(RunFailed, match=r"could not write .*\.lock: Function not"), held(tmp_path):
+    no_locks_on(monkeypatch, lambda path: True)
+    with pytest.raises(RunFailed, match=r"could not lock .*: Function not"), held(tmp_path):
         pass
 
 
@@ -86,5 +119,5 @@ def test_whoever_comes_second_ends_in_one_line(
         assert capsys.readouterr().err.splitlines()[-1] == (
             f"fedsim: --out: another process works in {str(root)!r}"
         )
-    assert sorted(path.name for path in run.root.iterdir()) == sorted([*before, ".lock"])
-    assert [path.name for path in Path(new).iterdir()] == [".lock"]
+    assert sorted(path.name for path in run.root.iterdir()) == before
+    assert not list(Path(new).iterdir())

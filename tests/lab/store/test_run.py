@@ -62,10 +62,10 @@ def test_the_checksum_is_that_of_the_values_not_of_their_layout() -> None:
 
 def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    assert run.latest() is None
+    assert run.latest(99) is None
     saved = progress(3, **{"m_t/z.weight": torch.ones(3, 2), "momentum_vector/0": torch.ones(1)})
     run.save(saved)
-    latest = run.latest()
+    latest = run.latest(99)
     assert latest is not None and same(latest, saved)
 
 
@@ -73,7 +73,7 @@ def test_a_checkpoint_keeps_the_order_of_the_weights(tmp_path: Path) -> None:
     # FedAvgM's momentum is a list: it goes by place, not by name.
     run = RunDirectory(tmp_path)
     run.save(progress(1))
-    latest = run.latest()
+    latest = run.latest(99)
     assert latest is not None
     assert list(latest.parameters) == ["z.weight", "a.bias", "m"]
 
@@ -96,10 +96,10 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path: Path, torn: st
     newest = run.checkpoints / "round=2.safetensors"
     whole = newest.read_bytes()
     newest.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "noise": b"x" * 99}[torn])
-    latest = run.latest()
+    latest = run.latest(99)
     assert latest is not None and same(latest, progress(1))
     newest.write_bytes(whole)
-    latest = run.latest()
+    latest = run.latest(99)
     assert latest is not None and same(latest, progress(2))
 
 
@@ -107,7 +107,7 @@ def test_no_checkpoint_that_can_be_read_is_none(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.save(progress(1))
     (run.checkpoints / "round=1.safetensors").write_bytes(b"{}")
-    assert run.latest() is None
+    assert run.latest(99) is None
 
 
 @pytest.mark.parametrize("name", ["round=x.safetensors", "round=.safetensors", "round=²", "a b"])
@@ -115,7 +115,7 @@ def test_what_has_no_checkpoints_name_is_none(tmp_path: Path, name: str) -> None
     run = RunDirectory(tmp_path)
     run.save(progress(1))
     (run.checkpoints / name).write_bytes(b"")
-    latest = run.latest()
+    latest = run.latest(99)
     assert latest is not None and same(latest, progress(1))
 
 
@@ -126,14 +126,14 @@ def test_a_checkpoint_without_the_order_of_its_tensors_cannot_be_read(
     run = RunDirectory(tmp_path)
     metadata = None if order is None else {"order": order}
     write_tensors(run.checkpoints / "round=1.safetensors", {"w/a": torch.ones(1)}, metadata)
-    assert run.latest() is None
+    assert run.latest(99) is None
 
 
 def test_a_checkpoint_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.save(progress(1))
     os.mkfifo(run.checkpoints / "round=2.safetensors")
-    latest = run.latest()
+    latest = run.latest(99)
     assert latest is not None and latest.round == 1
 
 

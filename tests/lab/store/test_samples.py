@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
-from fedsim.errors import BadInput, MalformedMessage
+from fedsim.errors import BadInput, MalformedFile, MalformedMessage
 from fedsim.lab.display import Silent
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.scoring.scored import samples_of
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
+from fedsim.lab.store.summary import Summary
+from fedsim.records import read_record
 from fedsim.vault.reader import VaultReader
 from tests.lab.conftest import experiment, preset
 from tests.lab.synthetic import synthetic_run
@@ -105,3 +107,26 @@ def test_samples_that_are_not_those_of_the_summary_are_no_result(tmp_path: Path)
     path.unlink()
     with pytest.raises(MalformedMessage, match=r"samples.jsonl is missing, as in runs of before"):
         run.samples(summary)
+
+
+def test_a_summary_of_more_samples_than_there_are_is_no_result(tmp_path: Path) -> None:
+    run = synthetic_run(tmp_path / "run", rounds=1, batch=1)
+    path = run.root / "summary.json"
+    whole = json.loads(path.read_text())
+    whole["attacks"][0]["samples"] = 10**18  # as a list it would not fit in any memory
+    path.write_text(json.dumps(whole))
+    with pytest.raises(MalformedMessage, match=rf"has 2 lines, .* speaks of {10**18 + 1}; run it"):
+        run.samples(run.summary())
+
+
+@pytest.mark.parametrize("key", ["samples", "guesses", "wordless", "seconds"])
+def test_what_is_counted_in_a_summary_is_not_negative(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "summary.json"
+    entry = {"attack": "dager", "round": 1, "client": 0, "samples": 2, "seconds": 1.0}
+    entry |= {"verdict": "leak", "metrics": {}, "controls": {}}
+    whole = {"schema": 1, "name": "a", "seed": 1, "leakage": {}, "verdicts": {}}
+    path.write_text(json.dumps(whole | {"attacks": [entry]}))
+    assert read_record(path, Summary).attacks[0].count("bag_f1") == 2
+    path.write_text(json.dumps(whole | {"attacks": [entry | {key: -1}]}))
+    with pytest.raises(MalformedFile, match=f"attacks.0.{key}: wanted greater than or equal to 0"):
+        read_record(path, Summary)

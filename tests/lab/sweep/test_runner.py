@@ -246,7 +246,7 @@ def test_an_error_of_a_library_is_a_row_too(
         raise MemoryError("no more\nof it")
 
     monkeypatch.setattr(fedsim.lab.sweep.cells, "run_experiment", broken)
-    record = run_cell(tmp_path / "cell", experiment(), None, quick=False, display=Silent())
+    record = run_cell(tmp_path / "cell", experiment(), None, quick=True, display=Silent())
     assert record.status == "failed" and record.error == "MemoryError: no more of it"
     kept = (tmp_path / "cell/errors/cell.txt").read_text()
     assert "in broken" in kept and kept.endswith("MemoryError: no more\nof it\n")

@@ -119,7 +119,21 @@ def test_alternatives_are_looked_at_a_few_at_a_time(
     monkeypatch.setattr("attacks.dager.thresholds.WITNESS_PART", 20)
     settled = Witness(inputs, layer.gate).settle(wrong, pool, clear=False)
     assert settled is not None and settled.tolist() == TRUE.tolist()
-    assert sizes == [6, 18, 18, 12] * 2  # a sentence, its neighbours; what gave way, and its own
+    # a sentence, and its neighbours at the place that is outside; what gave way, and all its own
+    assert sizes == [6, 12, 6, 18, 18, 12]
+
+
+def test_a_sentence_is_settled_once_and_no_more_than_so_much_is_read(
+    vectors: Tensor, pool: Candidates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, foreign = witness(vectors, TRUE, blurred=True), torch.tensor([0, 5, 7, 9, 14, 15])
+    first = layer.settle(foreign, pool, clear=False)
+    read = layer.read
+    again = layer.settle(foreign, pool, clear=False)
+    assert layer.read == read + 6  # the sentence itself
+    assert (first is None) == (again is None)
+    monkeypatch.setattr("attacks.dager.thresholds.WITNESSED", read)
+    assert layer.tired and layer.settle(TRUE, pool, clear=False) is None
 
 
 def test_what_the_layer_never_saw_is_not_borne_out(vectors: Tensor, pool: Candidates) -> None:
@@ -164,7 +178,9 @@ def test_known_noise_is_a_threshold_and_mends_nothing(vectors: Tensor, pool: Can
 
 
 def test_alternatives_change_one_inner_token_each(pool: Candidates) -> None:
-    places, others = alternatives(TRUE, pool)
+    places, _ = alternatives(TRUE, pool, torch.arange(6) == 2)
+    assert places.tolist() == [2, 2]
+    places, others = alternatives(TRUE, pool, torch.ones(6, dtype=torch.bool))
     assert places.tolist() == [1, 1, 2, 2, 3, 3, 4, 4]  # two more candidates at each of four
     changed = others != TRUE
     assert (changed.sum(dim=1) == 1).all()

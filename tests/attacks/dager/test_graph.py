@@ -1,0 +1,59 @@
+"""DAGER on models of types that no family file has."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from attacks import Dager
+from tests.attacks.scene import exact
+from tests.conftest import Gradient, Observe
+from tests.fedsim.models.graph.tiny import tiny
+
+TEXTS = ((1, 700, 801, 902), (1, 1500, 333, 1201, 640))  # each begins with <s>
+WHOLE = ((5, 700, 801, 902, 6), (5, 1500, 333, 1201, 640, 6))  # [CLS] ... [SEP]
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "phi", "opt", "mixtral"])
+def test_a_decoder_is_read_exactly(
+    kind: str, tmp_path: Path, gradient: Gradient, observe: Observe
+) -> None:
+    model = tiny(tmp_path, kind)
+    parameters = model.initial_parameters()
+    update = gradient(model, parameters, TEXTS, [0, 1])
+    seen = observe(model, parameters, update, examples=2)
+    read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
+    assert exact(read, TEXTS) == len(read.sequences) == 2
+    assert read.diagnostics["counted"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mistral", "gemma2", "falcon", "bloom"])
+def test_other_decoders_are_read_exactly(
+    kind: str, tmp_path: Path, gradient: Gradient, observe: Observe
+) -> None:
+    test_a_decoder_is_read_exactly(kind, tmp_path, gradient, observe)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "electra"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_encoder_is_read_exactly(
+    kind: str, size: int, tmp_path: Path, gradient: Gradient, observe: Observe
+) -> None:
+    model = tiny(tmp_path, kind)
+    parameters = model.initial_parameters()
+    update = gradient(model, parameters, WHOLE[:size], [0, 1][:size])
+    seen = observe(model, parameters, update, examples=size)
+    read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
+    assert exact(read, WHOLE[:size]) == len(read.sequences) == size
+
+
+def test_of_relative_positions_the_tokens_are_read_and_that_is_said(
+    tmp_path: Path, gradient: Gradient, observe: Observe
+) -> None:
+    model = tiny(tmp_path, "deberta-v2")
+    parameters = model.initial_parameters()
+    seen = observe(model, parameters, gradient(model, parameters, WHOLE[:1], [0]), examples=1)
+    read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
+    assert set(read.sequences[0]) == set(WHOLE[0])
+    assert read.diagnostics["best_effort"] and not read.diagnostics["counted"]
