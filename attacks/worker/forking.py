@@ -1,12 +1,14 @@
 """Forks a worker whenever the one at the other end of a socket asks for it.
 
-It asks in JSON, ``{"path": [...]}`` with a socket and an output for the new worker, or
+It asks in JSON, ``{"path": [...], "imports": [...]}`` with a socket and an output for the new
+worker, which finds imported what is asked for, as all that come after it; or
 ``{"end": PID}``, and is told ``{"pid": PID}``, or ``{"status": S}`` as ``os.waitpid`` has it. When
 it is gone all workers end, however busy.
 """
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import shutil
@@ -35,7 +37,7 @@ class Forker:
             while (message := receive(self._control)) is not None:
                 asked, files = json.loads(message.content), message.files
                 told = {"status": self.end(asked["end"])} if "end" in asked else None
-                told = told or {"pid": self.fork(asked["path"], files)}
+                told = told or {"pid": self.fork(asked["path"], asked["imports"], files)}
                 for file in files:
                     os.close(file)
                 send(self._control, ANSWER, json.dumps(told).encode())
@@ -43,8 +45,11 @@ class Forker:
             for process in list(self._folders):
                 self.end(process)
 
-    def fork(self, path: list[str], files: list[int]) -> int:
+    def fork(self, path: list[str], imports: list[str], files: list[int]) -> int:
         """Return the process of a new worker."""
+        for name in imports:
+            with contextlib.suppress(ImportError):  # the worker says what it lacks
+                importlib.import_module(name)
         folder, parent = tempfile.mkdtemp(prefix="fedsim-attack-"), os.getpid()
         process = os.fork()
         if not process:

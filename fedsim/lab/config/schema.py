@@ -236,7 +236,10 @@ class AttackSection(PluginSection):
         86400.0, gt=0, description="that one attempt may take; then it is ended, and says nothing"
     )
     memory: float = Field(
-        0.0, ge=0, description="GB that its process may hold; 0: nine tenths of what is free then"
+        0.0,
+        ge=0,
+        description="GB that its process and those that it starts may hold; 0: nine tenths of what "
+        "is free then. Counted on Linux alone, and files in memory only one by one",
     )
 
 

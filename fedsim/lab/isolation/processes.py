@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,9 +27,11 @@ BEGIN = """import gc, sys
 gc.disable()
 from attacks.worker.forking import main
 main(int(sys.argv[1]))"""
+OF_MODELS = re.compile(r"transformers\.models\.\w+\.modeling_\w+$")
+"""What a worker needs of the model that is here, and takes a second to import."""
 SECRET = ("TOKEN", "KEY", "SECRET", "PASSWORD")
-LOADING = 600.0  # seconds that its imports may take
-PATIENCE = 30.0  # seconds that it may take to have a worker, or none
+LOADING = 600.0  # seconds that its own imports may take
+PATIENCE = 60.0  # seconds that it may take to have a worker, or none
 ENDING = 5.0  # seconds to clean up after its workers
 
 
@@ -58,7 +61,8 @@ class Processes:
             RunFailed: attacks cannot be imported by a process of their own.
         """
         path = [os.path.abspath(folder) for folder in sys.path]
-        process = int(self._ask({"path": path}, [channel.fileno(), output])["pid"])
+        asked = {"path": path, "imports": [name for name in sys.modules if OF_MODELS.match(name)]}
+        process = int(self._ask(asked, [channel.fileno(), output])["pid"])
         self.workers.add(process)
         return process
 

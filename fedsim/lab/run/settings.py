@@ -109,7 +109,7 @@ def client_settings(
         seed=config.seed,
         vault=vault.absolute(),
         seal=own_key().seal,
-        secret=secret and secret.bound("run", identity(config), repr(defenses)),
+        secret=None if secret is None else secret.bound("run", identity(config), repr(defenses)),
         defenses=tuple(defenses),
         threads=best_threads(parameters),
         device=str(adapter.device),
