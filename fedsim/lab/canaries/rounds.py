@@ -169,7 +169,10 @@ def _coins(experiment: Experiment, count: int) -> list[bool]:
 
 
 def _settings(experiment: Experiment, run: RunDirectory, claim: Private) -> ClientSettings:
-    config, adapter = experiment.config, experiment.adapter
+    adapter = experiment.adapter
+    both = zip(experiment.config.defense, experiment.defenses, strict=True)
+    alone = [section for section, defense in both if defense == claim]  # noise hangs on the config
+    config = experiment.config.model_copy(update={"defense": alone})
     if isinstance(claim, DPSGD):  # the canaries' rate is the run's but for rounding
         claim = replace(claim, budget=None)
     secret = clients_secret(run.vault, [claim], begun=False)

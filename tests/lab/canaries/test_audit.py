@@ -29,7 +29,7 @@ from fedsim.training import Examples, Gradient
 from fedsim.types import Parameters
 from tests.lab.conftest import experiment
 
-SECRET = Secret(bytes(range(16)))
+SECRET = Secret(bytes([3]) * 16)
 WORDS = ["data.evaluate=8", "data.max_length=12", "federation.rounds=1"]
 
 

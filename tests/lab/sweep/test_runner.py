@@ -162,9 +162,9 @@ def test_the_table_has_a_row_a_sample(whole: tuple[Path, pd.DataFrame]) -> None:
         (1, 5), (1, 1000), (2, 5), (2, 1000),
     ]  # fmt: skip
     assert table.groupby("attack.max_pairs")["exact_match"].mean().to_dict() == {5: 0.0, 1000: 1.0}
-    none = table["attack.max_pairs"] == 5  # nothing was guessed, so nothing right or wrong
-    assert table[none]["precision"].isna().all() and (table[~none]["precision"] == 1.0).all()
-    assert (table[none]["guesses"] == 0).all() and (table[~none]["guesses"] == 2).all()
+    cut = table["attack.max_pairs"] == 5  # what was alive then is guessed, and wrong
+    assert (table[cut]["precision"] == 0.0).all() and (table[~cut]["precision"] == 1.0).all()
+    assert (table[cut]["guesses"] > 0).all() and (table[~cut]["guesses"] == 2).all()
     assert table["error"].isna().all() and table["attack_error"].isna().all()
     sweep_json = json.loads((root / "sweep.json").read_text())
     for cell in sweep_json["cells"]:
