@@ -54,13 +54,13 @@ def see_no_other() -> None:
     version = system(CREATE_RULESET, None, ctypes.c_size_t(0), VERSION)
     if version < NETWORK:  # or none at all; a rule about files would stand in a library's way
         return
-    known = (
-        [0, 0, SCOPE_SIGNAL] if version >= SIGNALS else [0, BIND_TCP]
-    )  # it must forbid something
-    rules = (ctypes.c_uint64 * len(known))(*known)
-    made = system(CREATE_RULESET, rules, ctypes.c_size_t(8 * len(known)), 0)
-    system(RESTRICT_SELF, made, 0)
-    os.close(made)
+    # A domain must forbid something: signals where that is known, else what nobody here does.
+    forbidden = [0, 0, SCOPE_SIGNAL] if version >= SIGNALS else [0, BIND_TCP]
+    rules = (ctypes.c_uint64 * len(forbidden))(*forbidden)
+    made = system(CREATE_RULESET, rules, ctypes.c_size_t(8 * len(forbidden)), 0)
+    if made >= 0:
+        system(RESTRICT_SELF, made, 0)
+        os.close(made)
 
 
 def sizes(process: int | str = "self") -> tuple[int, int]:

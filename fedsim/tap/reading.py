@@ -25,6 +25,7 @@ from fedsim.tap.keys import (
     SECAGG,
     UPDATE,
     setting,
+    summed_nodes,
 )
 
 WEIGHTS = re.compile("arrays|weights|model|param", re.IGNORECASE)
@@ -139,11 +140,11 @@ def settings(sent: RecordDict, notes: list[str]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in problems}
 
 
-def examples(stated: object) -> tuple[int, str]:
-    """Return how many examples a client states, and what is wrong with it; 0: that is not known."""
+def examples(stated: object, clients: int = 1) -> tuple[int, str]:
+    """Return how many examples so many clients state, and what is wrong with it; 0: not known."""
     if stated is None:
         return 0, f"the reply states no number of examples ({EXAMPLES})"
-    whole = isinstance(stated, int | float) and 0 <= stated <= limits.EXAMPLES
+    whole = isinstance(stated, int | float) and 0 <= stated <= limits.EXAMPLES * clients
     if whole and stated == int(cast(float, stated)):
         return int(cast(float, stated)), ""
     return 0, f"the reply's {EXAMPLES} is no number of examples: {str(stated)[:40]}"
@@ -156,7 +157,8 @@ def _numbers(received: RecordDict, seen: Reading) -> None:
     for record in [*records, received.config_records.get(FIT_METRICS) or {}]:
         told |= record
     legacy = told.pop(LEGACY_EXAMPLES, None) if EXAMPLES not in told else None
-    seen.num_examples, problem = examples(told.pop(EXAMPLES, legacy))
+    clients = max(1, len(summed_nodes(received)))
+    seen.num_examples, problem = examples(told.pop(EXAMPLES, legacy), clients)
     seen.notes += [problem] if problem else []
     seen.metrics = {
         name: value

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedsim import limits
 from fedsim.captures import find_captures, read_capture, read_notes
+from fedsim.tap.keys import SUM
 from server import Capture, Exchange
 from tests.server.layouts import ODD_ARRAYS, bfloat16, raw
 from tests.server.soaked import project
@@ -133,6 +135,17 @@ def test_counts_are_what_was_stated_or_nothing(
     (where,) = find_captures(tmp_path)
     assert read_capture(where).update.num_examples == (wanted or 0)
     assert len(reasons(tmp_path)) == (wanted is None)
+
+
+def test_a_sum_states_the_examples_of_all_its_clients(tmp_path: Path) -> None:
+    nodes, most = [7, 8, 9], limits.EXAMPLES
+    answer: dict[str, Any] = {"arrays": arrays(w=END), SUM: ConfigRecord({"nodes": nodes})}
+    for count, wanted in ((2 * most, 2 * most), (4 * most, 0)):
+        root = tmp_path / str(count)
+        stated = RecordDict(answer | {"m": MetricRecord({"num-examples": count})})
+        capture(root, SENT, stated, client=0, cohort=tuple(range(len(nodes))))
+        (where,) = find_captures(root)
+        assert read_capture(where).update.num_examples == wanted
 
 
 LEGACY = RecordDict({"fitins.parameters": arrays(**{"0": raw(Array(START), dtype="", shape=())}),

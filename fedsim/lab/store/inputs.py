@@ -13,7 +13,6 @@ from fedsim.errors import BadInput
 from fedsim.lab.config import Config
 
 PART = 2**20  # bytes to read at once
-MOST = 10_000  # files of one input: a folder of more is none that was made for a run
 
 
 def digests(config: Config) -> dict[str, str]:
@@ -25,7 +24,9 @@ def digests(config: Config) -> dict[str, str]:
         "data.path": config.data.path,
     }
     paths = {key: Path(str(name)) for key, name in named.items() if name}
-    return {key: _digest(path) for key, path in paths.items() if path.exists()}
+    return {  # a name of a model or a data set is no path, whatever the working directory holds
+        key: _digest(path) for key, path in paths.items() if path.is_absolute() and path.exists()
+    }
 
 
 def check_inputs(config: Config, began: Mapping[str, str]) -> None:
@@ -54,12 +55,12 @@ def _digest(path: Path) -> str:
 
 def _files(folder: Path) -> list[Path]:
     """Return the regular files in a folder: what never ends is no input of a run."""
-    found: list[Path] = []
-    for root, _, names in os.walk(folder):
-        found += [path for name in names if (path := Path(root, name)).is_file()]
-        if len(found) > MOST:
-            return found[:MOST]
-    return found
+    return [
+        path
+        for root, _, names in os.walk(folder)
+        for name in names
+        if (path := Path(root, name)).is_file()
+    ]
 
 
 def _content(file: Path) -> bytes:
