@@ -21,6 +21,7 @@ class Attack(ABC):
     families: ClassVar[tuple[str, ...]] = ()  # the model families it fits; (): every one
     paper_knowledge: ClassVar[tuple[str, ...]] = ()  # what its paper grants it, see Knowledge
     paths: ClassVar[tuple[str, ...]] = ()  # the fields that may name a file or a directory
+    needs_loss: ClassVar[bool] = True  # it computes the loss of a text, so it must know the head
 
     def check(self, model: ModelAdapter) -> None:
         """Raise BadInput, before anything long starts, when the attack does not fit ``model``."""
@@ -28,6 +29,11 @@ class Attack(ABC):
             raise BadInput(
                 f"attack {type(self).__name__.lower()} fits {' and '.join(self.families)} models, "
                 f"but {model.spec.name!r} is a {model.family} model"
+            )
+        if self.needs_loss and not model.spec.head_known:
+            raise BadInput(
+                f"attack {type(self).__name__.lower()} computes the client's loss, but the project "
+                "has a head of its own, which nobody knows; dager needs none"
             )
 
     @final

@@ -90,15 +90,18 @@ class LocalTraining(Training):
 
     def _epochs(self, examples: Examples, generator: torch.Generator) -> Iterator[list[list[int]]]:
         """Yield each local epoch's steps, as rows of ``examples``."""
-        epochs, size = self.settings.local_epochs, self.settings.mini_batch_size
+        size, left = self.settings.mini_batch_size, self.settings.steps(len(examples))
         if examples.steps is not None:  # drawn beforehand, all epochs' steps one after the other
             steps = [list(rows) for rows in examples.steps]
+            epochs = 1 if self.settings.max_steps else self.settings.local_epochs
             each = len(steps) // epochs
             yield from (steps[place * each : (place + 1) * each] for place in range(epochs))
             return
-        for _ in range(epochs):
+        while left > 0:
             order = torch.randperm(len(examples), generator=generator).tolist()
-            yield [order[start : start + size] for start in range(0, len(order), size)]
+            steps = [order[start : start + size] for start in range(0, len(order), size)][:left]
+            left -= len(steps)
+            yield steps
 
     def _add_proximal(self, trained: dict[str, nn.Parameter], sent: Parameters) -> None:
         """Add FedProx's term (Li et al., MLSys 2020, arXiv:1812.06127, eq. 2) to the gradient.

@@ -218,6 +218,16 @@ def captured_clients(where: CapturePath) -> tuple[int, ...]:
     return tuple(_record(where).cohort) or (where.client,)
 
 
+def captured_node(where: CapturePath) -> int | None:
+    """Return Flower's number of the client of one capture, where that was noted.
+
+    Raises:
+        MalformedFile: its record does not say what it must, or is of another place.
+    """
+    node = _record(where).node
+    return int(node) if node else None
+
+
 def read_capture(where: CapturePath) -> Captured:
     """Read one capture.
 

@@ -28,7 +28,11 @@ Arrays = Mapping[str, np.ndarray]
 Kind = Literal["gradient", "delta", "masked"]
 """What was answered; ``masked`` is what secure aggregation hides, until a round is summed."""
 
-LIMITED = {"local_epochs": limits.EPOCHS, "mini_batch_size": limits.EXAMPLES}
+LIMITED = {
+    "local_epochs": limits.EPOCHS,
+    "max_steps": limits.EPOCHS,
+    "mini_batch_size": limits.EXAMPLES,
+}
 """The most of what an attack does one by one."""
 
 
@@ -60,8 +64,9 @@ def wanted(name: str, value: object) -> str:
     if not isinstance(value, bool | int | float | str) or not _plain(value):
         return f"a finite number or text as {name}"
     most = LIMITED.get(name)
-    if most is not None and (not isinstance(value, int) or not 0 < value <= most):
-        return f"{name} from 1 to {most:,}"
+    least = 0 if name == "max_steps" else 1
+    if most is not None and (not isinstance(value, int) or not least <= value <= most):
+        return f"{name} from {least} to {most:,}"
     return ""
 
 

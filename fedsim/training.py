@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from math import ceil
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -28,6 +29,7 @@ class TrainingSettings:
 
     algorithm: Algorithm = "fedsgd"  # fedsgd uploads a gradient, fedavg a delta
     local_epochs: int = 1  # fedavg only
+    max_steps: int = 0  # local steps in place of local epochs, over and over; fedavg only; 0: none
     mini_batch_size: int = 4  # examples a local step, fedavg only
     learning_rate: float = 1e-2  # of the local steps (fedavg) or of the server's (fedsgd)
     optimizer: Optimizer = "sgd"  # fedavg only; momentum 0.9, AdamW with torch's defaults
@@ -48,6 +50,16 @@ class TrainingSettings:
         for name in ("local_epochs", "mini_batch_size"):
             if getattr(self, name) < 1:  # a loop over no steps would never come to one
                 raise MalformedMessage(f"training.{name} must be >= 1, got {getattr(self, name)}")
+        if self.max_steps < 0:
+            raise MalformedMessage(f"training.max_steps must be >= 0, got {self.max_steps}")
+
+    def steps(self, examples: int) -> int:
+        """Return how many local steps of FedAvg a client with so many examples takes in a round."""
+        return self.max_steps or self.local_epochs * self.steps_an_epoch(examples)
+
+    def steps_an_epoch(self, examples: int) -> int:
+        """Return how many mini-batches so many examples make; an empty batch is one, too."""
+        return ceil(max(1, examples) / self.mini_batch_size)
 
     def as_config(self) -> dict[str, Scalar]:
         """Return the settings as a training config's scalars."""

@@ -46,6 +46,7 @@ clearly in both spans:
 
 import logging
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from typing_extensions import override
@@ -68,6 +69,7 @@ logger = logging.getLogger("fedsim.attacks")
 class Dager(Attack):
     """Keep the tokens in the span of block 0's inputs, then the prefixes in that of its MLP's."""
 
+    needs_loss: ClassVar = False
     max_prefixes: int = 1024  # kept per position, closest first, fewer under rounding; > 0
     max_pairs: int = 5_000_000  # (prefix, token) pairs before the search is cut short; > 0
     max_searches: int = 200  # searches for one more sentence of an encoder's batch; > 0

@@ -1,7 +1,6 @@
 """The gradient to match: the update itself, or a delta's estimate of it."""
 
 from collections.abc import Sequence
-from math import ceil
 
 import torch
 from torch import Tensor
@@ -66,8 +65,11 @@ def example_share(observation: Observation) -> float | None:
         return share
     config = observation.broadcast.config
     training = TrainingSettings.from_config(config)
-    steps = training.local_epochs * ceil(examples / max(1, training.mini_batch_size))
-    one = steps == 1 and training.optimizer != "adamw" and "learning_rate" in config
+    one = (
+        training.steps(examples) == 1
+        and training.optimizer != "adamw"
+        and "learning_rate" in config
+    )
     return share * training.learning_rate if one else None
 
 
@@ -85,7 +87,9 @@ def shares_are_even(observation: Observation) -> bool:
     training = TrainingSettings.from_config(config)
     size = training.mini_batch_size
     if observation.model.spec.task == "classification":
-        return training.local_epochs == 1 or examples % size == 0 or examples <= size
+        steps, epoch = training.steps(examples), training.steps_an_epoch(examples)
+        whole = steps % epoch == 0  # else some are in one step more than others
+        return whole and (steps == epoch or examples % size == 0 or examples <= size)
     return "mini_batch_size" in config and examples <= size
 
 
@@ -117,7 +121,7 @@ def _path_length(observation: Observation) -> float:
         )
     granted = observation.knowledge.batch_size
     size = observation.update.num_examples if granted is None else granted
-    steps = training.local_epochs * ceil(max(1, size) / training.mini_batch_size)
+    steps = training.steps(size)
     if training.optimizer == "momentum":  # sum over t <= steps of (1 - m^t) / (1 - m)
         rest = 1 - MOMENTUM
         return training.learning_rate * (steps - MOMENTUM * (1 - MOMENTUM**steps) / rest) / rest

@@ -8,8 +8,8 @@ reading is sure where it is ``counted`` or not ``best_effort``, and wrong where 
 not the client's, each as often as it was there. Some updates cannot tell ("untold"): an example
 fits its label so well that it adds less than rounding, or all texts of a next-token batch repeat,
 which is the gradient of fewer beside texts of one token, or tokens were masked or have twins; all
-others are "told". With ``--against`` another checkout's attack reads the same updates, and it is
-counted how many of those that it had right and was sure of are still sure. Writes
+others are "told". With ``--against`` another checkout's attack reads the first ``--old`` of the same
+updates, and it is counted how many of those that it had right and was sure of are still sure. Writes
 results/dager_sure.json, a hundred batches at a time.
 
     python benchmarks/run.py dager/sure --against ../parent [--family gpt2 ...] [--batches 3000]
@@ -34,8 +34,8 @@ from fedsim.rng import stream
 
 FAMILIES = ("gpt2", "llama", "bert")
 PART = 100  # batches of a cell
-TALLIES = ("batches", "sure", "sure_and_wrong", "old_sure_and_right", "of_these_still_sure",
-           "old_sure_and_wrong")  # fmt: skip
+TALLIES = ("batches", "sure", "sure_and_wrong", "batches_of_old", "old_sure_and_right",
+           "of_these_still_sure", "old_sure_and_wrong")  # fmt: skip
 
 
 def outcomes(scenes: Scenes, numbers: Sequence[int]) -> Iterator[Cell]:
@@ -69,14 +69,18 @@ def others(checkout: Path, family: str, seed: int, numbers: Sequence[int]) -> It
         raise SystemExit(f"the attack of {checkout} failed")
 
 
-def tally(new: Sequence[Cell], old: Sequence[Cell]) -> Cell:
-    """Return what the two said, by kind."""
+UNREAD: Cell = {"sure": False, "right": False}  # by the other attack, as it was not asked
+
+
+def tally(new: Sequence[Cell], old: Sequence[Cell] | None) -> Cell:
+    """Return what the two said, by kind; of the other nothing where it is None."""
     kinds: dict[str, Counter[str]] = {}
     wrong, lost = [], []
-    for mine, theirs in zip(new, old, strict=True):
+    for mine, theirs in zip(new, old or [UNREAD] * len(new), strict=True):
         kept = theirs["sure"] and theirs["right"]
         counts = Counter(
             batches=1,
+            batches_of_old=old is not None,
             sure=mine["sure"],
             sure_and_wrong=mine["sure"] and not mine["right"],
             old_sure_and_right=kept,
@@ -106,7 +110,8 @@ def measure(family: str, options: argparse.Namespace, results: Results) -> None:
         return
     scenes = Scenes(family, options.seed)
     for part in missing:
-        old = list(others(against, family, options.seed, part))
+        asked = part.start < options.old
+        old = list(others(against, family, options.seed, part)) if asked else None
         cell = tally(list(outcomes(scenes, part)), old)
         results.add(_name(family, part), settings, cell)
         results.write(table=table(results))
@@ -145,6 +150,7 @@ def main() -> None:
     parser.add_argument("--against", type=Path, required=True, help="a checkout of the parent")
     parser.add_argument("--family", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--batches", type=int, default=3000, help="of each family")
+    parser.add_argument("--old", type=int, default=3000, help="of each, that the parent reads, too")
     parser.set_defaults(threads=1)
     options = parser.parse_args()
     results = start(options, "dager_sure", "what DAGER says that it is sure of is so")

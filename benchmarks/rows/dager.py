@@ -213,8 +213,8 @@ def sure(results: Results) -> str:
         kinds = families.setdefault(name.partition(",")[0], {})
         for kind, counts in cell["kinds"].items():
             kinds.setdefault(kind, Counter()).update(counts)
-    names = ("batches", "sure", "sure_and_wrong", "old_sure_and_right", "of_these_still_sure",
-             "old_sure_and_wrong")  # fmt: skip
+    names = ("batches", "sure", "sure_and_wrong", "batches_of_old", "old_sure_and_right",
+             "of_these_still_sure", "old_sure_and_wrong")  # fmt: skip
     rows = [
         [family, kind, *(counts[name] for name in names)]
         for family, kinds in families.items()

@@ -199,7 +199,7 @@ def _plan(training: TrainingSettings, held: int, expected: int) -> tuple[float, 
     if training.algorithm == "fedsgd":
         return expected / held, 1
     size = min(training.mini_batch_size, expected)
-    return size / held, training.local_epochs * math.ceil(expected / size)
+    return size / held, training.steps(expected)
 
 
 def _extreme(

@@ -19,11 +19,12 @@ class ModelAdapter(Inside):
     def closing(self, parameters: Parameters, sequences: Sequence[Tokens]) -> Closing | None:
         """Return what the last MLP's output map reads of ``sequences``, one after the other.
 
-        None where the family's last norm is not the last thing before the head.
+        None where the family's last norm is not the last thing before the head, or the head is one
+        that nobody knows.
         """
         whole = self._whole(parameters)
         norm, head = self._end(whole)
-        if norm is None:
+        if norm is None or not self.spec.head_known:
             return None
         name = self.projections(self.layers - 1, "inner")[0].name.removesuffix(".weight")
         inner = self.module.get_submodule(name)

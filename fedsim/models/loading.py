@@ -11,6 +11,7 @@ from huggingface_hub import HfApi
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput, reading
+from fedsim.models.adapters import adapted, has_adapter
 from fedsim.models.base import ModelAdapter
 from fedsim.models.families import family, preset
 from fedsim.models.presets import preset_tokenizer
@@ -32,6 +33,7 @@ def load_adapter(spec: ModelSpec) -> ModelAdapter:
     Raises:
         BadInput: the model, its tokenizer or its family cannot be had; one line says why.
     """
+    spec = adapted(spec)
     config = _config(spec.name)
     kind = family_of(spec.name, config)
     if spec.name.startswith(BUILTIN):
@@ -57,11 +59,8 @@ def family_of(name: str, config: PreTrainedConfig | None = None) -> type[ModelAd
 def _config(name: str) -> PreTrainedConfig:
     if name.startswith(BUILTIN):
         return preset(name.removeprefix(BUILTIN))
-    if (Path(name) / "adapter_config.json").exists():
-        raise BadInput(
-            f"model.name: the directory {name!r} holds a peft adapter, not a model; name the model "
-            "that it adapts, or save the two merged (peft's merge_and_unload)"
-        )
+    if has_adapter(name):
+        name = adapted(ModelSpec(name=name)).name
     _check_directory(name, "config.json", "model.name")
     with _from(name, "model.name"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **_kept_only(name))

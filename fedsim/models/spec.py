@@ -21,9 +21,15 @@ class ModelSpec:
     seed: int = 1  # of random weights, of a new head, of LoRA's A
     num_labels: int = 2  # classification only
     lora_rank: int = 0  # 0: full fine-tuning
-    lora_targets: tuple[str, ...] = ()  # module names; default: the family's q, k, v
+    adapter: str = ""  # a directory with the adapters' first weights; default: peft's own
+    lora_targets: tuple[str, ...] = ()  # module names, or "all-linear"; default: q, k and v
+    lora_alpha: float = 0.0  # the adapters count alpha / rank times; 0: alpha = rank, so once
+    lora_dropout: float = 0.0  # of what adapters read, where dropout is on
+    use_rslora: bool = False  # they count alpha / sqrt(rank) times
+    use_dora: bool = False  # with a magnitude that is learned beside them
     dropout: float | None = None  # in training, in place of the model's own rates
     freeze: tuple[str, ...] = ()  # groups ("embeddings", "layers.0", "head") or patterns
+    head_known: bool = True  # False: a project's own head follows the blocks, and not this one
 
     def as_dict(self) -> dict[str, Any]:
         """Return the spec as JSON values."""

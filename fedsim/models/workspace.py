@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 from weakref import WeakSet
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput, MalformedMessage, reading, unknown
+from fedsim.models.adapters import load_weights
 from fedsim.models.checkpoint import check_finite, read_checkpoint
 from fedsim.models.lora import add_lora
 from fedsim.models.spec import ModelSpec
@@ -135,8 +137,9 @@ class Workspace(ABC):
             module = self._fresh()
             self._meet(module.eval())
             if self.spec.lora_rank:
-                targets = self.spec.lora_targets or self.attention
-                module = add_lora(module, self.spec.lora_rank, targets, self.spec.task)
+                module = add_lora(module, self.spec, self.attention)
+            if self.spec.adapter and self.spec.weights == "pretrained":
+                load_weights(module, Path(self.spec.adapter))
         self._freeze(module)
         return cast(PreTrainedModel, cast(nn.Module, module).to(self.device).eval())
 

@@ -8,6 +8,7 @@ from fedsim.tap.capture import Capture
 from fedsim.tap.exchange import Exchange, Hook
 from fedsim.tap.grid import TapGrid
 from fedsim.tap.proxy import GridProxy
+from fedsim.tap.truth import TruthNotes
 from fedsim.tap.wrapper import tapped
 
-__all__ = ["Capture", "Exchange", "GridProxy", "Hook", "TapGrid", "tapped"]
+__all__ = ["Capture", "Exchange", "GridProxy", "Hook", "TapGrid", "TruthNotes", "tapped"]

@@ -3,7 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -66,6 +66,14 @@ class Truth:
 
     sequences: tuple[Tokens, ...]
     labels: tuple[int | None, ...]
+
+
+class Truths(Protocol):
+    """Whatever knows what clients trained on: for the lab alone."""
+
+    def truth(self, round_: int, *clients: int) -> Truth | None:
+        """Return what ``clients`` trained on in one round, or None where one's is not known."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ CASES = [
     (["a=1.toml"], "missing.csv"),
     (["lone.jsonl.toml"], "lone surrogate"),
     (["broken.toml"], "not valid TOML"),
-    (["model.name=adapter"], "holds a peft adapter, not a model; name the model that it adapts"),
+    (["model.name=adapter"], "adapter_config.json.*: base_model_name_or_path"),
     (["model.lora_rank=4", 'model.lora_targets=["score"]'], "'score' is the head, .* c_attn, c_fc"),
     (["attack=lamp", "attack.knowledge=paper"], 'attack={name="lamp", knowledge="paper"}'),
     (["data.name=caret.csv"], r"set data.label_column \(columns: text\^label\)"),

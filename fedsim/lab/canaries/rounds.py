@@ -91,7 +91,7 @@ def _steps(training: TrainingSettings, expected: int, held: int) -> int:
             f"batch_size 0, mini_batch_size of at least {held}; got {training.optimizer}, "
             f"mini_batch_size {training.mini_batch_size}"
         )
-    return training.local_epochs
+    return training.steps(held)
 
 
 def _federate(

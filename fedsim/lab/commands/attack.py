@@ -14,7 +14,8 @@ from fedsim.lab.commands.base import (
 
 EXAMPLES = """examples:
   fedsim attack runs/mine --attack dager            what a run captured, attacked again
-  fedsim attack captures/ --attack dager model.name=gpt2 model.task=causal-lm
+  fedsim attack captures/ --attack dager model.name=gpt2 --truth texts.jsonl
+  fedsim attack captures/ --attack lamp model.name=gpt2 training.learning_rate=1e-3
   fedsim attack runs/mine --attack dager rounds=[1] clients=[0,2] --json
 exit codes: 0 fine, 2 bad input, 3 the verdict is inconclusive, 4 the attack failed"""
 
@@ -26,6 +27,13 @@ def add(commands: Any) -> None:
     attack.add_argument("words", nargs="*", metavar="key=value", help="the attack's parameters")
     attack.add_argument("--attack", required=True, help="its name, see `fedsim list attacks`")
     attack.add_argument("--out", type=Path, help="where the results go")
+    attack.add_argument(
+        "--truth",
+        type=Path,
+        metavar="FILE",
+        help="what the clients trained on, of a project that is not fedsim's own: csv, tsv, jsonl "
+        "or parquet with the columns text and client (or node), and maybe round and label",
+    )
     common_options(attack)
 
 
@@ -36,7 +44,9 @@ def _attack(options: argparse.Namespace) -> int:
 
     with display_for(options) as display:
         display.step("reading the captures")
-        replay = prepare_replay(options.captures, options.attack, options.words, options.out)
+        replay = prepare_replay(
+            options.captures, options.attack, options.words, options.out, options.truth
+        )
         display.say(f"{len(replay.captures)} captures, results in {replay.out}")
         with held(replay.out):
             summary, scores = run_replay(replay, display, quick=options.quick)

@@ -28,7 +28,7 @@ class ModelSection(Section):
     name: PathText = Field(
         min_length=1,
         description="hub id, local directory, or `builtin:<preset>` (random weights, no download): "
-        "`fedsim list models` names them",
+        "`fedsim list models` names them; also a directory of peft's adapters, which says the rest",
     )
     tokenizer: PathText = default_of(
         ModelSpec, "tokenizer", "hub id or directory; empty: the model's own"
@@ -49,7 +49,21 @@ class ModelSection(Section):
         le=limits.RANK,
     )
     lora_targets: list[str] = default_of(
-        ModelSpec, "lora_targets", "names of the modules to adapt; empty: q, k and v"
+        ModelSpec,
+        "lora_targets",
+        "names of the modules to adapt, or `all-linear`; empty: q, k and v",
+    )
+    lora_alpha: float = default_of(
+        ModelSpec, "lora_alpha", "adapters count alpha / rank times; 0: once", ge=0
+    )
+    lora_dropout: float = default_of(
+        ModelSpec, "lora_dropout", "of what adapters read, where training.dropout is on", ge=0, lt=1
+    )
+    use_rslora: bool = default_of(
+        ModelSpec, "use_rslora", "adapters count alpha / sqrt(rank) times"
+    )
+    use_dora: bool = default_of(
+        ModelSpec, "use_dora", "a magnitude of each output is learned beside the adapters"
     )
     freeze: list[str] = default_of(
         ModelSpec,
@@ -171,6 +185,13 @@ class TrainingSection(Section):
     )
     local_epochs: int = default_of(
         TrainingSettings, "local_epochs", "of FedAvg", ge=1, le=limits.EPOCHS
+    )
+    max_steps: int = default_of(
+        TrainingSettings,
+        "max_steps",
+        "local steps of FedAvg in place of local_epochs, over the batch again and again; 0: none",
+        ge=0,
+        le=limits.EPOCHS,
     )
     mini_batch_size: int = default_of(
         TrainingSettings,

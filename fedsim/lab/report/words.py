@@ -82,13 +82,19 @@ def subtitle(config: Config) -> str:
     )
 
 
+def _amount(config: Config) -> str:
+    """Return how much a client trains in a round, in words."""
+    steps, epochs = config.training.max_steps, config.training.local_epochs
+    return f"{steps} local steps" if steps else f"{epochs} local epochs"
+
+
 def facts(config: Config, summary: Summary) -> list[tuple[str, str]]:
     """Return what was attacked, what the attacker knew."""
     model, training = config.model, config.training
     local = f"batch of {training.batch_size or 'all a client holds'}"
     if training.algorithm == "fedavg":
         local += (
-            f", {training.local_epochs} local epochs in mini-batches of "
+            f", {_amount(config)} in mini-batches of "
             f"{training.mini_batch_size}, {training.optimizer}"
         )
     parts = [f"{model.name}, {weights(config)}, {model.task}"]

@@ -26,7 +26,7 @@ from fedsim.models import ModelAdapter
 from fedsim.plugins import make
 from fedsim.rng import derive
 from fedsim.types import Tokens
-from fedsim.vault.reader import Truth, VaultReader
+from fedsim.vault.reader import Truth, Truths
 
 Clients = tuple[int, ...]
 """Whose update it is: one client, or those whose sum it is under secure aggregation."""
@@ -147,7 +147,7 @@ class Runner:
     planned: Sequence[PlannedAttack]
     adapter: ModelAdapter
     seed: int
-    vault: VaultReader | None
+    vault: Truths | None
     controls: bool
     note: Callable[[AttackRecord], None]
     errors: Path  # a directory for the tracebacks of attacks that raise
@@ -206,7 +206,12 @@ class Runner:
                 attack=planned.kind,
                 label=planned.name,
                 parameters=planned.there(),
-                model=replace(spec, name=there(spec.name), tokenizer=there(spec.tokenizer)),
+                model=replace(
+                    spec,
+                    name=there(spec.name),
+                    tokenizer=there(spec.tokenizer),
+                    adapter=there(spec.adapter),
+                ),
                 device=str(self.adapter.device),
                 broadcast=broadcast,
                 update=update,

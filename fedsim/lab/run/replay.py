@@ -1,6 +1,5 @@
 """Attacks captures: those of a run, or of any Flower project that was tapped."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -8,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from defenses import defense_table
-from fedsim import limits
 from fedsim.captures import (
     Captured,
     CapturePath,
     captured_clients,
+    captured_node,
     find_captures,
     is_masked,
     noted,
@@ -34,18 +31,21 @@ from fedsim.lab.config import (
 )
 from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
+from fedsim.lab.run.foreign import Fitted, fit
+from fedsim.lab.run.named import captured_model, given_model
 from fedsim.lab.run.secrecy import caveats
+from fedsim.lab.run.signs import signs_of
+from fedsim.lab.run.truths import public_pool, read_truths
 from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
 from fedsim.lab.scoring.scorer import Scorer
 from fedsim.lab.store import layout
 from fedsim.lab.store.attack import begin_attack, note_attack
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.summary import Summary, read_summary
-from fedsim.models import ModelAdapter, ModelSpec, family_of, load_adapter
+from fedsim.models import ModelAdapter, load_adapter
 from fedsim.plugins import make
-from fedsim.records import first_error
 from fedsim.types import Tokens
-from fedsim.vault.reader import VaultReader
+from fedsim.vault.reader import Truths, VaultReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,8 @@ class Replay:
     captures: Sequence[CapturePath]
     adapter: ModelAdapter
     planned: PlannedAttack
-    vault: VaultReader | None
+    foreign: Fitted | None  # whose captures need reading; None: fedsim's own app made them
+    truths: Truths | None
     locked: str  # why there is no truth, although there is a vault
     pool: Sequence[Tokens]
     seed: int
@@ -64,9 +65,33 @@ class Replay:
     run: Path  # whose captures these are
     config: Config | None  # the run's, with this attack alone; None: it is no finished run
 
+    def read(self, where: CapturePath) -> Captured:
+        """Return a capture, in the names of the model."""
+        captured = read_capture(where)
+        return captured if self.foreign is None else self.foreign.read(captured)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader must know of captures that are somebody else's."""
+        return [] if self.foreign is None else self.foreign.notes
+
+    def unsure(self) -> str:
+        """Return why silence says nothing, however well the positive control did; "": it does."""
+        doubts = [] if self.foreign is None else self.foreign.doubts(self.read(self.captures[0]))
+        return f"{'; '.join(doubts)}: so it proves nothing" if doubts else ""
+
+    def looks(self) -> str:
+        """Return what hides texts in the first update, as far as its values tell; "": nothing."""
+        update = self.read(self.captures[0]).update
+        return "; ".join(signs_of(update.tensors).words(update.kind))
+
 
 def prepare_replay(
-    captures: Path, attack: str, overrides: Sequence[str], out: Path | None
+    captures: Path,
+    attack: str,
+    overrides: Sequence[str],
+    out: Path | None,
+    truth: Path | None = None,
 ) -> Replay:
     """Check what ``fedsim attack`` was asked for.
 
@@ -74,8 +99,10 @@ def prepare_replay(
         captures: a captures directory, or a run that holds one.
         attack: the attack's name.
         overrides: the attack's parameters as ``key=value``; also ``rounds``, ``clients``,
-            ``knowledge``, ``seed`` and ``model.<key>``, which replaces what the captures say.
+            ``knowledge``, ``seed``, and ``model.<key>`` and ``training.<key>``, which replace what
+            the captures say.
         out: where the results go; default: ``attack-<name>-<hash of its settings>`` in the run.
+        truth: a file of what the clients trained on; default: the run's vault.
 
     Raises:
         BadInput: no captures, no model, or an attack that does not fit.
@@ -84,6 +111,7 @@ def prepare_replay(
     for override in overrides:
         apply(tree, override)
     seed, model = tree.pop("seed", None), tree.pop("model", {})
+    training, data = _table(tree, "training"), _table(tree, "data")
     if "name" in tree:
         raise BadInput(f"name: the attack is named by --attack, got also name={tree['name']!r}")
     if seed is not None and (type(seed) is not int or seed < 0):
@@ -106,7 +134,12 @@ def prepare_replay(
         )
     run = wanted[0].directory.parents[1].parent  # <run>/captures/round=R/client=C
     first = read_capture(wanted[0])
-    adapter = load_adapter(_spec(first, model))
+    foreign = None
+    if first.model and first.node is None:  # an app of fedsim's own, whose clients are numbered
+        adapter = load_adapter(captured_model(first, model))
+    else:
+        foreign = fit(first, given_model(first.model, model), training)
+        adapter, first = foreign.adapter, foreign.read(first)
     planned.attack.check(adapter)
     try:
         adapter.load(first.broadcast.parameters)
@@ -117,25 +150,55 @@ def prepare_replay(
         seed = config.seed if config else Config.model_fields["seed"].default
     directory = RunDirectory(run)
     vault, locked = _vault(directory.vault)
+    truths: Truths | None = vault
+    pool = directory.pool() if vault else []
+    if truth is not None:
+        length = _max_length(data, adapter)
+        truths, locked = read_truths(truth, adapter, _nodes(every), length), ""
+        pool = public_pool(adapter, length)
     if out is not None:
         _check_out(out)
-    text = json.dumps(
-        [planned.settings, planned.knowledge, seed, model], sort_keys=True, default=str
-    )
+    told = [planned.settings, planned.knowledge, seed, model]
+    told += [training] if training else []
+    text = json.dumps(told, sort_keys=True, default=str)
     name = f"attack-{attack}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return Replay(
         captures=wanted,
         adapter=adapter,
         planned=planned,
-        vault=vault,
+        foreign=foreign,
+        truths=truths,
         locked=locked,
-        pool=directory.pool() if vault else [],
+        pool=pool,
         seed=seed,
         out=out or run / name,
         defenses=None if config is None else _defenses(config),
         run=run,
         config=_as_run(run, section, seed, model),
     )
+
+
+def _table(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """Take the table called ``name`` off what was said."""
+    table = tree.pop(name, {})
+    if not isinstance(table, dict):
+        raise BadInput(f"{name}: wanted {name}.<key>=value, got {table!r}")
+    return table
+
+
+def _max_length(data: Mapping[str, Any], adapter: ModelAdapter) -> int:
+    if other := [key for key in data if key != "max_length"]:
+        raise BadInput(unknown("key", f"data.{other[0]}", ["data.max_length"]))
+    length = data.get("max_length", adapter.positions)
+    if type(length) is not int or length < 2:
+        raise BadInput(f"data.max_length: wanted an integer, 2 or more, got {length!r}")
+    return length
+
+
+def _nodes(captures: Sequence[CapturePath]) -> dict[int, int]:
+    """Return the clients by Flower's number of their nodes, where captures have it."""
+    told = ((captured_node(capture), capture.client) for capture in captures)
+    return {node: client for node, client in told if node is not None}
 
 
 def _vault(root: Path) -> tuple[VaultReader | None, str]:
@@ -176,51 +239,6 @@ def _defenses(config: Config) -> tuple[Effect, ...]:
     return in_force([make("defense", at.name, known, at.parameters) for at in config.defense])
 
 
-def _spec(first: Captured, overrides: dict[str, Any]) -> ModelSpec:
-    """Return the model: what the captures say of it, and what the command line says instead."""
-    if not isinstance(overrides, dict):
-        raise BadInput(f"model: wanted model.<key>=value, got {overrides!r}")
-    known = set(ModelSection.model_fields) | {"num_labels", "seed"}
-    for key in overrides:
-        if key not in known:
-            raise BadInput(unknown("key", f"model.{key}", [f"model.{name}" for name in known]))
-    fields = {**first.model, **overrides}
-    if "name" not in fields:
-        raise BadInput(
-            "model.name: the captures do not say which model this is; add model.name=<hub id or "
-            "directory>, and model.tokenizer and model.task where they differ from the defaults"
-        )
-    try:
-        checked(ModelSection, {k: v for k, v in fields.items() if k in ModelSection.model_fields})
-    except BadInput as error:
-        raise BadInput(f"model.{error}") from error
-    name = family_of(fields["name"]).heads.get("classification")
-    head = first.broadcast.parameters.get(f"{name}.weight")
-    if head is not None:
-        rows = head.shape[0] if head.dim() else 1
-        if fields.setdefault("num_labels", rows) != rows:
-            raise BadInput(
-                f"model.num_labels: the head in the captures is of {rows} labels, "
-                f"got {fields['num_labels']!r}"
-            )
-    return _checked_spec(fields)
-
-
-def _checked_spec(fields: Mapping[str, Any]) -> ModelSpec:
-    """Return ``fields`` as a spec: a capture may say anything."""
-    known = {field.name for field in dataclasses.fields(ModelSpec)}
-    if other := [name for name in fields if name not in known]:
-        raise BadInput(unknown("key", f"model.{other[0]}", [f"model.{name}" for name in known]))
-    try:
-        spec = TypeAdapter(ModelSpec).validate_python(dict(fields))
-    except ValidationError as error:
-        raise BadInput(f"model.{first_error(error)}") from error
-    for name, least, most in (("num_labels", 1, limits.LABELS), ("seed", 0, limits.INTEGER)):
-        if not least <= getattr(spec, name) <= most:
-            raise BadInput(f"model.{name}: wanted {least} to {most}, got {getattr(spec, name)}")
-    return spec
-
-
 def run_replay(
     replay: Replay, display: Display, *, quick: bool = False
 ) -> tuple[Summary, list[Scored]]:
@@ -230,7 +248,7 @@ def run_replay(
         planned=[replay.planned],
         adapter=replay.adapter,
         seed=replay.seed,
-        vault=replay.vault,
+        vault=replay.truths,
         controls=not quick,
         note=out.note_attempt,
         errors=out.errors,
@@ -238,21 +256,23 @@ def run_replay(
         defenses=replay.defenses,
     )
     for round_ in sorted({capture.round for capture in replay.captures}):
-        captured = (read_capture(capture) for capture in replay.captures if capture.round == round_)
+        captured = (replay.read(capture) for capture in replay.captures if capture.round == round_)
         runner.attack_round(
             [(update.clients, update.broadcast, update.update) for update in captured]
         )
     scorer = Scorer(
         adapter=replay.adapter,
-        vault=replay.vault,
+        vault=replay.truths,
         pool=replay.pool,
         controls=not quick,
         seed=replay.seed,
+        unsure=replay.unsure(),
+        looks=replay.looks() if replay.truths is None else "",
     )
     scores = scorer.score(out.attempts())
     leakage, verdicts = scorer.leakage(scores)
     promised, locked = _guarantee(replay), [replay.locked] if replay.locked else []
-    told = noted(replay.captures[0].directory.parents[1])
+    told = [*noted(replay.captures[0].directory.parents[1]), *replay.notes]
     summary = Summary(
         schema=1,
         name=replay.out.name,

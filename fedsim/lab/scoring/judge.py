@@ -8,6 +8,7 @@ import numpy as np
 
 from fedsim.lab.scoring.intervals import cluster_interval
 from fedsim.lab.scoring.scored import Metrics, Scored
+from fedsim.lab.scoring.silence import without_truth
 from fedsim.lab.scoring.verdict import Evidence, decide
 from fedsim.lab.store.figures import VERDICT_METRIC, Interval, Verdict
 from fedsim.rng import derive
@@ -30,23 +31,29 @@ class Judge:
         controls: False after ``--quick``: then there are none, so no verdict.
         but_last: whether an update carries no sequence's last token.
         seed: of the bootstrap.
+        unsure: why an absence says nothing, whatever the controls say; "": it does.
+        looks: what hides texts in the updates, by the looks of them; told where no truth is.
     """
 
     controls: bool
     but_last: bool
     seed: int
+    unsure: str = ""
+    looks: str = ""
 
     def verdict(self, group: Sequence[Scored]) -> tuple[Verdict, str]:
         """Return the verdict over ``group``: one update, or all that one attack was run on."""
         errors = [scored.attempt.error for scored in group if scored.attempt.error]
         known = [scored for scored in group if scored.samples]
         if not known:
-            return "inconclusive", "There is no truth to score against."
+            return "inconclusive", without_truth([scored.attempt for scored in group], self.looks)
         if not self.controls:
             return "inconclusive", "The controls were skipped."
         verdict, reason = decide(self._evidence(known))
         if errors and verdict == "no-leak":
             return "inconclusive", f"The attack could not run: {errors[0]}."
+        if verdict == "no-leak" and self.unsure:
+            return "inconclusive", f"{reason} But {self.unsure}."
         for name, why in GAVE_UP.items():
             if verdict == "no-leak" and any(one.attempt.diagnostics.get(name) for one in known):
                 return "inconclusive", f"{reason} But {why}."

@@ -17,13 +17,14 @@ from fedsim.lab.scoring.judge import EMPTY, Judge, exact
 from fedsim.lab.scoring.metrics import Pair, chance_overlaps, hits, match, sample_metrics
 from fedsim.lab.scoring.rouge import silent
 from fedsim.lab.scoring.scored import Metrics, Scored, means
+from fedsim.lab.scoring.silence import without_truth
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.lab.store.figures import PRECISION, VERDICT_METRIC, Interval
 from fedsim.lab.store.summary import Judgement, Leakage
 from fedsim.models import ModelAdapter
 from fedsim.rng import derive
 from fedsim.types import Tokens
-from fedsim.vault.reader import VaultReader
+from fedsim.vault.reader import Truths
 
 MOST = 2000  # guesses of one draw of the no-gradient control
 ROUGE_DRAWS = 5  # of the no-gradient control; token metrics take all its draws
@@ -39,13 +40,17 @@ class Scorer:
         pool: unrelated sequences, for the no-gradient control.
         controls: False after ``--quick``: then there are none, so no verdict.
         seed: of the control's draws and of the bootstrap.
+        unsure: why silence says nothing, however well the control worked; "": it does.
+        looks: what hides texts in the updates, by the looks of them; told where no truth is.
     """
 
     adapter: ModelAdapter
-    vault: VaultReader | None
+    vault: Truths | None
     pool: Sequence[Tokens]
     controls: bool
     seed: int
+    unsure: str = ""
+    looks: str = ""
 
     @property
     def but_last(self) -> bool:
@@ -55,7 +60,13 @@ class Scorer:
     @property
     def judge(self) -> Judge:
         """What says the verdicts."""
-        return Judge(controls=self.controls, but_last=self.but_last, seed=self.seed)
+        return Judge(
+            controls=self.controls,
+            but_last=self.but_last,
+            seed=self.seed,
+            unsure=self.unsure,
+            looks=self.looks,
+        )
 
     def score(self, attempts: Sequence[AttackRecord]) -> list[Scored]:
         """Return one score for each attacked update, in the order of ``attempts``."""
@@ -71,7 +82,7 @@ class Scorer:
             scored.hits = self._hits([], len(self._clean(attempt.sequences)) + attempt.dropped)
             return scored
         if not truths:
-            scored.reason = "No truth is known for this update."
+            scored.reason = without_truth([attempt], self.looks)
             return scored
         scored.pairs, surplus = self._pair(truths, self._clean(attempt.sequences))
         scored.hits = self._hits(scored.pairs, surplus + attempt.dropped)

@@ -322,15 +322,6 @@ def test_quantized_weights_are_refused(tmp_path: Path, how: dict[str, Any]) -> N
     assert load(path, weights="random").layers == 2  # its architecture is one like any
 
 
-def test_an_adapter_s_directory_is_named_as_one(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
-    with pytest.raises(BadInput, match="holds a peft adapter, not a model; name the model"):
-        load(tmp_path)
-    saved(tmp_path, gpt2(V))  # beside a config transformers would read the adapter's model instead
-    with pytest.raises(BadInput, match="holds a peft adapter, not a model; name the model"):
-        load(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("config", "line"),
     [

@@ -1,0 +1,207 @@
+"""Captures of somebody else's project, as ours: names of weights, and how its clients train.
+
+A fedsim app says which model it trains and how. Of any other the model is named on the command
+line, and its arrays, whatever they are called, are held against that model's weights.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedsim.captures import Captured
+from fedsim.errors import BadInput
+from fedsim.lab.run.named import checked_spec
+from fedsim.lab.run.signs import signs_of
+from fedsim.lab.run.told import open_questions, training_config
+from fedsim.messages import Broadcast, Update
+from fedsim.models import ModelAdapter, ModelSpec, family_of, load_adapter
+from fedsim.models.naming import Naming, Shape, find_naming
+from fedsim.models.shapes import Shapes
+from fedsim.types import Parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A project's captures as those of a model.
+
+    Attributes:
+        adapter: the model, of which only what travels trains.
+        naming: of its arrays.
+        training: ``training.<key>``, said in place of what the project's broadcast says.
+        notes: what a reader must know of it.
+    """
+
+    adapter: ModelAdapter
+    naming: Naming
+    training: Mapping[str, Any]
+    notes: Sequence[str]
+
+    def doubts(self, first: Captured) -> list[str]:
+        """Return why silence of an attack would say nothing, by one of the captures, as read."""
+        config, kind = first.broadcast.config, first.update.kind
+        told = []
+        if unsaid := open_questions(config, kind):
+            told.append(f"how the clients train was not said ({', '.join(unsaid)})")
+        if config.get("optimizer") != "adamw" and signs_of(first.update.tensors).adam(kind):
+            told.append("the updates look like Adam's steps, and training.optimizer is another")
+        if _lacks_a(self.naming) and not self.adapter.spec.adapter:
+            told.append("LoRA's A is not known")
+        return told
+
+    def read(self, captured: Captured) -> Captured:
+        """Return a capture as fedsim's own client would have made it.
+
+        Raises:
+            BadInput: it holds other arrays than those that the naming is of.
+        """
+        sent, update = captured.broadcast, captured.update
+        if lost := [name for name in self.naming.ours if name not in sent.parameters]:
+            raise BadInput(
+                f"captures: round {captured.round}, client {captured.client} was not sent "
+                f"{lost[0]!r}, as others were"
+            )
+        parameters = self.naming.renamed(_floats(sent.parameters))
+        slots = dict(self.adapter.module.named_parameters())
+        moved = {
+            name: tensor
+            for name, tensor in self.naming.renamed(update.tensors).items()
+            if name in slots and slots[name].requires_grad
+        }
+        config = training_config(sent.config, update.kind, self.training)
+        return replace(
+            captured,
+            broadcast=Broadcast(round=sent.round, parameters=parameters, config=config),
+            update=Update(
+                tensors=moved,
+                kind=update.kind,
+                num_examples=update.num_examples,
+                metrics=update.metrics,
+            ),
+        )
+
+
+def fit(captured: Captured, given: Mapping[str, Any], training: Mapping[str, Any]) -> Fitted:
+    """Return the captures of a project as those of the model that ``given`` names.
+
+    Args:
+        captured: one of them.
+        given: the fields of a ModelSpec that were said; the others follow from the arrays.
+        training: what was said of the clients' training.
+
+    Raises:
+        BadInput: the model has no place for the arrays, or they contradict what was said.
+    """
+    shapes = Shapes.of(_shapes(captured.broadcast.parameters))
+    best: tuple[tuple[int, int], ModelAdapter, Naming] | None = None
+    refused: BadInput | None = None
+    for spec in _candidates(given, shapes):
+        try:
+            adapter = load_adapter(spec)
+            naming = find_naming(adapter.module, shapes.sent)
+        except BadInput as error:
+            refused = refused or error
+            continue
+        rank = (len(naming.ours), -len(naming.left) - len(naming.lacking))
+        if best is None or rank > best[0]:
+            best = rank, adapter, naming
+    if best is None:
+        assert refused is not None
+        raise refused
+    _, adapter, naming = best
+    _check_fit(adapter, naming, shapes)
+    spec, notes = _settled(adapter, naming, given, shapes)
+    if spec != adapter.spec:
+        adapter = load_adapter(spec)
+    return Fitted(adapter=adapter, naming=naming, training=training, notes=notes)
+
+
+def _candidates(given: Mapping[str, Any], shapes: Shapes) -> Iterator[ModelSpec]:
+    """Yield what the model may be, where ``given`` leaves it open, the likeliest first."""
+    kind = family_of(given["name"])
+    told: dict[str, Any] = {}
+    if shapes.rank:
+        told = {"lora_rank": shapes.rank, "use_dora": shapes.dora}
+        for key, value in told.items():
+            if given.get(key, value) != value:
+                raise BadInput(
+                    f"model.{key}: the captures hold LoRA's adapters with {key} {value!r}, got "
+                    f"{given[key]!r}"
+                )
+    elif given.get("lora_rank"):
+        raise BadInput(
+            "model.lora_rank: the captures hold no adapters of LoRA, but weights of a whole model; "
+            "leave it out"
+        )
+    targets = [shapes.targets] if shapes.targets else [(), *shapes.usual(kind.family)]
+    tasks = [given["task"]] if "task" in given else list(kind.classes)
+    for task in tasks:
+        for some in targets if shapes.rank else [()]:
+            fields = {"task": task, **told, "lora_targets": some, **given}
+            head = kind.heads.get("classification", "") if hasattr(kind, "heads") else ""
+            labels = {"num_labels": n} if (n := shapes.labels(head)) else {}
+            yield checked_spec({**labels, **fields})
+
+
+def _check_fit(adapter: ModelAdapter, naming: Naming, shapes: Shapes) -> None:
+    """Raise BadInput where the arrays hold none of the weights of the model's body."""
+    if any(_of_body(adapter, name) for name in naming.ours.values()):
+        return
+    name, shape = next(iter(shapes.sent.items()))
+    raise BadInput(
+        f"model.name: the captures are of another model than {adapter.spec.name!r} (width "
+        f"{adapter.width}, {adapter.layers} blocks): of {len(shapes.sent)} arrays, first {name!r} "
+        f"{shape}, {len(naming.ours) or 'none'} fit; they look like {shapes.words()}"
+    )
+
+
+def _settled(
+    adapter: ModelAdapter, naming: Naming, given: Mapping[str, Any], shapes: Shapes
+) -> tuple[ModelSpec, list[str]]:
+    """Return the spec with what does not travel frozen, and what a reader must know of it."""
+    spec, notes = adapter.spec, []
+    if naming.how:
+        notes.append(f"The project's arrays are the model's weights {naming.how}.")
+    if naming.lacking:
+        spec = replace(spec, freeze=(*spec.freeze, *naming.lacking))
+        if _lacks_a(naming) and not spec.adapter:
+            notes.append(
+                "LoRA's A does not travel and is not known, and B's gradient shows the inputs "
+                "through it alone: name the project's adapter directory as model.name."
+            )
+        head = [name for name in naming.lacking if not _of_body(adapter, name)]
+        if head:
+            spec = replace(spec, head_known=False)
+            notes.append(
+                f"The project has a head of its own, in place of {head[0]!r}: what its loss is "
+                "nobody knows, so counts of equal texts cannot be told."
+            )
+    if naming.left:
+        left = ", ".join(repr(name) for name in naming.left[:3])
+        more = f" (and {len(naming.left) - 3} more)" if len(naming.left) > 3 else ""
+        notes.append(f"The model has no place for {left}{more}: left out.")
+    if shapes.rank and not spec.lora_alpha and "lora_alpha" not in given:
+        notes.append(
+            "model.lora_alpha was not said and is taken to be the rank: with another one the "
+            "weights of later rounds are wrong, once adapters count."
+        )
+    return spec, notes
+
+
+def _lacks_a(naming: Naming) -> bool:
+    return any(".lora_A." in name for name in naming.lacking)
+
+
+def _of_body(adapter: ModelAdapter, name: str) -> bool:
+    """Return whether a weight is the body's, which no task brings anew (as it does a pooler)."""
+    whole: Any = adapter.module
+    prefix = whole.get_base_model().base_model_prefix if adapter.spec.lora_rank else None
+    prefix = prefix or whole.base_model_prefix
+    return f"{prefix}." in name and ".pooler." not in name
+
+
+def _floats(parameters: Parameters) -> Parameters:
+    return {name: tensor for name, tensor in parameters.items() if tensor.is_floating_point()}
+
+
+def _shapes(parameters: Parameters) -> Mapping[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in _floats(parameters).items()}

@@ -1,0 +1,138 @@
+"""What clients of somebody else's project trained on, as a file says that the auditor holds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from clients.corpus import clinic
+from clients.formats import FILES
+from clients.holdings import encode
+from clients.values import meant
+from fedsim import limits
+from fedsim.errors import BadInput
+from fedsim.models import ModelAdapter
+from fedsim.types import Tokens
+from fedsim.vault.reader import Truth, Truths
+
+KEY = "--truth"
+COLUMNS = ("text", "client", "node", "round", "label")
+POOL = 512  # unrelated sentences, for the no-gradient control
+
+
+@dataclass(frozen=True)
+class TruthFile(Truths):
+    """The texts of each client, of one round or of all: what a vault is for a run of ours."""
+
+    examples: Mapping[tuple[int | None, int], Truth]  # by round (None: of all) and client
+
+    def truth(self, round_: int, *clients: int) -> Truth | None:
+        """Return what ``clients`` trained on in one round, or None where one's is not told."""
+        known = [
+            self.examples.get((round_, client), self.examples.get((None, client)))
+            for client in clients
+        ]
+        told = [truth for truth in known if truth is not None]
+        if len(told) < len(known):
+            return None
+        return Truth(
+            sequences=tuple(tokens for truth in told for tokens in truth.sequences),
+            labels=tuple(label for truth in told for label in truth.labels),
+        )
+
+
+def read_truths(
+    path: Path, adapter: ModelAdapter, nodes: Mapping[int, int], max_length: int
+) -> TruthFile:
+    """Return what a file says that the clients of captures trained on.
+
+    Args:
+        path: csv, tsv, jsonl or parquet with the columns ``text`` and ``client`` or ``node``, and
+            maybe ``round`` and ``label``.
+        adapter: its tokenizer reads the texts.
+        nodes: the client of each of Flower's nodes, as the captures number them.
+        max_length: tokens that the project cuts a text to.
+
+    Raises:
+        BadInput: there is no such file, or it says no such thing; one line.
+    """
+    frame = _table(path)
+    columns = {name: list(frame[name]) for name in COLUMNS if name in frame.columns}
+    if "text" not in columns or not {"client", "node"} & set(columns):
+        raise BadInput(
+            f"{KEY}: {str(path)!r} needs the columns text and client (or node), and may have round "
+            f"and label; got {', '.join(map(str, frame.columns))}"
+        )
+    numbers = {name: _whole(columns[name], name, path) for name in columns if name != "text"}
+    clients = _clients(numbers, nodes, path)
+    rounds = numbers.get("round", [None] * len(clients))
+    labels = numbers.get("label", [None] * len(clients))
+    rows: dict[tuple[int | None, int], list[tuple[str, int | None]]] = {}
+    for place, text in enumerate(columns["text"]):
+        if not isinstance(text, str) or not text.strip():
+            raise BadInput(f"{KEY}: {str(path)!r} has no text in row {place + 1}")
+        rows.setdefault((rounds[place], clients[place]), []).append((text, labels[place]))
+    most = min(max_length, adapter.positions)
+    examples = {}
+    for key, some in rows.items():
+        read = encode(adapter, [text for text, _ in some], [label for _, label in some], most)
+        examples[key] = Truth(sequences=read.sequences, labels=read.labels)
+    return TruthFile(examples)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    """Return the rows of a file, or of all that TruthNotes wrote into a directory."""
+    if path.is_dir():
+        notes = sorted(path.glob("node=*.jsonl"))
+        if not notes:
+            raise BadInput(f"{KEY}: the directory {str(path)!r} holds no node=N.jsonl")
+        return pd.concat([_table(note) for note in notes], ignore_index=True)
+    kind = path.suffix.lower()
+    if kind not in FILES or kind == ".txt":
+        kinds = ", ".join(kind for kind in FILES if kind != ".txt")
+        raise BadInput(
+            f"{KEY}: wanted a file of {kinds}, or a directory of TruthNotes, got {str(path)!r}"
+        )
+    return FILES[kind](path, KEY)
+
+
+def _whole(cells: Sequence[Any], name: str, path: Path) -> list[int | None]:
+    """Return cells as whole numbers; a blank one says nothing."""
+    found: list[int | None] = []
+    for row, cell in enumerate(meant(cells), start=1):
+        blank = cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
+        least = -limits.INTEGER if name == "label" else 0
+        if not blank and (
+            isinstance(cell, bool | str) or cell != int(cell) or not least <= cell < 2**64
+        ):
+            raise BadInput(
+                f"{KEY}: {str(path)!r} needs whole numbers as {name}, got {cell!r} in row {row}"
+            )
+        found.append(None if blank else int(cell))
+    return found
+
+
+def _clients(
+    numbers: Mapping[str, list[int | None]], nodes: Mapping[int, int], path: Path
+) -> list[int]:
+    """Return the client of each row, as the captures number them."""
+    if "node" not in numbers:
+        if None in numbers["client"]:
+            raise BadInput(f"{KEY}: {str(path)!r} names no client in some row")
+        return cast(list[int], numbers["client"])
+    strange = [node for node in numbers["node"] if node not in nodes]
+    if strange:
+        known = ", ".join(map(str, nodes)) or "none"
+        raise BadInput(
+            f"{KEY}: {str(path)!r} names the node {strange[0]}, of which nothing was captured; "
+            f"captured were {known}"
+        )
+    return [nodes[cast(int, node)] for node in numbers["node"]]
+
+
+def public_pool(adapter: ModelAdapter, max_length: int) -> list[Tokens]:
+    """Return sentences that no client of a foreign project holds, for the no-gradient control."""
+    texts = list(dict.fromkeys(text for text, _ in clinic()))[:POOL]
+    return list(encode(adapter, texts, [0] * len(texts), max_length).sequences)

@@ -1,0 +1,93 @@
+"""What was captured, on the terminal: a line a fact."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fedsim.printing import printable
+
+
+def inspection_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what an inspection says, line by line."""
+    yield from (printable(line) for line in _lines(found))
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    clients, rounds = found["clients"], found["rounds"]
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found["kind"].items())
+    yield f"Captured: {_count(len(rounds), 'round')} ({_few(rounds)}) of {_clients(clients)}"
+    if found["masked"]:
+        yield (
+            f"  {found['masked']} of {sum(clients.values())} are masked by secure aggregation: "
+            "of a round only the sum is in clear"
+        )
+    if not found["looked"]:
+        return
+    low, high = found["examples"]
+    stated = "no number of examples is stated" if not high else f"{_range(low, high)} stated"
+    yield f"  {found['looked']} looked at: {kinds}; {stated}"
+    yield f"Model: {_model(found)}"
+    settings = {k: v for k, v in found["settings"].items() if k in SHOWN}
+    told = ", ".join(f"{key} {value}" for key, value in settings.items()) or "nothing"
+    yield f"Training, as the server told its clients: {told}"
+    yield f"What shows: {_shows(found)}"
+    for word, count in found["hidden"].items():
+        yield f"What hides: {word} ({count} of {found['looked']})"
+    yield (
+        "What cannot be seen: whether dropout was on (DAGER reads nothing then), and what else the "
+        "clients' code does"
+    )
+    yield from found["notes"]
+    yield f"Next: {_next(found)}"
+
+
+SHOWN = ("learning_rate", "local_epochs", "max_steps", "mini_batch_size", "optimizer", "dropout")
+
+
+def _model(found: Mapping[str, Any]) -> str:
+    if found["model"]:
+        return f"{found['model'].get('name')}, as the captures say; {found['looks']}"
+    kind = f"named as those of {found['family']}" if found["family"] else "under names of its own"
+    return f"not said; {found['arrays']} arrays, {kind}: {found['looks']}"
+
+
+def _shows(found: Mapping[str, Any]) -> str:
+    rank, width = found["rank"], found["width"]
+    if not rank:
+        return "no map that reads block 0's inputs was found by name; an attack may find it"
+    text = (
+        f"{_range(min(rank), max(rank))} of {width} dimensions of block 0's inputs stand out of the "
+        "noise; dager reads a batch with fewer distinct tokens than that"
+    )
+    if found["filled"]:
+        text += f"; in {found['filled']} of {len(rank)} all are filled, so that it cannot"
+    elif found["vague"]:
+        text += f"; in {found['vague']} of {len(rank)} noise hides where they end"
+    return text
+
+
+def _next(found: Mapping[str, Any]) -> str:
+    words = ["fedsim attack", found["path"], "--attack dager"]
+    if not found["model"]:
+        words.append("model.name=<hub id or directory>")
+        if "LoRA" in found["looks"] or "DoRA" in found["looks"]:
+            words.append("model.lora_alpha=<the project's>")
+        words += [f"{key}=<the project's>" for key in found["unsaid"]]
+        words.append("--truth <what the clients trained on>")
+    return " ".join(words)
+
+
+def _clients(clients: Mapping[int, int]) -> str:
+    return f"{_count(len(clients), 'client')} ({_few(list(clients))})"
+
+
+def _few(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:6]))
+    return shown if len(numbers) <= 6 else f"{shown}, ..., {numbers[-1]}"
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,93 @@
+"""A client's own notes of what it trains on: for who scores, on that machine, what is read of it.
+
+They are the truth, and no part of any message: they stay where the client is, and whoever audits
+brings the files to ``fedsim attack --truth``.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from flwr.app import Context, Message
+
+from fedsim.files import append_line
+from fedsim.tap.exchange import fault
+from fedsim.tap.keys import told_round
+
+logger = logging.getLogger("fedsim.tap")
+
+
+class TruthNotes:
+    """A mod of a ClientApp, and a notebook of its own machine.
+
+    ::
+
+        truth = TruthNotes("/data/truth")
+
+        @app.train(mods=[truth])
+        def train(message, context):
+            ...
+            truth.note(texts, labels)
+
+    A line of ``node=N.jsonl`` is a text: ``{"node", "round", "text"}``, and ``label`` where it has
+    one. It never raises: what cannot be noted is said in the log, and the training goes on.
+
+    Args:
+        root: a directory for the notes, which only this user can read.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+        self._now = threading.local()  # of the message that is being answered
+        self._counts: dict[int, int] = {}  # messages of each node, where none says its round
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+    ) -> Message:
+        """Have ``note`` know whose message is answered, and of which round."""
+        try:
+            self._begin(message, context.node_id)
+        except Exception as error:
+            logger.warning("no truth is noted: %s", fault(error))
+        try:
+            return call_next(message, context)
+        finally:
+            self._now.place = None
+
+    def note(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> None:
+        """Note what the client trains on in the round that is on.
+
+        Args:
+            texts: as they are given to the tokenizer.
+            labels: one a text, in classification.
+        """
+        try:
+            self._note(texts, labels)
+        except Exception as error:
+            logger.warning("no truth is noted: %s", fault(error))
+
+    def _begin(self, message: Message, node: int) -> None:
+        round_ = told_round(message.content, message.metadata.group_id)
+        if round_ is None:
+            with self._lock:
+                round_ = self._counts[node] = self._counts.get(node, 0) + 1
+        self._now.place = node, round_
+
+    def _note(self, texts: Sequence[str], labels: Sequence[int] | None) -> None:
+        place = getattr(self._now, "place", None)
+        if place is None:
+            raise RuntimeError("note() belongs into a function that has this object as its mod")
+        if isinstance(texts, str):
+            raise TypeError("wanted a list of texts, got one text")
+        if labels is not None and len(labels) != len(texts):
+            raise ValueError(f"wanted a label for each of {len(texts)} texts, got {len(labels)}")
+        node, round_ = place
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self.root / f"node={node}.jsonl"
+        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
+        for row, text in enumerate(texts):
+            told = {} if labels is None else {"label": int(labels[row])}
+            append_line(path, {"node": node, "round": round_, "text": str(text), **told})

@@ -1,0 +1,107 @@
+"""What captures hold is said as it is."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim.lab.cli import main
+from fedsim.lab.inspect import inspect_captures
+from fedsim.lab.run.signs import signs_of
+from fedsim.lab.terminal.inspect import inspection_lines
+from tests.lab.run.projects import (
+    NODES,
+    Net,
+    adapters,
+    capture,
+    classifier,
+    listed,
+    listed_adapters,
+    lora,
+    named,
+    saved,
+)
+
+LORA = functools.partial(lora, r=16, lora_alpha=32, target_modules=["c_attn"], fan_in_fan_out=True)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(tmp_path_factory.mktemp("models") / "gpt2", "gpt2-tiny")
+
+
+def lines(root: Path) -> str:
+    return "\n".join(inspection_lines(inspect_captures(root).as_dict()))
+
+
+def test_rounds_clients_and_nodes_are_those_captured(tmp_path: Path, gpt2: str) -> None:
+    root = capture(tmp_path / "captures", gpt2, classifier, named, rounds=2, config={"lr": 0.05})
+    found = inspect_captures(root)
+    assert (found.rounds, found.clients, found.kind) == ([1, 2], {0: 2, 1: 2}, {"delta": 4})
+    assert found.examples == (2, 2) and found.masked == 0
+    assert found.settings["learning_rate"] == 0.05 and found.unsaid == ["training.optimizer"]
+    assert (found.family, found.width) == ("gpt2", 192)
+    assert all(0 < rank < 192 for rank in found.rank) and not found.filled
+    assert not found.hidden
+    text = lines(root)
+    assert "2 rounds (1, 2) of 2 clients (0, 1)" in text and "width 192, 4 blocks" in text
+    assert "Next: fedsim attack" in text and "training.optimizer=<the project's>" in text
+
+
+@pytest.mark.parametrize(
+    ("build", "state", "looks", "width"),
+    [
+        (Net, named, "width 192, 4 blocks", 192),
+        (classifier, listed, "width 192", 192),
+        (LORA, adapters, "LoRA of rank 16 on c_attn", 16),
+        (LORA, listed_adapters, "LoRA of rank 16", 16),
+    ],
+)
+def test_arrays_look_like_what_they_are(
+    tmp_path: Path, gpt2: str, build: Any, state: Any, looks: str, width: int
+) -> None:
+    found = inspect_captures(capture(tmp_path / "captures", gpt2, build, state))
+    assert looks in found.looks and found.width == width
+    assert len(found.rank) == 2  # of both clients
+
+
+@pytest.mark.parametrize(("state", "build"), [(named, classifier), (adapters, LORA)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_steps_of_adam_show(
+    tmp_path: Path, gpt2: str, optimizer: str, state: Any, build: Any
+) -> None:
+    root = capture(tmp_path / "captures", gpt2, build, state, optimizer=optimizer, rate=1e-3)
+    hides = " ".join(inspect_captures(root).hidden)
+    assert ("as Adam's steps are" in hides) == (optimizer == "adamw")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (torch.sign, "signs alone were sent"),
+        (lambda t: (t / t.abs().max() * 100).round(), "it was quantised"),
+        (lambda t: t * (t.abs() > t.abs().quantile(0.9)), "most was left out"),
+        (lambda t: t / 0, "NaN or infinite"),
+    ],
+)
+def test_what_compression_leaves_shows(change: Any, word: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    made = torch.randn(96, 96, generator=generator) ** 3
+    assert word in " ".join(signs_of({"a.weight": change(made)}).words("gradient"))
+    assert not signs_of({"a.weight": made}).words("gradient")
+
+
+def test_the_command_says_it_and_prints_json(
+    tmp_path: Path, gpt2: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = capture(tmp_path / "captures", gpt2, classifier, named)
+    assert main(["inspect", str(root)]) == 0
+    assert "Model: not said" in capsys.readouterr().out
+    assert main(["inspect", str(root), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["nodes"] == {str(client): node for client, node in NODES.items()}
+    assert main(["inspect", str(tmp_path / "nowhere")]) == 2
+    assert "is not a directory" in capsys.readouterr().err

@@ -1,0 +1,171 @@
+"""Projects that are not ours are read whatever they call their weights."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from fedsim.errors import BadInput
+from fedsim.lab.display import Silent
+from fedsim.lab.run.replay import prepare_replay, run_replay
+from fedsim.lab.store.summary import Summary
+from tests.lab.run import projects
+from tests.lab.run.projects import (
+    Net,
+    Wrapped,
+    adapters,
+    capture,
+    classifier,
+    compiled,
+    generator,
+    listed,
+    listed_adapters,
+    lora,
+    named,
+    saved,
+    truth,
+)
+
+LORA = functools.partial(lora, r=64, lora_alpha=128, target_modules=["c_attn"], fan_in_fan_out=True)
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(tmp_path_factory.mktemp("models") / "gpt2", "gpt2-tiny")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(tmp_path_factory.mktemp("models") / "bert", "bert-tiny")
+
+
+def attack(captures: Path, *words: str, kind: str = "dager", quick: bool = False) -> Summary:
+    held = truth(captures.parent / "truth.jsonl")
+    made = prepare_replay(captures, kind, words, None, held)
+    return run_replay(made, Silent(), quick=quick)[0]
+
+
+@pytest.mark.parametrize(
+    ("build", "state", "note"),
+    [
+        (classifier, named, ""),
+        (classifier, compiled, "without what wrappers put in"),
+        (classifier, listed, "by their place"),
+        (Wrapped, named, "without 'model.' before them"),
+        (Net, named, "with 'transformer.' before them"),
+        (Net, listed, "by their place"),
+        (generator, named, ""),
+        (LORA, adapters, "without what wrappers put in"),
+        (LORA, listed_adapters, "by their place"),
+    ],
+    ids=lambda value: getattr(value, "__name__", getattr(value, "func", value)),
+)
+def test_a_project_is_read_by_whatever_names(
+    tmp_path: Path, gpt2: str, build: Callable[[str], nn.Module], state: Any, note: str
+) -> None:
+    captures = capture(tmp_path / "captures", gpt2, build, state)
+    said = ["model.lora_alpha=128"] if build is LORA else []
+    summary = attack(captures, f"model.name={gpt2}", *said, quick=True)
+    exact = "exact_match_but_last" if build is generator else "exact_match"
+    assert summary.leakage["dager"][exact].mean == 1.0
+    assert note in " ".join(summary.notes)
+
+
+def test_a_project_is_judged_as_a_run_of_ours(tmp_path: Path, gpt2: str) -> None:
+    config = {"lr": 0.05, "local-epochs": 1, "optim": "SGD"}
+    captures = capture(tmp_path / "captures", gpt2, Wrapped, named, config=config)
+    summary = attack(captures, f"model.name={gpt2}")
+    assert summary.verdicts["dager"].verdict == "leak"
+    assert all(entry.controls["positive"]["exact_match"] == 1.0 for entry in summary.attacks)
+    assert {"no_gradient", "other_update"} <= set(summary.attacks[0].controls)
+
+
+def test_silence_proves_nothing_where_nobody_said_how_clients_train(
+    tmp_path: Path, gpt2: str
+) -> None:
+    captures = capture(tmp_path / "captures", gpt2, classifier, named, optimizer="adamw")
+    summary = attack(captures, f"model.name={gpt2}")
+    judged = summary.verdicts["dager"]
+    assert judged.verdict == "inconclusive"
+    assert "training.learning_rate, training.optimizer" in judged.reason
+
+
+def test_matching_takes_the_rate_that_is_said(tmp_path: Path, bert: str) -> None:
+    """What the broadcast does not say, the command line does."""
+    captures = capture(tmp_path / "captures", bert, classifier, named)
+    words = [f"model.name={bert}", "steps=2", "restarts=1"]
+    silent = attack(captures, *words, kind="tag", quick=True)
+    assert "does not say learning_rate" in (silent.attacks[0].error or "")
+    told = attack(captures, *words, "training.learning_rate=0.05", kind="tag", quick=True)
+    assert [entry.error for entry in told.attacks] == [None, None]
+
+
+def test_matching_needs_the_head_that_is_the_projects_own(tmp_path: Path, bert: str) -> None:
+    captures = capture(tmp_path / "captures", bert, Net, named)
+    with pytest.raises(BadInput, match="computes the client's loss, but the project has a head"):
+        prepare_replay(captures, "tag", [f"model.name={bert}"], None)
+    assert "a head of its own" in " ".join(attack(captures, f"model.name={bert}").notes)
+
+
+def test_without_truth_it_is_said_what_was_read(tmp_path: Path, gpt2: str) -> None:
+    captures = capture(tmp_path / "captures", gpt2, classifier, named)
+    made = prepare_replay(captures, "dager", [f"model.name={gpt2}"], None)
+    reason = run_replay(made, Silent())[0].verdicts["dager"].reason
+    assert "--truth FILE" in reason and "4 texts were read, all of them as sure" in reason
+
+
+def test_rounds_after_adapters_count_hang_on_alpha(tmp_path: Path, gpt2: str) -> None:
+    captures = capture(tmp_path / "captures", gpt2, LORA, adapters, rounds=2, rate=0.5)
+    told = attack(captures, f"model.name={gpt2}", "model.lora_alpha=128", quick=True)
+    assert told.leakage["dager"]["exact_match"].mean == 1.0
+    silent = prepare_replay(captures, "dager", [f"model.name={gpt2}"], None)
+    assert "model.lora_alpha was not said" in " ".join(silent.notes)
+
+
+@pytest.mark.parametrize(
+    ("build", "state", "words", "line"),
+    [
+        (classifier, named, ["model.lora_rank=4"], "hold no adapters of LoRA"),
+        (LORA, adapters, ["model.lora_rank=4"], "adapters with lora_rank 64, got 4"),
+        (classifier, named, ["training.speed=1"], "unknown key 'training.speed'"),
+        (classifier, named, ["training.optimizer=lion"], "must be sgd or momentum or adamw"),
+        (classifier, named, ["data.max_length=1"], "wanted an integer, 2 or more"),
+        (classifier, named, ["data.name=x"], "unknown key 'data.name'"),
+        (classifier, named, ["training=1"], "wanted training.<key>=value"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, list) else "",
+)
+def test_what_does_not_fit_is_one_line(
+    tmp_path: Path, gpt2: str, build: Any, state: Any, words: list[str], line: str
+) -> None:
+    captures = capture(tmp_path / "captures", gpt2, build, state)
+    with pytest.raises(BadInput, match=line):
+        prepare_replay(
+            captures, "dager", [f"model.name={gpt2}", *words], None, truth(tmp_path / "t.jsonl")
+        )
+
+
+def test_captures_of_another_model_look_like_what_they_are(
+    tmp_path: Path, gpt2: str, bert: str
+) -> None:
+    captures = capture(tmp_path / "captures", bert, classifier, named)
+    with pytest.raises(BadInput, match=r"of another model than .*they look like width \d+"):
+        prepare_replay(captures, "dager", [f"model.name={gpt2}"], None)
+
+
+def test_an_adapters_directory_says_how_it_adapts(tmp_path: Path, gpt2: str) -> None:
+    projects.lora(gpt2, r=8, lora_alpha=32, target_modules=["c_attn"]).save_pretrained(
+        tmp_path / "adapter"
+    )
+    captures = capture(
+        tmp_path / "captures",
+        gpt2,
+        functools.partial(lora, r=8, lora_alpha=32, target_modules=["c_attn"]),
+        adapters,
+    )
+    made = prepare_replay(captures, "dager", [f"model.name={tmp_path / 'adapter'}"], None)
+    spec = made.adapter.spec
+    assert (spec.name, spec.lora_rank, spec.lora_alpha) == (gpt2, 8, 32)

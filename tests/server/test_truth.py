@@ -1,0 +1,93 @@
+"""A client notes its truth where it is, and in no message."""
+
+import json
+import logging
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+
+from fedsim.tap import TruthNotes
+from tests.server.tapped import message
+
+NODE = 2**63 + 11
+
+
+def context(node: int = NODE) -> Context:
+    return Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
+
+
+def answer(asked: Message) -> Message:
+    asked.metadata.__dict__["_message_id"] = "1"
+    return Message(RecordDict(), reply_to=asked)
+
+
+def noted(root: Path) -> list[dict[str, Any]]:
+    lines = (root / f"node={NODE}.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def train(truth: TruthNotes, asked: Message, *note: Any) -> Message:
+    def app(asked: Message, _: Context) -> Message:
+        truth.note(*note)
+        return answer(asked)
+
+    return truth(asked, context(), app)
+
+
+def test_texts_are_noted_by_round_and_node_for_this_user_alone(tmp_path: Path) -> None:
+    truth = TruthNotes(tmp_path / "truth")
+    reply = train(truth, message(5), ["été", "two"], [1, 0])
+    assert not reply.content
+    assert noted(truth.root) == [
+        {"node": NODE, "round": 4, "text": "été", "label": 1},
+        {"node": NODE, "round": 4, "text": "two", "label": 0},
+    ]
+    assert stat.S_IMODE((truth.root / f"node={NODE}.jsonl").stat().st_mode) == 0o600
+    assert stat.S_IMODE(truth.root.stat().st_mode) == 0o700
+
+
+def test_rounds_that_no_message_says_are_counted(tmp_path: Path) -> None:
+    truth = TruthNotes(tmp_path / "truth")
+    for text in ("one", "two"):
+        train(truth, message(5, content=RecordDict({"c": ConfigRecord({})})), [text])
+    assert [(row["round"], row["text"]) for row in noted(truth.root)] == [(1, "one"), (2, "two")]
+
+
+@pytest.mark.parametrize(
+    ("note", "line"),
+    [((["a"], [1, 2]), "wanted a label for each"), (("a text",), "wanted a list of texts")],
+)
+def test_what_cannot_be_noted_is_said_and_training_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, note: tuple[Any, ...], line: str
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="fedsim.tap"):
+        train(TruthNotes(tmp_path / "truth"), message(5), *note)
+    assert line in caplog.text
+
+
+def test_a_note_outside_of_a_round_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="fedsim.tap"):
+        TruthNotes(tmp_path / "truth").note(["a"])
+    assert "has this object as its mod" in caplog.text
+
+
+def test_a_fault_of_the_client_is_its_own(tmp_path: Path) -> None:
+    def broken(_: Message, __: Context) -> Message:
+        raise KeyError("theirs")
+
+    with pytest.raises(KeyError, match="theirs"):
+        TruthNotes(tmp_path / "truth")(message(5), context(), broken)
+
+
+def test_a_directory_that_cannot_be_written_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    with caplog.at_level(logging.WARNING, logger="fedsim.tap"):
+        train(TruthNotes(tmp_path / "file" / "truth"), message(5), ["a"])
+    assert "no truth is noted" in caplog.text
