@@ -8,8 +8,8 @@ reading is sure where it is ``counted`` or not ``best_effort``, and wrong where 
 not the client's, each as often as it was there. Some updates cannot tell ("untold"): an example
 fits its label so well that it adds less than rounding, or all texts of a next-token batch repeat,
 which is the gradient of fewer beside texts of one token, or tokens were masked or have twins; all
-others are "told". With ``--against`` another checkout's attack reads the first ``--old`` of the same
-updates, and it is counted how many of those that it had right and was sure of are still sure. Writes
+others are "told". With ``--against`` another checkout's attack reads the first ``--old`` of them,
+too, and it is counted how many of those that it had right and was sure of are still sure. Writes
 results/dager_sure.json, a hundred batches at a time.
 
     python benchmarks/run.py dager/sure --against ../parent [--family gpt2 ...] [--batches 3000]

@@ -55,8 +55,8 @@ def _shows(found: Mapping[str, Any]) -> str:
     if not rank:
         return "no map that reads block 0's inputs was found by name; an attack may find it"
     text = (
-        f"{_range(min(rank), max(rank))} of {width} dimensions of block 0's inputs stand out of the "
-        "noise; dager reads a batch with fewer distinct tokens than that"
+        f"{_range(min(rank), max(rank))} of {width} dimensions of block 0's inputs stand out of "
+        "the noise; dager reads a batch with fewer distinct tokens than that"
     )
     if found["filled"]:
         text += f"; in {found['filled']} of {len(rank)} all are filled, so that it cannot"
