@@ -541,6 +541,6 @@ def test_mount_a_copied_captures_folder_leads_to_no_vault(tmp_path: Path) -> Non
     vaults, files = search(run)
     assert vaults and not files  # beside the vault the same cheat finds it, and cannot read it
     assert search(alone) == (0, 0)
-    assert prepare_replay(run / "captures", "dager", [], None).vault is not None
+    assert prepare_replay(run / "captures", "dager", [], None).truths is not None
     found = prepare_replay(alone, "dager", [], None)
-    assert found.vault is None and not found.pool and len(found.captures) == 2
+    assert found.truths is None and not found.pool and len(found.captures) == 2

@@ -4,6 +4,7 @@ A fedsim app says which model it trains and how. Of any other the model is named
 line, and its arrays, whatever they are called, are held against that model's weights.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,8 @@ from fedsim.models import ModelAdapter, ModelSpec, family_of, load_adapter
 from fedsim.models.naming import Naming, Shape, find_naming
 from fedsim.models.shapes import Shapes
 from fedsim.types import Parameters
+
+BLOCK = re.compile(r"\.\d+\.")  # in the name of a block's weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +146,8 @@ def _candidates(given: Mapping[str, Any], shapes: Shapes) -> Iterator[ModelSpec]
 
 
 def _check_fit(adapter: ModelAdapter, naming: Naming, shapes: Shapes) -> None:
-    """Raise BadInput where the arrays hold none of the weights of the model's body."""
-    if any(_of_body(adapter, name) for name in naming.ours.values()):
+    """Raise BadInput where the arrays hold no weight of the model's blocks."""
+    if any(_of_body(adapter, name) and BLOCK.search(name) for name in naming.ours.values()):
         return
     name, shape = next(iter(shapes.sent.items()))
     raise BadInput(

@@ -41,9 +41,9 @@ def training_config(
         k: v for k, v in sent.items() if k in known - set(NAMES) and _fits(k, v)
     }
     for name, value in sent.items():
-        key = words.get(name.replace("-", "_").rsplit(".", 1)[-1].lower())
-        if key and (fit := _fitting(key, value)) is not None:
-            told.setdefault(key, fit)
+        meant = words.get(name.replace("-", "_").rsplit(".", 1)[-1].lower())
+        if meant and (fit := _fitting(meant, value)) is not None:
+            told.setdefault(meant, fit)
     config = {"algorithm": "fedavg" if kind == "delta" else "fedsgd"}
     others = {name: value for name, value in sent.items() if name not in known}
     whole = {**others, **config, **told, **given}

@@ -59,18 +59,21 @@ class Wrapped(nn.Module):
 
 
 def classifier(where: str) -> nn.Module:
-    return AutoModelForSequenceClassification.from_pretrained(where)
+    made: nn.Module = AutoModelForSequenceClassification.from_pretrained(where)
+    return made
 
 
 def generator(where: str) -> nn.Module:
-    return AutoModelForCausalLM.from_pretrained(where)
+    made: nn.Module = AutoModelForCausalLM.from_pretrained(where)
+    return made
 
 
 def lora(where: str, task: str = "SEQ_CLS", **options: Any) -> nn.Module:
     import peft
 
-    base = classifier(where) if task == "SEQ_CLS" else generator(where)
-    return peft.get_peft_model(base, peft.LoraConfig(task_type=task, **options))
+    base: Any = classifier(where) if task == "SEQ_CLS" else generator(where)
+    made: nn.Module = peft.get_peft_model(base, peft.LoraConfig(task_type=task, **options))
+    return made
 
 
 def named(module: nn.Module) -> Mapping[str, Tensor]:
@@ -88,7 +91,8 @@ def listed(module: nn.Module) -> Sequence[Tensor]:
 def adapters(module: nn.Module) -> Mapping[str, Tensor]:
     import peft
 
-    return peft.get_peft_model_state_dict(module)
+    state: Mapping[str, Tensor] = peft.get_peft_model_state_dict(module)
+    return state
 
 
 def listed_adapters(module: nn.Module) -> Sequence[Tensor]:
@@ -134,19 +138,19 @@ def capture(
             if build is generator or "CausalLM" in type(model).__name__ + str(build):
                 batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
             _train(model, batch, rate, optimizer)
-            answer = {
+            answer: dict[str, Any] = {
                 "arrays": record(state(model)),
                 "m": MetricRecord({"num-examples": len(some)}),
             }
             exchanges.append(
                 Exchange(
-                    round=round_, node_id=NODES[client], client=client,
+                    round=round_, node_id=NODES[client], client=None,
                     sent=message, received=RecordDict(answer),
                 )
             )  # fmt: skip
             after.append({name: value.clone() for name, value in model.state_dict().items()})
         hook(exchanges)
-        sent = {k: sum(one[k] for one in after) / len(after) for k in sent}  # type: ignore[misc]
+        sent = {k: sum(one[k] for one in after) / len(after) for k in sent}
     return root
 
 
@@ -156,11 +160,11 @@ def _started(build: Callable[[str], nn.Module], where: str, state: Tensor) -> nn
         return build(where).eval()
 
 
-def _train(model: nn.Module, batch: Mapping[str, Tensor], rate: float, optimizer: str) -> None:
+def _train(model: Any, batch: Mapping[str, Tensor], rate: float, optimizer: str) -> None:
     if hasattr(model, "config"):
         model.config.pad_token_id = 0
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[optimizer]
-    steps = kind([p for p in model.parameters() if p.requires_grad], lr=rate)  # type: ignore[operator]
+    steps = kind([p for p in model.parameters() if p.requires_grad], lr=rate)
     steps.zero_grad()
     loss = model(**batch).loss
     loss.backward()

@@ -166,7 +166,7 @@ def test_the_captures_of_a_run_are_found_from_either_place(run: RunDirectory) ->
             (2, 0),
             (2, 1),
         ]
-        assert made.vault is not None and made.pool
+        assert made.truths is not None and made.pool
         assert made.out.parent == run.root
 
 
@@ -206,7 +206,7 @@ def test_what_is_not_an_attacks_stays(run: RunDirectory, tmp_path: Path) -> None
 def test_captures_from_elsewhere_have_no_truth(run: RunDirectory, tmp_path: Path) -> None:
     shutil.copytree(run.captures / "round=1", tmp_path / "seen" / "round=1")
     made = replay(tmp_path / "seen", out=tmp_path / "out")
-    assert made.vault is None
+    assert made.truths is None
     summary, rows = go(made)
     assert all(row["sequences"] for row in rows)  # they are read all the same
     assert summary["leakage"] == {"dager": {}}
@@ -337,7 +337,7 @@ def test_a_vault_of_another_key_is_no_truth(
 ) -> None:
     monkeypatch.setenv("FEDSIM_KEY_FILE", str(tmp_path / "other.key"))
     made = replay(run.root, "rounds=[1]", "clients=[0]", out=tmp_path / "out")
-    assert made.vault is None and not made.pool
+    assert made.truths is None and not made.pool
     summary, rows = go(made)
     assert all(row["sequences"] for row in rows)  # it is read all the same
     (note,) = [note for note in summary["notes"] if note.startswith("No truth: ")]

@@ -7,6 +7,7 @@ import pytest
 from fedsim.errors import BadInput
 from fedsim.lab.run.truths import public_pool, read_truths
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.types import Tokens
 
 NODES = {2**63 + 11: 0, 15: 1}
 
@@ -21,6 +22,10 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def decoded(adapter: ModelAdapter, tokens: Tokens) -> str:
+    return str(adapter.tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+
+
 def test_rows_are_by_client_and_of_a_round_or_of_all(tmp_path: Path, adapter: ModelAdapter) -> None:
     path = write(
         tmp_path / "t.csv",
@@ -31,7 +36,7 @@ def test_rows_are_by_client_and_of_a_round_or_of_all(tmp_path: Path, adapter: Mo
     def texts(round_: int, *clients: int) -> list[str]:
         told = truths.truth(round_, *clients)
         assert told is not None
-        return [adapter.tokenizer.decode(row, skip_special_tokens=True) for row in told.sequences]
+        return [decoded(adapter, row) for row in told.sequences]
 
     assert texts(1, 0) == ["one here"] and texts(2, 0) == ["two here"]
     assert texts(7, 1) == ["three here"]
@@ -49,7 +54,7 @@ def test_nodes_are_those_that_were_captured(tmp_path: Path, adapter: ModelAdapte
     for client in NODES.values():
         told = truths.truth(1, client)
         assert told is not None
-        assert adapter.tokenizer.decode(told.sequences[0]).strip().endswith(str(client))
+        assert decoded(adapter, told.sequences[0]).endswith(str(client))
 
 
 def test_texts_are_cut_as_the_project_cuts_them(tmp_path: Path, adapter: ModelAdapter) -> None:
