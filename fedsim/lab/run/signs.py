@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsim.types import Parameters
 
-LEAST = 4096  # entries of a matrix from which on its values tell something
+LEAST = 512  # entries of a matrix from which on its values tell something
 ADAM = 4.0
 """Kurtosis below which a delta looks like Adam's, which moves each entry about as far as any other.
 
@@ -87,4 +87,4 @@ def _kurtosis(matrix: Tensor) -> float:
 
 
 def _sizes(matrix: Tensor) -> int:
-    return int(torch.unique(matrix[matrix != 0].abs().flatten()[: 64 * LEAST]).numel())
+    return int(torch.unique(matrix[matrix != 0].abs().flatten()[: 512 * LEAST]).numel())
