@@ -3,7 +3,7 @@
     python benchmarks/run.py lab/signs
 
 Clients of the tiny presets (random weights), MiniLM and stories260K (trained) train on sentences of
-CoLA, or, with ``--data sst2``, on others: full or LoRA, SGD, momentum or AdamW, 1 to 30 local steps.
+CoLA, or, with ``--data sst2``, on others: full or LoRA, SGD, momentum or AdamW, 1 to 30 steps.
 Writes results/lab_signs.json; the threshold ``ADAM`` of fedsim/lab/run/signs.py was chosen on CoLA.
 """
 
@@ -59,9 +59,8 @@ def main() -> None:
     results = start(options, "lab_signs", "steps of Adam show in the kurtosis of an update")
     for label, rank, optimizer, steps in itertools.product(MODELS, (0, 8), RATES, STEPS):
         settings = {"seed": options.seed, "data": options.data, "threshold": ADAM}
-        name = (
-            f"{label}, {options.data}, {f'LoRA {rank}' if rank else 'full'}, {optimizer} x {steps}"
-        )
+        what = f"LoRA {rank}" if rank else "full"
+        name = f"{label}, {options.data}, {what}, {optimizer} x {steps}"
         if results.known(name, settings) is None:
             cell = measure(MODELS[label], rank, optimizer, steps, options.data, options.seed)
             results.add(name, settings, cell)
