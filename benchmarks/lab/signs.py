@@ -4,7 +4,7 @@
 
 Clients of the tiny presets (random weights), MiniLM and stories260K (trained) train on sentences of
 CoLA, or, with ``--data sst2``, on others: full or LoRA, SGD, momentum or AdamW, 1 to 30 steps.
-Writes results/lab_signs.json; the threshold ``ADAM`` of fedsim/lab/run/signs.py was chosen on CoLA.
+Writes results/lab_signs.json; the threshold ``ADAM`` of fedsim/lab/run/looks.py was chosen on CoLA.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from common.results import Cell, arguments, markdown, start
 from common.victims import pool
 
 from clients.training import LocalTraining
-from fedsim.lab.run.signs import ADAM, signs_of
+from fedsim.lab.run.looks import ADAM, looks_of
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, TrainingSettings
@@ -46,7 +46,7 @@ def measure(name: str, rank: int, optimizer: str, steps: int, data: str, seed: i
         parameters = adapter.initial_parameters()
         training = LocalTraining(adapter, settings)
         delta, _ = training(parameters, examples, stream(seed, "signs", steps))
-    signs = signs_of(delta)
+    signs = looks_of(delta)
     return {"kurtosis": round(signs.kurtosis, 3), "adam": signs.adam("delta")}
 
 

@@ -20,7 +20,7 @@ from fedsim.captures import (
     noted,
     read_capture,
 )
-from fedsim.lab.run.signs import signs_of
+from fedsim.lab.run.looks import looks_of
 from fedsim.lab.run.told import open_questions, training_config
 from fedsim.models.shapes import Shapes
 from fedsim.types import Parameters
@@ -105,7 +105,7 @@ def inspect_captures(root: Path) -> Inspection:
     some = [read_capture(where) for where in _spread(clear)]
     shapes = Shapes.of(_floats(some[0].broadcast.parameters) if some else {})
     spans = [span for captured in some if (span := _entry(captured, shapes)) is not None]
-    told = [(one, signs_of(_matrices(one.update.tensors, shapes))) for one in some]
+    told = [(one, looks_of(_matrices(one.update.tensors, shapes))) for one in some]
     hidden = Counter(word for one, signs in told for word in signs.words(one.update.kind))
     config = _settings(some[0]) if some else {}
     stated = [captured.update.num_examples for captured in some]

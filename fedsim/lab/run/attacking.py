@@ -28,6 +28,7 @@ from fedsim.rng import derive
 from fedsim.types import Tokens
 from fedsim.vault.reader import Truth, Truths
 
+PATHS = ("name", "tokenizer", "adapter")  # of a ModelSpec, which may be such
 Clients = tuple[int, ...]
 """Whose update it is: one client, or those whose sum it is under secure aggregation."""
 
@@ -206,12 +207,7 @@ class Runner:
                 attack=planned.kind,
                 label=planned.name,
                 parameters=planned.there(),
-                model=replace(
-                    spec,
-                    name=there(spec.name),
-                    tokenizer=there(spec.tokenizer),
-                    adapter=there(spec.adapter),
-                ),
+                model=replace(spec, **{name: there(getattr(spec, name)) for name in PATHS}),
                 device=str(self.adapter.device),
                 broadcast=broadcast,
                 update=update,

@@ -11,8 +11,8 @@ from typing import Any
 
 from fedsim.captures import Captured
 from fedsim.errors import BadInput
+from fedsim.lab.run.looks import looks_of
 from fedsim.lab.run.named import checked_spec
-from fedsim.lab.run.signs import signs_of
 from fedsim.lab.run.told import open_questions, training_config
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter, ModelSpec, family_of, load_adapter
@@ -45,7 +45,7 @@ class Fitted:
         told = []
         if unsaid := open_questions(config, kind):
             told.append(f"how the clients train was not said ({', '.join(unsaid)})")
-        if config.get("optimizer") != "adamw" and signs_of(first.update.tensors).adam(kind):
+        if config.get("optimizer") != "adamw" and looks_of(first.update.tensors).adam(kind):
             told.append("the updates look like Adam's steps, and training.optimizer is another")
         if _lacks_a(self.naming) and not self.adapter.spec.adapter:
             told.append("LoRA's A is not known")

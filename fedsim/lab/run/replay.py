@@ -32,9 +32,9 @@ from fedsim.lab.config import (
 from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
 from fedsim.lab.run.foreign import Fitted, fit
+from fedsim.lab.run.looks import looks_of
 from fedsim.lab.run.named import captured_model, given_model
 from fedsim.lab.run.secrecy import caveats
-from fedsim.lab.run.signs import signs_of
 from fedsim.lab.run.truths import public_pool, read_truths
 from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
 from fedsim.lab.scoring.scorer import Scorer
@@ -83,7 +83,7 @@ class Replay:
     def looks(self) -> str:
         """Return what hides texts in the first update, as far as its values tell; "": nothing."""
         update = self.read(self.captures[0]).update
-        return "; ".join(signs_of(update.tensors).words(update.kind))
+        return "; ".join(looks_of(update.tensors).words(update.kind))
 
 
 def prepare_replay(

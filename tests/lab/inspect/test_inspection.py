@@ -10,7 +10,7 @@ import torch
 
 from fedsim.lab.cli import main
 from fedsim.lab.inspect import inspect_captures
-from fedsim.lab.run.signs import signs_of
+from fedsim.lab.run.looks import looks_of
 from fedsim.lab.terminal.inspect import inspection_lines
 from tests.lab.run.projects import (
     NODES,
@@ -90,8 +90,8 @@ def test_steps_of_adam_show(
 def test_what_compression_leaves_shows(change: Any, word: str) -> None:
     generator = torch.Generator().manual_seed(1)
     made = torch.randn(96, 96, generator=generator) ** 3
-    assert word in " ".join(signs_of({"a.weight": change(made)}).words("gradient"))
-    assert not signs_of({"a.weight": made}).words("gradient")
+    assert word in " ".join(looks_of({"a.weight": change(made)}).words("gradient"))
+    assert not looks_of({"a.weight": made}).words("gradient")
 
 
 def test_the_command_says_it_and_prints_json(

@@ -20,7 +20,7 @@ VALUES = 257  # distinct values of a matrix that 8 bits can tell apart, and zero
 
 
 @dataclass(frozen=True, kw_only=True)
-class Signs:
+class Looks:
     """What the values of an update look like.
 
     Attributes:
@@ -58,13 +58,13 @@ class Signs:
         return told
 
 
-def signs_of(tensors: Parameters) -> Signs:
+def looks_of(tensors: Parameters) -> Looks:
     """Return what the matrices of an update's blocks look like; embeddings are mostly untouched."""
     some = _matrices(tensors)
     finite = all(bool(tensor.isfinite().all()) for tensor in tensors.values())
     if not some or not finite:
-        return Signs(kurtosis=0.0, zeros=0.0, values=float(VALUES + 1), finite=finite)
-    return Signs(
+        return Looks(kurtosis=0.0, zeros=0.0, values=float(VALUES + 1), finite=finite)
+    return Looks(
         kurtosis=median(map(_kurtosis, some)),
         zeros=median(float((matrix == 0).double().mean()) for matrix in some),
         values=median(_sizes(matrix) for matrix in some),
