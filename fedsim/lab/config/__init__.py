@@ -2,6 +2,7 @@
 
 from fedsim.lab.config.checking import check, checked, known_keys
 from fedsim.lab.config.fields import Section
+from fedsim.lab.config.model import ModelSection
 from fedsim.lab.config.overrides import (
     QUICK_START,
     apply,
@@ -15,7 +16,6 @@ from fedsim.lab.config.schema import (
     Config,
     DefenseSection,
     EngineName,
-    ModelSection,
     PluginSection,
     tables,
 )

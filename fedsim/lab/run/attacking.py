@@ -15,7 +15,7 @@ from fedsim import limits
 from fedsim.effects import Effect
 from fedsim.errors import BadInput, FedsimError, unknown
 from fedsim.lab.config import AttackSection
-from fedsim.lab.config.paths import there
+from fedsim.lab.config.paths import paths_of, there
 from fedsim.lab.display import Display
 from fedsim.lab.isolation.worker import Attempts, Limits, attack_worker
 from fedsim.lab.run.controls import own_sequences, own_update
@@ -28,7 +28,6 @@ from fedsim.rng import derive
 from fedsim.types import Tokens
 from fedsim.vault.reader import Truth, Truths
 
-PATHS = ("name", "tokenizer", "adapter")  # of a ModelSpec, which may be such
 Clients = tuple[int, ...]
 """Whose update it is: one client, or those whose sum it is under secure aggregation."""
 
@@ -207,7 +206,7 @@ class Runner:
                 attack=planned.kind,
                 label=planned.name,
                 parameters=planned.there(),
-                model=replace(spec, **{name: there(getattr(spec, name)) for name in PATHS}),
+                model=replace(spec, **paths_of(spec)),
                 device=str(self.adapter.device),
                 broadcast=broadcast,
                 update=update,
