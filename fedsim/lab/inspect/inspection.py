@@ -63,6 +63,7 @@ class Inspection:
         width: those that there could be: D, or LoRA's rank.
         filled: of how many captures they fill all dimensions.
         vague: in how many noise hides where they end.
+        adam: how many look like Adam's steps.
         hidden: what hides texts, each with how many of the captures looked at show it.
         looked: how many were looked at.
         notes: what the tap could not read.
@@ -85,6 +86,7 @@ class Inspection:
     width: int
     filled: int
     vague: int
+    adam: int
     hidden: dict[str, int]
     looked: int
     notes: list[str]
@@ -106,7 +108,7 @@ def inspect_captures(root: Path) -> Inspection:
     shapes = Shapes.of(_floats(some[0].broadcast.parameters) if some else {})
     spans = [span for captured in some if (span := _entry(captured, shapes)) is not None]
     told = [(one, looks_of(_matrices(one.update.tensors, shapes))) for one in some]
-    hidden = Counter(word for one, signs in told for word in signs.words(one.update.kind))
+    hidden = Counter(word for one, looks in told for word in looks.words(one.update.kind))
     config = _settings(some[0]) if some else {}
     stated = [captured.update.num_examples for captured in some]
     return Inspection(
@@ -127,6 +129,7 @@ def inspect_captures(root: Path) -> Inspection:
         width=shapes.rank or shapes.width,
         filled=sum(span.saturated for span in spans),
         vague=sum(span.blurred for span in spans),
+        adam=sum(looks.adam(one.update.kind) for one, looks in told),
         hidden=dict(hidden),
         looked=len(some),
         notes=noted(every[0].directory.parents[1]),

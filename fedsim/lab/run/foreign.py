@@ -45,7 +45,9 @@ class Fitted:
         told = []
         if unsaid := open_questions(config, kind):
             told.append(f"how the clients train was not said ({', '.join(unsaid)})")
-        if config.get("optimizer") != "adamw" and looks_of(first.update.tensors).adam(kind):
+        if config.get("optimizer", "adamw") != "adamw" and looks_of(first.update.tensors).adam(
+            kind
+        ):
             told.append("the updates look like Adam's steps, and training.optimizer is another")
         if _lacks_a(self.naming) and not self.adapter.spec.adapter:
             told.append("LoRA's A is not known")

@@ -42,7 +42,7 @@ class Looks:
     def words(self, kind: str) -> list[str]:
         """Return what hides texts in it, in words; [] where nothing shows."""
         if not self.finite:
-            return ["it holds NaN or infinite values"]
+            return ["the update holds NaN or infinite values"]
         told = []
         if self.values <= 1:
             told.append("all entries of a matrix are of one size: signs alone were sent")
@@ -52,8 +52,8 @@ class Looks:
             told.append(f"{self.zeros:.0%} of a matrix is zero: most was left out (top-k, a mask)")
         if self.adam(kind):
             told.append(
-                "its entries are of much the same size, as Adam's steps are: it is no sum of "
-                "gradients, so dager and matching attacks read nothing"
+                "the update's entries are of much the same size, as Adam's steps are: it is no sum "
+                "of gradients, so dager and matching attacks read nothing"
             )
         return told
 

@@ -40,6 +40,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"Next: {_next(found)}"
 
 
+UNSAID = "<the project's>"
 SHOWN = ("learning_rate", "local_epochs", "max_steps", "mini_batch_size", "optimizer", "dropout")
 
 
@@ -52,6 +53,8 @@ def _model(found: Mapping[str, Any]) -> str:
 
 def _shows(found: Mapping[str, Any]) -> str:
     rank, width = found["rank"], found["width"]
+    if found["adam"] == found["looked"]:
+        return "no inputs: steps of Adam are no sums of gradients"
     if not rank:
         return "no map that reads block 0's inputs was found by name; an attack may find it"
     text = (
@@ -70,8 +73,9 @@ def _next(found: Mapping[str, Any]) -> str:
     if not found["model"]:
         words.append("model.name=<hub id or directory>")
         if "LoRA" in found["looks"] or "DoRA" in found["looks"]:
-            words.append("model.lora_alpha=<the project's>")
-        words += [f"{key}=<the project's>" for key in found["unsaid"]]
+            words.append(f"model.lora_alpha={UNSAID}")
+        known = {"training.optimizer": "adamw"} if found["adam"] else {}
+        words += [f"{key}={known.get(key, UNSAID)}" for key in found["unsaid"]]
         words.append("--truth <what the clients trained on>")
     return " ".join(words)
 
