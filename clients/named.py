@@ -16,7 +16,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from clients.corpus import LABELS, clinic
-from clients.formats import FILES, UNTYPED, lines, read_file, tsv
+from clients.decoding import UTF8, is_utf8
+from clients.formats import FILES, TEXTS, UNTYPED, kind_of, lines, read_file, tsv
 from fedsim.errors import BadInput, one_line, reading, unknown
 
 
@@ -41,12 +42,19 @@ class Named:
     clean: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame
 
 
-def find_rows(name: str, path: str) -> Rows:
+def find_rows(name: str, path: str, encoding: str = UTF8) -> Rows:
     """Read the data called ``name``, from the folder ``path`` unless that is empty.
+
+    ``encoding`` is that of a file of text of the user's.
 
     Raises:
         BadInput: it cannot be found or read; one line says which key of [data] to change.
     """
+    if not is_utf8(encoding) and kind_of(name) not in TEXTS:
+        raise BadInput(
+            f"data.encoding is for a file of {', '.join(TEXTS)}, got {encoding!r} for data.name = "
+            f"{name!r}"
+        )
     if name in NAMED:
         named = NAMED[name]
         rows = _copy(name, path) if path else _hub(name, *named.hub)
@@ -62,9 +70,9 @@ def find_rows(name: str, path: str) -> Rows:
         return Rows(pd.DataFrame({"text": texts, "label": labels}), None, {"label": LABELS})
     if name.startswith("builtin:"):
         raise BadInput(unknown("data.name", name, BUILTIN))
-    if Path(name).suffix.lower() in FILES or Path(name).expanduser().exists():
-        file = Path(name).expanduser()
-        return Rows(read_file(file), untyped=file.suffix.lower() in UNTYPED)
+    file = Path(name).expanduser()
+    if kind_of(name) in FILES or file.exists():
+        return Rows(read_file(file, encoding), untyped=kind_of(name) in UNTYPED)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in ".-":
         return _hub(name, name, None)
     hint = unknown("data.name", name, (*BUILTIN, *NAMED))

@@ -121,7 +121,7 @@ def test_wikitext2_with_its_train_file_holds_valid_out(tmp_path: Path) -> None:
         ({"name": "builtin:clinc"}, r"did you mean 'builtin:clinic'\? \(known: builtin:clinic\)"),
         ({"name": "./none"}, r"a hub id is owner/name, a file ends in \.csv, \.tsv, "),
         ({"name": "none.csv"}, "data.name: there is no file 'none.csv'"),
-        ({"name": "/"}, r"data.name must be a file of \.csv, .*\.txt, got '/'"),
+        ({"name": "/"}, r"data.name must be a file of \.csv, .*\.json, .*\.parquet, got '/'"),
         ({"name": "cola", "path": "/none"}, "data.path must be a folder with in_domain_train.tsv,"),
         ({"name": "x.csv", "path": "y"}, "data.path is for a copy of cola, .*data.name = 'x.csv'"),
         ({"name": "cola", "partition": "dirichlett"}, "data.partition .*did you mean 'dirichlet'"),
