@@ -28,9 +28,9 @@ def _is_of_text(encoding: str) -> bool:
     try:
         codecs.lookup(encoding)
         b"a".decode(encoding)
-    except UnicodeError:  # of two bytes a letter
+    except UnicodeDecodeError:  # of two bytes a letter
         return True
-    except (LookupError, ValueError):  # no such word, or none at all
+    except (LookupError, ValueError):  # no such word, or none at all, or it decodes nothing
         return False
     return True
 

@@ -113,25 +113,31 @@ def tsv(path: Path, key: str, **options: Any) -> pd.DataFrame:
 def _json_lines(text: str, place: str) -> pd.DataFrame:
     rows: list[object] = []
     for number, line in enumerate(text.replace("\r", "\n").split("\n"), start=1):
-        if not line.strip():
-            continue
-        with reading(f"{place}, line {number}"):
-            row = json.loads(line, parse_float=Decimal)  # 1.10 stays apart from 1.1
-        if not isinstance(row, dict):
-            raise BadInput(f"{place}, line {number} must be an object {{...}}")
-        rows.append(row)
+        if line.strip():
+            at = f"{place}, line {number}"
+            rows.append(_object(_json_value(line, at), at))
     return pd.DataFrame(rows, dtype=object)  # as written: no 1 that a gap turns into 1.0
 
 
 def _json(text: str, place: str) -> pd.DataFrame:
     if not text.lstrip().startswith("["):  # many a file of that name has an object a line
         return _json_lines(text, f"{place} (wanted: a list of objects, or an object a line)")
+    rows = _json_value(text, place)
+    if not rows:
+        raise BadInput(f"{place} is an empty list")
+    places = (f"{place}, item {number}" for number, _ in enumerate(rows, start=1))
+    return pd.DataFrame(list(map(_object, rows, places)), dtype=object)
+
+
+def _json_value(text: str, place: str) -> Any:
     with reading(place):
-        rows = json.loads(text, parse_float=Decimal)
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise BadInput(f"{place}, item {number} must be an object {{...}}")
-    return pd.DataFrame(rows, dtype=object)
+        return json.loads(text, parse_float=Decimal)  # 1.10 stays apart from 1.1
+
+
+def _object(value: object, place: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise BadInput(f"{place} must be an object {{...}}")
+    return value
 
 
 def _parquet(path: Path, key: str) -> pd.DataFrame:

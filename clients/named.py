@@ -4,21 +4,18 @@ Columns stay as they came; ``clients.data`` finds the text and the labels among 
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
-import httpx
 import pandas as pd
-from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
 
 from clients.corpus import LABELS, clinic
 from clients.decoding import UTF8, is_utf8
 from clients.formats import FILES, TEXTS, UNTYPED, kind_of, lines, read_file, tsv
-from fedsim.errors import BadInput, one_line, reading, unknown
+from clients.hub import hub_splits
+from fedsim.errors import BadInput, unknown
 
 
 @dataclass(frozen=True)
@@ -159,17 +156,8 @@ NAMED = {
 
 
 def _hub(name: str, repository: str, configuration: str | None) -> Rows:
-    """Read a data set from the hub, or from what `datasets` has kept of an earlier time."""
-    away = _unreachable(name, repository)
-    try:
-        with reading("datasets"), _cache_only() if away else nullcontext():
-            splits = datasets.load_dataset(repository, configuration)
-    except BadInput as error:
-        why = away or one_line(error.__cause__ or error)
-        instead = "point data.path at a local copy" if name in NAMED else "name a local file"
-        raise BadInput(
-            f"data.name {name!r} did not come from the hub ({why}); {instead}"
-        ) from error.__cause__
+    instead = "point data.path at a local copy" if name in NAMED else "name a local file"
+    splits = hub_splits(name, repository, configuration, instead)
     if "train" not in splits:
         raise BadInput(f"data.name {name!r} must have a train split, got {', '.join(splits)}")
     train = splits["train"]
@@ -184,27 +172,3 @@ def _hub(name: str, repository: str, configuration: str | None) -> Rows:
         if isinstance(feature, datasets.ClassLabel)
     }
     return Rows(train.to_pandas(), held_out[0] if held_out else None, label_names)
-
-
-def _unreachable(name: str, repository: str) -> str:
-    """Say why the hub cannot be reached; "" if it can."""
-    try:
-        HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(repository, timeout=5.0)
-    except RepositoryNotFoundError as error:
-        raise BadInput(
-            f"data.name {name!r}: the hub has no such data set, or a private one"
-        ) from error
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        return one_line(error)
-    return ""
-
-
-@contextmanager
-def _cache_only() -> Iterator[None]:
-    """Keep `datasets` off the network: it would retry for 23 seconds before it gave up."""
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before
