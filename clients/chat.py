@@ -136,8 +136,7 @@ def chat_ids(
     if not tokenizer.chat_template:
         return plain_ids(tokenizer, texts, max_length)
     before, after = map(list, around(tokenizer))
-    most = max_length + len(before) + len(after)  # the template may have put them there
-    inner = _ids(tokenizer, texts, most, special=False)
+    inner = _ids(tokenizer, texts, max_length, special=False)
     return [_within(ids, before, after, max_length) for ids in inner]
 
 

@@ -3,6 +3,7 @@
 Columns stay as they came; ``clients.data`` finds the text and the labels among them.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ def find_rows(name: str, path: str, encoding: str = UTF8) -> Rows:
         return Rows(pd.DataFrame({"text": texts, "label": labels}), None, {"label": LABELS})
     if name.startswith("builtin:"):
         raise BadInput(unknown("data.name", name, BUILTIN))
-    file = Path(name).expanduser()
+    file = Path(os.path.expanduser(name))
     if kind_of(name) in FILES or file.exists():
         return Rows(read_file(file, encoding), untyped=kind_of(name) in UNTYPED)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in ".-":
@@ -80,7 +81,7 @@ def find_rows(name: str, path: str, encoding: str = UTF8) -> Rows:
 
 
 def _copy(name: str, path: str) -> Rows:
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
         raise BadInput(
             f"data.path must be a folder with {', '.join(NAMED[name].files)} "

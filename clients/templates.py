@@ -3,6 +3,7 @@
 What a row's last name stands for is its response: the prompt is the text before it.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,7 +156,7 @@ def template_of_file(name: str, there: Collection[str]) -> Filled:
     """
     place = f"data.template {name!r}"
     try:
-        text = read_text(Path(name).expanduser(), most=limits.CONFIG_BYTES)
+        text = read_text(Path(os.path.expanduser(name)), most=limits.CONFIG_BYTES)
     except FileNotFoundError:
         raise BadInput(f"{place}: there is no such file") from None
     except MalformedFile as error:

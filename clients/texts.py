@@ -1,5 +1,6 @@
 """What the text of a row is: a column, a template filled in, or a conversation."""
 
+import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def text_source(rows: Rows, template: str, column: str, label: str) -> TextSourc
 def _by_template(template: str, frame: pd.DataFrame) -> TextSource:
     there = _names(frame)
     if template not in TEMPLATES:
-        if not Path(template).expanduser().exists():
+        if not Path(os.path.expanduser(template)).exists():
             raise BadInput(f"{unknown('data.template', template, TEMPLATES)}, nor is it a file")
         return template_of_file(template, there)
     if template == "chat" and MESSAGES in there:

@@ -120,6 +120,7 @@ def test_wikitext2_with_its_train_file_holds_valid_out(tmp_path: Path) -> None:
         ),
         ({"name": "builtin:clinc"}, r"did you mean 'builtin:clinic'\? \(known: builtin:clinic\)"),
         ({"name": "./none"}, r"a hub id is owner/name, a file ends in \.csv, \.tsv, "),
+        ({"name": "~nobody-here/a.csv"}, "there is no file '~nobody-here/a.csv'"),
         ({"name": "none.csv"}, "data.name: there is no file 'none.csv'"),
         ({"name": "/"}, r"data.name must be a file of \.csv, .*\.json, .*\.parquet, got '/'"),
         ({"name": "cola", "path": "/none"}, "data.path must be a folder with in_domain_train.tsv,"),

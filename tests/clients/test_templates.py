@@ -166,6 +166,7 @@ def test_templates_that_cannot_be_used(tmp_path: Path, text: str | bytes, messag
     ("rows", "options", "message"),
     [
         (ROWS, {"template": "alpacca"}, "did you mean 'alpaca'.*known: alpaca, chat.*nor is it a"),
+        (ROWS, {"template": "~nobody-here/t"}, "unknown data.template .*nor is it a file"),
         (ROWS, {"template": "/"}, "data.template: / cannot be read: it is no regular file"),
         (
             ROWS,
