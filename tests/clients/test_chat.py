@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from clients import ClientSettings, DataSettings
 from clients.chat import chat_ids, chat_note, rendered
-from clients.data import load_corpus
+from clients.data import load_corpus, shards
 from clients.holdings import check_examples, client_examples
 from fedsim.errors import BadInput
 from fedsim.models import ModelSpec
@@ -150,16 +150,18 @@ def test_messages_that_cannot_be_used(tmp_path: Path, cell: Any, got: str) -> No
 def test_a_conversation_that_a_template_refuses_is_named_before_a_run(
     tmp_path: Path, settings: ClientSettings
 ) -> None:
-    talks = [TALKS[0]] * 39 + [[("assistant", "nine")]]  # the last is not among the first few
-    rows = [{"messages": messages(talk)} for talk in talks]
+    rows = [{"messages": messages(TALKS[0])} for _ in range(40)]
     data = DataSettings(name=str(stored(tmp_path / "a.json", rows)), evaluate=0)
+    (order,) = shards(load_corpus(data, seed=1).train, data, clients=1, seed=1)
+    rows[order[-1]] = {"messages": messages([("assistant", "nine")])}  # not among the first few
+    stored(tmp_path / "a.json", rows)
     model = ModelSpec(
         name=str(saved(tmp_path / "model", gpt2(len(SPECIAL) + len(WORDS) + 3), chatting())),
         task="causal-lm",
     )
     with pytest.raises(BadInput, match=r"template refuses a conversation: .*roles must take turns"):
         check_examples(model, data, 16, 1, 1)
-    stored(tmp_path / "b.json", rows[:39])
+    stored(tmp_path / "b.json", [row for row in rows if len(row["messages"]) > 1])
     data = replace(data, name=str(tmp_path / "b.json"))
     check_examples(model, data, 16, 1, 1)
     held = client_examples(replace(settings, model=model, data=data, clients=1), 0)
