@@ -1,8 +1,7 @@
 """The clients' text: read, cleaned, part of it held out, the rest divided among the clients."""
 
 import math
-import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +9,11 @@ import datasets
 import numpy as np
 import pandas as pd
 
+from clients.decoding import UTF8, check_encoding
 from clients.named import Rows, find_rows
 from clients.partitions import PARTITIONS, PARTITIONS_BY_COLUMN, divide
-from clients.separators import SIGNS
-from clients.values import kinds, meant, numbered
+from clients.texts import TextSource, need_unicode, text_source
+from clients.values import meant, numbered
 from fedsim.errors import BadInput, unknown
 
 
@@ -27,7 +27,9 @@ class DataSettings:
     alpha: float = 0.5  # Dirichlet concentration, > 0; the smaller, the more the clients differ
     partition_by: str = "label"  # the column that PARTITIONS_BY_COLUMN go by
     text_column: str = ""  # "": text, sentence or prompt, or else the only column of strings
+    template: str = ""  # alpaca | chat | a file; "": what the columns are called tells
     label_column: str = ""  # "": label, if there is one
+    encoding: str = UTF8  # of a file of text
     evaluate: int = 128  # held-out examples, at most; 0: none
 
     def __post_init__(self) -> None:
@@ -38,6 +40,12 @@ class DataSettings:
             raise BadInput(f"data.alpha must be a positive number, got {self.alpha}")
         if self.evaluate < 0:
             raise BadInput(f"data.evaluate must be at least 0, got {self.evaluate}")
+        check_encoding(self.encoding)
+        if self.template and self.text_column:
+            raise BadInput(
+                f"data.template {self.template!r} makes the texts, so data.text_column must not be "
+                f"given, got {self.text_column!r}"
+            )
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ class Corpus:
     held_out: datasets.Dataset
     label_names: tuple[str, ...]  # () when the data has no labels
     columns: tuple[str, ...] = ()  # all that the data has, under its own names
+    chat: bool = False  # each text is a conversation, see clients.chat
+    note: str = ""  # what a reader must know of how texts were made
 
 
 def load_corpus(settings: DataSettings, seed: int) -> Corpus:
@@ -63,14 +73,15 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     Raises:
         BadInput: the data cannot be found, read or used as the settings say.
     """
-    rows = find_rows(settings.name, settings.path)
+    rows = find_rows(settings.name, settings.path, settings.encoding)
     columns = _columns(rows, settings)
-    train = _clean(rows, rows.train, columns, settings)
+    source = text_source(rows, settings.template, settings.text_column, columns.get("label", ""))
+    train = _clean(rows.train, source, columns, settings.name)
     generator = np.random.default_rng(seed)
     if rows.held_out is None:
         train, held_out = _split(train, settings, generator)
     else:
-        held_out = _clean(rows, rows.held_out, columns, settings)
+        held_out = _clean(rows.held_out, source, columns, settings.name)
         held_out = held_out.sample(min(settings.evaluate, len(held_out)), random_state=generator)
     both = pd.concat([train, held_out])
     label_names: tuple[str, ...] = ()
@@ -81,7 +92,7 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
             cells = both[column]
             values: Iterable[Any] = meant(list(cells)) if rows.untyped else cells
             both[column], label_names = numbered(cells, values, what, names)
-        elif column != "text":
+        else:
             what = f"data.partition_by {origin!r}"
             both[column], _ = numbered(both[column], both[column], what)  # never as numbers
     return Corpus(
@@ -89,6 +100,8 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         held_out=_dataset(both[len(train) :].filter(["text", "label"])),
         label_names=label_names,
         columns=tuple(map(str, rows.train.columns)),
+        chat=source.chat,
+        note=source.note,
     )
 
 
@@ -133,52 +146,18 @@ def _groups(train: datasets.Dataset, settings: DataSettings) -> np.ndarray[Any, 
 
 
 def _columns(rows: Rows, settings: DataSettings) -> dict[str, str]:
-    """Return where "text", "label" and the column that the partition goes by are to come from."""
+    """Return where "label" and the column that the partition goes by are to come from."""
     there = list(rows.train.columns)
     for key in ("text_column", "label_column"):
         if (wanted := getattr(settings, key)) and wanted not in there:
             raise BadInput(unknown(f"data.{key}", wanted, there))
     label = settings.label_column or ("label" if "label" in there else "")
-    columns = {"text": settings.text_column or _text_column(rows, label)}
-    if label:
-        columns["label"] = label
+    columns = {"label": label} if label else {}
     by = settings.partition_by
-    if settings.partition in PARTITIONS_BY_COLUMN and by not in columns:
+    if settings.partition in PARTITIONS_BY_COLUMN and by not in ("text", *columns):
         _need_column(settings, there)
         columns[by] = by
     return columns
-
-
-def _text_column(rows: Rows, label: str) -> str:
-    frame = rows.train
-    for name in ("text", "sentence", "prompt"):
-        if name in frame and name != label:
-            return name
-    others = [str(name) for name in frame.columns if name != label]
-    strings = [name for name in others if {"str"} <= _kinds(rows, frame[name]) <= {"str", "blank"}]
-    if len(strings) != 1:
-        raise BadInput(
-            "data.text_column must be given: none is called text, sentence or prompt, and "
-            f"{len(strings)} hold strings (columns: {', '.join(map(str, frame.columns))})"
-        )
-    if len(frame.columns) == 1:
-        _need_one(strings[0], frame[strings[0]])
-    return strings[0]
-
-
-def _need_one(column: str, cells: Iterable[Any]) -> None:
-    """Refuse a sole column that seems to be several: a sign in its name is in all its texts."""
-    texts = [text for text in cells if isinstance(text, str) and text.strip()]
-    for sign in SIGNS:
-        if sign in column and all(sign in text for text in texts):
-            raise BadInput(
-                f"data.name has one column, {column!r}, and all its texts have {sign!r} in them as "
-                "its name has, as if they were several; name it as data.text_column if it is one"
-            )
-
-
-def _kinds(rows: Rows, cells: "pd.Series[Any]") -> set[str]:
-    return kinds(meant(list(cells)) if rows.untyped else cells)
 
 
 def _need_column(settings: DataSettings, there: Iterable[str]) -> None:
@@ -190,43 +169,26 @@ def _need_column(settings: DataSettings, there: Iterable[str]) -> None:
 
 
 def _clean(
-    rows: Rows, frame: pd.DataFrame, columns: dict[str, str], settings: DataSettings
+    frame: pd.DataFrame, source: TextSource, columns: dict[str, str], name: str
 ) -> pd.DataFrame:
-    """Return the columns wanted under their new names, texts stripped, blank ones dropped.
+    """Return the texts, and the columns wanted under their new names; blank texts are dropped.
 
     A row's index is its number in the data, from 1.
     """
     frame = frame.set_axis(range(1, len(frame) + 1))
-    texts = frame[columns["text"]]
-    if others := sorted(_kinds(rows, texts) - {"str", "blank"}):
-        raise BadInput(
-            f"data.text_column {columns['text']!r} must hold strings, got {', '.join(others)}"
-        )
-    for old in columns.values():
-        _need_unicode(frame[old], settings.name, old)
-    picked = pd.DataFrame({new: frame[old] for new, old in columns.items()})
-    picked["text"] = [text.strip() if isinstance(text, str) else "" for text in texts]
+    picked = pd.DataFrame({new: frame[old] for new, old in columns.items()}, index=frame.index)
+    texts = source.texts(frame)
+    need_unicode(texts, name, ", ".join(source.columns))
+    for new, old in columns.items():
+        need_unicode(picked[new], name, old)
+    picked.insert(0, "text", texts)
     picked = picked[picked["text"] != ""]
     if picked.empty:
-        raise BadInput(f"data.name {settings.name!r} has no text in its column {columns['text']!r}")
+        there = ", ".join(map(repr, source.columns))
+        raise BadInput(
+            f"data.name {name!r} has no text in its column{'s' * (len(source.columns) > 1)} {there}"
+        )
     return picked
-
-
-def _need_unicode(values: Collection[Any], name: str, column: str) -> None:
-    """Refuse half of a surrogate pair: JSON can say it, but no file can hold it."""
-    try:
-        "".join(value for value in values if isinstance(value, str)).encode()
-    except UnicodeEncodeError:
-        pass  # it is to be named
-    else:
-        return
-    for number, value in enumerate(values, start=1):
-        half = re.search("[\ud800-\udfff]", value) if isinstance(value, str) else None
-        if half:
-            raise BadInput(
-                f"data.name {name!r}, column {column!r}, row {number}: wanted text, got a lone "
-                f"surrogate, U+{ord(half[0]):04X}"
-            )
 
 
 def _split(

@@ -10,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 
+from clients.decoding import UTF8, decoded
+from clients.packed import unpacked
 from clients.separators import separator, split_hint
 from fedsim import limits
 from fedsim.errors import BadInput, MalformedFile, reading, shown
@@ -18,18 +20,31 @@ from fedsim.files import read_bytes
 UNTYPED = (".csv", ".tsv")  # all cells of such files are texts
 # A quotation mark is a character there, as in the GLUE files: quoting would join their lines.
 UNQUOTED: dict[str, Any] = {"quoting": csv.QUOTE_NONE}
-UTF16 = (b"\xff\xfe", b"\xfe\xff")
+PARQUET, GZIP = ".parquet", ".gz"
 
 
-def read_file(path: Path) -> pd.DataFrame:
-    """Return the rows of a file of the user's.
+def kind_of(name: str) -> str:
+    """Return what a file is, by its name: ``.csv`` for ``a.CSV`` and ``a.csv.gz``, too."""
+    path = Path(name.lower())
+    inner = Path(path.stem).suffix
+    return inner if path.suffix == GZIP and inner in TEXTS else path.suffix
+
+
+def read_file(path: Path, encoding: str = UTF8, key: str = "data.name") -> pd.DataFrame:
+    """Return the rows of a file of the user's; a line of error begins with ``key``.
 
     Raises:
         BadInput: it is of no kind that can be read, or broken.
     """
-    if path.suffix.lower() not in FILES:
-        raise BadInput(f"data.name must be a file of {', '.join(FILES)}, got {str(path)!r}")
-    return FILES[path.suffix.lower()](path, "data.name")
+    kind = kind_of(path.name)
+    if kind not in FILES:
+        raise BadInput(
+            f"{key} must be a file of {', '.join(FILES)}, got {str(path)!r}; one of text may be "
+            f"packed, its name then ends in {GZIP}"
+        )
+    if kind == PARQUET:
+        return _parquet(path, key)
+    return TEXTS[kind](_text(path, key, encoding), f"{key}: {str(path)!r}")
 
 
 def _bytes(path: Path, key: str) -> bytes:
@@ -39,74 +54,90 @@ def _bytes(path: Path, key: str) -> bytes:
         raise BadInput(f"{key}: there is no file {str(path)!r}") from None
     except MalformedFile as error:
         raise BadInput(f"{key}: {error}") from error
+    if path.suffix.lower() == GZIP and content:
+        content = unpacked(content, f"{key}: {str(path)!r}")
     if not content.strip():
         raise BadInput(f"{key}: the file {str(path)!r} is empty")
     return content
 
 
-def _text(path: Path, key: str, encoding: str = "utf-8") -> str:
-    content = _bytes(path, key)
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        hint = "; it looks like UTF-16: save it as UTF-8" if content.startswith(UTF16) else ""
-        raise BadInput(
-            f"{key}: {str(path)!r} must be {encoding}, got byte 0x{content[error.start]:02x} "
-            f"at offset {error.start}{hint}"
-        ) from error
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
+def _text(path: Path, key: str, encoding: str = UTF8) -> str:
+    own = key == "data.name"  # of a named data set the encoding is known
+    hint = "; say as data.encoding what it is in" if own else ""
+    return decoded(_bytes(path, key), encoding, f"{key}: {str(path)!r}", hint)
 
 
-def lines(path: Path, key: str, encoding: str = "utf-8") -> pd.DataFrame:
+def lines(path: Path, key: str, encoding: str = UTF8) -> pd.DataFrame:
     """Return the lines that are not blank, as texts."""
+    return _lines(_text(path, key, encoding), key)
+
+
+def _lines(text: str, place: str) -> pd.DataFrame:
     # Not str.splitlines: form feeds, 0x85 and the like occur inside sentences.
-    text = _text(path, key, encoding).replace("\r", "\n")
-    return pd.DataFrame({"text": [line for line in text.split("\n") if line.strip()]}, dtype="str")
+    rows = text.replace("\r", "\n").split("\n")
+    return pd.DataFrame({"text": [line for line in rows if line.strip()]}, dtype="str")
 
 
-def _csv(path: Path, key: str) -> pd.DataFrame:
-    return _separated(path, key, ",")
+def _csv(text: str, place: str) -> pd.DataFrame:
+    return _separated(text, place, ",")
 
 
-def _tsv(path: Path, key: str) -> pd.DataFrame:
-    return _separated(path, key, "\t")
+def _tsv(text: str, place: str) -> pd.DataFrame:
+    return _separated(text, place, "\t")
 
 
-def _separated(path: Path, key: str, own: str) -> pd.DataFrame:
-    sign, text = split_hint(_text(path, key))
-    sign = sign or separator(text, own, f"{key}: {str(path)!r}")
+def _separated(text: str, place: str, own: str) -> pd.DataFrame:
+    sign, text = split_hint(text)
+    sign = sign or separator(text, own, place)
     unquoted = UNQUOTED if sign == own == "\t" else {}
-    return _table(path, key, text, sep=sign, **unquoted)
+    return _table(text, place, sep=sign, **unquoted)
 
 
-def _table(path: Path, key: str, text: str, **options: Any) -> pd.DataFrame:
+def _table(text: str, place: str, **options: Any) -> pd.DataFrame:
     # All cells as text: pandas would take 01 for 1. "NA", "null", "None" are words, not gaps.
-    with reading(f"{key}: {str(path)!r} is not a table"):
+    with reading(f"{place} is not a table"):
         frame: pd.DataFrame = pd.read_csv(
             io.StringIO(text), keep_default_na=False, low_memory=False, dtype="object", **options
         )
     if not isinstance(frame.index, pd.RangeIndex):  # pandas took the surplus for an index
-        raise BadInput(f"{key}: {str(path)!r} has rows with more cells than its header")
+        raise BadInput(f"{place} has rows with more cells than its header")
     return frame
 
 
 def tsv(path: Path, key: str, **options: Any) -> pd.DataFrame:
     """Return a table of tab-separated values, all of them texts."""
-    return _table(path, key, _text(path, key), sep="\t", **UNQUOTED, **options)
+    place = f"{key}: {str(path)!r}"
+    return _table(_text(path, key), place, sep="\t", **UNQUOTED, **options)
 
 
-def _json_lines(path: Path, key: str) -> pd.DataFrame:
-    rows: list[dict[str, object]] = []
-    text = _text(path, key).replace("\r", "\n")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        with reading(f"{key}: {str(path)!r}, line {number}"):
-            row = json.loads(line, parse_float=Decimal)  # 1.10 stays apart from 1.1
-        if not isinstance(row, dict):
-            raise BadInput(f"{key}: {str(path)!r}, line {number} must be an object {{...}}")
-        rows.append(row)
+def _json_lines(text: str, place: str) -> pd.DataFrame:
+    rows: list[object] = []
+    for number, line in enumerate(text.replace("\r", "\n").split("\n"), start=1):
+        if line.strip():
+            at = f"{place}, line {number}"
+            rows.append(_object(_json_value(line, at), at))
     return pd.DataFrame(rows, dtype=object)  # as written: no 1 that a gap turns into 1.0
+
+
+def _json(text: str, place: str) -> pd.DataFrame:
+    if not text.lstrip().startswith("["):  # many a file of that name has an object a line
+        return _json_lines(text, f"{place} (wanted: a list of objects, or an object a line)")
+    rows = _json_value(text, place)
+    if not rows:
+        raise BadInput(f"{place} is an empty list")
+    places = (f"{place}, item {number}" for number, _ in enumerate(rows, start=1))
+    return pd.DataFrame(list(map(_object, rows, places)), dtype=object)
+
+
+def _json_value(text: str, place: str) -> Any:
+    with reading(place):
+        return json.loads(text, parse_float=Decimal)  # 1.10 stays apart from 1.1
+
+
+def _object(value: object, place: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise BadInput(f"{place} must be an object {{...}}")
+    return value
 
 
 def _parquet(path: Path, key: str) -> pd.DataFrame:
@@ -121,10 +152,11 @@ def _parquet(path: Path, key: str) -> pd.DataFrame:
     return frame
 
 
-FILES: dict[str, Callable[[Path, str], pd.DataFrame]] = {
+TEXTS: dict[str, Callable[[str, str], pd.DataFrame]] = {  # each takes a text, and its place
     ".csv": _csv,
     ".tsv": _tsv,
+    ".json": _json,
     ".jsonl": _json_lines,
-    ".parquet": _parquet,
-    ".txt": lines,
+    ".txt": _lines,
 }
+FILES = (*TEXTS, PARQUET)

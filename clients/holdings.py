@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from clients.chat import chat_ids, plain_ids
 from clients.data import Corpus, DataSettings, load_corpus, shards
 from clients.memory import ClientMemory
 from defenses import Defense
@@ -71,11 +72,17 @@ def cached_adapter(spec: ModelSpec) -> ModelAdapter:
 
 
 def encode(
-    adapter: ModelAdapter, texts: Sequence[str], labels: Sequence[int | None], max_length: int
+    adapter: ModelAdapter,
+    texts: Sequence[str],
+    labels: Sequence[int | None],
+    max_length: int,
+    *,
+    chat: bool = False,
 ) -> Examples:
     """Return ``texts`` as token ids; those that have no loss are left out.
 
     A next-token loss needs two tokens, a masked one one that can be masked: no special token.
+    ``chat``: they are conversations.
 
     Raises:
         BadInput: the tokenizer cannot encode one.
@@ -84,13 +91,7 @@ def encode(
         return Examples(sequences=(), labels=())
     name = adapter.spec.tokenizer or adapter.spec.name
     with reading(f"model.tokenizer: {name!r} cannot encode the texts"):
-        ids = adapter.tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=max_length,
-            return_attention_mask=False,  # twice as fast where nobody asks
-            return_token_type_ids=False,
-        )["input_ids"]
+        ids = (chat_ids if chat else plain_ids)(adapter.tokenizer, texts, max_length)
     shortest = 2 if adapter.spec.task == "causal-lm" else 1
     kept = [row for row, tokens in enumerate(ids) if len(tokens) >= shortest]
     if adapter.spec.task == "masked-lm":
@@ -143,7 +144,8 @@ def cached_examples(
 ) -> Examples:
     """Return all that ``client`` of ``clients`` holds, as token ids."""
     texts, labels = cached_shards(data, clients, seed)[client]
-    return encode(cached_adapter(model), texts, labels, max_length)
+    chat = cached_corpus(data, seed).chat
+    return encode(cached_adapter(model), texts, labels, max_length, chat=chat)
 
 
 @functools.lru_cache(maxsize=SEEDS)  # of more clients than there are texts kept for
@@ -163,17 +165,22 @@ def check_examples(
 ) -> None:
     """Look for a text that each client can train on, no further than the first one.
 
-    Where the tokenizer cannot encode just any text, all are looked at.
+    Where the tokenizer cannot encode just any text, or its chat template not just any conversation,
+    all are looked at.
 
     Raises:
         BadInput: the rows cannot be divided so that every client has one, or none has a loss, or
             the tokenizer cannot encode one.
     """
     adapter = cached_adapter(model)
-    few = FEW if takes_any_text(adapter.tokenizer) else len(cached_corpus(data, seed).train)
+    corpus = cached_corpus(data, seed)
+    any_ = takes_any_text(adapter.tokenizer) and not corpus.chat
+    few = FEW if any_ else len(corpus.train)
     for client, (texts, labels) in enumerate(cached_shards(data, clients, seed)):
         parts = (slice(at, at + few) for at in range(0, len(texts), few))
-        if not any(len(encode(adapter, texts[s], labels[s], max_length)) for s in parts):
+        if not any(
+            len(encode(adapter, texts[s], labels[s], max_length, chat=corpus.chat)) for s in parts
+        ):
             raise BadInput(
                 f"data.name: client {client} holds no text to train on: all are too short, or made "
                 "of tokens that stand for none"

@@ -3,21 +3,20 @@
 Columns stay as they came; ``clients.data`` finds the text and the labels among them.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
-import httpx
 import pandas as pd
-from huggingface_hub import HfApi
-from huggingface_hub.errors import RepositoryNotFoundError
 
 from clients.corpus import LABELS, clinic
-from clients.formats import FILES, UNTYPED, lines, read_file, tsv
-from fedsim.errors import BadInput, one_line, reading, unknown
+from clients.decoding import UTF8, is_utf8
+from clients.formats import FILES, TEXTS, UNTYPED, kind_of, lines, read_file, tsv
+from clients.hub import hub_splits
+from fedsim.errors import BadInput, unknown
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,19 @@ class Named:
     clean: Callable[[pd.DataFrame], pd.DataFrame] = lambda frame: frame
 
 
-def find_rows(name: str, path: str) -> Rows:
+def find_rows(name: str, path: str, encoding: str = UTF8) -> Rows:
     """Read the data called ``name``, from the folder ``path`` unless that is empty.
+
+    ``encoding`` is that of a file of text of the user's.
 
     Raises:
         BadInput: it cannot be found or read; one line says which key of [data] to change.
     """
+    if not is_utf8(encoding) and kind_of(name) not in TEXTS:
+        raise BadInput(
+            f"data.encoding is for a file of {', '.join(TEXTS)}, got {encoding!r} for data.name = "
+            f"{name!r}"
+        )
     if name in NAMED:
         named = NAMED[name]
         rows = _copy(name, path) if path else _hub(name, *named.hub)
@@ -62,9 +68,9 @@ def find_rows(name: str, path: str) -> Rows:
         return Rows(pd.DataFrame({"text": texts, "label": labels}), None, {"label": LABELS})
     if name.startswith("builtin:"):
         raise BadInput(unknown("data.name", name, BUILTIN))
-    if Path(name).suffix.lower() in FILES or Path(name).expanduser().exists():
-        file = Path(name).expanduser()
-        return Rows(read_file(file), untyped=file.suffix.lower() in UNTYPED)
+    file = Path(os.path.expanduser(name))
+    if kind_of(name) in FILES or file.exists():
+        return Rows(read_file(file, encoding), untyped=kind_of(name) in UNTYPED)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and name[0] not in ".-":
         return _hub(name, name, None)
     hint = unknown("data.name", name, (*BUILTIN, *NAMED))
@@ -75,7 +81,7 @@ def find_rows(name: str, path: str) -> Rows:
 
 
 def _copy(name: str, path: str) -> Rows:
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if not folder.is_dir():
         raise BadInput(
             f"data.path must be a folder with {', '.join(NAMED[name].files)} "
@@ -151,17 +157,8 @@ NAMED = {
 
 
 def _hub(name: str, repository: str, configuration: str | None) -> Rows:
-    """Read a data set from the hub, or from what `datasets` has kept of an earlier time."""
-    away = _unreachable(name, repository)
-    try:
-        with reading("datasets"), _cache_only() if away else nullcontext():
-            splits = datasets.load_dataset(repository, configuration)
-    except BadInput as error:
-        why = away or one_line(error.__cause__ or error)
-        instead = "point data.path at a local copy" if name in NAMED else "name a local file"
-        raise BadInput(
-            f"data.name {name!r} did not come from the hub ({why}); {instead}"
-        ) from error.__cause__
+    instead = "point data.path at a local copy" if name in NAMED else "name a local file"
+    splits = hub_splits(name, repository, configuration, instead)
     if "train" not in splits:
         raise BadInput(f"data.name {name!r} must have a train split, got {', '.join(splits)}")
     train = splits["train"]
@@ -176,27 +173,3 @@ def _hub(name: str, repository: str, configuration: str | None) -> Rows:
         if isinstance(feature, datasets.ClassLabel)
     }
     return Rows(train.to_pandas(), held_out[0] if held_out else None, label_names)
-
-
-def _unreachable(name: str, repository: str) -> str:
-    """Say why the hub cannot be reached; "" if it can."""
-    try:
-        HfApi(endpoint=datasets.config.HF_ENDPOINT).dataset_info(repository, timeout=5.0)
-    except RepositoryNotFoundError as error:
-        raise BadInput(
-            f"data.name {name!r}: the hub has no such data set, or a private one"
-        ) from error
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        return one_line(error)
-    return ""
-
-
-@contextmanager
-def _cache_only() -> Iterator[None]:
-    """Keep `datasets` off the network: it would retry for 23 seconds before it gave up."""
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before

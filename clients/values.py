@@ -80,7 +80,7 @@ def kinds(values: Iterable[Any]) -> set[str]:
 
 
 def _kind(value: object) -> str:
-    if _blank(value):
+    if blank(value):
         return "blank"
     return "float" if isinstance(value, Decimal) else type(value).__name__
 
@@ -95,7 +95,8 @@ def _as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _blank(value: object) -> bool:
+def blank(value: object) -> bool:
+    """Return whether a cell says nothing: white space, none, NaN."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

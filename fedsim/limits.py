@@ -10,10 +10,16 @@ PARTS = 2**20
 """Tables and lists in one JSON value, which take more memory than room on disk."""
 
 CONFIG_BYTES = 2**20
-"""Of a config or a policy; the largest of ours has 3 kB."""
+"""Of a config, a policy or a template; the largest of ours has 3 kB."""
 
 DATA_BYTES = 2**30
 """Of a file of a client's texts, which is read at once; the largest named data set has 4 MB."""
+
+UNPACKED = 100
+"""How many times its packed size a file of texts has; prose has 2 to 4 times, a log some 20."""
+
+UNPACKED_BYTES = 2**22
+"""Of such a file that may unpack to more: a few repeated lines do no harm."""
 
 JSON_BYTES = 2**26
 """Of a JSON file, or of one line; a summary takes 2 kB an update, so this is for some 30,000."""

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import httpx
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from fedsim.errors import BadInput, reading
+from fedsim.hub import PATIENCE, ask
 from fedsim.models.adapters import adapted, has_adapter
 from fedsim.models.base import ModelAdapter
 from fedsim.models.families import family, preset
@@ -99,7 +100,7 @@ def _tokenizer(spec: ModelSpec, kind: type[ModelAdapter]) -> PreTrainedTokenizer
 def _unreachable(name: str) -> bool:
     """Ask the hub for ``name`` once, briefly: the loaders would try for half a minute."""
     try:
-        HfApi().model_info(name, timeout=5.0)
+        ask(lambda: HfApi().model_info(name, timeout=PATIENCE))
     except (OSError, ValueError, httpx.HTTPError):
         return True
     return False
@@ -120,6 +121,12 @@ def _check_directory(name: str, needed: str, key: str) -> None:
         raise BadInput(f"{key}: wanted a hub id, a directory or builtin:<preset>, got {name!r}")
 
 
+def _refusal() -> str:
+    if constants.HF_HUB_OFFLINE:
+        return "was not asked, for HF_HUB_OFFLINE is set"
+    return "did not give it (with HF_HUB_OFFLINE=1 it is not asked)"
+
+
 @contextmanager
 def _from(name: str, key: str) -> Iterator[None]:
     """Have what goes wrong while ``name`` is read said as bad input of ``key``."""
@@ -133,7 +140,8 @@ def _from(name: str, key: str) -> Iterator[None]:
     except BadInput as error:
         if isinstance(error.__cause__, OSError):
             raise BadInput(
-                f"{key}: {name!r} is neither a directory nor in the local cache, and the model hub "
-                "did not give it; wanted a hub id, a directory or builtin:<preset>"
+                f"{key}: {name!r} is neither a directory nor in the local cache "
+                f"({constants.HF_HUB_CACHE}, which HF_HOME moves), and the model hub "
+                f"{_refusal()}; wanted a hub id, a directory or builtin:<preset>"
             ) from error.__cause__
         raise

@@ -1,5 +1,6 @@
 """Bad input: one clear line, exit code 2, at once, and nothing is left behind."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ CASES = [
     (["model.lora_rank=4", 'model.lora_targets=["score"]'], "'score' is the head, .* c_attn, c_fc"),
     (["attack=lamp", "attack.knowledge=paper"], 'attack={name="lamp", knowledge="paper"}'),
     (["data.name=caret.csv"], r"set data.label_column \(columns: text\^label\)"),
+    (["data.encoding=utf-9"], "data.encoding: wanted an encoding .* got 'utf-9'; did you mean"),
+    (["data.name=good.csv", "data.template=alpacca"], "did you mean 'alpaca'.*known: alpaca, chat"),
+    (
+        ["data.name=good.csv", "data.template=t.txt"],
+        "unknown column 'txt'; did you mean 'text'.*known: label, text",
+    ),
+    (["data.name=bomb.txt.gz"], "bomb.txt.gz' unpacks to more than 100 times its size"),
     (["data.name=gap.csv"], "'label' must hold .*, got blank in row 3, int in row 1"),
 ]
 
@@ -62,6 +70,8 @@ def test_bad_input(
     Path("lone.jsonl").write_text('{"text": "\\ud800", "label": 1}\n')
     Path("good.csv").write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(20)))
     Path("broken.toml").write_text("name = = 3")
+    Path("t.txt").write_text("{txt}")
+    Path("bomb.txt.gz").write_bytes(gzip.compress(bytes(2**24)))
     Path("caret.csv").write_text("text^label\n" + "".join(f"row {i}^1\n" for i in range(20)))
     Path("gap.csv").write_text("text,label\na,1\nb,0\nc,\nd,0\n")
     Path("adapter").mkdir()

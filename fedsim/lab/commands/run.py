@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
                 if secret is not None:  # first: what is begun without it goes on without it
                     give_secret(run.vault, experiment.defenses, secret)
                 run.create(config, quick=options.quick)
-            for note in experiment.adapter.notes:
+            for note in experiment.notes:
                 display.say(note)
             display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")
             try:

@@ -32,6 +32,7 @@ def add(commands: Any) -> None:
 
 def _train(options: argparse.Namespace) -> int:
     with importing():
+        from clients.chat import rendered
         from clients.data import DataSettings, load_corpus
         from fedsim.lab.run.priors import EVERY, HELD_OUT, PriorSettings, save_prior, train_prior
         from fedsim.lab.terminal.run import Terminal
@@ -45,7 +46,9 @@ def _train(options: argparse.Namespace) -> int:
     spec = ModelSpec(name=options.model, tokenizer=options.tokenizer, weights="random")
     tokenizer = load_adapter(spec).tokenizer
     data = DataSettings(name=options.data, path=options.path, evaluate=0)
-    texts = list(load_corpus(data, settings.seed).train["text"])
+    corpus = load_corpus(data, settings.seed)
+    texts: list[str] = corpus.train["text"][:]
+    texts = rendered(tokenizer, texts) if corpus.chat else texts
     held_out = texts[::EVERY][:HELD_OUT]
     kept = set(held_out)
     texts = [text for text in texts if text not in kept]

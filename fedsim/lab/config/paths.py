@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from clients.texts import TEMPLATES
 from fedsim.lab.config.schema import Config
 from fedsim.models import ModelSpec
 
@@ -21,11 +22,14 @@ def absolute(config: Config) -> Config:
     """Return ``config`` with absolute paths."""
     model, data = config.model, config.data
     name = there(data.name) if Path(data.name).is_file() else data.name
+    template = data.template if data.template in TEMPLATES else there(data.template)
     return config.model_copy(
         update={
             "model": model.model_copy(
                 update={"name": there(model.name), "tokenizer": there(model.tokenizer)}
             ),
-            "data": data.model_copy(update={"name": name, "path": there(data.path)}),
+            "data": data.model_copy(
+                update={"name": name, "path": there(data.path), "template": template}
+            ),
         }
     )

@@ -27,8 +27,8 @@ class DataSection(Section):
 
     name: PathText = Field(
         min_length=1,
-        description="a data set by name (`fedsim list data`), a csv, tsv, jsonl, parquet or txt "
-        "file, or a hub id",
+        description="a data set by name (`fedsim list data`), a csv, tsv, json, jsonl, txt (each "
+        "also with `.gz`) or parquet file, or a hub id",
     )
     path: PathText = default_of(
         DataSettings, "path", "a folder with the raw files of a named data set; empty: from the hub"
@@ -43,10 +43,21 @@ class DataSection(Section):
     text_column: str = default_of(
         DataSettings,
         "text_column",
-        "empty: `text`, `sentence` or `prompt`, or else the only column of strings",
+        "empty: `text`, `sentence` or `prompt`, or else the only column of strings; none where a "
+        "template makes the texts",
+    )
+    template: PathText = default_of(
+        DataSettings,
+        "template",
+        "what makes a text of several columns: `alpaca`, `chat`, or a text file with columns' "
+        "names in braces, `{instruction}`; empty: `chat` for `messages`, `alpaca` for "
+        "`instruction` and `output`, else none ([Data](data.md))",
     )
     label_column: str = default_of(
         DataSettings, "label_column", "empty: `label`, where there is one"
+    )
+    encoding: str = default_of(
+        DataSettings, "encoding", "of a file of text: any that Python knows, `utf-16`, `cp1252`"
     )
     max_length: int = Field(
         64,

@@ -236,7 +236,7 @@ def summarize(
         verdicts=verdicts,
         failures=failures(rounds),
         checksum=rounds[-1].checksum,
-        notes=[*adapter.notes, *stays(rounds), *scorer.notes(scores), *caveats(promised)],
+        notes=[*experiment.notes, *stays(rounds), *scorer.notes(scores), *caveats(promised)],
     )
     run.finish(summary, samples_of(scores))
     if failed := track(run, summary, config.tracker):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from clients import DataSettings
+from clients.chat import chat_note
 from clients.data import Corpus
 from clients.holdings import (
     SEEDS,
@@ -60,6 +61,12 @@ class Experiment:
         """The [data] table, as clients take it."""
         return data_settings(self.config)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the weights and the texts that were read."""
+        chat = chat_note(self.adapter.tokenizer) if self.corpus.chat else ""
+        return [*self.adapter.notes, *filter(None, (self.corpus.note, chat))]
+
 
 def prepare(config: Config) -> Experiment:
     """Check all that can go wrong before anything long starts.
@@ -74,6 +81,7 @@ def prepare(config: Config) -> Experiment:
     planned = plan(config.attack)
     defenses = named_defenses(config)
     check_strategy(config)
+    data_settings(config)  # its words
     own_key()  # the vault's
     # The model before the data, since its errors are the likeliest. How many labels there are is
     # not known yet: any number shows whether the model is there.
@@ -198,6 +206,7 @@ def fitted_defenses(
 @functools.lru_cache(maxsize=SEEDS)  # cells of a sweep share them
 def held_out_examples(spec: ModelSpec, data: DataSettings, max_length: int, seed: int) -> Examples:
     """Return what the utility is measured on, as token ids."""
-    rows = cached_corpus(data, seed).held_out
+    corpus = cached_corpus(data, seed)
+    rows = corpus.held_out
     labels = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
-    return encode(cached_adapter(spec), rows["text"][:], labels, max_length)
+    return encode(cached_adapter(spec), rows["text"][:], labels, max_length, chat=corpus.chat)

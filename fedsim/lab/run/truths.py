@@ -8,7 +8,7 @@ from typing import Any, cast
 import pandas as pd
 
 from clients.corpus import clinic
-from clients.formats import FILES
+from clients.formats import FILES, kind_of, read_file
 from clients.holdings import encode
 from clients.values import meant
 from fedsim import limits
@@ -19,6 +19,7 @@ from fedsim.vault.reader import Truth, Truths
 
 KEY = "--truth"
 COLUMNS = ("text", "client", "node", "round", "label")
+TABLES = tuple(kind for kind in FILES if kind != ".txt")
 POOL = 512  # unrelated sentences, for the no-gradient control
 
 
@@ -89,13 +90,12 @@ def _table(path: Path) -> pd.DataFrame:
         if not notes:
             raise BadInput(f"{KEY}: the directory {str(path)!r} holds no node=N.jsonl")
         return pd.concat([_table(note) for note in notes], ignore_index=True)
-    kind = path.suffix.lower()
-    if kind not in FILES or kind == ".txt":
-        kinds = ", ".join(kind for kind in FILES if kind != ".txt")
+    if kind_of(path.name) not in TABLES:
         raise BadInput(
-            f"{KEY}: wanted a file of {kinds}, or a directory of TruthNotes, got {str(path)!r}"
+            f"{KEY}: wanted a file of {', '.join(TABLES)}, or a directory of TruthNotes, got "
+            f"{str(path)!r}"
         )
-    return FILES[kind](path, KEY)
+    return read_file(path, key=KEY)
 
 
 def _whole(cells: Sequence[Any], name: str, path: Path) -> list[int | None]:

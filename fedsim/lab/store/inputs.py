@@ -22,6 +22,7 @@ def digests(config: Config) -> dict[str, str]:
         "model.tokenizer": config.model.tokenizer,
         "data.name": config.data.name,
         "data.path": config.data.path,
+        "data.template": config.data.template,
     }
     paths = {key: Path(str(name)) for key, name in named.items() if name}
     return {  # a name of a model or a data set is no path, whatever the working directory holds

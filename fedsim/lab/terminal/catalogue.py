@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from attacks import attack_table
+from clients.formats import TEXTS
 from clients.named import NAMED
 from defenses import defense_table
 from fedsim.errors import BadInput, unknown
@@ -78,7 +79,9 @@ def _data() -> list[dict[str, Any]]:
     for name, data in sorted(NAMED.items()):
         about = f"hub {data.hub[0]}, or data.path = a folder with {' and '.join(data.files)}"
         rows.append({"name": name, "about": about})
-    rows.append({"name": "<file>", "about": "a csv, tsv, jsonl, parquet or txt file of yours"})
+    texts = ", ".join(kind.removeprefix(".") for kind in TEXTS)
+    about = f"a {texts} (each also with .gz) or parquet file of yours"
+    rows.append({"name": "<file>", "about": f"{about}: texts, instructions or conversations"})
     rows.append({"name": "<hub id>", "about": "any data set of the hub"})
     return rows
 

@@ -1,5 +1,7 @@
 """What ``prepare`` refuses, and in which order: a user is told one thing at a time."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ WRONG = [
     (['attack=[{name="nobody"}]'], "unknown attack 'nobody'"),
     (["defense=nobody"], "unknown defense 'nobody'"),
     (["federation.strategy=nobody"], "federation.strategy: unknown strategy"),
+    (["data.encoding=nothing"], "data.encoding: wanted an encoding of text"),
     (["model.name=builtin:nobody"], "model.name"),
     (["data.name=nothing.csv"], "data.name"),
     (["device=cuda:99"], "device: 'cuda:99' is not here"),
@@ -58,3 +61,19 @@ def test_all_wrong_at_once_is_told_one_by_one() -> None:
     for at, (_, said) in enumerate(WRONG):
         words = [word for words, _ in reversed(WRONG[at:]) for word in words]
         assert complaint(*words).startswith(said)
+
+
+def test_what_the_texts_were_made_of_is_a_note(tmp_path: Path) -> None:
+    rows = [{"instruction": f"say {at}", "output": str(at)} for at in range(20)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    tree = {**RIGHT, "data": {**RIGHT["data"], "name": str(tmp_path / "a.json")}}
+    tree["model"] = {**RIGHT["model"], "task": "causal-lm"}
+    assert prepare(check(tree)).notes == [
+        "Texts are made of instruction, output by the template alpaca (data.template)."
+    ]
+    tree["data"]["template"] = "chat"  # the presets' tokenizer has no chat template
+    assert prepare(check(tree)).notes == [
+        "The tokenizer has no chat template: conversations are lines of `role: content`."
+    ]
+    tree["data"] = RIGHT["data"]
+    assert prepare(check(tree)).notes == []

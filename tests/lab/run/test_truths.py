@@ -66,7 +66,7 @@ def test_texts_are_cut_as_the_project_cuts_them(tmp_path: Path, adapter: ModelAd
 @pytest.mark.parametrize(
     ("name", "text", "line"),
     [
-        ("t.txt", "a\n", "wanted a file of .csv, .tsv, .jsonl, .parquet, or a directory"),
+        ("t.txt", "a\n", "wanted a file of .csv, .tsv, .json, .jsonl, .parquet, or a directory"),
         ("t.csv", "text\na\n", "needs the columns text and client"),
         ("t.csv", "client,text\nx,a\n", "whole numbers as client, got 'x' in row 1"),
         ("t.csv", "client,text\n-1,a\n", "whole numbers as client"),

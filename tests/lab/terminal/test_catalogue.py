@@ -50,6 +50,7 @@ def test_the_table_has_the_source_and_one_plugin_all_of_it(
     assert "factor=0.01" in alone
     assert "Source: not said Guarantee: not said" in listed(capsys, "defenses", "none")
     assert "builtin:clinic" in listed(capsys, "data", "builtin:clinic")
+    assert "json, jsonl, txt (each also with .gz) or parquet" in listed(capsys, "data", "<file>")
 
 
 def test_square_brackets_are_text(
