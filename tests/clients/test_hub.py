@@ -99,8 +99,8 @@ def test_a_hub_that_says_nothing_is_asked_once_and_briefly(
     monkeypatch.setattr(
         datasets.config, "HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}"
     )
-    monkeypatch.setattr(fedsim.hub, "PATIENCE", 0.3)
-    with pytest.raises(BadInput, match=r"did not answer within 0.3 s; with HF_HUB_OFFLINE=1 it is"):
+    monkeypatch.setattr(fedsim.hub, "PATIENCE", 3)
+    with pytest.raises(BadInput, match=r"did not answer within 3 s; with HF_HUB_OFFLINE=1 it is"):
         load_corpus(DataSettings(name="somebody/nothing"), seed=1)
     silent.accept()[0].close()
     with pytest.raises(BlockingIOError):
