@@ -96,6 +96,9 @@ class Shapes:
     @cached_property
     def width(self) -> int:
         """D: the size that most matrices have on one side; of adapters, A's longer one."""
+        read = Counter(s[1] for name, s in self.sent.items() if DOWN in name and len(s) == 2)
+        if read:
+            return read.most_common(1)[0][0]
         sides = Counter(side for shape in self.matrices for side in set(shape) - {self.rank})
         return sides.most_common(1)[0][0] if sides else 0
 

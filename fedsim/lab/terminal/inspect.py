@@ -63,7 +63,7 @@ def _shows(found: Mapping[str, Any]) -> str:
     elif not found["hidden"]:
         text += "; dager reads where they are fewer"
     if found["vague"]:
-        text += f"; in {found['vague']} of {len(rank)} nothing shows where they end"
+        text += f"; in {found['vague']} of {len(rank)} nothing shows their end, and more may hide"
     return text
 
 

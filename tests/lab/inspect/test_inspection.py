@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-
 from transformers import AutoTokenizer
 
 from fedsim.lab.cli import main
 from fedsim.lab.inspect import inspect_captures
 from fedsim.lab.run.looks import looks_of
 from fedsim.lab.terminal.inspect import inspection_lines
+from fedsim.models.shapes import Shapes
 from tests.lab.run.projects import (
     NODES,
     TEXTS,
@@ -71,6 +71,12 @@ def test_arrays_look_like_what_they_are(
     assert len(found.rank) == 2  # of both clients
 
 
+def test_the_width_is_what_adapters_read_even_where_it_is_their_rank() -> None:
+    sent = {"0.v_proj.lora_A.weight": (64, 64), "0.v_proj.lora_B.weight": (32, 64)}
+    shapes = Shapes.of(sent)
+    assert (shapes.rank, shapes.width) == (64, 64)
+
+
 @pytest.mark.parametrize("state", [named, listed])
 def test_as_many_inputs_stand_out_as_the_batch_has(tmp_path: Path, gpt2: str, state: Any) -> None:
     """Counted by hand: each (token, place) of a client's texts is one input; padding is none.
@@ -125,7 +131,7 @@ def test_noise_is_told_from_steps_of_adam() -> None:
 
 
 def test_a_first_step_of_adam_on_weights_of_zero_is_no_quantisation() -> None:
-    """LoRA's B is zero, so its first step shows in full: all of it is the rate, but for rounding."""
+    """LoRA's B is zero: its first step shows as it is, each entry the rate but for rounding."""
     generator = torch.Generator().manual_seed(1)
     signs = torch.randn(96, 96, generator=generator).sign()
     rounded = 1 + torch.randint(100, (96, 96), generator=generator) * 1e-7
