@@ -65,8 +65,8 @@ class Looks:
             )
         elif self.noise:
             told.append(
-                "the update's entries are distributed as normal noise is: noise was added (DP-SGD, or what "
-                "else adds it), and is louder than the gradients"
+                "the update's entries are distributed as normal noise is: noise was added (DP-SGD, "
+                "or what else adds it), and is louder than the gradients"
             )
         elif self.values <= 1:
             told.append("all entries of a matrix are of one size: signs alone were sent")
