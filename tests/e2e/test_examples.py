@@ -87,7 +87,9 @@ def test_as_such_projects_train_nothing_is_read_and_it_is_said_why(
     assert done.returncode == (3 if verdict == "inconclusive" else 0), done.stderr
     told = summary(tmp_path)
     assert told["leakage"]["dager"]["token_accuracy"]["mean"] == 0.0
-    assert told["verdicts"]["dager"]["verdict"] == verdict
+    judged = told["verdicts"]["dager"]
+    assert judged["verdict"] == verdict
+    assert verdict == "no-leak" or hides in judged["reason"]
 
 
 def test_beneath_secagg_plus_only_the_sum_is_in_clear(project: Any, fedsim: Fedsim) -> None:

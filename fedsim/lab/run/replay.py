@@ -257,7 +257,7 @@ def run_replay(
         controls=not quick,
         seed=replay.seed,
         unsure=replay.unsure(),
-        looks=replay.looks() if replay.truths is None else "",
+        looks=replay.looks(),
     )
     scores = scorer.score(out.attempts())
     leakage, verdicts = scorer.leakage(scores)
