@@ -66,6 +66,15 @@ class Shapes:
         names = [(down if down[1] else up)[0] for down, up in parts if down[1] or up[1]]
         return tuple(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names))
 
+    def is_up(self, name: str) -> bool:
+        """Whether an array is LoRA's B; those of a list come behind their A."""
+        return int(name) % 2 == 1 if self.listed else UP in name
+
+    def parent(self, name: str) -> str:
+        """Return the name of the module around the one that an array is of; "": in a list."""
+        module = re.split(r"\.lora_[AB]\.|\.(?:weight|bias)$", name)[0]
+        return module.rpartition(".")[0]
+
     def usual(self, model_type: str) -> list[tuple[str, ...]]:
         """Return what peft adapts where nobody names targets, and all linear maps."""
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as usual
@@ -87,6 +96,9 @@ class Shapes:
     @cached_property
     def width(self) -> int:
         """D: the size that most matrices have on one side; of adapters, A's longer one."""
+        read = Counter(s[1] for name, s in self.sent.items() if DOWN in name and len(s) == 2)
+        if read:
+            return read.most_common(1)[0][0]
         sides = Counter(side for shape in self.matrices for side in set(shape) - {self.rank})
         return sides.most_common(1)[0][0] if sides else 0
 

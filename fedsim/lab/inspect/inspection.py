@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from attacks.dager.span import Span
 from attacks.dager.spectrum import find_span
 from fedsim.captures import (
     Captured,
@@ -26,8 +26,11 @@ from fedsim.models.shapes import Shapes
 from fedsim.types import Parameters
 
 LOOKED = 8  # captures whose values are looked at, evenly over all
-FIRST = re.compile(r"(?:^|[._])(q_proj|query|c_attn|qkv_proj|query_key_value|q_lin|Wqkv|qkv)\b")
-"""What transformers calls the map that makes an attention's queries."""
+READERS = re.compile(
+    r"(?:^|[._])(q_proj|k_proj|v_proj|query|key|value|c_attn|qkv_proj|query_key_value|q_lin|k_lin"
+    r"|v_lin|query_proj|key_proj|value_proj|Wqkv|qkv)\b"
+)
+"""What transformers calls the maps that make an attention's queries, keys and values."""
 FAMILIES = {
     "c_attn": "gpt2",
     "q_lin": "distilbert",
@@ -59,10 +62,11 @@ class Inspection:
         arrays: how many.
         settings: of training, as the server told its clients, in fedsim's words.
         unsaid: those that a positive control would have to know.
-        rank: dimensions of block 0's inputs that stand out, of each capture that was looked at.
-        width: those that there could be: D, or LoRA's rank.
-        filled: of how many captures they fill all dimensions.
-        vague: in how many noise hides where they end.
+        rank: how many of block 0's inputs stand out, of each capture that was looked at; they are
+            as many as the batch has tokens that differ, by their places, too, where it has such.
+        width: how many can be told apart: D, or LoRA's rank.
+        filled: in how many captures they fill all dimensions.
+        vague: in how many nothing shows where they end.
         adam: how many look like Adam's steps.
         hidden: what hides texts, each with how many of the captures looked at show it.
         looked: how many were looked at.
@@ -155,8 +159,9 @@ def _floats(parameters: Parameters) -> dict[str, tuple[int, ...]]:
 
 
 def _family(shapes: Shapes) -> str:
-    names = Counter(m[1] for name in shapes.sent if (m := FIRST.search(name)))
-    return FAMILIES.get(names.most_common(1)[0][0], "") if names else ""
+    names = Counter(m[1] for name in shapes.sent if (m := READERS.search(name)))
+    known = [name for name, _ in names.most_common() if name in FAMILIES]
+    return FAMILIES[known[0]] if known else ""
 
 
 def _matrices(tensors: Parameters, shapes: Shapes) -> Parameters:
@@ -164,30 +169,50 @@ def _matrices(tensors: Parameters, shapes: Shapes) -> Parameters:
     return {name: tensor for name, tensor in tensors.items() if name in shapes.sent}
 
 
-def _entry(captured: Captured, shapes: Shapes) -> Any:
-    """Return the span of what block 0's attention reads, as its gradient shows it; None: unknown.
+def _entry(captured: Captured, shapes: Shapes) -> Span | None:
+    """Return the span of what block 0's attention reads, as the update shows it; None: unknown.
 
-    Which axis is the input's is not known without the model, but a matrix has one rank.
+    Of adapters, that of the one that shows most: each B reads through another A.
     """
-    block = _first(captured.update.tensors, shapes)
-    if block is None or not block.isfinite().all() or not block.any():
-        return None
-    tall = block if block.shape[0] <= block.shape[1] else block.T
-    with torch.no_grad():
-        return find_span([tall.float()], drifting=captured.update.kind == "delta", wide=True)
+    sent = captured.update.tensors
+    tensors = {name: sent[name] for name in shapes.sent if name in sent}  # a list in its order
+    blocks = _adapters(tensors, shapes) if shapes.rank else [_readers(tensors, shapes)]
+    known = [some for some in blocks if some and all(b.isfinite().all() for b in some)]
+    spans = [find_span(some) for some in known if any(b.any() for b in some)]
+    return max(spans, key=lambda span: span.rank, default=None)
 
 
-def _first(tensors: Parameters, shapes: Shapes) -> Tensor | None:
-    """Return the update of the first map that reads block 0's inputs."""
+def _adapters(tensors: Parameters, shapes: Shapes) -> list[list[Tensor]]:
+    """Return block 0's LoRA B (K, R), which read the inputs through A from the first step on."""
+    names = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.dim() == 2 and tensor.shape[1] == shapes.rank and shapes.is_up(name)
+    ]
+    first = shapes.parent(names[0]) if names else ""
+    beside = [name for name in names if shapes.parent(name) == first and READERS.search(name)]
+    return [[tensors[name].float().T] for name in beside or names[:1]]
+
+
+def _readers(tensors: Parameters, shapes: Shapes) -> list[Tensor]:
+    """Return the updates of block 0's queries, keys and values: (D, K) each, input axis first."""
     width = shapes.width
-    for name in shapes.sent:
-        tensor = tensors.get(name)
-        if tensor is None or tensor.dim() != 2 or min(tensor.shape) < 2:
-            continue
-        sides = set(tensor.shape)
-        if shapes.rank and shapes.rank in sides and tensor.shape[1] == shapes.rank:
-            return tensor  # B, which reads the inputs through A from the first step on
-        named = shapes.listed or FIRST.search(name)
-        if not shapes.rank and named and width in sides and max(sides) <= 4 * width:
-            return tensor
-    return None
+    fits = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.dim() == 2 and width in tensor.shape and max(tensor.shape) <= 4 * width
+    ]
+    if shapes.listed:  # blocks repeat, and embeddings do not
+        often = Counter(tuple(tensors[name].shape) for name in fits)
+        fits = [name for name in fits if often[tuple(tensors[name].shape)] > 1]
+        fits = fits[: 1 if fits and max(tensors[fits[0]].shape) == 3 * width else 3]
+    else:
+        fits = [name for name in fits if READERS.search(name)]
+        fits = [name for name in fits if shapes.parent(name) == shapes.parent(fits[0])]
+    return [part for name in fits for part in _input_first(tensors[name].float(), width)]
+
+
+def _input_first(matrix: Tensor, width: int) -> list[Tensor]:
+    """Return a map with its input axis first; queries, keys and values in one are taken apart."""
+    turned = matrix.T if matrix.shape[1] == width else matrix  # a square one is torch's Linear
+    return list(turned.chunk(3, dim=1)) if turned.shape[1] == 3 * width else [turned]

@@ -31,12 +31,15 @@ class Fitted:
         adapter: the model, of which only what travels trains.
         naming: of its arrays.
         training: ``training.<key>``, said in place of what the project's broadcast says.
+        examples: of each client in a round, in place of what it states; 0: nobody knows; None: as
+            stated.
         notes: what a reader must know of it.
     """
 
     adapter: ModelAdapter
     naming: Naming
     training: Mapping[str, Any]
+    examples: int | None
     notes: Sequence[str]
 
     def doubts(self, first: Captured) -> list[str]:
@@ -79,19 +82,25 @@ class Fitted:
             update=Update(
                 tensors=moved,
                 kind=update.kind,
-                num_examples=update.num_examples,
+                num_examples=update.num_examples if self.examples is None else self.examples,
                 metrics=update.metrics,
             ),
         )
 
 
-def fit(captured: Captured, given: Mapping[str, Any], training: Mapping[str, Any]) -> Fitted:
+def fit(
+    captured: Captured,
+    given: Mapping[str, Any],
+    training: Mapping[str, Any],
+    examples: int | None = None,
+) -> Fitted:
     """Return the captures of a project as those of the model that ``given`` names.
 
     Args:
         captured: one of them.
         given: the fields of a ModelSpec that were said; the others follow from the arrays.
         training: what was said of the clients' training.
+        examples: see :class:`Fitted`.
 
     Raises:
         BadInput: the model has no place for the arrays, or they contradict what was said.
@@ -117,7 +126,7 @@ def fit(captured: Captured, given: Mapping[str, Any], training: Mapping[str, Any
     spec, notes = _settled(adapter, naming, given, shapes)
     if spec != adapter.spec:
         adapter = load_adapter(spec)
-    return Fitted(adapter=adapter, naming=naming, training=training, notes=notes)
+    return Fitted(adapter=adapter, naming=naming, training=training, examples=examples, notes=notes)
 
 
 def _candidates(given: Mapping[str, Any], shapes: Shapes) -> Iterator[ModelSpec]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -13,8 +13,12 @@ LEAST = 512  # entries of a matrix from which on its values tell something
 ADAM = 4.0
 """Kurtosis below which a delta looks like Adam's, which moves each entry about as far as any other.
 
-ADAM_MEASURED
+Medians over the matrices of bert-tiny and gpt2-tiny, random weights, 1 to 30 steps on 2 to 8 texts,
+dropout on or off: AdamW's deltas 1.00 to 3.22 (1.00 after one step), those of SGD, with momentum or
+without, 6.90 to 13.45, and 2.99 to 3.01 where noise of .01 to 1 times the clip was added.
 """
+SPREAD = 24.0  # over n: the variance of the kurtosis of n draws of a normal distribution
+NORMAL = 0.8  # share of matrices, within four deviations of its 3, from which on all is noise
 SPARSE = 0.5  # share of zeros from which on most of an update was left out
 VALUES = 257  # distinct values of a matrix that 8 bits can tell apart, and zero
 
@@ -25,36 +29,49 @@ class Looks:
 
     Attributes:
         kurtosis: the median over matrices; 1 where all entries are of one size, 3 of normal ones.
+        normal: the share of matrices whose kurtosis is that of normal draws.
         zeros: the median share of entries that are zero.
         values: the median number of distinct sizes of entries.
         finite: whether all entries are numbers.
     """
 
     kurtosis: float
+    normal: float
     zeros: float
     values: float
     finite: bool
 
+    @property
+    def noise(self) -> bool:
+        """Whether it looks like noise alone, or like what noise has buried."""
+        return self.finite and self.normal > NORMAL
+
     def adam(self, kind: str) -> bool:
-        """Return whether it looks like some steps of Adam."""
-        return kind == "delta" and self.finite and 0 < self.kurtosis < ADAM and self.values > VALUES
+        """Return whether it looks like some steps of Adam; a first one has few sizes."""
+        even = kind == "delta" and 0 < self.kurtosis < ADAM
+        return self.finite and even and not self.noise and self.values > 1
 
     def words(self, kind: str) -> list[str]:
         """Return what hides texts in it, in words; [] where nothing shows."""
         if not self.finite:
             return ["the update holds NaN or infinite values"]
         told = []
-        if self.values <= 1:
-            told.append("all entries of a matrix are of one size: signs alone were sent")
-        elif self.values <= VALUES:
-            told.append(f"a matrix has {self.values:.0f} sizes of entries: it was quantised")
         if self.zeros > SPARSE:
-            told.append(f"{self.zeros:.0%} of a matrix is zero: most was left out (top-k, a mask)")
+            told.append("most of a matrix is zero: most was left out (top-k, a mask)")
         if self.adam(kind):
             told.append(
                 "the update's entries are of much the same size, as Adam's steps are: it is no sum "
                 "of gradients, so dager and matching attacks read nothing"
             )
+        elif self.noise:
+            told.append(
+                "the update's entries are distributed as normal noise is: noise was added (DP-SGD, "
+                "or what else adds it), and is louder than the gradients"
+            )
+        elif self.values <= 1:
+            told.append("all entries of a matrix are of one size: signs alone were sent")
+        elif self.values <= VALUES:
+            told.append("a matrix has no more sizes of entries than 8 bits: it was quantised")
         return told
 
 
@@ -63,9 +80,15 @@ def looks_of(tensors: Parameters) -> Looks:
     some = _matrices(tensors)
     finite = all(bool(tensor.isfinite().all()) for tensor in tensors.values())
     if not some or not finite:
-        return Looks(kurtosis=0.0, zeros=0.0, values=float(VALUES + 1), finite=finite)
+        none = float(VALUES + 1)
+        return Looks(kurtosis=0.0, normal=0.0, zeros=0.0, values=none, finite=finite)
+    tails = [_kurtosis(matrix) for matrix in some]
     return Looks(
-        kurtosis=median(map(_kurtosis, some)),
+        kurtosis=median(tails),
+        normal=fmean(
+            abs(tail - 3) < 4 * (SPREAD / int(matrix.count_nonzero())) ** 0.5
+            for tail, matrix in zip(tails, some, strict=True)
+        ),
         zeros=median(float((matrix == 0).double().mean()) for matrix in some),
         values=median(_sizes(matrix) for matrix in some),
         finite=True,

@@ -19,7 +19,7 @@ from fedsim.captures import (
     read_capture,
 )
 from fedsim.effects import Effect
-from fedsim.errors import BadInput, MalformedFile, MalformedMessage, unknown
+from fedsim.errors import BadInput, MalformedFile, MalformedMessage
 from fedsim.lab.config import (
     AttackSection,
     Config,
@@ -34,8 +34,9 @@ from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
 from fedsim.lab.run.foreign import Fitted, fit
 from fedsim.lab.run.looks import looks_of
 from fedsim.lab.run.named import captured_model, given_model
+from fedsim.lab.run.said import data_said, taken
 from fedsim.lab.run.secrecy import caveats
-from fedsim.lab.run.truths import public_pool, read_truths
+from fedsim.lab.run.truths import miscount, public_pool, read_truths
 from fedsim.lab.scoring.scored import Scored, entry_of, samples_of
 from fedsim.lab.scoring.scorer import Scorer
 from fedsim.lab.store import layout
@@ -73,7 +74,11 @@ class Replay:
     @property
     def notes(self) -> Sequence[str]:
         """What a reader must know of captures that are somebody else's."""
-        return [] if self.foreign is None else self.foreign.notes
+        if self.foreign is None:
+            return []
+        first = self.read(self.captures[0])
+        miscounted = [] if self.truths is None else miscount(first, self.truths)
+        return [*self.foreign.notes, *miscounted]
 
     def unsure(self) -> str:
         """Return why silence says nothing, however well the positive control did; "": it does."""
@@ -111,7 +116,8 @@ def prepare_replay(
     for override in overrides:
         apply(tree, override)
     seed, model = tree.pop("seed", None), tree.pop("model", {})
-    training, data = _table(tree, "training"), _table(tree, "data")
+    training, table = taken(tree, "training"), taken(tree, "data")
+    data = data_said(table)
     if "name" in tree:
         raise BadInput(f"name: the attack is named by --attack, got also name={tree['name']!r}")
     if seed is not None and (type(seed) is not int or seed < 0):
@@ -138,7 +144,8 @@ def prepare_replay(
     if first.model and first.node is None:  # an app of fedsim's own, whose clients are numbered
         adapter = load_adapter(captured_model(first, model))
     else:
-        foreign = fit(first, given_model(first.model, model), training)
+        said = given_model(first.model, model)
+        foreign = fit(first, said, training, data.num_examples)
         adapter, first = foreign.adapter, foreign.read(first)
     planned.attack.check(adapter)
     try:
@@ -153,13 +160,13 @@ def prepare_replay(
     truths: Truths | None = vault
     pool = directory.pool() if vault else []
     if truth is not None:
-        length = _max_length(data, adapter)
+        length = data.max_length or adapter.positions
         truths, locked = read_truths(truth, adapter, _nodes(every), length), ""
         pool = public_pool(adapter, length)
     if out is not None:
         _check_out(out)
     told = [planned.settings, planned.knowledge, seed, model]
-    told += [training] if training else []
+    told += [some for some in (training, table) if some]
     text = json.dumps(told, sort_keys=True, default=str)
     name = f"attack-{attack}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return Replay(
@@ -176,23 +183,6 @@ def prepare_replay(
         run=run,
         config=_as_run(run, section, seed, model),
     )
-
-
-def _table(tree: dict[str, Any], name: str) -> dict[str, Any]:
-    """Take the table called ``name`` off what was said."""
-    table = tree.pop(name, {})
-    if not isinstance(table, dict):
-        raise BadInput(f"{name}: wanted {name}.<key>=value, got {table!r}")
-    return table
-
-
-def _max_length(data: Mapping[str, Any], adapter: ModelAdapter) -> int:
-    if other := [key for key in data if key != "max_length"]:
-        raise BadInput(unknown("key", f"data.{other[0]}", ["data.max_length"]))
-    length = data.get("max_length", adapter.positions)
-    if type(length) is not int or length < 2:
-        raise BadInput(f"data.max_length: wanted an integer, 2 or more, got {length!r}")
-    return length
 
 
 def _nodes(captures: Sequence[CapturePath]) -> dict[int, int]:
@@ -267,7 +257,7 @@ def run_replay(
         controls=not quick,
         seed=replay.seed,
         unsure=replay.unsure(),
-        looks=replay.looks() if replay.truths is None else "",
+        looks=replay.looks(),
     )
     scores = scorer.score(out.attempts())
     leakage, verdicts = scorer.leakage(scores)

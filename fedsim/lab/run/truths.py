@@ -12,6 +12,7 @@ from clients.formats import FILES, kind_of, read_file
 from clients.holdings import encode
 from clients.values import meant
 from fedsim import limits
+from fedsim.captures import Captured
 from fedsim.errors import BadInput
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
@@ -130,6 +131,19 @@ def _clients(
             f"captured were {known}"
         )
     return [nodes[cast(int, node)] for node in numbers["node"]]
+
+
+def miscount(captured: Captured, truths: Truths) -> list[str]:
+    """Return in words that a client states fewer examples than the truth has; []: it does not."""
+    stated = captured.update.num_examples
+    truth = truths.truth(captured.round, *captured.clients)
+    if truth is None or not 0 < stated < len(truth.sequences):
+        return []
+    return [
+        f"Client {captured.client} states {stated} examples in round {captured.round} where the "
+        f"truth has {len(truth.sequences)}, and an attack looks for no more than are stated: if "
+        "the project counts mini-batches, say data.num_examples=0 (not known)."
+    ]
 
 
 def public_pool(adapter: ModelAdapter, max_length: int) -> list[Tokens]:

@@ -32,7 +32,7 @@ class Judge:
         but_last: whether an update carries no sequence's last token.
         seed: of the bootstrap.
         unsure: why an absence says nothing, whatever the controls say; "": it does.
-        looks: what hides texts in the updates, by the looks of them; told where no truth is.
+        looks: what hides texts in the updates, by the looks of them; "": nothing.
     """
 
     controls: bool
@@ -50,6 +50,8 @@ class Judge:
         if not self.controls:
             return "inconclusive", "The controls were skipped."
         verdict, reason = decide(self._evidence(known))
+        if verdict == "inconclusive" and self.looks:
+            return verdict, f"{reason} By its looks, {self.looks}."
         if errors and verdict == "no-leak":
             return "inconclusive", f"The attack could not run: {errors[0]}."
         if verdict == "no-leak" and self.unsure:

@@ -41,7 +41,7 @@ class Scorer:
         controls: False after ``--quick``: then there are none, so no verdict.
         seed: of the control's draws and of the bootstrap.
         unsure: why silence says nothing, however well the control worked; "": it does.
-        looks: what hides texts in the updates, by the looks of them; told where no truth is.
+        looks: what hides texts in the updates, by the looks of them; "": nothing.
     """
 
     adapter: ModelAdapter

@@ -9,6 +9,8 @@ DOUBTS = {
     "cut": "the search ended at one of its limits",
     "saturated": "more distinct inputs than the width, or LoRA's rank, can tell apart",
     "blurred": "noise hides part of the inputs",
+    "dropped": "more was found than the examples stated and left out (data.num_examples=0 keeps "
+    "it, where a project counts mini-batches)",
 }
 """Diagnostics, by what they begin with, that say why something was not read."""
 
@@ -26,7 +28,7 @@ def without_truth(attempts: Sequence[AttackRecord], looks: str = "") -> str:
     parts += [
         why
         for name, why in DOUBTS.items()
-        if any(_says(attempt.diagnostics, name) for attempt in attempts)
+        if any(_says(a.diagnostics, name) for a in attempts) and not (read and sure == read)
     ]
     if not read and any(attempt.diagnostics.get("unread") for attempt in attempts):
         parts.append("inputs stand out of the update that it could not read")

@@ -57,14 +57,13 @@ def _shows(found: Mapping[str, Any]) -> str:
         return "no inputs: steps of Adam are no sums of gradients"
     if not rank:
         return "no map that reads block 0's inputs was found by name; an attack may find it"
-    text = (
-        f"{_range(min(rank), max(rank))} of {width} dimensions of block 0's inputs stand out of "
-        "the noise; dager reads a batch with fewer distinct tokens than that"
-    )
+    text = f"{_range(min(rank), max(rank))} inputs of block 0 stand out, of {width} that can"
     if found["filled"]:
-        text += f"; in {found['filled']} of {len(rank)} all are filled, so that it cannot"
-    elif found["vague"]:
-        text += f"; in {found['vague']} of {len(rank)} noise hides where they end"
+        text += f"; in {found['filled']} of {len(rank)} all are filled, so that dager cannot read"
+    elif not found["hidden"]:
+        text += "; dager reads where they are fewer"
+    if found["vague"]:
+        text += f"; in {found['vague']} of {len(rank)} nothing shows their end, and more may hide"
     return text
 
 

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from fedsim.lab.cli import main
 from fedsim.lab.inspect import inspect_captures
 from fedsim.lab.run.looks import looks_of
 from fedsim.lab.terminal.inspect import inspection_lines
+from fedsim.models.shapes import Shapes
 from tests.lab.run.projects import (
     NODES,
+    TEXTS,
     Net,
     adapters,
     capture,
@@ -68,6 +71,29 @@ def test_arrays_look_like_what_they_are(
     assert len(found.rank) == 2  # of both clients
 
 
+def test_the_width_is_what_adapters_read_even_where_it_is_their_rank() -> None:
+    sent = {"0.v_proj.lora_A.weight": (64, 64), "0.v_proj.lora_B.weight": (32, 64)}
+    shapes = Shapes.of(sent)
+    assert (shapes.rank, shapes.width) == (64, 64)
+
+
+@pytest.mark.parametrize("state", [named, listed])
+def test_as_many_inputs_stand_out_as_the_batch_has(tmp_path: Path, gpt2: str, state: Any) -> None:
+    """Counted by hand: each (token, place) of a client's texts is one input; padding is none.
+
+    One that is alone at a text's end may be lost in rounding.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(gpt2)
+    wanted = [
+        len({pair for text in some for pair in enumerate(tokenizer(text)["input_ids"])})
+        for some in TEXTS.values()
+    ]
+    found = inspect_captures(capture(tmp_path / "captures", gpt2, classifier, state))
+    assert len(found.rank) == len(wanted) and not found.filled
+    for rank, inputs in zip(found.rank, wanted, strict=True):
+        assert 0.85 * inputs < rank <= inputs + 1
+
+
 @pytest.mark.parametrize(("state", "build"), [(named, classifier), (adapters, LORA)])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_steps_of_adam_show(
@@ -92,6 +118,25 @@ def test_what_compression_leaves_shows(change: Any, word: str) -> None:
     made = torch.randn(96, 96, generator=generator) ** 3
     assert word in " ".join(looks_of({"a.weight": change(made)}).words("gradient"))
     assert not looks_of({"a.weight": made}).words("gradient")
+
+
+def test_noise_is_told_from_steps_of_adam() -> None:
+    """A normal distribution has kurtosis 3; a gradient, a sum of few outer products, far more."""
+    generator = torch.Generator().manual_seed(1)
+    noise = {f"{at}.weight": torch.randn(96, 96 + at, generator=generator) for at in range(8)}
+    assert "as normal noise is" in " ".join(looks_of(noise).words("delta"))
+    assert not looks_of(noise).adam("delta")
+    left, right = (torch.randn(96, 6, generator=generator) ** 3 for _ in range(2))
+    assert not looks_of({"a.weight": left @ right.T}).words("delta")
+
+
+def test_a_first_step_of_adam_on_weights_of_zero_is_no_quantisation() -> None:
+    """LoRA's B is zero: its first step shows as it is, each entry the rate but for rounding."""
+    generator = torch.Generator().manual_seed(1)
+    signs = torch.randn(96, 96, generator=generator).sign()
+    rounded = 1 + torch.randint(100, (96, 96), generator=generator) * 1e-7
+    words = looks_of({"a.weight": 5e-5 * signs * rounded}).words("delta")
+    assert len(words) == 1 and "as Adam's steps are" in words[0]
 
 
 def test_the_command_says_it_and_prints_json(

@@ -115,6 +115,7 @@ def capture(
     config: Mapping[str, Any] | None = None,
     rounds: int = 1,
     texts: Mapping[int, Sequence[str]] = TEXTS,
+    stated: int | None = None,
 ) -> Path:
     """Have two clients train as such projects do, a plain step each; return the captures."""
     from transformers import AutoTokenizer
@@ -140,7 +141,7 @@ def capture(
             _train(model, batch, rate, optimizer)
             answer: dict[str, Any] = {
                 "arrays": record(state(model)),
-                "m": MetricRecord({"num-examples": len(some)}),
+                "m": MetricRecord({"num-examples": stated or len(some)}),
             }
             exchanges.append(
                 Exchange(

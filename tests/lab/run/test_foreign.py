@@ -122,6 +122,20 @@ def test_without_truth_it_is_said_what_was_read(tmp_path: Path, gpt2: str) -> No
     assert "--truth FILE" in reason and "4 texts were read, all of them as sure" in reason
 
 
+def test_examples_that_a_project_miscounts_can_be_said(tmp_path: Path, bert: str) -> None:
+    """Flower's own quickstart states mini-batches: one, of two texts."""
+    captures = capture(tmp_path / "captures", bert, classifier, named, stated=1)
+    told = attack(captures, f"model.name={bert}", quick=True)
+    assert told.leakage["dager"]["exact_match"].mean == 0.5
+    assert "Client 0 states 1 examples in round 1 where the truth has 2" in " ".join(told.notes)
+    unknown = attack(captures, f"model.name={bert}", "data.num_examples=0", quick=True)
+    assert unknown.leakage["dager"]["exact_match"].mean == 1.0
+    assert "states" not in " ".join(unknown.notes)
+    silent = prepare_replay(captures, "dager", [f"model.name={bert}"], None)
+    reason = run_replay(silent, Silent())[0].verdicts["dager"].reason
+    assert "2 texts were read" in reason and "data.num_examples=0 keeps it" in reason
+
+
 def test_rounds_after_adapters_count_hang_on_alpha(tmp_path: Path, gpt2: str) -> None:
     """The weights of round 2, loaded under our names, compute what the project's own model does."""
     captures = capture(tmp_path / "captures", gpt2, LORA, adapters, rounds=2, rate=0.2)
@@ -152,6 +166,7 @@ def test_rounds_after_adapters_count_hang_on_alpha(tmp_path: Path, gpt2: str) ->
         (classifier, named, ["training.speed=1"], "unknown key 'training.speed'"),
         (classifier, named, ["training.optimizer=lion"], "must be sgd or momentum or adamw"),
         (classifier, named, ["data.max_length=1"], "wanted an integer, 2 or more"),
+        (classifier, named, ["data.num_examples=-1"], "wanted an integer, 0 or more, got -1"),
         (classifier, named, ["data.name=x"], "unknown key 'data.name'"),
         (classifier, named, ["training=1"], "wanted training.<key>=value"),
     ],
