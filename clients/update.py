@@ -17,7 +17,7 @@ from fedsim.errors import ClientFailure, DefenseFailed
 from fedsim.messages import Broadcast, Update
 from fedsim.rng import global_stream, stream
 from fedsim.threads import threads
-from fedsim.training import Training, TrainingSettings
+from fedsim.training import Examples, Training, TrainingSettings
 from fedsim.types import Parameters
 from fedsim.vault.writer import VaultWriter
 
@@ -54,7 +54,7 @@ def _answer(
     """Train, protect, and note what was measured and what the defenses keep."""
     started, vault = time.perf_counter(), VaultWriter(settings.vault, settings.seal)
     training = TrainingSettings.from_config(broadcast.config)
-    batch = drawn(settings, client, broadcast.round, defenses, side.examples)
+    batch = _trained_on(drawn(settings, client, broadcast.round, defenses, side.examples), training)
     vault.note(broadcast.round, client, batch.sequences, batch.labels)
     name = ("client", client, "round", broadcast.round)
     local: Training = LocalTraining(side.adapter, training)
@@ -82,9 +82,23 @@ def _answer(
     return Update(
         tensors=sent,
         kind="gradient" if training.algorithm == "fedsgd" else "delta",
-        num_examples=expected_size(settings, len(side.examples)),
+        num_examples=_counted(training, expected_size(settings, len(side.examples))),
         metrics=dict(metrics),
     )
+
+
+def _trained_on(batch: Examples, training: TrainingSettings) -> Examples:
+    """Return what of a batch is trained on: less of it where steps end before an epoch does."""
+    if batch.steps is not None:  # drawn for these steps
+        return batch
+    return batch.take(list(range(_counted(training, len(batch)))))
+
+
+def _counted(training: TrainingSettings, examples: int) -> int:
+    """Return how many of so many examples are in a step."""
+    if training.algorithm == "fedsgd" or not training.max_steps:
+        return examples
+    return min(examples, training.max_steps * training.mini_batch_size)
 
 
 def note_lost(

@@ -67,6 +67,7 @@ def example_share(observation: Observation) -> float | None:
     training = TrainingSettings.from_config(config)
     one = (
         training.steps(examples) == 1
+        and examples <= training.mini_batch_size  # else the step has but some of them
         and training.optimizer != "adamw"
         and "learning_rate" in config
     )

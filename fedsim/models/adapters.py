@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from fedsim import limits
 from fedsim.errors import BadInput, reading
 from fedsim.files import check_regular, read_json
+from fedsim.models.lora import HEADS
 from fedsim.models.spec import ModelSpec, Task
 from fedsim.records import FileRecord, checked_record
 
@@ -28,6 +29,13 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "rank_pattern": ({}, None),
     "alpha_pattern": ({}, None),
     "layers_to_transform": (None,),
+    "layer_replication": (None,),
+    "exclude_modules": (None, []),
+    "modules_to_save": (None, [], [*HEADS], [*reversed(HEADS)]),
+    "target_parameters": (None, []),
+    "trainable_token_indices": (None, []),
+    "lora_bias": (False,),
+    "use_qalora": (False,),
     "init_lora_weights": (True, False, "gaussian"),  # others change the weights beneath, too
 }
 """What fedsim builds, of what peft can; an absent key is as peft has it."""
@@ -61,6 +69,11 @@ def adapted(spec: ModelSpec) -> ModelSpec:
     if not has_adapter(spec.name):
         return spec
     told, plain = read_adapter(Path(spec.name)), ModelSpec(name="")
+    if spec.task != told["task"]:
+        raise BadInput(
+            f"model.task: the adapters of {spec.name!r} are those of {told['task']}, got "
+            f"{spec.task}; add model.task={told['task']}"
+        )
     for key, value in told.items():
         given = getattr(spec, key)
         if key not in ("name", "task") and given not in (getattr(plain, key), value):

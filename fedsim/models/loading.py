@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 
 from fedsim.errors import BadInput, reading
 from fedsim.hub import PATIENCE, ask
-from fedsim.models.adapters import adapted, has_adapter
+from fedsim.models.adapters import adapted, has_adapter, read_adapter
 from fedsim.models.base import ModelAdapter
 from fedsim.models.families import family, preset
 from fedsim.models.presets import preset_tokenizer
@@ -61,7 +61,7 @@ def _config(name: str) -> PreTrainedConfig:
     if name.startswith(BUILTIN):
         return preset(name.removeprefix(BUILTIN))
     if has_adapter(name):
-        name = adapted(ModelSpec(name=name)).name
+        name = str(read_adapter(Path(name))["name"])
     _check_directory(name, "config.json", "model.name")
     with _from(name, "model.name"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(name, **_kept_only(name))

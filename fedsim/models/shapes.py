@@ -56,7 +56,10 @@ class Shapes:
 
     @cached_property
     def dora(self) -> bool:
-        """Whether adapters have a magnitude beside them."""
+        """Whether adapters have a magnitude beside them; in a list it comes behind A and B."""
+        shapes = list(self.sent.values())
+        if self.listed and self.rank and len(shapes) > 2:  # (R, D), (K, R), (K,)
+            return shapes[2] == shapes[1][:1]
         return any(MAGNITUDE in name for name in self.sent)
 
     @cached_property
@@ -68,7 +71,7 @@ class Shapes:
 
     def is_up(self, name: str) -> bool:
         """Whether an array is LoRA's B; those of a list come behind their A."""
-        return int(name) % 2 == 1 if self.listed else UP in name
+        return int(name) % (3 if self.dora else 2) == 1 if self.listed else UP in name
 
     def parent(self, name: str) -> str:
         """Return the name of the module around the one that an array is of; "": in a list."""

@@ -35,7 +35,7 @@ class TruthNotes:
     one. It never raises: what cannot be noted is said in the log, and the training goes on.
 
     Args:
-        root: a directory for the notes, which only this user can read.
+        root: a directory for the notes, made so that this user alone can read it.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -43,6 +43,10 @@ class TruthNotes:
         self._now = threading.local()  # of the message that is being answered
         self._counts: dict[int, int] = {}  # messages of each node, where none says its round
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["TruthNotes"], tuple[Path]]:
+        """Have Ray take it to where its clients are: what is kept is on disk."""
+        return TruthNotes, (self.root,)
 
     def __call__(
         self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]
@@ -84,10 +88,19 @@ class TruthNotes:
             raise TypeError("wanted a list of texts, got one text")
         if labels is not None and len(labels) != len(texts):
             raise ValueError(f"wanted a label for each of {len(texts)} texts, got {len(labels)}")
+        numbers = None if labels is None else [_whole(label) for label in labels]
         node, round_ = place
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self.root / f"node={node}.jsonl"
         os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
         for row, text in enumerate(texts):
-            told = {} if labels is None else {"label": int(labels[row])}
+            told = {} if numbers is None else {"label": numbers[row]}
             append_line(path, {"node": node, "round": round_, "text": str(text), **told})
+
+
+def _whole(label: object) -> int:
+    """Return a label as a number, whatever library's it is; what it says is no word for a log."""
+    try:
+        return int(label)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError):
+        raise ValueError("wanted whole numbers as labels") from None

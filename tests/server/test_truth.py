@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import stat
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,27 @@ def test_rounds_that_no_message_says_are_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("note", "line"),
-    [((["a"], [1, 2]), "wanted a label for each"), (("a text",), "wanted a list of texts")],
+    [
+        ((["a", "b"], [0, None]), "wanted whole numbers as labels"),
+        ((["a", "b"], [0, "a name"]), "wanted whole numbers as labels"),
+        ((["a"], [1, 2]), "wanted a label for each"),
+        (("a text",), "wanted a list of texts"),
+    ],
 )
 def test_what_cannot_be_noted_is_said_and_training_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, note: tuple[Any, ...], line: str
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="fedsim.tap"):
         train(TruthNotes(tmp_path / "truth"), message(5), *note)
-    assert line in caplog.text
+    assert line in caplog.text and "a name" not in caplog.text
+    assert not list(tmp_path.rglob("*.jsonl"))  # no half of a truth
+
+
+def test_it_goes_to_where_clients_are(tmp_path: Path) -> None:
+    """Ray pickles a client app, and its mods with it."""
+    truth = pickle.loads(pickle.dumps(TruthNotes(tmp_path / "truth")))
+    train(truth, message(5), ["a"])
+    assert [row["text"] for row in noted(truth.root)] == ["a"]
 
 
 def test_a_note_outside_of_a_round_is_said(

@@ -17,6 +17,7 @@ from fedsim.lab.config.schema import (
     DefenseSection,
     EngineName,
     PluginSection,
+    TrainingSection,
     tables,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "ModelSection",
     "PluginSection",
     "Section",
+    "TrainingSection",
     "apply",
     "assign",
     "check",

@@ -4,13 +4,13 @@ A fedsim app says which model it trains and how. Of any other the model is named
 line, and its arrays, whatever they are called, are held against that model's weights.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fedsim.captures import Captured
 from fedsim.errors import BadInput
+from fedsim.lab.run.fitting import Fitting
 from fedsim.lab.run.looks import looks_of
 from fedsim.lab.run.named import checked_spec
 from fedsim.lab.run.told import open_questions, training_config
@@ -19,8 +19,6 @@ from fedsim.models import ModelAdapter, ModelSpec, family_of, load_adapter
 from fedsim.models.naming import Naming, Shape, find_naming
 from fedsim.models.shapes import Shapes
 from fedsim.types import Parameters
-
-BLOCK = re.compile(r"\.\d+\.")  # in the name of a block's weight
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +32,7 @@ class Fitted:
         examples: of each client in a round, in place of what it states; 0: nobody knows; None: as
             stated.
         notes: what a reader must know of it.
+        misfits: in what the model may not be the project's, so that silence says nothing.
     """
 
     adapter: ModelAdapter
@@ -41,19 +40,18 @@ class Fitted:
     training: Mapping[str, Any]
     examples: int | None
     notes: Sequence[str]
+    misfits: Sequence[str]
 
     def doubts(self, first: Captured) -> list[str]:
         """Return why silence of an attack would say nothing, by one of the captures, as read."""
         config, kind = first.broadcast.config, first.update.kind
-        told = []
+        told = list(self.misfits)
         if unsaid := open_questions(config, kind):
             told.append(f"how the clients train was not said ({', '.join(unsaid)})")
         if config.get("optimizer", "adamw") != "adamw" and looks_of(first.update.tensors).adam(
             kind
         ):
             told.append("the updates look like Adam's steps, and training.optimizer is another")
-        if _lacks_a(self.naming) and not self.adapter.spec.adapter:
-            told.append("LoRA's A is not known")
         return told
 
     def read(self, captured: Captured) -> Captured:
@@ -106,12 +104,13 @@ def fit(
         BadInput: the model has no place for the arrays, or they contradict what was said.
     """
     shapes = Shapes.of(_shapes(captured.broadcast.parameters))
+    moved = [name for name, tensor in captured.update.tensors.items() if tensor.any()]
     best: tuple[tuple[int, int], ModelAdapter, Naming] | None = None
     refused: BadInput | None = None
     for spec in _candidates(given, shapes):
         try:
             adapter = load_adapter(spec)
-            naming = find_naming(adapter.module, shapes.sent)
+            naming = find_naming(adapter.module, shapes.sent, moved)
         except BadInput as error:
             refused = refused or error
             continue
@@ -122,11 +121,26 @@ def fit(
         assert refused is not None
         raise refused
     _, adapter, naming = best
-    _check_fit(adapter, naming, shapes)
-    spec, notes = _settled(adapter, naming, given, shapes)
+    found = Fitting(
+        adapter=adapter,
+        naming=naming,
+        shapes=shapes,
+        given=given,
+        moved=moved,
+        sent=captured.broadcast.parameters,
+    )
+    found.check()
+    spec = found.spec()
     if spec != adapter.spec:
         adapter = load_adapter(spec)
-    return Fitted(adapter=adapter, naming=naming, training=training, examples=examples, notes=notes)
+    return Fitted(
+        adapter=adapter,
+        naming=naming,
+        training=training,
+        examples=examples,
+        notes=found.notes(),
+        misfits=found.misfits(),
+    )
 
 
 def _candidates(given: Mapping[str, Any], shapes: Shapes) -> Iterator[ModelSpec]:
@@ -154,63 +168,6 @@ def _candidates(given: Mapping[str, Any], shapes: Shapes) -> Iterator[ModelSpec]
             head = kind.heads.get("classification", "") if hasattr(kind, "heads") else ""
             labels = {"num_labels": n} if (n := shapes.labels(head)) else {}
             yield checked_spec({**labels, **fields})
-
-
-def _check_fit(adapter: ModelAdapter, naming: Naming, shapes: Shapes) -> None:
-    """Raise BadInput where the arrays hold no weight of the model's blocks."""
-    if any(_of_body(adapter, name) and BLOCK.search(name) for name in naming.ours.values()):
-        return
-    name, shape = next(iter(shapes.sent.items()))
-    raise BadInput(
-        f"model.name: the captures are of another model than {adapter.spec.name!r} (width "
-        f"{adapter.width}, {adapter.layers} blocks): of {len(shapes.sent)} arrays, first {name!r} "
-        f"{shape}, {len(naming.ours) or 'none'} fit; they look like {shapes.words()}"
-    )
-
-
-def _settled(
-    adapter: ModelAdapter, naming: Naming, given: Mapping[str, Any], shapes: Shapes
-) -> tuple[ModelSpec, list[str]]:
-    """Return the spec with what does not travel frozen, and what a reader must know of it."""
-    spec, notes = adapter.spec, []
-    if naming.how:
-        notes.append(f"The project's arrays are the model's weights {naming.how}.")
-    if naming.lacking:
-        spec = replace(spec, freeze=(*spec.freeze, *naming.lacking))
-        if _lacks_a(naming) and not spec.adapter:
-            notes.append(
-                "LoRA's A does not travel and is not known, and B's gradient shows the inputs "
-                "through it alone: name the project's adapter directory as model.name."
-            )
-        head = [name for name in naming.lacking if not _of_body(adapter, name)]
-        if head:
-            spec = replace(spec, head_known=False)
-            notes.append(
-                f"The project has a head of its own, in place of {head[0]!r}: what its loss is "
-                "nobody knows, so counts of equal texts cannot be told."
-            )
-    if naming.left:
-        left = ", ".join(repr(name) for name in naming.left[:3])
-        more = f" (and {len(naming.left) - 3} more)" if len(naming.left) > 3 else ""
-        notes.append(f"The model has no place for {left}{more}: left out.")
-    if shapes.rank and not spec.lora_alpha and "lora_alpha" not in given:
-        notes.append(
-            "model.lora_alpha was not said and is taken to be the rank: with another one the "
-            "weights of later rounds are wrong, once adapters count."
-        )
-    return spec, notes
-
-
-def _lacks_a(naming: Naming) -> bool:
-    return any(".lora_A." in name for name in naming.lacking)
-
-
-def _of_body(adapter: ModelAdapter, name: str) -> bool:
-    """Return whether a weight is the body's, which no task brings anew (as it does a pooler)."""
-    whole: Any = adapter.module
-    prefix = whole.get_base_model().base_model_prefix if adapter.spec.lora_rank else None
-    prefix = prefix or whole.base_model_prefix
-    return f"{prefix}." in name and ".pooler." not in name
 
 
 def _floats(parameters: Parameters) -> Parameters:

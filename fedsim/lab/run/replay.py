@@ -142,6 +142,9 @@ def prepare_replay(
     first = read_capture(wanted[0])
     foreign = None
     if first.model and first.node is None:  # an app of fedsim's own, whose clients are numbered
+        if table or training:
+            key = next(iter([*(f"data.{k}" for k in table), *(f"training.{k}" for k in training)]))
+            raise BadInput(f"{key}: these captures say themselves how their clients train")
         adapter = load_adapter(captured_model(first, model))
     else:
         said = given_model(first.model, model)
@@ -166,7 +169,7 @@ def prepare_replay(
     if out is not None:
         _check_out(out)
     told = [planned.settings, planned.knowledge, seed, model]
-    told += [some for some in (training, table) if some]
+    told += [some for some in (training, table, str(truth) if truth else "") if some]
     text = json.dumps(told, sort_keys=True, default=str)
     name = f"attack-{attack}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return Replay(

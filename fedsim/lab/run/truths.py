@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from clients.corpus import clinic
 from clients.formats import FILES, kind_of, read_file
 from clients.holdings import encode
-from clients.values import meant
+from clients.values import blank, meant
 from fedsim import limits
 from fedsim.captures import Captured
-from fedsim.errors import BadInput
+from fedsim.errors import BadInput, shown
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
 from fedsim.vault.reader import Truth, Truths
@@ -72,10 +74,11 @@ def read_truths(
     rounds = numbers.get("round", [None] * len(clients))
     labels = numbers.get("label", [None] * len(clients))
     rows: dict[tuple[int | None, int], list[tuple[str, int | None]]] = {}
-    for place, text in enumerate(columns["text"]):
+    for place, (text, client) in enumerate(zip(columns["text"], clients, strict=True)):
         if not isinstance(text, str) or not text.strip():
             raise BadInput(f"{KEY}: {str(path)!r} has no text in row {place + 1}")
-        rows.setdefault((rounds[place], clients[place]), []).append((text, labels[place]))
+        if client is not None:
+            rows.setdefault((rounds[place], client), []).append((text, labels[place]))
     most = min(max_length, adapter.positions)
     examples = {}
     for key, some in rows.items():
@@ -103,34 +106,39 @@ def _whole(cells: Sequence[Any], name: str, path: Path) -> list[int | None]:
     """Return cells as whole numbers; a blank one says nothing."""
     found: list[int | None] = []
     for row, cell in enumerate(meant(cells), start=1):
-        blank = cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
+        if blank(cell):
+            found.append(None)
+            continue
+        number = isinstance(cell, int | float | Decimal | np.number) and not isinstance(cell, bool)
         least = -limits.INTEGER if name == "label" else 0
-        if not blank and (
-            isinstance(cell, bool | str) or cell != int(cell) or not least <= cell < 2**64
-        ):
+        if not number or not least <= cell < 2**64 or cell != int(cell):
             raise BadInput(
-                f"{KEY}: {str(path)!r} needs whole numbers as {name}, got {cell!r} in row {row}"
+                f"{KEY}: {str(path)!r} needs whole numbers as {name}, got {shown(cell)} in row "
+                f"{row}"
             )
-        found.append(None if blank else int(cell))
+        found.append(int(cell))
     return found
 
 
 def _clients(
     numbers: Mapping[str, list[int | None]], nodes: Mapping[int, int], path: Path
-) -> list[int]:
-    """Return the client of each row, as the captures number them."""
+) -> list[int | None]:
+    """Return the client of each row, as the captures number them; None: none that was captured.
+
+    A client that took no part, or failed, has notes and no capture.
+    """
     if "node" not in numbers:
         if None in numbers["client"]:
             raise BadInput(f"{KEY}: {str(path)!r} names no client in some row")
-        return cast(list[int], numbers["client"])
-    strange = [node for node in numbers["node"] if node not in nodes]
-    if strange:
+        return numbers["client"]
+    clients = [nodes.get(cast(int, node)) for node in numbers["node"]]
+    if all(client is None for client in clients):
         known = ", ".join(map(str, nodes)) or "none"
         raise BadInput(
-            f"{KEY}: {str(path)!r} names the node {strange[0]}, of which nothing was captured; "
-            f"captured were {known}"
+            f"{KEY}: {str(path)!r} names the node {numbers['node'][0]} and no other of which "
+            f"anything was captured; captured were {known}"
         )
-    return [nodes[cast(int, node)] for node in numbers["node"]]
+    return clients
 
 
 def miscount(captured: Captured, truths: Truths) -> list[str]:

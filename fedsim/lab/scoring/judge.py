@@ -54,6 +54,11 @@ class Judge:
             return verdict, f"{reason} By its looks, {self.looks}."
         if errors and verdict == "no-leak":
             return "inconclusive", f"The attack could not run: {errors[0]}."
+        if verdict == "no-leak" and (sure := sum(map(_sure, known))):
+            return "inconclusive", (
+                f"{reason} But {sure} texts were read as sure, and are not what the truth says: it "
+                "may be that of another run, or lack what stands around the texts."
+            )
         if verdict == "no-leak" and self.unsure:
             return "inconclusive", f"{reason} But {self.unsure}."
         for name, why in GAVE_UP.items():
@@ -108,6 +113,12 @@ class Judge:
         What one update's worth of samples may hide, :func:`decide` finds by the exact ones.
         """
         return cluster_interval(values, seed=derive(self.seed, "bootstrap"))
+
+
+def _sure(scored: Scored) -> int:
+    """Return how many texts an attack was sure of."""
+    attempt = scored.attempt
+    return len(attempt.sequences) if attempt.diagnostics.get("best_effort") is False else 0
 
 
 def exact(truths: Sequence[Tokens], samples: Sequence[Metrics], *, but_last: bool) -> int:

@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -56,6 +56,27 @@ class Wrapped(nn.Module):
 
     def forward(self, **batch: Tensor) -> Any:
         return self.model(**batch)
+
+
+class Taught(nn.Module):
+    """A classifier that learns, and a frozen copy that comes first by name."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.frozen = AutoModelForSequenceClassification.from_pretrained(where)
+        self.frozen.requires_grad_(False)
+        self.learner = AutoModelForSequenceClassification.from_pretrained(where)
+
+    def forward(self, **batch: Tensor) -> Any:
+        return self.learner(**batch)
+
+
+def untied(where: str) -> nn.Module:
+    """Return a language model whose head is no copy of its embeddings."""
+    made: Any = generator(where)
+    made.config.tie_word_embeddings = False
+    made.lm_head.weight = nn.Parameter(1.5 * made.lm_head.weight.detach().clone())
+    return cast(nn.Module, made)
 
 
 def classifier(where: str) -> nn.Module:
@@ -136,7 +157,7 @@ def capture(
             )
             batch = dict(tokenizer(list(some), padding=True, return_tensors="pt"))
             batch["labels"] = torch.arange(len(some)) % 2
-            if build is generator or "CausalLM" in type(model).__name__ + str(build):
+            if build in (generator, untied) or "CausalLM" in type(model).__name__ + str(build):
                 batch["labels"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
             _train(model, batch, rate, optimizer)
             answer: dict[str, Any] = {

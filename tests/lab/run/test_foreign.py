@@ -1,6 +1,8 @@
 """Projects that are not ours are read whatever they call their weights."""
 
 import functools
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from fedsim.lab.run.replay import prepare_replay, run_replay
 from fedsim.lab.store.summary import Summary
 from tests.lab.run.projects import (
     Net,
+    Taught,
     Wrapped,
     adapters,
     capture,
@@ -29,11 +32,13 @@ from tests.lab.run.projects import (
     named,
     saved,
     truth,
+    untied,
 )
 
 LORA = functools.partial(lora, r=64, lora_alpha=128, target_modules=["c_attn"], fan_in_fan_out=True)
 
 
+DORA = functools.partial(LORA, use_dora=True)
 IDS = torch.tensor([[9, 10, 11, 12, 13, 14, 15]])
 
 
@@ -65,6 +70,11 @@ def attack(captures: Path, *words: str, kind: str = "dager", quick: bool = False
         (generator, named, ""),
         (LORA, adapters, "without what wrappers put in"),
         (LORA, listed_adapters, "by their place"),
+        (Taught, named, "without 'learner.' before them"),
+        (untied, named, "'lm_head.weight' is no copy of 'transformer.wte.weight'"),
+        (untied, listed, "is no copy of '0'"),
+        (DORA, adapters, "without what wrappers put in"),
+        (DORA, listed_adapters, "taken to be c_attn"),
     ],
     ids=lambda value: getattr(value, "__name__", getattr(value, "func", value)),
 )
@@ -72,9 +82,9 @@ def test_a_project_is_read_by_whatever_names(
     tmp_path: Path, gpt2: str, build: Callable[[str], nn.Module], state: Any, note: str
 ) -> None:
     captures = capture(tmp_path / "captures", gpt2, build, state)
-    said = ["model.lora_alpha=128"] if build is LORA else []
+    said = ["model.lora_alpha=128"] if build in (LORA, DORA) else []
     summary = attack(captures, f"model.name={gpt2}", *said, quick=True)
-    exact = "exact_match_but_last" if build is generator else "exact_match"
+    exact = "exact_match_but_last" if build in (generator, untied) else "exact_match"
     assert summary.leakage["dager"][exact].mean == 1.0
     assert note in " ".join(summary.notes)
 
@@ -95,7 +105,7 @@ def test_silence_proves_nothing_where_nobody_said_how_clients_train(
     summary = attack(captures, f"model.name={gpt2}")
     judged = summary.verdicts["dager"]
     assert judged.verdict == "inconclusive"
-    assert "training.learning_rate, training.optimizer" in judged.reason
+    assert "training.learning_rate, training.optimizer, training.local_epochs" in judged.reason
 
 
 def test_matching_takes_the_rate_that_is_said(tmp_path: Path, bert: str) -> None:
@@ -136,14 +146,15 @@ def test_examples_that_a_project_miscounts_can_be_said(tmp_path: Path, bert: str
     assert "2 texts were read" in reason and "data.num_examples=0 keeps it" in reason
 
 
-def test_rounds_after_adapters_count_hang_on_alpha(tmp_path: Path, gpt2: str) -> None:
+@pytest.mark.parametrize("build", [LORA, DORA], ids=["lora", "dora"])
+def test_rounds_after_adapters_count_hang_on_alpha(tmp_path: Path, gpt2: str, build: Any) -> None:
     """The weights of round 2, loaded under our names, compute what the project's own model does."""
-    captures = capture(tmp_path / "captures", gpt2, LORA, adapters, rounds=2, rate=0.2)
+    captures = capture(tmp_path / "captures", gpt2, build, adapters, rounds=2, rate=0.2)
     (theirs,) = {where.directory for where in find_captures(captures) if where.round == 2} - {
         place(captures, 2, 1)
     }
     sent = read_capture(CapturePath(2, 0, theirs)).broadcast.parameters
-    model: Any = LORA(gpt2)
+    model: Any = build(gpt2)
     model.eval()
     peft.set_peft_model_state_dict(model, dict(sent))
     told = {}
@@ -164,7 +175,15 @@ def test_rounds_after_adapters_count_hang_on_alpha(tmp_path: Path, gpt2: str) ->
         (classifier, named, ["model.lora_rank=4"], "hold no adapters of LoRA"),
         (LORA, adapters, ["model.lora_rank=4"], "adapters with lora_rank 64, got 4"),
         (classifier, named, ["training.speed=1"], "unknown key 'training.speed'"),
-        (classifier, named, ["training.optimizer=lion"], "must be sgd or momentum or adamw"),
+        (
+            classifier,
+            named,
+            ["training.optimizer=lion"],
+            "wanted 'sgd', 'momentum' or 'adamw', got 'lion'",
+        ),
+        (classifier, named, ["training.learning_rate=-1"], "training.learning_rate: wanted"),
+        (classifier, named, ["training.learning_rate=nan"], "training.learning_rate: wanted"),
+        (classifier, named, ["training.local_epochs=1000000000"], "training.local_epochs: wanted"),
         (classifier, named, ["data.max_length=1"], "wanted an integer, 2 or more"),
         (classifier, named, ["data.num_examples=-1"], "wanted an integer, 0 or more, got -1"),
         (classifier, named, ["data.name=x"], "unknown key 'data.name'"),
@@ -202,3 +221,50 @@ def test_an_adapters_directory_says_how_it_adapts(tmp_path: Path, gpt2: str) -> 
     made = prepare_replay(captures, "dager", [f"model.name={tmp_path / 'adapter'}"], None)
     spec = made.adapter.spec
     assert (spec.name, spec.lora_rank, spec.lora_alpha) == (gpt2, 8, 32)
+
+
+def test_a_truth_of_other_texts_proves_nothing(tmp_path: Path, gpt2: str) -> None:
+    config = {"lr": 0.05, "local-epochs": 1, "optim": "SGD", "batch-size": 4, "dropout": False}
+    captures = capture(tmp_path / "captures", gpt2, classifier, named, config=config)
+    other = {0: ["A heron waits by the weir."], 1: ["Two letters came back unopened."]}
+    held = truth(tmp_path / "other.jsonl", other)
+    made = prepare_replay(captures, "dager", [f"model.name={gpt2}"], None, held)
+    judged = run_replay(made, Silent())[0].verdicts["dager"]
+    assert judged.verdict == "inconclusive" and "were read as sure" in judged.reason
+
+
+@pytest.mark.parametrize("state", [named, listed])
+@pytest.mark.parametrize(("sent", "said"), [(4, 2), (2, 4)])
+def test_a_model_of_another_depth_is_another_model(
+    tmp_path: Path, gpt2: str, state: Any, sent: int, said: int
+) -> None:
+    folders = {depth: str(_cut(gpt2, tmp_path / str(depth), depth)) for depth in (sent, said)}
+    captures = capture(tmp_path / "captures", folders[sent], classifier, state)
+    with pytest.raises(BadInput, match="the captures are of another model than"):
+        prepare_replay(captures, "dager", [f"model.name={folders[said]}"], None)
+
+
+def _cut(where: str, folder: Path, depth: int) -> Path:
+    shutil.copytree(where, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n_layer": depth}))
+    return folder
+
+
+def test_arrays_that_are_no_numbers_are_one_line(tmp_path: Path, gpt2: str) -> None:
+    def quantised(module: nn.Module) -> dict[str, torch.Tensor]:
+        return {name: (100 * value).to(torch.int8) for name, value in named(module).items()}
+
+    captures = capture(tmp_path / "captures", gpt2, classifier, quantised)
+    with pytest.raises(BadInput, match=r"holds no capture|another model"):
+        prepare_replay(captures, "dager", [f"model.name={gpt2}"], None)
+
+
+def test_another_name_of_adapters_is_dropped(tmp_path: Path, gpt2: str) -> None:
+    def renamed(module: nn.Module) -> dict[str, torch.Tensor]:
+        state = {k: v for k, v in module.state_dict().items() if "lora_" in k or "score" in k}
+        return {name.replace(".default.", ".client7."): value for name, value in state.items()}
+
+    captures = capture(tmp_path / "captures", gpt2, LORA, renamed)
+    summary = attack(captures, f"model.name={gpt2}", "model.lora_alpha=128", quick=True)
+    assert summary.leakage["dager"]["exact_match"].mean == 1.0

@@ -57,6 +57,14 @@ def test_nodes_are_those_that_were_captured(tmp_path: Path, adapter: ModelAdapte
         assert decoded(adapter, told.sequences[0]).endswith(str(client))
 
 
+def test_a_client_that_took_no_part_has_notes_and_no_capture(
+    tmp_path: Path, adapter: ModelAdapter
+) -> None:
+    for node in (*NODES, 77):
+        write(tmp_path / f"node={node}.jsonl", f'{{"node": {node}, "text": "a text"}}\n')
+    assert set(read_truths(tmp_path, adapter, NODES, 64).examples) == {(None, 0), (None, 1)}
+
+
 def test_texts_are_cut_as_the_project_cuts_them(tmp_path: Path, adapter: ModelAdapter) -> None:
     path = write(tmp_path / "t.jsonl", '{"client": 0, "text": "a b c d e f g h i j k l"}')
     told = read_truths(path, adapter, {}, 5).truth(1, 0)
@@ -74,8 +82,14 @@ def test_texts_are_cut_as_the_project_cuts_them(tmp_path: Path, adapter: ModelAd
         ("t.csv", "client,text\n0,a\n,b\n", "names no client"),
         ("t.csv", "client,text\n0,\n", "no text in row 1"),
         ("t.jsonl", '{"client": true, "text": "a"}', "whole numbers as client"),
+        ("t.jsonl", '{"client": [1], "text": "a"}', "whole numbers as client"),
+        ("t.jsonl", '{"client": {"a": 1}, "text": "a"}', "whole numbers as client"),
         ("t.jsonl", '{"client": 0, "text": 7}', "no text in row 1"),
-        ("t.jsonl", '{"node": 3, "text": "a"}', "the node 3, of which nothing was captured"),
+        (
+            "t.jsonl",
+            '{"node": 3, "text": "a"}',
+            "the node 3 and no other of which",
+        ),
         ("t.csv", "", "is empty"),
     ],
 )
