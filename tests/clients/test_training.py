@@ -286,6 +286,28 @@ def test_each_epoch_takes_every_example_once_in_a_new_order() -> None:
     assert epochs[0] != epochs[1] != epochs[2]
 
 
+@pytest.mark.parametrize(("steps", "sizes"), [(3, [2, 2, 2]), (6, [2, 2, 2, 1, 2, 2])])
+def test_local_steps_go_on_as_epochs_do_and_end_where_they_are_all(
+    steps: int, sizes: list[int]
+) -> None:
+    """Against a loop that draws the same orders: an epoch of 7 examples is 4 steps of 2."""
+    taken: list[tuple[tuple[int, ...], ...]] = []
+
+    def watched(
+        module: nn.Module, model: ModelAdapter, some: Examples, g: torch.Generator
+    ) -> float:
+        taken.append(some.sequences)
+        return mean_gradient(module, model, some, g)
+
+    adapter, draw = small(), generator()
+    how = TrainingSettings(algorithm="fedavg", local_epochs=9, max_steps=steps, mini_batch_size=2)
+    LocalTraining(adapter, how, watched)(start(adapter), BATCH, generator())
+    orders = [torch.randperm(7, generator=draw).tolist() for _ in range(2)]
+    rows = [order[at : at + 2] for order in orders for at in (0, 2, 4, 6)][:steps]
+    assert [len(some) for some in taken] == sizes
+    assert taken == [tuple(BATCH.sequences[row] for row in some) for some in rows]
+
+
 # Dropout, and the workspace
 
 

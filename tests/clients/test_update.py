@@ -44,6 +44,15 @@ def test_the_kind_says_what_the_arrays_are(
     assert update.kind == "delta"
 
 
+@pytest.mark.parametrize(("steps", "count"), [(1, 2), (2, 4), (3, 5), (0, 5)])
+def test_what_no_step_takes_is_neither_noted_nor_stated(
+    settings: ClientSettings, sent: dict[str, Tensor], steps: int, count: int
+) -> None:
+    asked = broadcast(sent, algorithm="fedavg", mini_batch_size=2, max_steps=steps)
+    assert client_update(settings, 1, asked).num_examples == count
+    assert len(noted(settings, 1, 1)) == count
+
+
 @pytest.mark.parametrize("algorithm", ["fedsgd", "fedavg"])
 def test_the_same_broadcast_gives_the_same_bits(
     settings: ClientSettings, sent: dict[str, Tensor], algorithm: str

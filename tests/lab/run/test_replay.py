@@ -269,6 +269,8 @@ def test_the_number_of_labels_is_read_off_the_head(tmp_path: Path) -> None:
         ("max_pairs=0", "max_pairs must be > 0, got 0"),
         ("max_pairs=many", "max_pairs"),
         ("model=gpt2", "model: wanted"),
+        ("training.optimizer=sgd", "training.optimizer: these captures say themselves how"),
+        ("data.max_length=8", "data.max_length: these captures say themselves how"),
         ("model.nam=gpt2", "did you mean 'model.name'"),
         ("model.name=3", "model.name"),
         ("model.freeze=3", "model.freeze"),
