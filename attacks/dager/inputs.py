@@ -98,5 +98,8 @@ def _up(observation: Observation, wanted: Sequence[Projection]) -> Span | None:
             spans.append(find_span(blocks, **ways(observation)))
             maps.append(weight.T.to(observation.model.device))
     most = max((span.rank for span in spans), default=0)
-    whole = [row for row, span in enumerate(spans) if span.rank >= thresholds.WHOLE_RANK * most]
+    # A decoder's q sees none at position 0, where a token attends to itself alone: it must not say
+    # what is inside, however few of many inputs these are.
+    least = most if observation.model.causal else thresholds.WHOLE_RANK * most
+    whole = [row for row, span in enumerate(spans) if span.rank >= least]
     return join([spans[row] for row in whole], [maps[row] for row in whole]) if spans else None

@@ -103,8 +103,8 @@ STEPPED = 4096  # free
 
 # inputs.py: LoRA's adapters
 
-# Of the largest rank: an adapter whose span has less has lost inputs. From: chosen; q sees none at
-# position 0 (algebra), and rounding may hide a weak input from one of q, k and v.
+# Of an encoder, of the largest rank: an adapter whose span has less has lost inputs. From: chosen;
+# rounding may hide a weak input from one of q, k and v. (Of a decoder it must have all of it.)
 WHOLE_RANK = 0.9  # free
 
 # tokens.py: algorithm 1 at a price of one position

@@ -40,6 +40,21 @@ def test_lora_is_read_through_its_adapters(
 
 
 @peft_warns
+def test_queries_which_no_first_token_trains_do_not_shut_it_out(
+    adapt: Adapt, gradient: Gradient, observe: Observe, sentences: Sentences
+) -> None:
+    """Of one long text q's adapter has lost one input of many, so hardly any rank."""
+    scene = Scene(adapt("llama-tiny", lora_rank=128), gradient, observe)
+    parts = sentences(scene.model, 4)
+    truth = [parts[0] + tuple(token for part in parts[1:] for token in part[1:])]
+    update = scene.update(truth)
+    queries = next(name for name in update if "layers.1.self_attn.q_proj.lora_B" in name)
+    rank = torch.linalg.matrix_rank(update[queries].double(), rtol=1e-5)
+    assert 0.9 * len(truth[0]) < rank < len(truth[0])
+    assert scene.attack(update).sequences == tuple(truth)
+
+
+@peft_warns
 @pytest.mark.parametrize("preset", PRESETS)
 def test_an_a_that_is_frozen_is_public_so_b_tells(
     adapt: Adapt, gradient: Gradient, observe: Observe, sentences: Sentences, preset: str

@@ -76,7 +76,7 @@ def attack(captures: Path, *words: str, kind: str = "dager", quick: bool = False
         (DORA, adapters, "without what wrappers put in"),
         (DORA, listed_adapters, "taken to be c_attn"),
     ],
-    ids=lambda value: getattr(value, "__name__", getattr(value, "func", value)),
+    ids=lambda value: getattr(value, "__name__", "adapters" if callable(value) else str(value)),
 )
 def test_a_project_is_read_by_whatever_names(
     tmp_path: Path, gpt2: str, build: Callable[[str], nn.Module], state: Any, note: str
