@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from attacks.dager.inputs import input_span
 from defenses.quantize import Quantize, WireNumber
 from tests.attacks.scene import PRESETS, Local, Scene, exact
 from tests.conftest import Adapt, Gradient, Observe, Sentences
@@ -51,7 +52,10 @@ def test_queries_which_no_first_token_trains_do_not_shut_it_out(
     queries = next(name for name in update if "layers.1.self_attn.q_proj.lora_B" in name)
     rank = torch.linalg.matrix_rank(update[queries].double(), rtol=1e-5)
     assert 0.9 * len(truth[0]) < rank < len(truth[0])
-    assert scene.attack(update).sequences == tuple(truth)
+    span = input_span(observe(scene.model, scene.parameters, update), 1)
+    (trunk,) = scene.model.trunks(scene.parameters, 1)
+    distances = span.distance(trunk.inputs(torch.tensor(truth))[0][0])
+    assert distances[0] < 1e-4 and distances.max() < 1e-3
 
 
 @peft_warns
