@@ -239,6 +239,23 @@ def architectures(results: Results) -> str:
     return table(["model", "sentences a client", "read by", "exact", "processor seconds"], rows)
 
 
+def smollm2(results: Results) -> str:
+    """What is read of a trained LLM, over the data sets, and where the control fails, too."""
+    groups: dict[tuple[str, str], dict[str, Cell]] = {}
+    for name, cell in results.cells("dager_smollm2").items():
+        task, data, kind = name.split(", ", 2)
+        groups.setdefault((kind, task), {})[data] = cell
+    rows = [
+        [kind, task, *(f"{exact([cell])}; {cell['positive']}" for cell in cells.values()),
+         _cpu(cells.values()),
+         f"{max(cell['peak_gb_beyond_model'] for cell in cells.values()):.1f}"]
+        for (kind, task), cells in groups.items()
+    ]  # fmt: skip
+    head = ["the client sends", "task", "SST-2: exact; control", "CoLA", "Alpaca",
+            "processor seconds", "GB"]  # fmt: skip
+    return table(head, rows)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "dager_exact": exact_,
     "dager_fedavg": fedavg,
@@ -252,4 +269,5 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "dager_sensitivity": sensitivity,
     "dager_sure": sure,
     "dager_architectures": architectures,
+    "dager_smollm2": smollm2,
 }

@@ -1,10 +1,11 @@
 """The README's table: eight results that matter, each with what it was measured on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from rows.markdown import Results, exact, interval, span, table
 
 GPT2, MINILM, TINY = "GPT-2 (124M), random", "MiniLM (BERT), trained", "tiny GPT-2, random"
+SMOLLM2 = "SmolLM2-135M (LLaMA), trained"
 
 
 def _dager(results: Results) -> list[list[object]]:
@@ -17,6 +18,8 @@ def _dager(results: Results) -> list[list[object]]:
     rates = sorted(cell["learning_rate"] for cell in floats)
     minis = span((cell["mini_batch"] for cell in floats), 0)
     epochs = span((cell["epochs"] for cell in floats), 0)
+    whole = results.cells("dager_smollm2").items()
+    llm = [c for n, c in whole if ", gradient B" in n and "LoRA" not in n]
     few = results.cells("dager_protocols")["SGD, 3 epochs, mini-batches of 2, lr 1e-2"]
     adam = [c for n, c in results.cells("dager_protocols").items() if n.startswith("AdamW")]
     return [
@@ -24,6 +27,10 @@ def _dager(results: Results) -> list[list[object]]:
          f"{exact(cells)} read exactly, {seconds} s of processor each"],
         ["A gradient of 1 to 8 sentences, `dager`", f"{MINILM}; the same and WikiText-2",
          f"{exact(gradients)} read exactly"],
+        ["A gradient of 1 to 8 texts, classified or predicted, `dager`",
+         f"{SMOLLM2}; SST-2, CoLA, Alpaca",
+         f"{exact(llm)} read exactly, "
+         f"{span((cell['cpu_seconds']['median'] for cell in llm), 1)} s of processor each"],
         [f"FedAvg: {epochs} local epochs on 16 sentences in mini-batches of {minis}, learning "
          f"rate {rates[0]:g} to {rates[-1]:g}; 3 epochs on 4 in mini-batches of 2, "
          "0.01; `dager`", f"{GPT2}; Rotten Tomatoes",
@@ -38,9 +45,6 @@ def _others(results: Results) -> list[list[object]]:
     lamp, tag = order["cola B=1 lamp"], order["cola B=1 2,500 steps of tag"]
     scores = [interval(cell["summary"]["rouge1"], 0) for cell in (lamp, tag)]
     chance = lamp["summary"]["chance_rouge1"]
-    grid = results["sweep"]["batches"]["table"]
-    mini = {row["training.batch_size"]: row["exact_match"] for row in grid
-            if row["training.mini_batch_size"] == 1}  # fmt: skip
     cells = results.cells("defenses")
     tiny = "gpt2-tiny random, "
     by_dager = cells[f"leakage | {tiny}sst2 | sign"]["leakage"]["bag_f1"]["mean"]
@@ -51,17 +55,11 @@ def _others(results: Results) -> list[list[object]]:
     return [
         ["A gradient of one sentence, `lamp`; `tag`", f"{MINILM}, 2 layers; CoLA",
          f"ROUGE-1 {scores[0]}; {scores[1]} (unrelated: {chance:.0f})"],
-        ["FedAvg in mini-batches of 1, `dager`", f"{TINY}; SST-2",
-         f"{_few(mini)} of 4, 16, 64 sentences read exactly"],
         ["One bit an entry (`sign`): `dager`; `lamp`", f"{TINY}; SST-2",
          f"token overlap {by_dager:.2f}; {by_lamp:.2f}"],
         ["DP-SGD, z = 0.5: `dager` and `lamp`", f"{TINY}; SST-2, clinic",
          f"token overlap {overlap}, accuracy {after:.2f} (chance 0.5)"],
     ]  # fmt: skip
-
-
-def _few(shares: dict[int, float], sizes: Iterable[int] = (4, 16, 64)) -> str:
-    return ", ".join(f"{shares[size]:.2f}" for size in sizes)
 
 
 def readme(results: Results) -> str:
