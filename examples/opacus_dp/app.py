@@ -109,7 +109,9 @@ def main() -> None:
     app = server_app(said.model)
     app = tapped(app, said.work / "captures")  # this line lets fedsim look
     run(app, client_app(said.model, TruthNotes(said.work / "truth"), said.plain))
-    say_next(said, f"training.optimizer={'sgd' if said.plain else 'momentum'}")
+    kind, dropout = ("sgd", "false") if said.plain else ("momentum", "true")
+    words = [f"training.optimizer={kind}", f"training.dropout={dropout}"]
+    say_next(said, *words, "training.local_epochs=1", "training.mini_batch_size=2")
 
 
 if __name__ == "__main__":

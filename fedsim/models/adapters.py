@@ -36,7 +36,7 @@ PLAIN: dict[str, tuple[Any, ...]] = {
     "trainable_token_indices": (None, []),
     "lora_bias": (False,),
     "use_qalora": (False,),
-    "init_lora_weights": (True, False, "gaussian"),  # others change the weights beneath, too
+    "init_lora_weights": (True, False),  # others change the weights beneath, too
 }
 """What fedsim builds, of what peft can; an absent key is as peft has it."""
 

@@ -69,27 +69,26 @@ def test_plain_steps_are_read(
 
 
 @pytest.mark.parametrize(
-    ("name", "hides", "verdict"),
+    ("name", "hides"),
     [
-        ("quickstart_huggingface", "as Adam's steps are", "inconclusive"),
-        ("flowertune", "as Adam's steps are", "inconclusive"),
-        ("opacus_dp", "as normal noise is", "no-leak"),
-        ("numpy_client", "as Adam's steps are", "inconclusive"),
+        ("quickstart_huggingface", "as Adam's steps are"),
+        ("flowertune", "as Adam's steps are"),
+        ("opacus_dp", "as normal noise is"),
+        ("numpy_client", "as Adam's steps are"),
     ],
 )
 def test_as_such_projects_train_nothing_is_read_and_it_is_said_why(
-    project: Any, fedsim: Fedsim, tmp_path: Path, name: str, hides: str, verdict: str
+    project: Any, fedsim: Fedsim, tmp_path: Path, name: str, hides: str
 ) -> None:
     inspect, attack = project(name)
     said = [line for line in fedsim(*inspect).stdout.splitlines() if "What hides" in line]
     assert len(said) == 1 and hides in said[0]
     done = fedsim(*attack, "--out", "o")
-    assert done.returncode == (3 if verdict == "inconclusive" else 0), done.stderr
+    assert done.returncode == 3, done.stderr
     told = summary(tmp_path)
     assert told["leakage"]["dager"]["token_accuracy"]["mean"] == 0.0
     judged = told["verdicts"]["dager"]
-    assert judged["verdict"] == verdict
-    assert verdict == "no-leak" or hides in judged["reason"]
+    assert judged["verdict"] == "inconclusive" and hides in judged["reason"]
 
 
 def test_beneath_secagg_plus_only_the_sum_is_in_clear(project: Any, fedsim: Fedsim) -> None:

@@ -9,6 +9,7 @@ from fedsim.training import Examples, TrainingSettings
 OTHER: dict[str, Any] = {  # every setting, none at its default
     "algorithm": "fedavg",
     "local_epochs": 3,
+    "max_steps": 5,
     "mini_batch_size": 7,
     "learning_rate": 3e-4,
     "optimizer": "adamw",
