@@ -91,6 +91,7 @@ def silent() -> Iterator[socket.socket]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_hub_that_says_nothing_is_asked_once_and_briefly(
     monkeypatch: pytest.MonkeyPatch, silent: socket.socket
 ) -> None:

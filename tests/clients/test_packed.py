@@ -70,6 +70,7 @@ def test_parts_that_were_packed_apart_are_one_file(tmp_path: Path) -> None:
     assert texts(tmp_path / "a.txt.gz") == TEXTS
 
 
+@pytest.mark.slow
 def test_a_bomb_ends_at_once_and_takes_no_memory(tmp_path: Path) -> None:
     packer = zlib.compressobj(9, wbits=31)
     megabyte = b"a\n" * 2**19

@@ -81,6 +81,7 @@ def test_pathological_clients_know_few_labels(labels: int, each: int) -> None:
         assert len(set(part["label"])) == each
 
 
+@pytest.mark.slow
 def test_alpha_decides_how_far_the_labels_of_clients_differ() -> None:
     train = rows(2_000, label=[i % 2 for i in range(2_000)])
 

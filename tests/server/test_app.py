@@ -75,6 +75,7 @@ def test_the_learning_rate_is_that_of_the_step_along_gradients() -> None:
         assert (reported[1].parameters[name] - expected).abs().max() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_round_without_an_aggregate_is_told_or_ends_the_run() -> None:
     def late(message: Message) -> RecordDict | Error | None:
         config = message.content.config_records["config"]

@@ -127,6 +127,7 @@ def test_clipping_of_a_language_models_update_by_the_defense_itself(
     assert abs(float(truth)) < 5e-3 * whole  # GPT-2's head is its embedding: the norm lacks it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defense", [Sign(), TopK(), DPSGD(clip=1e9)])  # a norm that none reaches
 def test_tokens_are_scored_by_the_adapted_distance_too(
     adapt: Adapt, look: Look, defense: Defense

@@ -29,6 +29,7 @@ def orders(batch: Batch, problem: Problem) -> Tensor:
     return x
 
 
+@pytest.mark.slow
 def test_the_best_is_found_through_bfloat16(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "has_bfloat16", lambda _: True)
     problem = problem_of(batch, Cosine())
@@ -38,6 +39,7 @@ def test_the_best_is_found_through_bfloat16(batch: Batch, monkeypatch: pytest.Mo
     assert distance == pytest.approx(float(problem.score(x, targets)[77]), abs=1e-6)  # in float32
 
 
+@pytest.mark.slow
 def test_targets_of_each_candidate_go_with_it(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,6 +52,7 @@ def test_targets_of_each_candidate_go_with_it(
     assert least(problem, x, targets)[0] == 77
 
 
+@pytest.mark.slow
 def test_what_else_counts_is_added(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranking, "has_bfloat16", lambda _: True)
     problem = problem_of(batch, Cosine())

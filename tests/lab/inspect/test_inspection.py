@@ -30,6 +30,8 @@ from tests.lab.run.projects import (
 
 LORA = functools.partial(lora, r=16, lora_alpha=32, target_modules=["c_attn"], fan_in_fan_out=True)
 
+pytestmark = pytest.mark.slow  # projects that train
+
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -25,6 +25,7 @@ def fresh(worker: AttackWorker) -> None:
     worker.close()  # tasks are numbered from 1 in each process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["twice", "late", "two"])
 def test_an_answer_is_to_the_task_that_was_given(
     worker: AttackWorker, task: Tasks, how: str

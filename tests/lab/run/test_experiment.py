@@ -148,6 +148,7 @@ def test_rounds_that_a_disk_lost_are_run_again(tmp_path: Path, lines: int) -> No
     assert evidence(run) == whole
 
 
+@pytest.mark.slow
 def test_attempts_that_a_disk_lost_make_no_smaller_leak(tmp_path: Path) -> None:
     config = experiment(federation={"rounds": 1}, attack=[{"name": "dager"}])
     run = RunDirectory(tmp_path / "run")
@@ -168,6 +169,7 @@ def test_what_is_of_rounds_that_run_again_goes(tmp_path: Path) -> None:
     assert {*run.root.rglob("*")} == kept
 
 
+@pytest.mark.slow
 def test_the_rounds_are_noted_one_by_one(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     summary = go(run, experiment(training=FEDAVG))

@@ -41,6 +41,8 @@ LORA = functools.partial(lora, r=64, lora_alpha=128, target_modules=["c_attn"], 
 DORA = functools.partial(LORA, use_dora=True)
 IDS = torch.tensor([[9, 10, 11, 12, 13, 14, 15]])
 
+pytestmark = pytest.mark.slow  # whole attacks
+
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:

@@ -160,6 +160,7 @@ def test_of_very_many_guesses_the_same_are_chosen(monkeypatch: pytest.MonkeyPatc
         assert len(set(used)) == len(used) == min(len(truths), len(guesses))
 
 
+@pytest.mark.slow
 def test_a_flood_of_guesses_is_matched_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedsim.lab.scoring.metrics.LARGE", 2**14)
     dice = random.Random(7)
