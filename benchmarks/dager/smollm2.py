@@ -22,6 +22,7 @@ from common.results import Cell, Results, arguments, markdown, start
 from common.victims import Pool, Victim, client_update, pool, prefixes, victim
 
 from fedsim.lab.run.controls import own_sequences
+from fedsim.messages import Update
 from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
@@ -67,7 +68,7 @@ def measure(who: Victim, data: str, kind: str, seed: int, label: str) -> Cell:
     batches = [some.draw(size, seed, index) for index in range(2)]
 
     def attacked(batches: list[Examples], label: str) -> list[Attempt]:
-        def make(index: int, examples: Examples):  # type: ignore[no-untyped-def]
+        def make(index: int, examples: Examples) -> Update:
             return client_update(who, examples, settings, stream(seed, "client", index))
 
         return run_batches(who, batches, make, seed=seed, label=label)

@@ -1,10 +1,10 @@
-"""What tells steps of Adam from sums of gradients: the kurtosis of an update's matrices.
+"""What tells steps of Adam from sums of gradients: how even an update's entries and rows are.
 
     python benchmarks/run.py lab/signs
 
 Clients of the tiny presets (random weights), MiniLM and stories260K (trained) train on sentences of
 CoLA, or, with ``--data sst2``, on others: full or LoRA, SGD, momentum or AdamW, 1 to 30 steps.
-Writes results/lab_signs.json; the threshold ``ADAM`` of fedsim/lab/run/looks.py was chosen on CoLA.
+Writes results/lab_signs.json; the thresholds of fedsim/lab/run/looks.py were chosen on CoLA.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from common.results import Cell, arguments, markdown, start
 from common.victims import pool
 
 from clients.training import LocalTraining
-from fedsim.lab.run.looks import ADAM, looks_of
+from fedsim.lab.run.looks import ADAM, ADAM_ROWS, looks_of
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, TrainingSettings
@@ -46,8 +46,9 @@ def measure(name: str, rank: int, optimizer: str, steps: int, data: str, seed: i
         parameters = adapter.initial_parameters()
         training = LocalTraining(adapter, settings)
         delta, _ = training(parameters, examples, stream(seed, "signs", steps))
-    signs = looks_of(delta)
-    return {"kurtosis": round(signs.kurtosis, 3), "adam": signs.adam("delta")}
+    looks = looks_of(delta)
+    rows = None if looks.rows is None else round(looks.rows, 3)
+    return {"kurtosis": round(looks.kurtosis, 3), "rows": rows, "adam": looks.adam("delta")}
 
 
 def main() -> None:
@@ -56,17 +57,18 @@ def main() -> None:
     parser.add_argument("--data", default="cola", help="whose sentences")
     parser.set_defaults(threads=1)
     options = parser.parse_args()
-    results = start(options, "lab_signs", "steps of Adam show in the kurtosis of an update")
+    results = start(options, "lab_signs", "steps of Adam show in how even an update is")
     for label, rank, optimizer, steps in itertools.product(MODELS, (0, 8), RATES, STEPS):
-        settings = {"seed": options.seed, "data": options.data, "threshold": ADAM}
+        settings = {"seed": options.seed, "data": options.data, "thresholds": [ADAM, ADAM_ROWS]}
         what = f"LoRA {rank}" if rank else "full"
         name = f"{label}, {options.data}, {what}, {optimizer} x {steps}"
         if results.known(name, settings) is None:
             cell = measure(MODELS[label], rank, optimizer, steps, options.data, options.seed)
             results.add(name, settings, cell)
             print(name, cell, flush=True)
-    rows = [[name, cell["kurtosis"], cell["adam"]] for name, cell in results.cells.items()]
-    results.write(table=markdown(["update", "kurtosis", "looks like Adam"], rows))
+    keys = ["kurtosis", "rows", "adam"]
+    rows = [[name, *(cell[key] for key in keys)] for name, cell in results.cells.items()]
+    results.write(table=markdown(["update", *keys], rows))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Tables of the lab: the main job, sweeps, reports."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from rows.markdown import Cell, Results, interval, span, table
 
 GRID = {"epochs": "training.local_epochs", "rate": "training.learning_rate",
         "mini": "training.mini_batch_size", "batch": "training.batch_size"}  # fmt: skip
+DATA = {"cola": "CoLA", "sst2": "SST-2"}
 STRANGE = "diverged: a row with its error"
 
 
@@ -119,6 +121,25 @@ def report(results: Results) -> str:
     return table(head, rows)
 
 
+def signs(results: Results) -> str:
+    """How even an update is, by what trains, optimizer and data."""
+    rows = []
+    for (what, key), optimizer, data in itertools.product(
+        {"full": "kurtosis", "LoRA 8": "rows"}.items(), ("sgd", "momentum", "adamw"), DATA
+    ):
+        some = [
+            cell
+            for name, cell in results.cells("lab_signs").items()
+            if f", {data}, {what}, {optimizer} x " in name
+        ]
+        told = sum(cell["adam"] for cell in some)
+        rows.append([what, optimizer, DATA[data], span((cell[key] for cell in some), 2),
+                     f"{told} of {len(some)}"])  # fmt: skip
+    head = ["what trains", "optimizer", "data", "kurtosis; of LoRA spread of B's rows",
+            "taken for Adam"]  # fmt: skip
+    return table(head, rows)
+
+
 TABLES: dict[str, Callable[[Results], str]] = {
     "lab_main_job": main_job,
     "lab_fedavg": fedavg,
@@ -127,4 +148,5 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "lab_defenses": defenses,
     "lab_gpt2": gpt2,
     "lab_report": report,
+    "lab_signs": signs,
 }

@@ -1,11 +1,13 @@
 """The reading side of the vault: for the lab alone, which scores what attacks found."""
 
 import io
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
+from typing_extensions import override
 
 from fedsim import limits
 from fedsim.errors import MalformedFile
@@ -68,26 +70,11 @@ class Truth:
     labels: tuple[int | None, ...]
 
 
-class Truths(Protocol):
+class Truths(ABC):
     """Whatever knows what clients trained on: for the lab alone."""
 
     def truth(self, round_: int, *clients: int) -> Truth | None:
         """Return what ``clients`` trained on in one round, or None where one's is not known."""
-        ...
-
-
-@dataclass(frozen=True)
-class VaultReader:
-    """Reads back what :class:`fedsim.vault.writer.VaultWriter` noted.
-
-    Of a run from before vaults were sealed it reads what lies there as it is. Where this user's key
-    is another than that of the vault, each method raises BadInput.
-    """
-
-    root: Path
-
-    def truth(self, round_: int, *clients: int) -> Truth | None:
-        """Return what ``clients`` trained on in one round, or None where one's was not noted."""
         parts = [self._one(round_, client) for client in clients]
         known = [truth for truth in parts if truth is not None]
         if len(known) < len(parts):
@@ -97,6 +84,22 @@ class VaultReader:
             labels=tuple(label for truth in known for label in truth.labels),
         )
 
+    @abstractmethod
+    def _one(self, round_: int, client: int) -> Truth | None:
+        """Return what one client trained on in one round, or None where that is not known."""
+
+
+@dataclass(frozen=True)
+class VaultReader(Truths):
+    """Reads back what :class:`fedsim.vault.writer.VaultWriter` noted.
+
+    Of a run from before vaults were sealed it reads what lies there as it is. Where this user's key
+    is another than that of the vault, each method raises BadInput.
+    """
+
+    root: Path
+
+    @override
     def _one(self, round_: int, client: int) -> Truth | None:
         path = truth_path(self.root, round_, client)
         if not path.exists():

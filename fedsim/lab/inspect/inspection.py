@@ -22,7 +22,7 @@ from fedsim.captures import (
 )
 from fedsim.lab.run.looks import looks_of
 from fedsim.lab.run.told import open_questions, training_config
-from fedsim.models.shapes import Shapes
+from fedsim.models.shapes import UP, Shapes
 from fedsim.types import Parameters
 
 LOOKED = 8  # captures whose values are looked at, evenly over all
@@ -148,10 +148,7 @@ def _spread(captures: Sequence[CapturePath]) -> list[CapturePath]:
 
 def _settings(captured: Captured) -> dict[str, Any]:
     """Return how clients train as far as it is told."""
-    config = dict(captured.broadcast.config)
-    if not captured.model:
-        config = dict(training_config(config, captured.update.kind, {}))
-    return config
+    return dict(training_config(captured.broadcast.config, captured.update.kind, {}))
 
 
 def _floats(parameters: Parameters) -> dict[str, tuple[int, ...]]:
@@ -165,8 +162,13 @@ def _family(shapes: Shapes) -> str:
 
 
 def _matrices(tensors: Parameters, shapes: Shapes) -> Parameters:
-    """Return the update's arrays that are weights, not counters."""
-    return {name: tensor for name, tensor in tensors.items() if name in shapes.sent}
+    """Return the update's arrays that are weights; of a list LoRA's B are named as such."""
+    ups = {name for name in shapes.sent if shapes.listed and shapes.rank and shapes.is_up(name)}
+    return {
+        f"{name}{UP}weight" if name in ups else name: tensor
+        for name, tensor in tensors.items()
+        if name in shapes.sent
+    }
 
 
 def _entry(captured: Captured, shapes: Shapes) -> Span | None:

@@ -44,11 +44,10 @@ class Fitting:
         slots = self.naming.ours.values()
         if not any(self._of_body(slot) and BLOCK.search(slot) for slot in slots):
             raise BadInput(self._other("they hold no weight of its blocks"))
-        deep = {_kind(name) for name in self.naming.left} & set(map(_kind, self.naming.ours))
-        if (deep and not self.shapes.listed) or (
-            self.shapes.listed and len(self.naming.left) > OWN
-        ):
-            raise BadInput(self._other(f"it has no place for {self._few(self.naming.left)}"))
+        left = self.naming.left
+        deeper = not set(map(_kind, left)).isdisjoint(map(_kind, self.naming.ours))
+        if len(left) > OWN if self.shapes.listed else deeper:
+            raise BadInput(self._other(f"it has no place for {self._few(left)}"))
         known, there = map(_blocks, (slots, dict(self.adapter.module.named_parameters())))
         if known < there and known == set(range(len(known))):
             raise BadInput(self._other(f"they have {len(known)} of its {len(there)} blocks"))

@@ -71,24 +71,17 @@ class Replay:
         captured = read_capture(where)
         return captured if self.foreign is None else self.foreign.read(captured)
 
-    @property
-    def notes(self) -> Sequence[str]:
-        """What a reader must know of captures that are somebody else's."""
+    def notes(self, first: Captured) -> Sequence[str]:
+        """Return what a reader must know of captures that are somebody else's, by the first."""
         if self.foreign is None:
             return []
-        first = self.read(self.captures[0])
         miscounted = [] if self.truths is None else miscount(first, self.truths)
         return [*self.foreign.notes, *miscounted]
 
-    def unsure(self) -> str:
+    def unsure(self, first: Captured) -> str:
         """Return why silence says nothing, however well the positive control did; "": it does."""
-        doubts = [] if self.foreign is None else self.foreign.doubts(self.read(self.captures[0]))
+        doubts = [] if self.foreign is None else self.foreign.doubts(first)
         return f"{'; '.join(doubts)}: so it proves nothing" if doubts else ""
-
-    def looks(self) -> str:
-        """Return what hides texts in the first update, as far as its values tell; "": nothing."""
-        update = self.read(self.captures[0]).update
-        return "; ".join(looks_of(update.tensors).words(update.kind))
 
 
 def prepare_replay(
@@ -142,9 +135,8 @@ def prepare_replay(
     first = read_capture(wanted[0])
     foreign = None
     if first.model and first.node is None:  # an app of fedsim's own, whose clients are numbered
-        if table or training:
-            key = next(iter([*(f"data.{k}" for k in table), *(f"training.{k}" for k in training)]))
-            raise BadInput(f"{key}: these captures say themselves how their clients train")
+        if other := [*(f"data.{key}" for key in table), *(f"training.{key}" for key in training)]:
+            raise BadInput(f"{other[0]}: these captures say themselves how their clients train")
         adapter = load_adapter(captured_model(first, model))
     else:
         said = given_model(first.model, model)
@@ -253,19 +245,20 @@ def run_replay(
         runner.attack_round(
             [(update.clients, update.broadcast, update.update) for update in captured]
         )
+    first = replay.read(replay.captures[0])
     scorer = Scorer(
         adapter=replay.adapter,
         vault=replay.truths,
         pool=replay.pool,
         controls=not quick,
         seed=replay.seed,
-        unsure=replay.unsure(),
-        looks=replay.looks(),
+        unsure=replay.unsure(first),
+        looks="; ".join(looks_of(first.update.tensors).words(first.update.kind)),
     )
     scores = scorer.score(out.attempts())
     leakage, verdicts = scorer.leakage(scores)
     promised, locked = _guarantee(replay), [replay.locked] if replay.locked else []
-    told = [*noted(replay.captures[0].directory.parents[1]), *replay.notes]
+    told = [*noted(replay.captures[0].directory.parents[1]), *replay.notes(first)]
     summary = Summary(
         schema=1,
         name=replay.out.name,

@@ -88,7 +88,7 @@ def _fitting(key: str, value: Scalar, sent: Mapping[str, Scalar]) -> Scalar | No
             return None
     if isinstance(value, bool) != (key == "dropout"):
         return None
-    if isinstance(value, float) and value.is_integer() and key not in ("learning_rate",):
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     try:
         _check({key: value})

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from typing_extensions import override
 
 from clients.corpus import clinic
 from clients.formats import FILES, kind_of, read_file
@@ -32,19 +33,9 @@ class TruthFile(Truths):
 
     examples: Mapping[tuple[int | None, int], Truth]  # by round (None: of all) and client
 
-    def truth(self, round_: int, *clients: int) -> Truth | None:
-        """Return what ``clients`` trained on in one round, or None where one's is not told."""
-        known = [
-            self.examples.get((round_, client), self.examples.get((None, client)))
-            for client in clients
-        ]
-        told = [truth for truth in known if truth is not None]
-        if len(told) < len(known):
-            return None
-        return Truth(
-            sequences=tuple(tokens for truth in told for tokens in truth.sequences),
-            labels=tuple(label for truth in told for label in truth.labels),
-        )
+    @override
+    def _one(self, round_: int, client: int) -> Truth | None:
+        return self.examples.get((round_, client), self.examples.get((None, client)))
 
 
 def read_truths(

@@ -69,8 +69,8 @@ def _shows(found: Mapping[str, Any]) -> str:
 
 def _next(found: Mapping[str, Any]) -> str:
     words = ["fedsim attack", found["path"], "--attack dager"]
-    if not found["model"]:
-        words.append("model.name=<hub id or directory>")
+    if found["nodes"] or not found["model"]:  # else an app of fedsim's own, which says all of it
+        words += [] if "name" in found["model"] else ["model.name=<hub id or directory>"]
         if "LoRA" in found["looks"] or "DoRA" in found["looks"]:
             words.append(f"model.lora_alpha={UNSAID}")
         known = {"training.optimizer": "adamw"} if found["adam"] else {}

@@ -107,6 +107,36 @@ def test_steps_of_adam_show(
     assert ("as Adam's steps are" in hides) == (optimizer == "adamw")
 
 
+def test_a_first_step_shows_in_the_adapters_that_it_moves() -> None:
+    """A has no gradient while B is zero; B (K, R) is tall, as embeddings are that were left out."""
+    up = 1e-3 * torch.randn(128, 8, generator=torch.Generator().manual_seed(1)).sign()
+    looks = looks_of({"q.lora_A.weight": torch.zeros(8, 128), "q.lora_B.weight": up})
+    assert looks.kurtosis == pytest.approx(1.0) and looks.adam("delta")
+
+
+@pytest.mark.parametrize(("even", "adam"), [(True, True), (False, False)])
+def test_of_adapters_the_rows_tell_and_no_kurtosis(even: bool, adam: bool) -> None:
+    """Random projections of inputs are normal, whoever steps; Adam evens out the outputs."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(1, 16, generator=generator)  # one, seen through A
+    outputs = torch.randn(256, 1, generator=generator)
+    up = outputs.sign() @ inputs if even else outputs @ inputs
+    looks = looks_of({"q.lora_A.weight": torch.zeros(16, 256), "q.lora_B.weight": up})
+    assert looks.adam("delta") == adam and not looks.noise
+    assert not looks.adam("gradient")
+
+
+def test_a_project_that_named_its_model_is_still_somebody_elses(tmp_path: Path, gpt2: str) -> None:
+    root = capture(tmp_path / "captures", gpt2, classifier, named, config={"lr": 0.05})
+    for record in root.glob("round=*/client=*/observation.json"):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"model": {"name": gpt2}}))
+    found = inspect_captures(root)
+    assert found.settings["learning_rate"] == 0.05
+    (following,) = [line for line in lines(root).splitlines() if line.startswith("Next: ")]
+    assert "model.name" not in following and "--truth" in following
+    assert "training.optimizer=<the project's>" in following
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [

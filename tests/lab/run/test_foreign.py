@@ -165,7 +165,8 @@ def test_rounds_after_adapters_count_hang_on_alpha(tmp_path: Path, gpt2: str, bu
         ours: Any = made.adapter.load(made.read(CapturePath(2, 0, theirs)).broadcast.parameters)
         with torch.no_grad():
             told[words] = (ours(input_ids=IDS).logits - model(input_ids=IDS).logits).abs().max()
-        assert ("model.lora_alpha was not said" in " ".join(made.notes)) == (not words)
+        assert made.foreign is not None
+        assert ("model.lora_alpha was not said" in " ".join(made.foreign.notes)) == (not words)
     assert told["model.lora_alpha=128",] < 1e-6 < 1e-3 < told[()]
     summary = attack(captures, f"model.name={gpt2}", "model.lora_alpha=128", quick=True)
     assert summary.leakage["dager"]["exact_match"].mean == 1.0
