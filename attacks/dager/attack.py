@@ -37,7 +37,8 @@ clearly in both spans:
     above_floor   how many of the examples stated they stand for, at the least: those whose
                   gradients are above the update's rounding
     alike         how many of them hold a token that is embedded or predicted as another one, or
-                  copies that are seen as one: other texts would have given the same update
+                  copies that are seen as one, or stand in an order that others come near: other
+                  texts would have given the same update
     masked        of masked-lm, which is never sure: how many places hold the mask token
     unread        inputs stand out of the noise that no sure reading accounts for
     cut           the search ended at one of its limits
@@ -55,7 +56,7 @@ from attacks.base import Attack, Notes
 from attacks.dager.alike import Alike
 from attacks.dager.encoder.heads import with_counts
 from attacks.dager.encoder.search import read_encoder
-from attacks.dager.encoder.unordered import orderless
+from attacks.dager.encoder.unordered import orderless, read_tokens
 from attacks.dager.endings import Leaves, with_endings
 from attacks.dager.gates import Gates, find_spans, open_gates
 from attacks.dager.search import PrefixSearch
@@ -94,8 +95,9 @@ class Dager(Attack):
             sequences = self._sequences(observation, gates, notes, generator)
         else:  # Section 5.2: every token sees every other, so no prefix can be told alone
             sequences = read_encoder(observation, gates, notes, generator, self.max_searches)
-            if not orderless(gates):
-                sequences = with_counts(observation, sequences, notes)
+            sequences = with_counts(observation, sequences, notes)
+            if not sequences and orderless(gates):
+                sequences = read_tokens(observation.model, gates, notes)
         notes["unread"] = notes["best_effort"]
         return Reconstruction(sequences=sequences, diagnostics=notes)
 

@@ -17,7 +17,7 @@ from attacks.dager.span import Gate, Span, open_gate
 from attacks.dager.tokens import RunTokens, TokenSets
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
-from fedsim.models import Attending, Embedded, Entrance, Trunk
+from fedsim.models import Attending, Embedded, Entrance, ModelAdapter, Trunk
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,11 @@ def find_spans(observation: Observation, notes: Notes) -> Spans:
     return Spans(entry, inner, middle)
 
 
+def _shared(model: ModelAdapter) -> bool:
+    """Return whether block 0 runs several times (ALBERT): its span is of all that it read then."""
+    return model.layers < getattr(model.config, "num_hidden_layers", model.layers)
+
+
 def _note(notes: Notes, layer: str, span: Span) -> None:
     notes |= {f"rank_{layer}": span.rank, f"blurred_{layer}": span.blurred}
     notes |= {f"saturated_{layer}": span.saturated, f"floor_{layer}": span.floor}
@@ -114,7 +119,8 @@ def open_gates(observation: Observation, spans: Spans, generator: torch.Generato
     start = torch.zeros_like(random)
     loose = model.causal and not entry.drifting
     share = thresholds.LOOSE if loose else thresholds.SHARE
-    outer = open_gate(entry, single.inputs(random, start), thresholds.ENTRY_FACTOR, share)
+    factor = thresholds.ENTRY_FACTOR * (thresholds.SHARED if _shared(model) else 1.0)
+    outer = open_gate(entry, single.inputs(random, start), factor, share)
     tokens: TokenSets | RunTokens
     if isinstance(single, Embedded):
         tokens = TokenSets(single, outer, generator)

@@ -36,6 +36,10 @@ RANDOM_TOKENS = 512  # free*
 # tau_2's, so that it is the smaller.
 ENTRY_FACTOR = 100.0  # free
 INNER_FACTOR = 16.0  # tight
+# And how many times that where blocks share their weights, whose span is of all blocks' inputs and
+# lacks the faintest. From: true tokens are at up to 1.6 of ENTRY_FACTOR there, unrelated at 600
+# (ALBERT, tiny, random, CoLA; measured again on sentences that were not looked at).
+SHARED = 3.0  # unread
 # (*) Of an unrelated vector's distance: tau_1 of a decoder where noise drowns a gradient's weak
 # tokens. From: casts, tiny GPT-2; algorithm 2 looks closer, so a surplus costs work alone.
 LOOSE = 0.7  # free*
@@ -287,3 +291,17 @@ WITNESS_APART = 2.0  # free
 WITNESSED = 4_000_000  # unread
 # Tokens looked at at a time. From: memory.
 WITNESS_PART = 4096  # free
+
+# encoder/ordering.py: sentences of tokens whose places attention alone tells
+
+# Descents to an order, at most. From: chosen, a limit of work.
+STARTS = 8  # unread
+# Changes that are looked at together, of which the nearest is gone to. From: chosen.
+CHANGES = 48  # unread
+# How much farther than the order found its nearest change is, where it is sure. From: of ModernBERT's
+# true orders 3.4 and more (tiny, CoLA, float32); of wrong ones, as noise hides the true one, 1.01.
+# DeBERTa's, whose far places look alike, have 1.03 to 4.5: most are not sure.
+ORDER_APART = 2.0  # unread
+# Of what noise would give its rows: below it a sentence is likely, and its tokens are looked for no
+# more. From: true ones have 0.4 at most (tiny DeBERTa and ModernBERT, CoLA), others 0.57.
+LIKELY = 0.5  # unread

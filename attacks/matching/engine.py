@@ -18,14 +18,13 @@ from attacks.matching.frame import Frame
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
 from fedsim.models.factors import (
-    Caught,
     Factor,
     Lookups,
-    RunsTwice,
+    Runs,
     factor,
     holders,
     known,
-    watched,
+    runs_of,
 )
 
 Factors = dict[str, Factor]
@@ -74,11 +73,30 @@ class Engine:
         words_name: what the update calls them, where it shows them and nothing else is tied to
             them: their gradient depends on tokens, so only ``factors(..., ids=...)`` gives it.
         names: the parameters whose gradients are computed.
+        left_out: those that nobody can tell for each candidate: of a module that is neither a
+            linear map, nor an embedding, nor a norm, or that reads other than the batch (DeBERTa's
+            relative positions), or of several modules.
     """
 
     def __init__(
-        self, observation: Observation, frame: Frame, names: Iterable[str] | None = None
+        self,
+        observation: Observation,
+        frame: Frame,
+        names: Iterable[str] | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
+        """Make the engine.
+
+        Args:
+            observation: what is attacked.
+            frame: the shape of the batch.
+            names: the parameters; None: all of the update.
+            whole: whether none may be left out.
+
+        Raises:
+            UnsupportedObservation: one is of no module, or left out though none may be.
+        """
         self.model, self.frame = observation.model, frame
         module: Any = observation.model.load(observation.broadcast.parameters)
         module.eval()
@@ -89,19 +107,42 @@ class Engine:
         by_name = dict(module.named_parameters())
         self.words_name: str | None = None
         self._sites: dict[str, tuple[nn.Module, str]] = {}
+        self.left_out: dict[str, str] = {}  # by name, whose they are
         for name in observation.update.tensors if names is None else names:
             places = owners[by_name[name]] if name in by_name else []
             if any(isinstance(m, nn.Embedding) and m.weight is self._input() for m, _ in places):
                 self.words_name = name if len(places) == 1 else None
+            elif not places:
+                raise UnsupportedObservation(f"parameter {name!r} belongs to no module")
             elif len(places) == 1 and known(places[0][0]):
                 self._sites[name] = places[0]
             else:
-                held = ", ".join(type(m).__name__ for m, _ in places) or "no module"
-                raise UnsupportedObservation(
-                    f"parameter {name!r} must belong to one linear map, embedding or norm, "
-                    f"but it belongs to {held}"
-                )
+                self.left_out[name] = ", ".join(type(module).__name__ for module, _ in places)
+        self._leave_shared()
         self.names = tuple(self._sites)
+        for name, held in self.left_out.items() if whole else ():
+            raise UnsupportedObservation(
+                f"parameter {name!r} must belong to one linear map, embedding or norm that reads "
+                f"the batch alone, but it belongs to {held}"
+            )
+
+    @torch.no_grad()
+    def _leave_shared(self) -> None:
+        """Leave out the parameters of modules that read what is not each candidate's own."""
+        made = [self._made(count) for count in (2, 3)]
+        for name, (module, _) in [*self._sites.items()]:
+            two, three = (sizes.get(module, []) for sizes in made)
+            if not two or [3 * size for size in two] != [2 * size for size in three]:
+                self.left_out[name] = f"{type(module).__name__}, which reads other than the batch"
+                del self._sites[name]
+
+    def _made(self, count: int) -> dict[nn.Module, list[int]]:
+        """Return how many rows each run of each module makes of so many candidates."""
+        sequences, length = self.frame.mask.shape
+        empty = self.words.new_zeros(count * sequences, length, self.words.shape[1])
+        with self._watched() as runs:
+            self.model.logits(empty, self.frame.mask.repeat(count, 1))
+        return {module: [len(result) for _, result in some] for module, some in runs.items()}
 
     def _input(self) -> Any:
         return self._module.get_input_embeddings().weight
@@ -144,17 +185,17 @@ class Engine:
         mask = self.frame.mask[chosen][:, :t]  # (S, T); padding may have been cut off
         if masks is not None:
             masks = [mask[chosen] for mask in masks]
-        with torch.enable_grad(), self._dropout(masks, k), self._watched() as caught:
+        with torch.enable_grad(), self._dropout(masks, k), self._watched() as runs:
             flat = (x if graph else x.detach()).reshape(k * s, t, -1)
             if not flat.requires_grad:
                 flat.requires_grad_()
             logits = self.model.logits(flat, mask.repeat(k, 1))
             each = self.frame.loss(logits.view(k, s, *logits.shape[1:]), targets, chosen)
             loss = (each if scales is None else each * scales).sum()
-            outputs = {module: caught[module][1] for module, _ in self._sites.values()}
-            wanted = [*outputs.values(), *([flat] if ids is not None else [])]
+            outputs = [made for some in runs.values() for _, made in some]
+            wanted = [*outputs, *([flat] if ids is not None else [])]
             errors = torch.autograd.grad(loss, wanted, create_graph=graph, allow_unused=True)
-            made = _Made(caught, dict(zip(outputs, errors, strict=False)), k)
+            made = _Made(runs, dict(zip(map(id, outputs), errors, strict=False)), k)
             result = {name: made.factor(*site) for name, site in self._sites.items()}
         if ids is not None and self.words_name is not None and errors[-1] is not None:
             told = self._scale * errors[-1].reshape(k, s * t, -1)
@@ -185,13 +226,8 @@ class Engine:
         finally:
             self._module.eval()
 
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[Caught]:
-        try:
-            with watched(module for module, _ in self._sites.values()) as caught:
-                yield caught
-        except RunsTwice as error:
-            raise UnsupportedObservation(f"matching reads one run, but {error}") from error
+    def _watched(self) -> contextlib.AbstractContextManager[Runs]:
+        return runs_of(module for module, _ in self._sites.values())
 
 
 @torch.no_grad()
@@ -208,19 +244,19 @@ def _embedded(embedding: Any) -> tuple[Tensor, float]:
 class _Made:
     """What the modules read and what their outputs were told, for K candidates."""
 
-    caught: Caught
-    errors: dict[nn.Module, Tensor | None]
+    runs: Runs
+    errors: dict[int, Tensor | None]  # by the output's identity
     count: int  # K
 
     def factor(self, module: nn.Module, name: str) -> Factor:
-        """Return the gradient of ``module``'s parameter called ``name``."""
-        read, result = self.caught[module]
-        error = self.errors[module]
-        errors = self._split(torch.zeros_like(result) if error is None else error)  # (K, N, O)
+        """Return the gradient of ``module``'s parameter called ``name``, over all its runs."""
         lookup = isinstance(module, nn.Embedding)
-        return factor(
-            module, name, read.reshape(self.count, -1) if lookup else self._split(read), errors
-        )
+        read, told = [], []
+        for given, result in self.runs[module]:
+            error = self.errors[id(result)]
+            told.append(self._split(torch.zeros_like(result) if error is None else error))
+            read.append(given.reshape(self.count, -1) if lookup else self._split(given))
+        return factor(module, name, torch.cat(read, dim=1), torch.cat(told, dim=1))
 
     def _split(self, tensor: Tensor) -> Tensor:
         return tensor.reshape(self.count, -1, tensor.shape[-1])

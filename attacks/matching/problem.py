@@ -70,12 +70,12 @@ class Problem:
         self._clip = clip_of(observation)
         # an example's gradient is clipped by the norm of all that is sent
         needed = gradient if self._clip is None else sorted(observation.update.tensors)
-        self.engine = Engine(observation, self.frame, needed)
+        self.engine = Engine(observation, self.frame, needed, whole=self._clip is not None)
         matched = [name for name in self.engine.names if name in gradient]
         if not matched:
             raise UnsupportedObservation(
                 "matching needs the gradient of more than the token embeddings, but all else is "
-                "frozen or missing"
+                "frozen, missing or of modules that nobody knows"
             )
         self.observed = Observed({name: gradient[name].to(dtype) for name in matched})
         self.words_observed = gradient.get(self.engine.words_name or "")
@@ -84,7 +84,7 @@ class Problem:
         self.adapts = self._clip is not None or self.distance != oblivious
         self.size = float(self.engine.words.norm(dim=1).mean())
         self.notes: Notes = {**self.frame.notes, "tensors": len(self.observed)}
-        self.notes["adapts"] = self.adapts
+        self.notes |= {"left_out": len(self.engine.left_out), "adapts": self.adapts}
         self._unit = torch.nn.functional.normalize(self.engine.words, dim=1)
         tokenizer = self.model.tokenizer
         self._allowed = torch.ones(self.model.vocabulary, dtype=torch.bool)

@@ -121,6 +121,17 @@ def models(results: Results) -> str:
     return table(["model / attack", "steps", "read exactly", "bag F1", *SCORES], rows)
 
 
+def architectures(results: Results) -> str:
+    """LAMP on models of any type."""
+    rows = [
+        [name, max(row["notes"].get("left_out", 0) for row in cell["rows"]),
+         f"{cell['summary']['exact_match']['mean']:.2f}",
+         f"{cell['summary']['bag_f1']['mean']:.2f}", *_scores(cell["summary"])]
+        for name, cell in results.cells("matching_architectures").items()
+    ]  # fmt: skip
+    return table(["model", "parameters left out", "read exactly", "bag F1", *SCORES], rows)
+
+
 def speed(results: Results) -> str:
     """LAMP against a plain loop, sentence by sentence."""
     rows = [
@@ -155,6 +166,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "matching_whole": whole,
     "matching_dp": privacy,
     "matching_models": models,
+    "matching_architectures": architectures,
     "matching_speed": speed,
     "matching_cache": cache,
 }

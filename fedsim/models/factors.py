@@ -11,7 +11,7 @@ Source: Goodfellow, "Efficient Per-Example Gradient Computations", arXiv:1510.01
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,7 @@ LINEAR = (nn.Linear, Conv1D)  # x W^T + b, and GPT-2's x W + b
 
 Holders = dict[nn.Parameter, list[tuple[nn.Module, str]]]
 Caught = dict[nn.Module, tuple[Tensor, Tensor]]
+Runs = dict[nn.Module, list[tuple[Tensor, Tensor]]]
 
 
 class RunsTwice(RuntimeError):
@@ -222,17 +223,36 @@ def watched(modules: Iterable[nn.Module]) -> Iterator[Caught]:
     """
     caught: Caught = {}
 
-    def note(part: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
+    def note(part: nn.Module, read: Tensor, result: Tensor) -> None:
         if part in caught:
             raise RunsTwice(f"{type(part).__name__} runs twice in a step")
+        caught[part] = (read, result)
+
+    with _noted(modules, note):
+        yield caught
+
+
+@contextlib.contextmanager
+def runs_of(modules: Iterable[nn.Module]) -> Iterator[Runs]:
+    """Collect what each of ``modules`` reads and gives each time that it runs, inside the block."""
+    runs: Runs = {}
+    with _noted(modules, lambda part, *run: runs.setdefault(part, []).append(run)):
+        yield runs
+
+
+@contextlib.contextmanager
+def _noted(
+    modules: Iterable[nn.Module], note: Callable[[nn.Module, Tensor, Tensor], None]
+) -> Iterator[None]:
+    def hook(part: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> Tensor:
         if not result.requires_grad:  # a frozen embedding's
             result = result.detach().requires_grad_()
-        caught[part] = (given[0], result)
+        note(part, given[0], result)
         return result
 
-    hooks = [part.register_forward_hook(note) for part in dict.fromkeys(modules)]
+    hooks = [part.register_forward_hook(hook) for part in dict.fromkeys(modules)]
     try:
-        yield caught
+        yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for one in hooks:
+            one.remove()

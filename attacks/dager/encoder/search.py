@@ -23,7 +23,7 @@ from attacks.dager import thresholds
 from attacks.dager.encoder.attention import Candidates, make_candidates, token_sets
 from attacks.dager.encoder.heads import explains
 from attacks.dager.encoder.nonnegative import nonnegative
-from attacks.dager.encoder.unordered import orderless, read_tokens
+from attacks.dager.encoder.ordering import read_in_order
 from attacks.dager.encoder.witness import Witness
 from attacks.dager.gates import Gates
 from attacks.dager.inputs import input_span, shows
@@ -52,9 +52,10 @@ def read_encoder(
         UnsupportedObservation: the update lacks what the search needs.
     """
     model = observation.model
-    if orderless(gates):
-        return read_tokens(model, gates, notes)
-    assert gates.opening is not None
+    if gates.single.positions == 1:
+        return read_in_order(model, gates, notes, generator, tries)
+    if gates.opening is None:
+        return ()
     contexts, middles = _spans(observation)
     known = [span for span in (contexts, middles) if span is not None]
     longest = gates.inner.span.rank + thresholds.LOOK  # as states differ from place to place

@@ -1,7 +1,8 @@
 """What is left where an encoder's sentences cannot be told: its tokens, in no order.
 
 Block 0's span tells which tokens were in the batch, and where positions are learned, where each
-stood. Relative positions, and attention that is not known in the open, leave it at that.
+stood. Attention that is not known in the open leaves it at that, and so does a later layer whose
+span is too noisy to tell an order.
 """
 
 import torch

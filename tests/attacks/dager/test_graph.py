@@ -48,12 +48,36 @@ def test_an_encoder_is_read_exactly(
     assert exact(read, WHOLE[:size]) == len(read.sequences) == size
 
 
-def test_of_relative_positions_the_tokens_are_read_and_that_is_said(
+@pytest.mark.parametrize("kind", ["modernbert", "deberta-v2"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_of_relative_positions_the_order_is_read_off_attention(
+    kind: str, size: int, tmp_path: Path, gradient: Gradient, observe: Observe
+) -> None:
+    model = tiny(tmp_path, kind)
+    parameters = model.initial_parameters()
+    update = gradient(model, parameters, WHOLE[:size], [0, 1][:size])
+    seen = observe(model, parameters, update, examples=size)
+    read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
+    assert exact(read, WHOLE[:size]) == len(read.sequences) == size
+    assert read.diagnostics["above_floor"] == size
+
+
+def test_an_order_that_noise_hides_leaves_the_tokens_and_that_is_said(
     tmp_path: Path, gradient: Gradient, observe: Observe
 ) -> None:
-    model = tiny(tmp_path, "deberta-v2")
+    model = tiny(tmp_path, "modernbert")
     parameters = model.initial_parameters()
-    seen = observe(model, parameters, gradient(model, parameters, WHOLE[:1], [0]), examples=1)
-    read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
-    assert set(read.sequences[0]) == set(WHOLE[0])
-    assert read.diagnostics["best_effort"] and not read.diagnostics["counted"]
+    update = gradient(model, parameters, WHOLE[1:], [0])
+    noise, wrong = torch.Generator().manual_seed(0), 0
+    for _ in range(6):
+        noisy = {
+            name: tensor + 3e-4 * tensor.std() * torch.randn(tensor.shape, generator=noise)
+            for name, tensor in update.items()
+        }
+        seen = observe(model, parameters, noisy, examples=1)
+        read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
+        assert read.diagnostics["best_effort"] and not read.diagnostics["counted"]
+        assert read.diagnostics["alike"] == 1
+        assert sorted(read.sequences[0]) == sorted(WHOLE[1])
+        wrong += read.sequences != WHOLE[1:]
+    assert wrong  # so it must not be sure

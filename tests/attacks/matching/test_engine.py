@@ -228,16 +228,22 @@ def test_a_parameter_of_no_module_or_of_several_is_refused(look: Look) -> None:
     layers[1].attention.self.query.weight = layers[0].attention.self.query.weight
     name = "bert.encoder.layer.0.attention.self.query.weight"
     with pytest.raises(UnsupportedObservation, match=f"'{name}'.*belongs to Linear, Linear"):
-        Engine(batch.observation, frame, [name])
+        Engine(batch.observation, frame, [name], whole=True)
+    assert Engine(batch.observation, frame, [name]).left_out == {name: "Linear, Linear"}
 
 
-def test_a_module_that_runs_twice_is_refused(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_module_that_runs_twice_the_gradients_add_up(
+    look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = load_adapter(ModelSpec(name="builtin:bert-tiny"))
     batch, logits = look(model, (6,)), model.logits
     engine = engine_of(batch)
-    monkeypatch.setattr(model, "logits", lambda x, mask: logits(x, mask) + logits(x, mask))
-    with pytest.raises(UnsupportedObservation, match="one run, but Embedding runs twice in a step"):
-        engine.factors(engine.embed(batch.ids[None]), torch.tensor(batch.labels))
+    x, labels = engine.embed(batch.ids[None]), torch.tensor(batch.labels)
+    once = engine.factors(x, labels)
+    monkeypatch.setattr(model, "logits", lambda x, mask: (logits(x, mask) + logits(x, mask)) / 2)
+    for name, factor in engine.factors(x, labels).items():
+        shape = batch.observation.update.tensors[name].shape
+        torch.testing.assert_close(factor.dense(shape), once[name].dense(shape))
 
 
 def test_orders_of_a_start_stay_within_their_sentences(adapt: Adapt, look: Look) -> None:

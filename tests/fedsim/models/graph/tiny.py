@@ -27,6 +27,10 @@ CONFIGS: dict[str, hf.PreTrainedConfig] = {
     "bloom": hf.BloomConfig(vocab_size=VOCABULARY, hidden_size=128, n_layer=3, n_head=4),
     "roberta": hf.RobertaConfig(**MLP, pad_token_id=4),
     "electra": hf.ElectraConfig(**MLP, embedding_size=64),
+    "albert": hf.AlbertConfig(**MLP, embedding_size=64, pad_token_id=4),
+    "modernbert": hf.ModernBertConfig(
+        **MLP, pad_token_id=4, cls_token_id=5, sep_token_id=6, bos_token_id=5, eos_token_id=6
+    ),
     "deberta-v2": hf.DebertaV2Config(
         **MLP, relative_attention=True, pos_att_type=["p2c", "c2p"], position_biased_input=False
     ),
@@ -36,6 +40,6 @@ CONFIGS: dict[str, hf.PreTrainedConfig] = {
 def tiny(folder: Path, kind: str, **fields: Any) -> ModelAdapter:
     """Return the adapter of a model of a type, with random weights and the presets' tokenizer."""
     CONFIGS[kind].save_pretrained(folder)
-    masked = kind in ("roberta", "electra", "deberta-v2")
+    masked = kind in ("roberta", "electra", "albert", "modernbert", "deberta-v2")
     preset_tokenizer(family("bert" if masked else "llama")).save_pretrained(folder)
     return load_adapter(ModelSpec(name=str(folder), weights="random", **fields))
