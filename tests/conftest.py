@@ -1,5 +1,8 @@
 """What the tests share: one thread, tiny models built once, plain gradients, borrowed data."""
 
+import ctypes
+import gc
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from fedsim.types import Parameters, Tokens
 
 SHARED = Path(__file__).parents[2] / "shared"
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, MOST = -1, -3, 2**30  # of malloc.h, and a size in bytes
+
 Adapt = Callable[..., ModelAdapter]
 Gradient = Callable[..., dict[str, Tensor]]
 Observe = Callable[..., Observation]
@@ -20,8 +25,26 @@ Sentences = Callable[..., list[Tokens]]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what starts Ray first: a worker of xdist takes its part of the list in its order."""
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+    """Put first what starts Ray, then what is slow: a worker of xdist takes its part in order."""
+    items.sort(key=lambda item: [item.get_closest_marker(mark) is None for mark in ("ray", "slow")])
+
+
+def pytest_collection_finish() -> None:
+    """Have no look for garbage go through all that was imported: it is there to stay."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_configure() -> None:
+    """Have freed memory kept: to get that of a model back from the kernel takes as long as a step.
+
+    For this process by glibc's mallopt, for those that it starts by what glibc reads from there.
+    """
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(MOST))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(MOST))
+    if hasattr(glibc := ctypes.CDLL(None), "mallopt"):
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            glibc.mallopt(option, MOST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -105,8 +105,9 @@ def _random_texts(
 ) -> tuple[Tokens, ...]:
     """Return texts of random tokens, as long as the batch's and with the same special tokens."""
     model = observation.model
+    special = model.special  # once: the tokenizer gathers them anew each time
     known = range(min(model.vocabulary, len(model.tokenizer)))
-    words = torch.tensor([token for token in known if token not in model.special])
+    words = torch.tensor([token for token in known if token not in special])
     lengths, around = mask.sum(dim=1).tolist(), len(model.prefix) + len(model.suffix)
     texts = []
     for number in range(TEXTS):

@@ -1,5 +1,6 @@
 """What the tests of attacks share: a client's update by the client's own code, and the truth."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from clients.training import LocalTraining
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings
-from fedsim.types import Tokens
+from fedsim.types import Parameters, Tokens
 from tests.attacks.scene import Local, Scene
 
 
@@ -34,6 +35,12 @@ class Batch:
 
 
 Look = Callable[..., Batch]
+
+
+@functools.cache
+def initial(model: ModelAdapter) -> Parameters:
+    """Return the weights of round 1, which a model draws anew, and alike, each time."""
+    return model.initial_parameters()
 
 
 def random_texts(model: ModelAdapter, lengths: tuple[int, ...], seed: int = 0) -> list[Tokens]:
@@ -66,7 +73,7 @@ def look() -> Look:
         sequences = tuple(random_texts(model, lengths, seed))
         labels = labels or tuple(row % model.spec.num_labels for row in range(len(sequences)))
         settings = TrainingSettings(**training)
-        parameters = model.initial_parameters()
+        parameters = {name: tensor.clone() for name, tensor in initial(model).items()}
         tensors, _ = LocalTraining(model, settings)(
             parameters,
             Examples(sequences=sequences, labels=labels),

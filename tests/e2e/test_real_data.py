@@ -20,8 +20,8 @@ pytestmark = [
 ]
 
 
-def test_three_rounds_of_fedavg_improve_the_accuracy(command: Fedsim) -> None:
-    done = command(
+def test_three_rounds_of_fedavg_improve_the_accuracy(fedsim: Fedsim) -> None:
+    done = fedsim(
         "run", "--json", *SST2, f"model.name={DATA / 'models' / 'all-MiniLM-L6-v2-fp16'}",
         "data.evaluate=256", "data.max_length=16", "attack=[]", "federation.clients=2",
         "federation.clients_per_round=2", "federation.rounds=3", "federation.capture=false",
@@ -35,8 +35,8 @@ def test_three_rounds_of_fedavg_improve_the_accuracy(command: Fedsim) -> None:
     assert utility["after"] > max(utility["before"], 0.5) + 0.1
 
 
-def test_trained_llama_next_token_last_tokens_included(command: Fedsim) -> None:
-    done = command(
+def test_trained_llama_next_token_last_tokens_included(fedsim: Fedsim) -> None:
+    done = fedsim(
         "run", "--json", *SST2, "data.evaluate=64", "data.max_length=32", "model.task=causal-lm",
         f"model.name={DATA / 'models' / 'stories260K-hf'}", "federation.clients=50",
         "federation.clients_per_round=50", "federation.rounds=1", "training.batch_size=1",
@@ -54,7 +54,7 @@ def test_gpt2_at_its_real_size(tmp_path: Path) -> None:
     command = [
         str(FEDSIM), "run", "--json", *SST2, "model.name=builtin:gpt2", "data.evaluate=8",
         f"model.tokenizer={DATA / 'tokenizers' / 'gpt2'}", "federation.clients=2",
-        "federation.clients_per_round=2", "federation.rounds=1", "training.batch_size=4",
+        "federation.clients_per_round=1", "federation.rounds=1", "training.batch_size=8",
         "--out", "run",
     ]  # fmt: skip
     with (tmp_path / "summary.json").open("w+") as output:
@@ -65,5 +65,5 @@ def test_gpt2_at_its_real_size(tmp_path: Path) -> None:
         output.seek(0)
         summary = json.load(output)
     assert summary["leakage"]["dager"]["exact_match"]["mean"] >= 0.99
-    assert {one["samples"] for one in summary["attacks"]} == {4}
+    assert [one["samples"] for one in summary["attacks"]] == [8]
     assert usage.ru_maxrss * 1024 < 8e9  # bytes

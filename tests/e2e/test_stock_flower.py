@@ -25,6 +25,7 @@ def _texts() -> set[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_stock_project_is_read_from_its_weights(fedsim: Fedsim, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, str(APP), str(tmp_path)], check=True, capture_output=True, timeout=HANG

@@ -40,5 +40,6 @@ def read_tokens(model: ModelAdapter, gates: Gates, notes: Notes) -> tuple[Tokens
         chosen.append(int(tokens[near.argmin()]))
     notes |= {"candidates": len(found), "cut": True, "alike": 0, "above_floor": 0}
     tokens_read = chosen if gates.single.positions > 1 else sorted(found)
-    inner = [token for token in tokens_read if token not in model.special]
+    special = model.special  # once: the tokenizer gathers them anew each time
+    inner = [token for token in tokens_read if token not in special]
     return ((*model.prefix, *inner, *model.suffix),) if inner else ()

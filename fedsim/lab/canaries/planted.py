@@ -5,6 +5,7 @@ through autograd, clipping, noise and the wire like any other, and its whole gra
 SCALE x e_j. One that is out has a loss of 0, so its gradient is that of no example at all.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,9 @@ MANTISSA = 7  # base of the numbers that tell canaries' tokens apart
 
 def canary_tokens(adapter: ModelAdapter, place: int) -> Tokens:
     """Return the sequence that stands for canary ``place``; no text is like it."""
-    some = [token for token in range(adapter.vocabulary) if token not in adapter.special][:MANTISSA]
+    special = adapter.special  # once: the tokenizer gathers them anew each time
+    plain = (token for token in range(adapter.vocabulary) if token not in special)
+    some = list(itertools.islice(plain, MANTISSA))
     digits = [some[(place // MANTISSA**power) % MANTISSA] for power in range(8)]
     return (*adapter.prefix, *digits, *adapter.suffix)
 

@@ -64,10 +64,11 @@ def _public_tokens(adapter: ModelAdapter) -> list[int]:
         ids = adapter.tokenizer(" ".join(OWN_TEXTS), add_special_tokens=False)["input_ids"]
     except Exception:  # of any kind: a tokenizer without an unknown token raises Exception itself
         ids = []
-    known = [token for token in ids if token not in adapter.special]
+    special = adapter.special  # once: the tokenizer gathers them anew each time
+    known = [token for token in ids if token not in special]
     if len(known) > len(ids) / 2:
         return known
-    words = sorted(set(adapter.tokenizer.get_vocab().values()) - adapter.special)
+    words = sorted(set(adapter.tokenizer.get_vocab().values()) - special)
     return random.Random(STEP).sample(words, min(len(words), VOCABULARY))
 
 

@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsim.lab.engines import ENGINES, Resources
 from fedsim.lab.environment import quiet_libraries
-from fedsim.wire import whoami_content
+from fedsim.tap.keys import PARTITION
 from server import PartitionedGrid
 
 CLIENTS, DIES = 4, 1
@@ -82,7 +82,9 @@ def client_app() -> ClientApp:
 
     @app.query()
     def whoami(message: Message, context: Context) -> Message:
-        return Message(whoami_content(int(context.node_config["partition-id"])), reply_to=message)
+        # As fedsim.wire has it, but that imports torch, which takes a client's process seconds.
+        node = ConfigRecord({PARTITION: int(context.node_config[PARTITION])})
+        return Message(RecordDict({"node": node}), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:

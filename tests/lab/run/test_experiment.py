@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,23 +126,32 @@ def test_a_finished_run_goes_on_to_its_summary(tmp_path: Path) -> None:
 # What a run says
 
 
-@pytest.mark.slow
 def cut(path: Path, lines: int) -> None:
     """Leave so many lines of a file, and half of the next, as a disk that lost the rest."""
     whole = path.read_text().splitlines(keepends=True)
     path.write_text("".join(whole[:lines]) + whole[lines][:20])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lines", [1, 2, 3])
-def test_rounds_that_a_disk_lost_are_run_again(tmp_path: Path, lines: int) -> None:
-    """Else their epsilon and what was read of them would be in no figure."""
+@pytest.fixture(scope="module")
+def noised(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
+    """A run of three rounds, to be copied."""
     config = experiment(
         attack=[{"name": "dager", "rounds": [1, 3]}],
         defense=[{"name": "gaussian", "noise_multiplier": 1.0}],
     )
-    run = RunDirectory(tmp_path / "run")
-    go(run, config)
+    root = tmp_path_factory.mktemp("noised") / "run"
+    go(RunDirectory(root), config)
+    return root, config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [1, 2, 3])
+def test_rounds_that_a_disk_lost_are_run_again(
+    tmp_path: Path, noised: tuple[Path, Config], lines: int
+) -> None:
+    """Else their epsilon and what was read of them would be in no figure."""
+    root, config = noised
+    run = RunDirectory(Path(shutil.copytree(root, tmp_path / "run")))
     whole = evidence(run)
     cut(run.root / layout.ROUNDS, lines)
     go(run, config)
