@@ -14,7 +14,6 @@ GPT-2 of widths 512 and 768, random; MiniLM and stories260K, trained; float32 an
 An update is steady where another seed of the attack's own draws changes no guess; those of int8 and
 of noise are not, where true and false overlap.
 The guesses are in benchmarks/results/dager_sensitivity.json, and so is where only work grows.
-
 **Chosen on texts that are also evaluated.** Those marked (*) were picked while looking at batches
 of the very data sets that the defenses' table then reports under int8 and bfloat16 (SST-2, CoLA,
 the clinic; tiny GPT-2, random; six batches each), and WIDE_SPARE (as it seems SURE and APART, too)
@@ -36,9 +35,7 @@ RANDOM_TOKENS = 512  # free*
 # tau_2's, so that it is the smaller.
 ENTRY_FACTOR = 100.0  # free
 INNER_FACTOR = 16.0  # tight
-# And how many times that where blocks share their weights, whose span is of all blocks' inputs and
-# lacks the faintest. From: true tokens are at up to 1.6 of ENTRY_FACTOR there, unrelated at 600
-# (ALBERT, tiny, random, CoLA; measured again on sentences that were not looked at).
+# Times that where a block runs again (ALBERT, tiny). From: CoLA's true tokens 1.6, unrelated 600.
 SHARED = 3.0  # unread
 # (*) Of an unrelated vector's distance: tau_1 of a decoder where noise drowns a gradient's weak
 # tokens. From: casts, tiny GPT-2; algorithm 2 looks closer, so a surplus costs work alone.
@@ -294,14 +291,10 @@ WITNESS_PART = 4096  # free
 
 # encoder/ordering.py: sentences of tokens whose places attention alone tells
 
-# Descents to an order, at most. From: chosen, a limit of work.
+# Descents to an order, and changes looked at together. From: chosen, limits of work.
 STARTS = 8  # unread
-# Changes that are looked at together, of which the nearest is gone to. From: chosen.
 CHANGES = 48  # unread
-# How much farther than the order found its nearest change is, where it is sure. From: of ModernBERT's
-# true orders 3.4 and more (tiny, CoLA, float32); of wrong ones, as noise hides the true one, 1.01.
-# DeBERTa's, whose far places look alike, have 1.03 to 4.5: most are not sure.
+# How far off a sure order's nearest change is. From: ModernBERT's 3.4, wrong ones 1.01 (tiny, CoLA).
 ORDER_APART = 2.0  # unread
-# Of what noise would give its rows: below it a sentence is likely, and its tokens are looked for no
-# more. From: true ones have 0.4 at most (tiny DeBERTa and ModernBERT, CoLA), others 0.57.
+# Over what noise gives: a sentence that is likely. From: the same: true ones 0.4, others 0.57.
 LIKELY = 0.5  # unread
