@@ -58,7 +58,7 @@ from attacks.dager.encoder.heads import with_counts
 from attacks.dager.encoder.search import read_encoder
 from attacks.dager.encoder.unordered import orderless, read_tokens
 from attacks.dager.endings import Leaves, with_endings
-from attacks.dager.gates import Gates, find_spans, open_gates
+from attacks.dager.gates import Gates, find_spans, open_gates, runs_again
 from attacks.dager.search import PrefixSearch
 from fedsim.messages import Observation, Reconstruction
 from fedsim.types import Tokens
@@ -95,7 +95,10 @@ class Dager(Attack):
             sequences = self._sequences(observation, gates, notes, generator)
         else:  # Section 5.2: every token sees every other, so no prefix can be told alone
             sequences = read_encoder(observation, gates, notes, generator, self.max_searches)
-            sequences = with_counts(observation, sequences, notes)
+            again = runs_again(observation.model)  # then the spans hold more than these inputs
+            notes["best_effort"] = bool(notes["best_effort"]) or again
+            told = not (again or orderless(gates))
+            sequences = with_counts(observation, sequences, notes, copies=told, alone=told)
             if not sequences and orderless(gates):
                 sequences = read_tokens(observation.model, gates, notes)
         notes["unread"] = notes["best_effort"]

@@ -88,9 +88,9 @@ def find_spans(observation: Observation, notes: Notes) -> Spans:
     return Spans(entry, inner, middle)
 
 
-def _shared(model: ModelAdapter) -> bool:
+def runs_again(model: ModelAdapter) -> bool:
     """Return whether block 0 runs several times (ALBERT): its span is of all that it read then."""
-    return model.layers < getattr(model.config, "num_hidden_layers", model.layers)
+    return model.layers < (getattr(model.config, "num_hidden_layers", None) or 0)
 
 
 def _note(notes: Notes, layer: str, span: Span) -> None:
@@ -119,7 +119,7 @@ def open_gates(observation: Observation, spans: Spans, generator: torch.Generato
     start = torch.zeros_like(random)
     loose = model.causal and not entry.drifting
     share = thresholds.LOOSE if loose else thresholds.SHARE
-    factor = thresholds.ENTRY_FACTOR * (thresholds.SHARED if _shared(model) else 1.0)
+    factor = thresholds.ENTRY_FACTOR * (thresholds.SHARED if runs_again(model) else 1.0)
     outer = open_gate(entry, single.inputs(random, start), factor, share)
     tokens: TokenSets | RunTokens
     if isinstance(single, Embedded):

@@ -28,6 +28,7 @@ from fedsim.models.factors import (
 )
 
 Factors = dict[str, Factor]
+PROBE = 8  # tokens of the sequences that show which modules read the batch alone
 
 
 @dataclass
@@ -137,11 +138,11 @@ class Engine:
                 del self._sites[name]
 
     def _made(self, count: int) -> dict[nn.Module, list[int]]:
-        """Return how many rows each run of each module makes of so many candidates."""
-        sequences, length = self.frame.mask.shape
-        empty = self.words.new_zeros(count * sequences, length, self.words.shape[1])
+        """Return how many rows each run of each module makes of so many candidates, short ones."""
+        mask = self.frame.mask[:1, :PROBE].new_ones(count, min(PROBE, self.frame.mask.shape[1]))
+        ids = torch.arange(mask.numel(), device=self.words.device).view(mask.shape)
         with self._watched() as runs:
-            self.model.logits(empty, self.frame.mask.repeat(count, 1))
+            self.model.logits(self.words[ids % len(self.words)], mask)
         return {module: [len(result) for _, result in some] for module, some in runs.items()}
 
     def _input(self) -> Any:
@@ -251,12 +252,18 @@ class _Made:
     def factor(self, module: nn.Module, name: str) -> Factor:
         """Return the gradient of ``module``'s parameter called ``name``, over all its runs."""
         lookup = isinstance(module, nn.Embedding)
-        read, told = [], []
+        if module not in self.runs:
+            raise UnsupportedObservation(f"matching: {type(module).__name__} ran for others alone")
+        read, told = list[Tensor](), list[Tensor]()
         for given, result in self.runs[module]:
             error = self.errors[id(result)]
             told.append(self._split(torch.zeros_like(result) if error is None else error))
             read.append(given.reshape(self.count, -1) if lookup else self._split(given))
-        return factor(module, name, torch.cat(read, dim=1), torch.cat(told, dim=1))
+        return factor(module, name, _joined(read), _joined(told))
 
     def _split(self, tensor: Tensor) -> Tensor:
         return tensor.reshape(self.count, -1, tensor.shape[-1])
+
+
+def _joined(some: list[Tensor]) -> Tensor:
+    return some[0] if len(some) == 1 else torch.cat(some, dim=1)

@@ -19,13 +19,26 @@ from fedsim.types import Tokens
 
 
 def with_counts(
-    observation: Observation, sentences: Sequence[Tokens], notes: Notes
+    observation: Observation,
+    sentences: Sequence[Tokens],
+    notes: Notes,
+    *,
+    copies: bool = True,
+    alone: bool = True,
 ) -> tuple[Tokens, ...]:
     """Return ``sentences`` as often as a head's gradient tells; how sure that is goes in notes.
 
     Where the search ended with all that the spans hold, each sentence stands for one example at
     least; so as many sentences as the client has examples stand for one each. Of masked-lm they are
     what the model read: never sure, as some tokens are the mask's, and some others were drawn.
+
+    Args:
+        observation: of an encoder's update.
+        sentences: each once.
+        notes: say how the search ended, and get how sure the counts are.
+        copies: whether the head tells copies of a text from texts like it. Where positions are
+            relative, what it reads of another order differs by some 1e-5 of its length.
+        alone: whether its word is enough where the search did not end with all.
     """
     examples, complete = observation.update.num_examples, not notes["best_effort"]
     once = Counts((1,) * len(sentences), complete and 0 < len(sentences) == examples)
@@ -36,9 +49,11 @@ def with_counts(
     if hidden:
         mask = observation.model.tokenizer.mask_token_id
         notes["masked"] = sum(sentence.count(mask) for sentence in sentences)
-    sure = counts.sure and not notes["alike"] and not hidden
+    sure = counts.sure and not notes["alike"] and not hidden and (alone or complete)
+    sure = sure and (copies or max(counts.times, default=0) <= 1)
     notes |= {"counted": sure, "best_effort": not sure}
-    seen = sum(counts.times) if sure or shares_are_even(observation) else len(sentences)
+    even = copies and shares_are_even(observation)
+    seen = sum(counts.times) if sure or even else len(sentences)
     notes |= {"above_floor": min(seen, examples)}
     repeated = zip(sentences, counts.times, strict=True)
     read = tuple(sentence for sentence, times in repeated for _ in range(times))

@@ -54,7 +54,7 @@ def read_in_order(
         bag=[token for token in tokens[near].tolist() if token not in special],
         start=model.prefix,
         end=model.suffix,
-        longest=gates.inner.span.rank + thresholds.LOOK,
+        longest=min(model.positions, gates.inner.span.rank + thresholds.LOOK),
         generator=generator,
     )
     found, twins = search.run(tries, notes), _twins(tokens.tolist(), vectors)
@@ -146,6 +146,7 @@ class OrderSearch:
         rows = sum(len(placed.sentence) for placed in chosen)
         whole = rows >= self.gate.span.rank and held.issuperset(self.bag)
         notes["witnessed"] = self.read
+        notes["cut"] = notes["cut"] or self._tired
         notes["best_effort"] = notes["cut"] or self.gate.span.blurred or not whole
         return chosen
 
@@ -202,7 +203,7 @@ class OrderSearch:
         """Return tokens that no change brings nearer, their distance, and the nearest change's."""
         (distance,) = self._distances([inner], place)
         while True:
-            others = list(dict.fromkeys(changes(inner)))
+            others = [other for other in dict.fromkeys(changes(inner)) if other != inner]
             order = torch.randperm(len(others), generator=self.generator).tolist()
             nearest, better = math.inf, None
             for some in _parts(order, thresholds.CHANGES):

@@ -22,6 +22,7 @@ ADAM_ROWS = 0.4
 From: the same (AdamW to 0.25, SGD and momentum from 0.6). Kurtosis tells nothing of adapters: B's
 gradient is of random projections of the inputs, so it is normal, or as rounding leaves it.
 """
+FEW_ROWS = 8  # of a B below which their spread tells nothing: a head's two are opposites
 SPREAD = 24.0  # over n: the variance of the kurtosis of n draws of a normal distribution
 NORMAL = 0.8  # share of matrices, within four deviations of its 3, from which on all is noise
 SPARSE = 0.5  # share of zeros from which on most of an update was left out
@@ -74,6 +75,8 @@ class Looks:
                 "the rows of LoRA's B are of much the same size, as Adam's steps are (or noise "
                 "is): it is no sum of gradients, so dager and matching attacks read nothing"
             )
+        elif self.rows is not None and self.rows < ADAM_ROWS:
+            told.append("the rows of LoRA's B are of much the same size, as noise's are")
         elif self.adam(kind):
             told.append(
                 "the update's entries are of much the same size, as Adam's steps are: it is no sum "
@@ -114,7 +117,7 @@ def looks_of(tensors: Parameters) -> Looks:
 
 def _spread(tensors: Parameters) -> float | None:
     ups = [tensor.double() for name, tensor in tensors.items() if UP in name and tensor.any()]
-    norms = [tensor.norm(dim=1) for tensor in ups if tensor.dim() == 2 and len(tensor) > 1]
+    norms = [tensor.norm(dim=1) for tensor in ups if tensor.dim() == 2 and len(tensor) >= FEW_ROWS]
     return median(float(norm.std() / norm.mean()) for norm in norms) if norms else None
 
 

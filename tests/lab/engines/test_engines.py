@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -176,10 +175,9 @@ def on_ray(tmp_path_factory: pytest.TempPathFactory) -> OnRay:
     commands = []
     for name, config in configs.items():
         (folder / f"{name}.toml").write_text(tomli_w.dumps(config.as_toml()))
-        # Clients in processes of their own there, one at a time; without, two at once.
-        apart = [f"federation.cpus_per_client={os.cpu_count()}", "federation.timeout=600"]
-        words = ["federation.engine=ray", *apart * (name == "fedavg"), "--out", str(folder / name)]
-        commands.append(["run", str(folder / f"{name}.toml"), *words])
+        apart = ["federation.timeout=600"] if name == "fedavg" else []  # each in its own process
+        path, root = str(folder / f"{name}.toml"), str(folder / name)
+        commands.append(["run", path, "federation.engine=ray", *apart, "--out", root])
     command = [sys.executable, "-W", "ignore", "-c", RUNS, json.dumps(commands)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200 * len(commands))
     assert done.returncode == 0, done.stderr
