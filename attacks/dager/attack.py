@@ -97,8 +97,8 @@ class Dager(Attack):
             sequences = read_encoder(observation, gates, notes, generator, self.max_searches)
             again = runs_again(observation.model)  # then the spans hold more than these inputs
             notes["best_effort"] = bool(notes["best_effort"]) or again
-            told = not (again or orderless(gates))
-            sequences = with_counts(observation, sequences, notes, copies=told, alone=told)
+            trusted = not (again or orderless(gates))
+            sequences = with_counts(observation, sequences, notes, trusted=trusted)
             if not sequences and orderless(gates):
                 sequences = read_tokens(observation.model, gates, notes)
         notes["unread"] = notes["best_effort"]

@@ -130,14 +130,14 @@ class Engine:
     @torch.no_grad()
     def _leave_shared(self) -> None:
         """Leave out the parameters of modules that read what is not each candidate's own."""
-        made = [self._made(count) for count in (2, 3)]
+        made = [self._sizes(count) for count in (2, 3)]
         for name, (module, _) in [*self._sites.items()]:
             two, three = (sizes.get(module, []) for sizes in made)
             if not two or [3 * size for size in two] != [2 * size for size in three]:
                 self.left_out[name] = f"{type(module).__name__}, which reads other than the batch"
                 del self._sites[name]
 
-    def _made(self, count: int) -> dict[nn.Module, list[int]]:
+    def _sizes(self, count: int) -> dict[nn.Module, list[int]]:
         """Return how many rows each run of each module makes of so many candidates, short ones."""
         mask = self.frame.mask[:1, :PROBE].new_ones(count, min(PROBE, self.frame.mask.shape[1]))
         ids = torch.arange(mask.numel(), device=self.words.device).view(mask.shape)

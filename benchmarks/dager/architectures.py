@@ -4,12 +4,14 @@
 
 Tiny models with random weights (shared/facts/generic_adapter/build_models.py), FedSGD, CoLA: of
 decoders two clients of two sentences each, of encoders of one and of two. Of the families that have
-a file, the same with it switched off: what the graph costs.
+a file, the same with it switched off: what the graph costs. Of those on whose batches a threshold
+was chosen, six more clients' that nobody had looked at then ("unseen").
 """
 
 import runpy
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from fedsim.models.generic import generic
 
 CLIENTS = 2
 LONG = 14  # tokens of a sentence, at most: these models' windows are of 16
+UNSEEN = range(200, 206)  # batches
+CHOSEN = ("deberta-v2", "albert", "modernbert")  # on whose batches a threshold was chosen
 FILES = ("gpt2", "llama3-rope-tied", "tinyllama-headdim", "bert")
 
 
@@ -52,10 +56,12 @@ def built(folder: Path, config: PreTrainedConfig, tokenizer: str, *, by_graph: b
     return Victim(adapter, adapter.initial_parameters())
 
 
-def measure(who: Victim, size: int, seed: int, label: str) -> Cell:
+def measure(
+    who: Victim, size: int, seed: int, label: str, numbers: Sequence[int] = range(CLIENTS)
+) -> Cell:
     """Return the figures of the clients' updates of so many sentences each."""
     sentences = pool(who.adapter, "cola").only(lambda tokens: 4 <= len(tokens) <= LONG)
-    batches = [sentences.draw(size, seed, index) for index in range(CLIENTS)]
+    batches = [sentences.draw(size, seed, index) for index in numbers]
     attempts = run_batches(
         who, batches, lambda _, examples: gradient(who, examples), seed=seed, label=label
     )
@@ -79,6 +85,15 @@ def run(results: Results, name: str, what: tuple[PreTrainedConfig, str, str], se
                     return measure(who, size, seed, label)
 
             results.cell(label, {"seed": seed, "kind": kind}, cell)
+    for size in (1, 2, 4) if name in CHOSEN else ():
+        label, settings = f"{name} B={size}, unseen", {"seed": seed, "batches": [*UNSEEN]}
+
+        def unseen(size: int = size, label: str = label) -> Cell:
+            with tempfile.TemporaryDirectory() as folder:
+                who = built(Path(folder), config, tokenizer, by_graph=False)
+            return measure(who, size, seed, label, UNSEEN)
+
+        results.cell(label, settings, unseen)
 
 
 def main() -> None:

@@ -1,13 +1,16 @@
 """Small random batches of every kind in which it is hard to say how often each text was there."""
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
+from pathlib import Path
 from typing import Any
 
 import torch
 from common.victims import Victim, client_update, victim
+from dager.architectures import architectures, built
 from torch import Tensor
 
 from fedsim.messages import Broadcast, Observation, Update
@@ -16,6 +19,7 @@ from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Tokens
 
+BY_GRAPH = ("modernbert", "deberta-v2", "albert")  # encoders to which orders of a text look alike
 POOL = 24  # texts that batches are drawn from, and that weights were trained on
 STATES = ((0, 0.0), (2, 0.3), (10, 0.3), (40, 0.1))  # steps, rate: of trained weights
 TRACE = 1e-6  # of the largest example's p - y
@@ -43,12 +47,13 @@ class Scenes:
 
     def __init__(self, family: str, seed: int) -> None:
         self.family, self.seed = family, seed
-        tasks = ("classification", "masked-lm" if family == "bert" else "causal-lm")
+        other = {"gpt2": "causal-lm", "llama": "causal-lm", "bert": "masked-lm"}.get(family)
+        tasks = ("classification", *filter(None, [other]))
         self.states = {task: self._states(task) for task in tasks}
 
     def _states(self, task: Any) -> list[Victim]:
         """Return the model at its first weights, and trained."""
-        who = victim(ModelSpec(name=f"builtin:{self.family}-tiny", task=task))
+        who = model_of(self.family, task)
         trained = []
         for steps, rate in STATES:
             weights = dict(who.parameters)
@@ -78,6 +83,9 @@ class Scenes:
             kinds += [f"head x {scale:g}"] * (scale > 1)
         sequences, labels, shapes = shape(who.adapter, texts(who.adapter, self.seed), draw)
         kinds += shapes
+        if self.family in BY_GRAPH:
+            sequences, labels = with_siblings(who.adapter, sequences, labels, draw)
+            kinds += other_orders(sequences)
         if draw.chance(0.05):
             kinds += make_twins(who.adapter, weights, sequences, draw)
         elif task == "causal-lm" and draw.chance(0.1):
@@ -105,6 +113,15 @@ class Scenes:
         broadcast = Broadcast(round=1, parameters=weights, config=told)
         observation = Observation(model=who.adapter, broadcast=broadcast, update=update)
         return Batch(observation, sequences, tuple(kinds))
+
+
+def model_of(family: str, task: Any) -> Victim:
+    """Return the tiny model of a family at its first weights."""
+    if family not in BY_GRAPH:
+        return victim(ModelSpec(name=f"builtin:{family}-tiny", task=task))
+    config, tokenizer, _ = architectures()[family]
+    with tempfile.TemporaryDirectory() as folder:
+        return built(Path(folder), config, tokenizer, by_graph=False)
 
 
 def untold(who: Victim, examples: Examples) -> bool:
@@ -181,6 +198,33 @@ def shape(
     return tuple(sequences), tuple(labels), kinds_of(adapter, sequences, labels)
 
 
+def with_siblings(
+    adapter: ModelAdapter, sequences: tuple[Tokens, ...], labels: tuple[int, ...], draw: Draw
+) -> tuple[tuple[Tokens, ...], tuple[int, ...]]:
+    """Return a batch with another order of one of its texts, or a token again within one."""
+    start, end = len(adapter.prefix), len(adapter.suffix)
+    made, told = list(sequences), list(labels)
+    if draw.chance(0.4):
+        whole = draw.one(made)
+        body = list(whole[start : len(whole) - end])
+        one, other = draw.below(len(body)), draw.below(len(body))
+        body[one], body[other] = body[other], body[one]
+        made.append((*adapter.prefix, *body, *adapter.suffix))
+        told.append(draw.below(2))
+    if draw.chance(0.2):
+        place = draw.below(len(made))
+        body = list(made[place][start : len(made[place]) - end])
+        body.insert(draw.below(len(body) + 1), draw.one(body))
+        made[place] = (*adapter.prefix, *body, *adapter.suffix)
+    return tuple(made), tuple(told)
+
+
+def other_orders(sequences: Sequence[Tokens]) -> list[str]:
+    """Return the kind of a batch that holds two orders of the same tokens, if it does."""
+    distinct = set(sequences)
+    return ["other orders"] * (len({tuple(sorted(tokens)) for tokens in distinct}) < len(distinct))
+
+
 def kinds_of(
     adapter: ModelAdapter, sequences: Sequence[Tokens], labels: Sequence[int]
 ) -> list[str]:
@@ -199,8 +243,8 @@ def make_twins(
     adapter: ModelAdapter, weights: dict[str, Any], sequences: Sequence[Tokens], draw: Draw
 ) -> list[str]:
     """Have another token embedded as one of the batch's is."""
-    (name,) = {n for n in weights if n.endswith(("wte.weight", "embed_tokens.weight",
-                                                 "word_embeddings.weight"))}  # fmt: skip
+    ends = ("wte.weight", "embed_tokens.weight", "tok_embeddings.weight", "word_embeddings.weight")
+    (name,) = {name for name in weights if name.endswith(ends)}
     whole = draw.one(sequences)
     token = draw.one(whole[len(adapter.prefix) : len(whole) - len(adapter.suffix)])
     weights[name] = twinned(weights[name], token, draw)

@@ -25,18 +25,18 @@ from tests.conftest import Adapt, Gradient, Sentences
 NAMES = sorted(ATTACKS)
 # settings that keep an attack's runs here to seconds
 CHEAP: dict[str, dict[str, Any]] = {
-    "dlg": {"optimizer": "lbfgs", "steps": 20, "learning_rate": 1.0, "deviation": 0.05},
+    "dlg": {"optimizer": "lbfgs", "steps": 40, "learning_rate": 1.0, "deviation": 0.05},
     "grab": {
         "alternations": 1,
-        "steps": 20,
-        "starts": 4,
+        "steps": 40,
+        "starts": 8,
         "iterations": 1,
         "beams": 2,
         "learning_rate": 0.02,
     },
     "lamp": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1},
     "partial": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1, "layers": (0, 2)},
-    "tag": {"steps": 30, "learning_rate": 0.1, "deviation": 0.05},
+    "tag": {"steps": 60, "learning_rate": 0.05, "deviation": 0.05},
 }
 ONE_SHORT_TEXT = tuple(CHEAP)  # attacks that see one text of six random tokens, not two sentences
 # A run of DAGER takes a moment, of the others seconds.

@@ -19,12 +19,7 @@ from fedsim.types import Tokens
 
 
 def with_counts(
-    observation: Observation,
-    sentences: Sequence[Tokens],
-    notes: Notes,
-    *,
-    copies: bool = True,
-    alone: bool = True,
+    observation: Observation, sentences: Sequence[Tokens], notes: Notes, *, trusted: bool
 ) -> tuple[Tokens, ...]:
     """Return ``sentences`` as often as a head's gradient tells; how sure that is goes in notes.
 
@@ -36,9 +31,9 @@ def with_counts(
         observation: of an encoder's update.
         sentences: each once.
         notes: say how the search ended, and get how sure the counts are.
-        copies: whether the head tells copies of a text from texts like it. Where positions are
-            relative, what it reads of another order differs by some 1e-5 of its length.
-        alone: whether its word is enough where the search did not end with all.
+        trusted: whether the head tells texts from texts like them, so that its word is enough for
+            copies, and where the search did not end with all. Where positions are relative, what
+            it reads of another order differs by some 1e-5 of its length.
     """
     examples, complete = observation.update.num_examples, not notes["best_effort"]
     once = Counts((1,) * len(sentences), complete and 0 < len(sentences) == examples)
@@ -49,10 +44,10 @@ def with_counts(
     if hidden:
         mask = observation.model.tokenizer.mask_token_id
         notes["masked"] = sum(sentence.count(mask) for sentence in sentences)
-    sure = counts.sure and not notes["alike"] and not hidden and (alone or complete)
-    sure = sure and (copies or max(counts.times, default=0) <= 1)
+    enough_said = trusted or (complete and max(counts.times, default=0) <= 1)
+    sure = counts.sure and not notes["alike"] and not hidden and enough_said
     notes |= {"counted": sure, "best_effort": not sure}
-    even = copies and shares_are_even(observation)
+    even = trusted and shares_are_even(observation)
     seen = sum(counts.times) if sure or even else len(sentences)
     notes |= {"above_floor": min(seen, examples)}
     repeated = zip(sentences, counts.times, strict=True)

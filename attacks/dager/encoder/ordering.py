@@ -8,6 +8,12 @@ Method:      What a later layer reads of a sentence lies in its span only if all
              and in place. Which are there counts far more than where (attention of few steps is
              nearly even), so one token's row, as others come and go, tells its sentence; all rows,
              as tokens change places, tell the order. Both are descents to the nearest change.
+Measured:    its thresholds, on tiny models (d = 128, 3 blocks), random, float32, seed 1. A true
+             order's nearest change is 3.5 times farther and more (ModernBERT) or 1.03 to 4.7 times
+             (DeBERTa, most below 2): CoLA, two sentences, batches 100 to 111. An order that is
+             wrong, as noise of 1e-4 to 6e-4 of the deviation hid the true one: at most 1.01 times,
+             one text of 3 to 8 random tokens. Rows over what noise gives, the median: true
+             sentences at most .34, others .34 and more, so LIKELY decides about work alone.
 """
 
 import itertools
@@ -144,10 +150,9 @@ class OrderSearch:
                 chosen.append(placed)
                 held |= set(placed.sentence)
         rows = sum(len(placed.sentence) for placed in chosen)
-        whole = rows >= self.gate.span.rank and held.issuperset(self.bag)
-        notes["witnessed"] = self.read
-        notes["cut"] = notes["cut"] or self._tired
-        notes["best_effort"] = notes["cut"] or self.gate.span.blurred or not whole
+        complete = rows >= self.gate.span.rank and held.issuperset(self.bag)
+        notes |= {"witnessed": self.read, "cut": notes["cut"] or self._tired}
+        notes["best_effort"] = notes["cut"] or self.gate.span.blurred or not complete
         return chosen
 
     @property
@@ -185,11 +190,8 @@ class OrderSearch:
             least = min([*ends.values()], default=(math.inf, 0.0))[0]
             again = here in ends and distance <= least
             ends[here] = (distance, nearest)
-            if (
-                again
-                or self._tired
-                or (distance < least and nearest > thresholds.ORDER_APART * distance)
-            ):
+            clear = distance < least and nearest > thresholds.ORDER_APART * distance
+            if again or clear or self._tired:
                 break
         best = min(ends, key=lambda end: ends[end][0])
         sentence = (*self.start, *best, *self.end)
@@ -204,13 +206,14 @@ class OrderSearch:
         (distance,) = self._distances([inner], place)
         while True:
             others = [other for other in dict.fromkeys(changes(inner)) if other != inner]
-            order = torch.randperm(len(others), generator=self.generator).tolist()
+            order = torch.randperm(len(others), generator=self.generator)
             nearest, better = math.inf, None
-            for some in _parts(order, thresholds.CHANGES):
-                distances = self._distances([others[number] for number in some], place)
+            for part in order.split(thresholds.CHANGES) if others else ():
+                some = [others[number] for number in part.tolist()]
+                distances = self._distances(some, place)
                 nearest = min(nearest, *distances)
                 if nearest < distance:
-                    better = others[some[distances.index(nearest)]]
+                    better = some[distances.index(nearest)]
                     break
             if better is None or self._tired:
                 return inner, distance, nearest
@@ -222,13 +225,11 @@ class OrderSearch:
         The geometric one: of a sentence that is there, a few rows may have left no trace.
         """
         distances = [0.0] * len(inners)
-        for _, some in itertools.groupby(
-            sorted(range(len(inners)), key=lambda i: len(inners[i])), lambda i: len(inners[i])
-        ):
-            numbers = list(some)
-            sentences = torch.tensor([(*self.start, *inners[i], *self.end) for i in numbers])
-            for row, value in zip(numbers, self._far(sentences, place), strict=True):
-                distances[row] = value
+        for length_ in {len(inner) for inner in inners}:
+            numbers = [number for number, inner in enumerate(inners) if len(inner) == length_]
+            sentences = torch.tensor([(*self.start, *inners[n], *self.end) for n in numbers])
+            for number, distance in zip(numbers, self._far(sentences, place), strict=True):
+                distances[number] = distance
         return distances
 
     def _far(self, sentences: Tensor, place: int | None) -> list[float]:
@@ -250,8 +251,3 @@ def moved(inner: Tokens) -> Iterator[Tokens]:
     for one, other in itertools.permutations(range(len(inner)), 2):
         rest = [*inner[:one], *inner[one + 1 :]]
         yield (*rest[:other], inner[one], *rest[other:])
-
-
-def _parts(numbers: list[int], size: int) -> Iterator[list[int]]:
-    for first in range(0, len(numbers), size):
-        yield numbers[first : first + size]

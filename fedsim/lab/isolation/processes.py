@@ -18,8 +18,8 @@ from fedsim.lab.isolation.memory import held_by, left_behind
 from fedsim.linux import children, keep_memory_private
 
 PASSED = (
-    "CUDA_", "GOMP_", "HF_", "HOME", "KMP_", "LANG", "LC_", "LD_LIBRARY_PATH", "MKL_", "NVIDIA_",
-    "MALLOC_", "OMP_", "PATH", "PYTORCH_", "TMPDIR", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TZ",
+    "CUDA_", "GOMP_", "HF_", "HOME", "KMP_", "LANG", "LC_", "LD_LIBRARY_PATH", "MALLOC_", "MKL_",
+    "NVIDIA_", "OMP_", "PATH", "PYTORCH_", "TMPDIR", "TOKENIZERS_", "TORCH", "TRANSFORMERS_", "TZ",
     "XDG_CACHE_HOME",
 )  # fmt: skip
 # To look for garbage while all is imported takes a second.

@@ -55,12 +55,17 @@ class Looks:
         """Whether it looks like noise alone, or like what noise has buried; not told of LoRA."""
         return self.finite and self.rows is None and self.normal > NORMAL
 
+    @property
+    def even(self) -> bool:
+        """Whether the rows of LoRA's B are of much the same size, as Adam's steps or noise are."""
+        return self.rows is not None and self.rows < ADAM_ROWS
+
     def adam(self, kind: str) -> bool:
         """Return whether it looks like some steps of Adam, or of LoRA like noise."""
         if kind != "delta" or not self.finite:
             return False
         if self.rows is not None:
-            return self.rows < ADAM_ROWS
+            return self.even
         return 0 < self.kurtosis < ADAM and not self.noise and self.values > 1
 
     def words(self, kind: str) -> list[str]:
@@ -70,12 +75,12 @@ class Looks:
         told = []
         if self.zeros > SPARSE:
             told.append("most of a matrix is zero: most was left out (top-k, a mask)")
-        if self.adam(kind) and self.rows is not None:
+        if self.even and kind == "delta":
             told.append(
                 "the rows of LoRA's B are of much the same size, as Adam's steps are (or noise "
                 "is): it is no sum of gradients, so dager and matching attacks read nothing"
             )
-        elif self.rows is not None and self.rows < ADAM_ROWS:
+        elif self.even:
             told.append("the rows of LoRA's B are of much the same size, as noise's are")
         elif self.adam(kind):
             told.append(

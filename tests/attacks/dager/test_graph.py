@@ -83,6 +83,20 @@ def test_an_order_that_noise_hides_leaves_the_tokens_and_that_is_said(
     assert wrong  # so it must not be sure
 
 
+def test_a_token_that_is_embedded_as_another_is_said(
+    tmp_path: Path, gradient: Gradient, observe: Observe
+) -> None:
+    model = tiny(tmp_path, "modernbert")
+    weights = dict(model.initial_parameters())
+    (name,) = [name for name in weights if name.endswith("tok_embeddings.weight")]
+    weights[name] = weights[name].clone()
+    weights[name][44] = weights[name][700]
+    update = gradient(model, weights, WHOLE[:1], [0])
+    seen = observe(model, weights, update, examples=1)
+    read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
+    assert read.diagnostics["alike"] and read.diagnostics["best_effort"]
+
+
 SIBLINGS = {
     "another order": ((5, 700, 801, 902, 6), (5, 700, 902, 801, 6)),
     "the same tokens": ((5, 700, 801, 6), (5, 801, 700, 6)),

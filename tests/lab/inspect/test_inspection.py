@@ -126,6 +126,17 @@ def test_of_adapters_the_rows_tell_and_no_kurtosis(even: bool, adam: bool) -> No
     assert not looks.adam("gradient")
 
 
+@pytest.mark.parametrize("kind", ["gradient", "delta"])
+def test_noise_on_adapters_is_said(kind: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    noise = {f"{n}.lora_B.weight": torch.randn(128, 8, generator=generator) for n in range(6)}
+    assert "noise" in " ".join(looks_of(noise).words(kind))
+    two = {
+        "score.lora_B.weight": torch.randn(1, 8, generator=generator) * torch.tensor([[1], [-1]])
+    }
+    assert looks_of(two).rows is None  # two labels' rows are opposites, whoever steps
+
+
 def test_a_project_that_named_its_model_is_still_somebody_elses(tmp_path: Path, gpt2: str) -> None:
     root = capture(tmp_path / "captures", gpt2, classifier, named, config={"lr": 0.05})
     for record in root.glob("round=*/client=*/observation.json"):
