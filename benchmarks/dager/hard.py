@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from common.victims import Victim, client_update, victim
-from dager.architectures import architectures, built
 from torch import Tensor
 
 from fedsim.messages import Broadcast, Observation, Update
@@ -119,6 +118,8 @@ def model_of(family: str, task: Any) -> Victim:
     """Return the tiny model of a family at its first weights."""
     if family not in BY_GRAPH:
         return victim(ModelSpec(name=f"builtin:{family}-tiny", task=task))
+    from dager.architectures import architectures, built  # not of a parent that has no graphs
+
     config, tokenizer, _ = architectures()[family]
     with tempfile.TemporaryDirectory() as folder:
         return built(Path(folder), config, tokenizer, by_graph=False)
