@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from clients.holdings import ClientSettings, Side, client_side, drawn, expected_size
-from clients.training import LocalTraining
 from defenses import Defense
 from defenses.base import Here, Private, norm
 from defenses.encoding import plain
 from fedsim.errors import ClientFailure, DefenseFailed
+from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Update
 from fedsim.rng import global_stream, stream
 from fedsim.threads import threads

@@ -13,7 +13,7 @@ from common.places import DATA, need_data
 from transformers import BertConfig, LlamaConfig
 
 from clients.data import DataSettings, load_corpus
-from clients.training import LocalTraining
+from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Observation, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.rng import stream

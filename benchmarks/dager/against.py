@@ -29,7 +29,7 @@ transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 from attacks import Dager
 from clients.data import DataSettings, load_corpus
-from clients.training import LocalTraining
+from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Observation, Update
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.rng import stream

@@ -21,7 +21,7 @@ from common.results import Cell, Results, arguments, markdown, singular_values, 
 from common.victims import Victim, gpt2, pool, victim, with_head
 from torch import Tensor, nn
 
-from clients.training import LocalTraining, make_optimizer
+from fedsim.local import LocalTraining, make_optimizer
 from fedsim.messages import Update
 from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.rng import stream

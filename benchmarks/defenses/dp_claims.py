@@ -24,10 +24,10 @@ from common.corpora import some
 from common.places import DATA, RESULTS
 
 from clients.corpus import clinic
-from clients.training import LocalTraining
 from defenses import DPSGD, Defense
 from defenses.base import Here, Memory
 from defenses.dp.accounting import prv, rdp
+from fedsim.local import LocalTraining
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
 

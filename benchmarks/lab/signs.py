@@ -13,8 +13,8 @@ from common.places import DATA
 from common.results import Cell, arguments, markdown, start
 from common.victims import pool
 
-from clients.training import LocalTraining
 from fedsim.lab.run.looks import ADAM, ADAM_ROWS, looks_of
+from fedsim.local import LocalTraining
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, TrainingSettings

@@ -17,9 +17,9 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 
 from attacks import Lamp
-from clients.training import LocalTraining
 from defenses import DPSGD
 from defenses.dp.ghost import owners
+from fedsim.local import LocalTraining
 from fedsim.training import Examples, TrainingSettings, mean_gradient
 
 UPDATES = 5

@@ -25,7 +25,6 @@ from common.results import Cell
 from common.victims import Pool, Victim
 
 from attacks import Attack
-from clients.training import LocalTraining
 from defenses import Defense
 from defenses.base import Here, Memory
 from fedsim.errors import UnsupportedObservation
@@ -33,6 +32,7 @@ from fedsim.files import write_json
 from fedsim.lab.run.attacking import in_force
 from fedsim.lab.scoring.intervals import cluster_interval
 from fedsim.lab.scoring.metrics import paper_rouge
+from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, Training, TrainingSettings

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clients.training import LocalTraining
+from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings

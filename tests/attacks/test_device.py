@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from attacks import Dager
-from clients.training import LocalTraining
+from fedsim.local import LocalTraining
 from fedsim.messages import Observation, Reconstruction
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from clients import ClientSettings
 from clients.holdings import round_batch
-from clients.training import LocalTraining
 from clients.update import client_update
 from fedsim.errors import ClientFailure
+from fedsim.local import LocalTraining
 from fedsim.models import ModelAdapter
 from fedsim.rng import stream
 from fedsim.training import Examples, Training, TrainingSettings

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from clients import ClientSettings, DataSettings
-from clients.training import LocalTraining
 from clients.update import client_update
 from defenses import DEFENSES, DPSGD, Defense, Guarantee, NoDefense, Quantize, TopK
 from defenses.base import Here, Memory
 from fedsim.effects import Clips, Noises, Rescales, Rounds, Signs, Truncates, Zeroes
 from fedsim.headers import header
+from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings

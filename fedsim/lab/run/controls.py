@@ -14,8 +14,8 @@ from itertools import cycle, islice
 import torch
 from torch import nn
 
-from clients.training import LocalTraining
 from fedsim.errors import UnsupportedObservation
+from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter
 from fedsim.rng import global_stream, stream

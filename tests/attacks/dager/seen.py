@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from attacks import Dager
-from clients.training import LocalTraining
+from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings

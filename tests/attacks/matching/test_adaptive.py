@@ -9,10 +9,10 @@ from torch import Tensor
 
 from attacks.matching import L2, L2L1, Cosine, Kept, Problem, TokenScores, WrongSigns
 from attacks.matching.adaptive import adapted
-from clients.training import LocalTraining
 from defenses import DPSGD, Defense, Gaussian, RandomMask, Sign, TopK
 from defenses.base import Here, Memory
 from fedsim.effects import Signs, Zeroes
+from fedsim.local import LocalTraining
 from fedsim.messages import Knowledge
 from fedsim.training import Examples, TrainingSettings
 from tests.attacks.conftest import Batch, Look

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from clients.training import LocalTraining
 from defenses import DPSGD, Defense, Gaussian, LoRA, RandomMask, SecAgg, TopK
 from defenses.base import Here, Memory, Setting
 from defenses.dp.accounting import prv, rdp
 from fedsim.errors import BadInput, ClientFailure, DefenseFailed
+from fedsim.local import LocalTraining
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings
 from tests.conftest import Adapt, Sentences

@@ -10,9 +10,9 @@ import torch
 from transformers import Qwen2ForSequenceClassification
 
 from attacks import Dager, Dlg
-from clients.training import LocalTraining
 from fedsim.errors import BadInput
 from fedsim.lab.terminal.catalogue import catalogue
+from fedsim.local import LocalTraining
 from fedsim.messages import Knowledge
 from fedsim.models import (
     ModelAdapter,

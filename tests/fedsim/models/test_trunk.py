@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from clients.training import LocalTraining
+from fedsim.local import LocalTraining
 from fedsim.models import ModelAdapter, select
 from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Parameters

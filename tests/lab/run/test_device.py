@@ -8,13 +8,13 @@ import torch
 from torch.testing import assert_close
 
 from attacks import ATTACKS
-from clients.training import LocalTraining
 from fedsim.lab.display import Silent
 from fedsim.lab.run import prepare
 from fedsim.lab.run.controls import own_sequences, own_update
 from fedsim.lab.run.experiment import run_experiment
 from fedsim.lab.run.utility import utility
 from fedsim.lab.store.run import RunDirectory
+from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings

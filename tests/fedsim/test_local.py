@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clients.training import LocalTraining
 from fedsim.errors import MalformedMessage
+from fedsim.local import LocalTraining
 from fedsim.models import ModelAdapter
 from fedsim.rng import global_stream
 from fedsim.training import Examples, TrainingSettings, mean_gradient
