@@ -4,8 +4,9 @@ No message has a field for text: the types are the first lock on the truth. A fi
 carry a string is checked against a short list of allowed words.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
@@ -67,9 +68,46 @@ class Update:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Texts as token ids, special ones included, and their labels where there are any."""
+
+    sequences: tuple[Tokens, ...]
+    labels: tuple[int | None, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.sequences):
+            raise MalformedMessage(
+                f"texts need a label each, got {len(self.labels)} for {len(self.sequences)}"
+            )
+        if not all(tokens and all(map(_is_int, tokens)) for tokens in self.sequences):
+            raise MalformedMessage("texts must be token ids, one or more each")
+        if not all(label is None or _is_int(label) for label in self.labels):
+            raise MalformedMessage("texts' labels must be ints or absent")
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def and_(self, others: "Texts") -> "Texts":
+        """Return these texts, then ``others``."""
+        return Texts(
+            sequences=self.sequences + others.sequences, labels=self.labels + others.labels
+        )
+
+    def take(self, rows: Iterable[int]) -> "Texts":
+        """Return the texts in ``rows``, in that order."""
+        chosen = list(rows)
+        return Texts(
+            sequences=tuple(self.sequences[row] for row in chosen),
+            labels=tuple(self.labels[row] for row in chosen),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Knowledge:
     """What an attack is granted beyond the protocol; nothing by default, all of it reported."""
 
+    candidates: Texts | None = None  # texts that it is asked about: were they trained on?
+    public: Texts | None = None  # texts of the same kind that no client trained on
     labels: tuple[int, ...] | None = None  # one per example, in the client's order
     lengths: tuple[int, ...] | None = None  # tokens per example, special tokens included
     batch_size: int | None = None  # where the protocol does not tell it (secure aggregation)
@@ -81,6 +119,9 @@ class Knowledge:
             if wrong:
                 got = wrong[0] if isinstance(wrong[0], bool | float) else type(wrong[0]).__name__
                 raise MalformedMessage(f"knowledge.{name} must be ints, got {got}")
+        for name in ("candidates", "public"):
+            if not isinstance(given := getattr(self, name), Texts | None):
+                raise MalformedMessage(f"knowledge.{name} must be Texts, got {given!r}")
         if not isinstance(self.defense, tuple | None):
             raise MalformedMessage(f"knowledge.defense must be a tuple, got {self.defense!r}")
         for effect in self.defense or ():
@@ -113,13 +154,23 @@ class Observation:
 class Reconstruction:
     """An attack's guess: token ids, and numbers about how it came to them.
 
-    ``sequences`` is empty when nothing was found: a failure never looks like a result.
+    ``sequences`` is empty when nothing was found: a failure never looks like a result. An attack
+    that is asked about candidates answers about each, in their order, in place of sequences.
     """
 
-    sequences: tuple[Tokens, ...]
+    sequences: tuple[Tokens, ...] = ()
     diagnostics: Mapping[str, bool | int | float] = field(default_factory=dict)
+    scores: tuple[float, ...] = ()  # of each candidate: the higher, the likelier a member
+    members: tuple[bool, ...] = ()  # which the attack itself takes for members
 
     def __post_init__(self) -> None:
+        if len(self.scores) != len(self.members):
+            raise MalformedMessage(
+                f"each candidate has a score and an answer, got {len(self.scores)} scores and "
+                f"{len(self.members)} answers"
+            )
+        if not all(isinstance(score, float) and isfinite(score) for score in self.scores):
+            raise MalformedMessage("scores must be finite numbers")
         for sequence in self.sequences:
             if not all(isinstance(token, int) for token in sequence):
                 raise MalformedMessage(f"a sequence must hold token ids, got {sequence!r}")

@@ -19,6 +19,7 @@ results/dager_sure.json, a hundred batches at a time.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -35,6 +36,8 @@ from fedsim.rng import stream
 
 FAMILIES = ("gpt2", "llama", "bert", *BY_GRAPH)
 PART = 100  # batches of a cell
+LONGEST = 120  # seconds an attack may take on a batch: the parent's search explodes at times
+UNREAD: Cell = {"sure": False, "right": False}  # not asked, or not in time
 TALLIES = ("batches", "sure", "sure_and_wrong", "batches_of_old", "old_sure_and_right",
            "of_these_still_sure", "old_sure_and_wrong")  # fmt: skip
 
@@ -43,7 +46,14 @@ def outcomes(scenes: Scenes, numbers: Sequence[int]) -> Iterator[Cell]:
     """Yield what the attack that is imported says of each batch."""
     for index in numbers:
         batch = scenes.batch(index)
-        guess = Dager().reconstruct(batch.observation, stream(scenes.seed, "attack", index))
+        signal.alarm(LONGEST)
+        try:
+            guess = Dager().reconstruct(batch.observation, stream(scenes.seed, "attack", index))
+        except TimeoutError:
+            yield {"index": index, "kinds": batch.kinds, **UNREAD}
+            continue
+        finally:
+            signal.alarm(0)
         notes = guess.diagnostics
         yield {
             "index": index,
@@ -68,9 +78,6 @@ def others(checkout: Path, family: str, seed: int, numbers: Sequence[int]) -> It
             yield json.loads(line)
     if side.returncode:
         raise SystemExit(f"the attack of {checkout} failed")
-
-
-UNREAD: Cell = {"sure": False, "right": False}  # by the other attack, as it was not asked
 
 
 def tally(new: Sequence[Cell], old: Sequence[Cell] | None) -> Cell:
@@ -99,18 +106,19 @@ def tally(new: Sequence[Cell], old: Sequence[Cell] | None) -> Cell:
 
 def measure(family: str, options: argparse.Namespace, results: Results) -> None:
     """Measure the batches of ``family`` that are not yet there, a part at a time."""
-    settings = {"seed": options.seed, "against": commit_of(options.against)}
     parts = [range(first, first + PART) for first in range(0, options.batches, PART)]
-    missing = [p for p in parts if results.known(_name(family, p), settings) is None]
+    asked = {part: options.against if part.start < options.old else None for part in parts}
+    settings = {p: {"seed": options.seed, "against": commit_of(asked[p])} for p in parts}
+    missing = [p for p in parts if results.known(_name(family, p), settings[p]) is None]
     if not missing:
         return
     scenes = Scenes(family, options.seed)
-    for part in missing:
-        old = None
-        if options.against is not None and part.start < options.old:
-            old = list(others(options.against.resolve(), family, options.seed, part))
-        cell = tally(list(outcomes(scenes, part)), old)
-        results.add(_name(family, part), settings, cell)
+    for part in sorted(missing, key=lambda part: asked[part] is not None):  # the slow ones last
+        checkout = asked[part]
+        new = list(outcomes(scenes, part))
+        old = checkout and list(others(checkout.resolve(), family, options.seed, part))
+        cell = tally(new, old)
+        results.add(_name(family, part), settings[part], cell)
         results.write(table=table(results))
         print(_name(family, part), cell["kinds"]["all"], cell["wrong"], flush=True)
 
@@ -143,8 +151,13 @@ def table(results: Results) -> str:
     return markdown(["family", "kind", *(name.replace("_", " ") for name in TALLIES)], rows)
 
 
+def _late(*_: object) -> None:
+    raise TimeoutError
+
+
 def main() -> None:
     """Measure the families asked for; write after each part."""
+    signal.signal(signal.SIGALRM, _late)
     if sys.argv[1:2] == ["--side"]:
         family, seed, first, last = sys.argv[2], *map(int, sys.argv[3:])
         torch.set_num_threads(1)

@@ -1,11 +1,13 @@
 """What a model is trained on: batches, their masks, and the losses of their examples."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from fedsim.errors import BadInput
 from fedsim.models.workspace import Workspace
 from fedsim.types import Tokens
 
@@ -39,11 +41,48 @@ class Batches(Workspace):
         if self.spec.task == "classification":
             targets = torch.tensor(labels)
         elif self.spec.task == "causal-lm":
-            targets = ids.masked_fill(mask == 0, IGNORED)
+            starts = torch.tensor([self.response_start(tokens) for tokens in sequences])
+            prompt = torch.arange(size[1]) < starts[:, None]
+            targets = ids.masked_fill((mask == 0) | prompt, IGNORED)
         else:
             ids, targets = self._mask(ids, mask == 0, generator)
         batch = {"input_ids": ids, "attention_mask": mask, "labels": targets}
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
+
+    def response_start(self, tokens: Tokens) -> int:
+        """Return the first of ``tokens`` that the loss may be of; their number: there is none.
+
+        As trl's collator for completions has it: what follows the last time that the marker's own
+        tokens stand there.
+        """
+        if not self.spec.response:
+            return 0
+        marker = self.marker
+        for place in range(len(tokens) - len(marker), -1, -1):
+            if tokens[place : place + len(marker)] == marker:
+                return place + len(marker)
+        return len(tokens)
+
+    @functools.cached_property
+    def marker(self) -> Tokens:
+        """What ``spec.response`` is in tokens, wherever in a text: what all surroundings share."""
+        texts = [f"{before}\n{self.spec.response}" for before in ("a", "1.", "It is so")]
+        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        shared: list[int] = []
+        for column in zip(*map(reversed, rows), strict=False):
+            if len(set(column)) > 1 or not self._within(column[0]):
+                break
+            shared.insert(0, column[0])
+        if not shared:
+            raise BadInput(
+                f"data.response_only: the tokenizer has no tokens of its own for "
+                f"{self.spec.response!r}"
+            )
+        return tuple(shared)
+
+    def _within(self, token: int) -> bool:
+        """Return whether a token is part of the marker, and no line's end before it."""
+        return bool(str(self.tokenizer.decode([token])).strip())
 
     def losses(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return each example's own loss (B,): the mean over its predicted tokens, or its one.
@@ -64,7 +103,16 @@ class Batches(Workspace):
         each = nn.functional.cross_entropy(
             logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
         )  # (B, T)
-        return each.sum(1) / (labels != IGNORED).sum(1)
+        return each.sum(1) / self.predicted(batch)
+
+    def predicted(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return how many tokens of each example the loss is the mean over, (B,); its one: 1."""
+        labels = batch["labels"]
+        if self.spec.task == "classification":
+            return torch.ones_like(labels)
+        if self.spec.task == "causal-lm":
+            labels = labels[:, 1:]
+        return (labels != IGNORED).sum(1)
 
     def _mask(
         self, ids: Tensor, padding: Tensor, generator: torch.Generator

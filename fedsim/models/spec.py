@@ -29,6 +29,7 @@ class ModelSpec:
     use_dora: bool = False  # with a magnitude that is learned beside them
     dropout: float | None = None  # in training, in place of the model's own rates
     freeze: tuple[str, ...] = ()  # groups ("embeddings", "layers.0", "head") or patterns
+    response: str = ""  # causal-lm: the loss is of what follows this text alone; "": of all
     head_known: bool = True  # False: a project's own head follows the blocks, and not this one
 
     def as_dict(self) -> dict[str, Any]:

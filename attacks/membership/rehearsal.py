@@ -1,0 +1,193 @@
+"""An update of the attacker's own, of public texts, by which it learns how members stand out.
+
+The attacker trains as the client was told to, on public texts, and sees in which maps these stand
+out of its own update from texts that it did not train on: a linear discriminant of the maps'
+statistics. So no rule says by hand which blocks tell: in a classifier the first, in a language
+model the last. As Wu et al., "Learning to Invert" (arXiv:2210.10880), it learns from a simulated
+client.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.membership.features import sites_of
+from attacks.membership.residual import Span, span_of
+from attacks.membership.texts import NULL, Parts, fingerprint, parts, twins
+from attacks.membership.view import View
+from fedsim.errors import UnsupportedObservation
+from fedsim.local import LocalTraining
+from fedsim.messages import Observation, Texts
+from fedsim.rng import global_stream, stream
+from fedsim.training import Examples, TrainingSettings
+from fedsim.types import Parameters
+
+RIDGE = 1.0  # of the discriminant's covariance, whose diagonal is 1
+APART = 3.0  # between an exact residual of a member and the least of a twin
+PILOT = 64  # of its own members, and twice as many others, by which the attacker chooses blocks
+THIRDS = (2 / 3, 1 / 3, 0.0)  # where the blocks that are looked at may begin
+ENOUGH = 0.97  # of what all blocks separate, for fewer to do
+
+LOG = logging.getLogger("fedsim.attacks")
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the attacker learned of a round from an update of its own."""
+
+    view: View
+    public: Texts
+    parts: Parts  # of the public texts, for clients' updates
+    weights: Tensor  # (S,) of the sites' statistics
+    separated: float  # the share of pairs of its own member and another that it puts in order
+    limit: float | None  # an exact residual below is a member's; None: none tells
+
+
+def rehearse(observation: Observation, public: Texts) -> Rehearsal:
+    """Train on some of the ``public`` texts as a client would; learn which sites tell members.
+
+    All that is random hangs on the round and the texts alone: clients of a round share it.
+    """
+    weights, examples = observation.broadcast.parameters, observation.update.num_examples
+    seed = fingerprint(weights, public)
+    view = _view(observation, seed)
+    count = max(1, min(examples, len(public) // 2))
+    own, others = public.take(range(count)), public.take(range(count, len(public)))
+    LOG.info("membership: training on texts of its own")
+    update = own_update(view, own, examples, seed)
+    limit = _exact_limit(view, update, own, others, seed)
+    if limit is None:
+        view = _narrowed(view, update, own, others)
+    made, members, some = _own_statistics(view, update, own, others)
+    learned = discriminant(made, members, some.null)
+    scores = standardised(made, some.null) @ learned
+    higher = scores[members][:, None] > scores[list(some.null)]
+    return Rehearsal(
+        view=view,
+        public=public,
+        parts=parts(range(len(public))),
+        weights=learned,
+        separated=float(higher.double().mean()),
+        limit=limit,
+    )
+
+
+def _view(observation: Observation, seed: int) -> View:
+    model, update = observation.model, observation.update.tensors
+    training = TrainingSettings.from_config(observation.broadcast.config)
+    generator = stream(seed, "sketch")
+    sites = sites_of(model, update, generator)
+    if not sites:
+        raise UnsupportedObservation(
+            "membership needs the update of a linear map in a block, got none that moved"
+        )
+    halves = sites_of(model, update, generator, half="A")
+    halves = halves if training.algorithm == "fedavg" else []
+    return View(model, observation.broadcast.parameters, training, sites, halves)
+
+
+def own_update(view: View, texts: Texts, examples: int, seed: int) -> Parameters:
+    """Return the update of a client that holds ``texts``, over and over up to ``examples``."""
+    rows = list(itertools.islice(itertools.cycle(range(len(texts))), max(1, examples)))
+    some = texts.take(rows)
+    held = Examples(sequences=some.sequences, labels=some.labels)
+    with torch.enable_grad(), global_stream(seed, "rehearsal", "dropout"):
+        training = LocalTraining(view.model, view.training)
+        made, _ = training(view.weights, held, stream(seed, "rehearsal"))
+    return {name: tensor.cpu() for name, tensor in made.items()}
+
+
+def _own_statistics(
+    view: View, update: Parameters, own: Texts, others: Texts, null: float = NULL
+) -> tuple[Tensor, list[int], Parts]:
+    """Return the statistics of the attacker's own update, its members' rows, the others' parts."""
+    some = parts(range(len(others)), null)
+    made = view.statistics(update, others.and_(own), some.known, telling("its own update"))
+    return made, list(range(len(others), len(others) + len(own))), some
+
+
+def _narrowed(view: View, update: Parameters, own: Texts, others: Texts) -> View:
+    """Return the least view that separates the attacker's own members as all blocks do.
+
+    Where there are too few texts to tell, it is all.
+    """
+    few, some = own.take(range(len(own))[:PILOT]), others.take(range(len(others))[: 2 * PILOT])
+    if len(few) < PILOT // 2 or len(some) < PILOT:
+        return view
+    made, members, divided = _own_statistics(view, update, few, some, null=0.5)
+    layers = torch.tensor([view.layer(site) for site in (*view.sites, *view.midway)])
+    half = torch.arange(made.shape[1]) >= len(view.sites)
+    halves = (False, True) if view.midway else (False,)
+    ways = [(int(share * view.model.layers), midway) for midway in halves for share in THIRDS]
+    found = [
+        separation(made[:, (layers >= first) & (~half | midway)], members, divided.null)
+        for first, midway in ways
+    ]
+    enough = [way for way, far in zip(ways, found, strict=True) if far >= ENOUGH * max(found)]
+    LOG.info("membership: %s", dict(zip(ways, found, strict=True)))
+    return view.narrowed(enough[0][0], midway=enough[0][1])
+
+
+def separation(made: Tensor, members: Sequence[int], null: Sequence[int]) -> float:
+    """Return how far members are from the null, in deviations, by a discriminant of other texts.
+
+    Half of either learns and the other half tells, both ways.
+    """
+    if not made.shape[1]:
+        return 0.0
+    far = []
+    for first in (0, 1):
+        learned = discriminant(made, members[first::2], null[first::2])
+        scores = standardised(made, null[first::2]) @ learned
+        inside, outside = scores[list(members[1 - first :: 2])], scores[list(null[1 - first :: 2])]
+        far.append(float((inside.mean() - outside.mean()) / outside.std().clamp_min(1e-12)))
+    return sum(far) / 2
+
+
+def standardised(made: Tensor, null: Sequence[int]) -> Tensor:
+    """Return statistics (N, S) less the mean of the ``null`` rows, over their deviation."""
+    chance = made[list(null)]
+    return (made - chance.mean(dim=0)) / chance.std(dim=0).clamp_min(1e-12)
+
+
+def discriminant(made: Tensor, members: Sequence[int], null: Sequence[int]) -> Tensor:
+    """Return the weights of sites that tell members from the null best: Fisher's, with a ridge."""
+    scores = standardised(made, null)
+    covariance = torch.cov(scores[list(null)].mT).reshape(scores.shape[1], -1)
+    ridge = RIDGE * torch.eye(len(covariance), dtype=covariance.dtype)
+    weights: Tensor = torch.linalg.solve(covariance + ridge, scores[list(members)].mean(dim=0))
+    return weights
+
+
+def telling(what: str) -> Callable[[int], None]:
+    """Return what tells of progress."""
+    return lambda done: LOG.info("membership: %s: gradients of %d texts", what, done)
+
+
+def _exact_limit(
+    view: View, update: Parameters, own: Texts, others: Texts, seed: int
+) -> float | None:
+    """Return the residual that parts the attacker's own members from their twins, if one does."""
+    span = exact_span(view, update, len(own))
+    if span is None:
+        return None
+    at = view.half_way(update)
+    inside = float(span.residuals(view.model, at, own).max())
+    near = twins(view.model, own, stream(seed, "twins"))
+    changed = [row for row, tokens in enumerate(near.sequences) if tokens != own.sequences[row]]
+    outside = torch.cat(
+        [span.residuals(view.model, at, some) for some in (near.take(changed), others)]
+    )
+    least = float(outside.min())
+    return (max(inside, 1e-12) * least) ** 0.5 if least > APART * inside else None
+
+
+def exact_span(view: View, update: Parameters, texts: int) -> Span | None:
+    """Return the span of a classifier's last block, if its update is a sum of gradients."""
+    if view.adam or view.model.spec.task != "classification" or view.model.spec.lora_rank:
+        return None
+    return span_of(view.model, update, view.sites, texts)
