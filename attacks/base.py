@@ -20,6 +20,7 @@ class Attack(ABC):
 
     families: ClassVar[tuple[str, ...]] = ()  # the model families it fits; (): every one
     paper_knowledge: ClassVar[tuple[str, ...]] = ()  # what its paper grants it, see Knowledge
+    needs: ClassVar[tuple[str, ...]] = ()  # of Knowledge, without which it says nothing
     paths: ClassVar[tuple[str, ...]] = ()  # the fields that may name a file or a directory
     needs_loss: ClassVar[bool] = True  # it computes the loss of a text, so it must know the head
 
@@ -69,6 +70,9 @@ class Attack(ABC):
                 raise AssertionError(
                     f"{self!r} guessed ids outside [0, {observation.model.vocabulary})"
                 )
+        asked = observation.knowledge.candidates
+        if guess.scores and len(guess.scores) != len(asked or ()):
+            raise AssertionError(f"{self!r} answered about {len(guess.scores)} candidates")
         return guess
 
     @abstractmethod

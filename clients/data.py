@@ -31,6 +31,7 @@ class DataSettings:
     label_column: str = ""  # "": label, if there is one
     encoding: str = UTF8  # of a file of text
     evaluate: int = 128  # held-out examples, at most; 0: none
+    reserve: int = 0  # texts like the clients' that none of them holds, at most; a third at most
 
     def __post_init__(self) -> None:
         """Refuse what no data could make right."""
@@ -40,6 +41,8 @@ class DataSettings:
             raise BadInput(f"data.alpha must be a positive number, got {self.alpha}")
         if self.evaluate < 0:
             raise BadInput(f"data.evaluate must be at least 0, got {self.evaluate}")
+        if self.reserve < 0:
+            raise BadInput(f"data.reserve must be at least 0, got {self.reserve}")
         check_encoding(self.encoding)
         if self.template and self.text_column:
             raise BadInput(
@@ -62,6 +65,7 @@ class Corpus:
     columns: tuple[str, ...] = ()  # all that the data has, under its own names
     chat: bool = False  # each text is a conversation, see clients.chat
     note: str = ""  # what a reader must know of how texts were made
+    reserved: datasets.Dataset | None = None  # texts of train's kind that nobody trains on
 
 
 def load_corpus(settings: DataSettings, seed: int) -> Corpus:
@@ -83,7 +87,8 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
     else:
         held_out = _clean(rows.held_out, source, columns, settings.name)
         held_out = held_out.sample(min(settings.evaluate, len(held_out)), random_state=generator)
-    both = pd.concat([train, held_out])
+    train, reserved = _reserve(train, settings.reserve, generator)
+    both = pd.concat([train, held_out, reserved])
     label_names: tuple[str, ...] = ()
     for column, origin in columns.items():
         if column == "label":
@@ -97,11 +102,12 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
             both[column], _ = numbered(both[column], both[column], what)  # never as numbers
     return Corpus(
         train=_dataset(both[: len(train)]),
-        held_out=_dataset(both[len(train) :].filter(["text", "label"])),
+        held_out=_dataset(both[len(train) : len(train) + len(held_out)].filter(["text", "label"])),
         label_names=label_names,
         columns=tuple(map(str, rows.train.columns)),
         chat=source.chat,
         note=source.note,
+        reserved=_dataset(both[len(train) + len(held_out) :].filter(["text", "label"])),
     )
 
 
@@ -202,6 +208,17 @@ def _split(
         )
     held_out = different.sample(settings.evaluate, random_state=generator)
     return frame[~frame["text"].isin(held_out["text"])], held_out
+
+
+def _reserve(
+    train: pd.DataFrame, wanted: int, generator: np.random.Generator
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return what is left to train on, and texts set aside: no text twice, a third at most."""
+    if not wanted:
+        return train, train[:0]
+    different = train.drop_duplicates("text")
+    aside = different.sample(min(wanted, len(different) // 3), random_state=generator)
+    return train[~train["text"].isin(aside["text"])], aside
 
 
 def _dataset(frame: pd.DataFrame) -> datasets.Dataset:

@@ -36,7 +36,6 @@ class Membership(Attack):
     threshold: float = 2.33  # deviations of public texts' scores; 1 % of a normal are above
 
     needs: ClassVar[tuple[str, ...]] = ("candidates", "public")
-    paper_knowledge: ClassVar[tuple[str, ...]] = ("candidates", "public")
 
     def __post_init__(self) -> None:
         if not self.threshold > 0:

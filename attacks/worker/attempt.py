@@ -42,6 +42,8 @@ def attempted(task: Task, known: Mapping[str, type[Attack]] | None = None) -> An
             seconds=time.perf_counter() - started,
             sequences=[list(tokens) for tokens in guess.sequences],
             diagnostics=dict(guess.diagnostics),
+            scores=list(guess.scores),
+            members=list(guess.members),
         )
     except UnsupportedObservation as reason:
         return Answer(

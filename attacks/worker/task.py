@@ -34,6 +34,7 @@ class Task:
 Token = Annotated[int, Field(ge=0, le=limits.TOKEN)]
 Tokens = Annotated[list[Token], Field(max_length=limits.GUESS)]
 Whole = Annotated[int, Field(ge=-limits.INTEGER, le=limits.INTEGER)]
+Score = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(max_length=200)]
 
 
@@ -47,6 +48,8 @@ class Answer(BaseModel):
     seconds: float = Field(0.0, ge=0, allow_inf_nan=False)
     sequences: list[Tokens] = Field([], max_length=limits.GUESS)
     diagnostics: dict[Name, bool | Whole | float] = Field({}, max_length=1000)
+    scores: list[Score] = Field([], max_length=limits.GUESSES)  # of candidates, if it was asked
+    members: list[bool] = Field([], max_length=limits.GUESSES)
     error: str | None = Field(None, min_length=1, max_length=LONGEST)  # why it could not run
     place: str = Field("", max_length=LONGEST)  # in the plugin's code, where it raised
     traceback: str = Field("", max_length=WHOLE)
@@ -54,4 +57,9 @@ class Answer(BaseModel):
     def guess(self) -> Reconstruction:
         """Return the reconstruction; an empty one where it could not run."""
         sequences = tuple(tuple(tokens) for tokens in self.sequences)
-        return Reconstruction(sequences=sequences, diagnostics=self.diagnostics)
+        return Reconstruction(
+            sequences=sequences,
+            diagnostics=self.diagnostics,
+            scores=tuple(self.scores),
+            members=tuple(self.members),
+        )

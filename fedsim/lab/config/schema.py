@@ -72,6 +72,15 @@ class DataSection(Section):
         ge=0,
         le=limits.EXAMPLES,
     )
+    reserve: int = default_of(
+        DataSettings,
+        "reserve",
+        "texts that no client is given, a third of all at most, for attacks that are asked about "
+        "candidates: they are public to it, or the ones that nobody trained on; 0: as many as such "
+        "an attack wants (900), where there is one",
+        ge=0,
+        le=limits.EXAMPLES,
+    )
 
 
 def _everyone(section: dict[str, Any]) -> int:

@@ -3,99 +3,29 @@
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from attacks import Attack, attack_table
 from attacks.worker.serving import LOGGER
 from attacks.worker.task import LONGEST, Answer, Task
 from defenses import Defense
 from fedsim import limits
 from fedsim.effects import Effect
-from fedsim.errors import BadInput, FedsimError, unknown
-from fedsim.lab.config import AttackSection
-from fedsim.lab.config.paths import paths_of, there
+from fedsim.errors import BadInput, FedsimError
+from fedsim.lab.config.paths import paths_of
 from fedsim.lab.display import Display
-from fedsim.lab.isolation.worker import Attempts, Limits, attack_worker
+from fedsim.lab.isolation.worker import Attempts, attack_worker
+from fedsim.lab.run.candidates import Reserve, joined, question
 from fedsim.lab.run.controls import own_sequences, own_update
 from fedsim.lab.run.faults import keep_traceback
-from fedsim.lab.store.attempts import AttackRecord, Role, readable
-from fedsim.messages import Broadcast, Knowledge, Update
+from fedsim.lab.run.planned import Clients, PlannedAttack
+from fedsim.lab.store.attempts import Asked, AttackRecord, Role, readable
+from fedsim.messages import Broadcast, Knowledge, Texts, Update
 from fedsim.models import ModelAdapter
-from fedsim.plugins import make
-from fedsim.rng import derive
+from fedsim.rng import derive, stream
 from fedsim.types import Tokens
 from fedsim.vault.reader import Truth, Truths
-
-Clients = tuple[int, ...]
-"""Whose update it is: one client, or those whose sum it is under secure aggregation."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedAttack:
-    """One attack of a config: what to run, where, with which knowledge."""
-
-    name: str
-    attack: Attack
-    kind: str  # its name in the table of attacks
-    parameters: Mapping[str, Any]  # those that were given
-    limits: Limits
-    rounds: tuple[int, ...]  # () every one
-    clients: tuple[int, ...]  # () every one
-    knowledge: tuple[str, ...]  # names of Knowledge's fields
-
-    def wants(self, round_: int, clients: Clients) -> bool:
-        """Return whether the update of ``clients`` (their sum, if several) is to be attacked."""
-        return (not self.rounds or round_ in self.rounds) and (
-            not self.clients or not set(clients).isdisjoint(self.clients)
-        )
-
-    def there(self) -> dict[str, Any]:
-        """Return the parameters that were given, with absolute paths: the worker is elsewhere."""
-        paths = self.attack.paths
-        return {k: there(v) if k in paths else v for k, v in self.parameters.items()}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The attack's hyper-parameters, for the record."""
-        return {field.name: getattr(self.attack, field.name) for field in fields(self.attack)}
-
-
-def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
-    """Return the attacks of a config, each checked.
-
-    Raises:
-        BadInput: an unknown attack, parameter or kind of knowledge, or a value out of range.
-    """
-    known = attack_table()
-    planned: list[PlannedAttack] = []
-    for section in sections:
-        attack = make("attack", section.name, known, section.parameters)
-        again = sum(other.attack.__class__ is attack.__class__ for other in planned)
-        label = f"{section.name}-{again + 1}" if again else section.name  # one name, one score
-        granted = section.knowledge
-        if granted == "paper":
-            names = attack.paper_knowledge
-        else:
-            assert isinstance(granted, dict)
-            for name in granted:
-                if name not in Knowledge.names():
-                    raise BadInput(unknown("attack.knowledge", name, Knowledge.names()))
-            names = tuple(sorted(name for name, given in granted.items() if given))
-        planned.append(
-            PlannedAttack(
-                name=label,
-                attack=attack,
-                kind=section.name,
-                parameters=section.parameters,
-                limits=Limits(seconds=section.seconds, memory=section.memory),
-                rounds=tuple(section.rounds),
-                clients=tuple(section.clients),
-                knowledge=names,
-            )
-        )
-    return planned
 
 
 def in_force(defenses: Sequence[Defense]) -> tuple[Effect, ...]:
@@ -153,6 +83,7 @@ class Runner:
     errors: Path  # a directory for the tracebacks of attacks that raise
     display: Display
     defenses: tuple[Effect, ...] | None = None  # of those in force, where that is known
+    reserve: Reserve | None = None  # of texts that nobody trains on, where an attack is asked
     told: set[str] = field(default_factory=set)  # why attacks could not run, said once each
     worker: Attempts = field(default_factory=lambda: attack_worker())
 
@@ -161,29 +92,67 @@ class Runner:
         for planned in self.planned:
             wanted = [update for update in updates if planned.wants(update[1].round, update[0])]
             for clients, broadcast, update in wanted:
-                self._attack(planned, clients, broadcast, update)
+                others = [other[0] for other in updates if other[0] != clients]
+                self._attack(planned, clients, broadcast, update, others)
                 if self.controls:
                     self._positive(planned, clients, broadcast)
 
     def _attack(
-        self, planned: PlannedAttack, clients: Clients, broadcast: Broadcast, update: Update
+        self,
+        planned: PlannedAttack,
+        clients: Clients,
+        broadcast: Broadcast,
+        update: Update,
+        others: Sequence[Clients],
     ) -> None:
-        truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
-        knowledge = grant(planned.knowledge, truth, self.defenses)
-        about = _About(planned, clients, broadcast.round, "attack", knowledge)
+        truth = self._truth(broadcast.round, clients)
+        about = _About(
+            planned,
+            clients,
+            broadcast.round,
+            "attack",
+            grant(planned.knowledge, truth, self.defenses),
+        )
+        if planned.asks and truth is not None:
+            known = [self._truth(broadcast.round, some) for some in others]
+            about = self._asking(about, truth, joined([one for one in known if one is not None]))
         self._note(about, self._reconstruct(about, broadcast, update))
 
-    def _positive(self, planned: PlannedAttack, clients: Clients, broadcast: Broadcast) -> None:
-        truth = self.vault.truth(broadcast.round, *clients) if self.vault else None
+    def _truth(self, round_: int, clients: Clients) -> Truth | None:
+        return self.vault.truth(round_, *clients) if self.vault else None
+
+    def _asking(self, about: "_About", truth: Truth, others: Texts) -> "_About":
+        """Return an attempt with candidates: the members of its update, and who is none."""
+        assert self.reserve is not None  # whoever plans such an attack sees to it
+        name = ("candidates", about.planned.name, about.role, about.round, about.client)
+        lot = stream(self.seed, *name)
+        asked = question(self.adapter, truth, others, self.reserve, lot)
+        knowledge = asked.granted(about.knowledge, self.reserve.public)
+        return replace(about, knowledge=knowledge, asked=asked.asked)
+
+    def _own(self, planned: PlannedAttack, truth: Truth | None) -> Truth:
+        """Return texts for the attacker to train on, in the shape of the client's batch."""
+        if planned.asks and self.reserve is not None:
+            own, wanted = self.reserve.own, len(truth.sequences) if truth else 0
+            some = own.take(place % len(own) for place in range(max(1, wanted)))
+            return Truth(sequences=some.sequences, labels=some.labels)
         lengths = [len(tokens) for tokens in truth.sequences] if truth else []
         shape = lengths or [12, 16]  # none is known, or every Poisson batch was empty
-        own = own_sequences(self.adapter, shape)
-        as_truth = Truth(sequences=own, labels=tuple(i % 2 for i in range(len(own))))
+        own_texts = own_sequences(self.adapter, shape)
+        labels = tuple(row % self.adapter.spec.num_labels for row in range(len(own_texts)))
+        return Truth(sequences=own_texts, labels=labels)
+
+    def _positive(self, planned: PlannedAttack, clients: Clients, broadcast: Broadcast) -> None:
+        truth = self._truth(broadcast.round, clients)
+        as_truth = self._own(planned, truth)
+        own = as_truth.sequences
         knowledge = grant(planned.knowledge, as_truth, ())  # its update is undefended
         about = _About(planned, clients, broadcast.round, "positive", knowledge)
+        if planned.asks and truth is not None:
+            about = self._asking(about, as_truth, joined([truth]))
         try:
             seconds = planned.limits.seconds
-            update = own_update(self.adapter, broadcast, own, self.seed, seconds)
+            update = own_update(self.adapter, broadcast, as_truth, self.seed, seconds)
         except FedsimError as reason:
             answer = Answer(error=f"its control could not be made: {reason}")
         except Exception as fault:  # what a stranger's broadcast holds may be anything
@@ -228,8 +197,11 @@ class Runner:
         if answer.error:
             self._tell(about, answer)
         told: dict[str, Any] = {"clients": list(about.clients)} if len(about.clients) > 1 else {}
-        if truth:
+        if truth and not about.asked:
             told["truth"] = [list(tokens) for tokens in truth]
+        if about.asked and answer.scores:
+            told |= {"asked": list(about.asked), "scores": answer.scores}
+            told["members"] = answer.members
         try:
             record = self._record(about, answer, told)
         except ValueError as error:  # what it says of itself
@@ -284,6 +256,7 @@ class _About:
     round: int
     role: Role
     knowledge: Knowledge
+    asked: tuple[Asked, ...] = ()  # what the candidates are
 
     @property
     def client(self) -> int:

@@ -10,8 +10,8 @@ from defenses import Defense
 from defenses.base import Private
 from fedsim.errors import BadInput, MalformedFile, reading
 from fedsim.lab.config import Config
-from fedsim.lab.run.attacking import PlannedAttack
 from fedsim.lab.run.controls import own_sequences
+from fedsim.lab.run.planned import PlannedAttack
 from fedsim.lab.store import layout
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.lab.store.rounds import RoundRecord

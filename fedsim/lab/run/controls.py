@@ -21,6 +21,7 @@ from fedsim.models import ModelAdapter
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, Gradient, TrainingSettings, mean_gradient
 from fedsim.types import Tokens
+from fedsim.vault.reader import Truth
 
 STEP = 17  # tokens between the beginnings of two texts
 VOCABULARY = 256  # words that stand in for a text
@@ -75,20 +76,17 @@ def _public_tokens(adapter: ModelAdapter) -> list[int]:
 def own_update(
     adapter: ModelAdapter,
     broadcast: Broadcast,
-    sequences: Sequence[Tokens],
+    own: Truth,
     seed: int,
     seconds: float = math.inf,
 ) -> Update:
-    """Return what an undefended client with ``sequences`` would have answered to ``broadcast``.
+    """Return what an undefended client with the texts ``own`` would have answered to ``broadcast``.
 
     Raises:
         UnsupportedObservation: that takes longer than ``seconds``: a stranger's broadcast may ask
             for as many epochs as it likes.
     """
-    labels = adapter.spec.num_labels
-    examples = Examples(
-        sequences=tuple(sequences), labels=tuple(row % labels for row in range(len(sequences)))
-    )
+    examples = Examples(sequences=own.sequences, labels=own.labels)
     settings = TrainingSettings.from_config(broadcast.config)
     training = LocalTraining(adapter, settings, gradient=_within(seconds))
     with global_stream(seed, "control", broadcast.round, "dropout"):

@@ -9,10 +9,11 @@ from clients import build_client_app
 from fedsim.errors import MalformedFile, RunFailed
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES
-from fedsim.lab.run.attacking import Clients, Runner, in_force
+from fedsim.lab.run.attacking import Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
 from fedsim.lab.run.checks import check_done, check_whole
+from fedsim.lab.run.planned import Clients
 from fedsim.lab.run.prepare import Experiment
 from fedsim.lab.run.secrecy import caveats, clients_secret
 from fedsim.lab.run.settings import client_settings, resources, server_settings
@@ -169,6 +170,7 @@ def attack_runner(
         errors=run.errors,
         display=display,
         defenses=in_force(experiment.defenses),
+        reserve=experiment.reserve,
     )
 
 

@@ -20,7 +20,8 @@ from defenses import Defense, defense_table
 from defenses.base import Setting
 from fedsim.errors import BadInput
 from fedsim.lab.config import Config
-from fedsim.lab.run.attacking import PlannedAttack, in_force, plan
+from fedsim.lab.run.attacking import in_force
+from fedsim.lab.run.candidates import Reserve, reserve_of
 from fedsim.lab.run.checks import (
     check_engine,
     check_forward,
@@ -31,6 +32,7 @@ from fedsim.lab.run.checks import (
     device,
 )
 from fedsim.lab.run.controls import OWN_TEXTS, own_sequences
+from fedsim.lab.run.planned import PlannedAttack, plan
 from fedsim.lab.run.settings import data_settings, model_spec, training_settings
 from fedsim.lab.run.trackers import check_trackers
 from fedsim.models import ModelAdapter, ModelSpec
@@ -55,6 +57,7 @@ class Experiment:
     training: TrainingSettings
     held_out: Examples
     pool: tuple[Tokens, ...]
+    reserve: Reserve | None = None  # where an attack is asked about candidates
 
     @property
     def data(self) -> DataSettings:
@@ -99,6 +102,9 @@ def prepare(config: Config) -> Experiment:
     held_out = held_out_examples(
         adapter.spec, data_settings(config), config.data.max_length, config.seed
     )
+    reserve = None
+    if any(attack.asks for attack in planned):
+        reserve = reserve_of(adapter, corpus, config.data.max_length, config.seed)
     return Experiment(
         config=config,
         adapter=adapter,
@@ -107,6 +113,7 @@ def prepare(config: Config) -> Experiment:
         defenses=defenses,
         training=training,
         held_out=held_out,
+        reserve=reserve,
         pool=held_out.sequences[:POOL] or own_sequences(adapter, [12] * len(OWN_TEXTS)),
     )
 

@@ -30,10 +30,11 @@ from fedsim.lab.config import (
     read_toml,
 )
 from fedsim.lab.display import Display
-from fedsim.lab.run.attacking import PlannedAttack, Runner, in_force, plan
+from fedsim.lab.run.attacking import Runner, in_force
 from fedsim.lab.run.foreign import Fitted, fit
 from fedsim.lab.run.looks import looks_of
 from fedsim.lab.run.named import captured_model, given_model
+from fedsim.lab.run.planned import PlannedAttack, plan
 from fedsim.lab.run.said import data_said, taken
 from fedsim.lab.run.secrecy import caveats
 from fedsim.lab.run.truths import miscount, public_pool, read_truths

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from attacks import attack_table
 from clients import ClientSettings, DataSettings
 from defenses import Defense
 from fedsim.lab.config import Config, Section
@@ -19,6 +20,7 @@ from fedsim.vault.keys import own_key
 from server import ServerSettings
 
 S = TypeVar("S")
+RESERVE = 900  # texts, where an attack wants some and the config does not say how many
 
 
 def settings_of(kind: type[S], sections: Sequence[Section], **more: Any) -> S:
@@ -36,7 +38,16 @@ def settings_of(kind: type[S], sections: Sequence[Section], **more: Any) -> S:
 
 def data_settings(config: Config) -> DataSettings:
     """Return what clients need of the [data] table."""
-    return settings_of(DataSettings, [config.data])
+    reserve = config.data.reserve
+    if not reserve and any(asks_about_candidates(section.name) for section in config.attack):
+        reserve = RESERVE
+    return settings_of(DataSettings, [config.data], reserve=reserve)
+
+
+def asks_about_candidates(attack: str) -> bool:
+    """Return whether an attack is one that is asked about candidates."""
+    kind = attack_table().get(attack)
+    return kind is not None and "candidates" in kind.needs
 
 
 def model_spec(config: Config, labels: int) -> ModelSpec:

@@ -6,6 +6,7 @@ from statistics import fmean
 
 import numpy as np
 
+from fedsim.lab.scoring import membership
 from fedsim.lab.scoring.intervals import cluster_interval
 from fedsim.lab.scoring.scored import Metrics, Scored
 from fedsim.lab.scoring.silence import without_truth
@@ -44,6 +45,8 @@ class Judge:
     def verdict(self, group: Sequence[Scored]) -> tuple[Verdict, str]:
         """Return the verdict over ``group``: one update, or all that one attack was run on."""
         errors = [scored.attempt.error for scored in group if scored.attempt.error]
+        if asked := [scored for scored in group if scored.answers]:
+            return self._recognised(asked, errors)
         known = [scored for scored in group if scored.samples]
         if not known:
             return "inconclusive", without_truth([scored.attempt for scored in group], self.looks)
@@ -64,6 +67,25 @@ class Judge:
         for name, why in GAVE_UP.items():
             if verdict == "no-leak" and any(one.attempt.diagnostics.get(name) for one in known):
                 return "inconclusive", f"{reason} But {why}."
+        return verdict, reason
+
+    def _recognised(self, asked: Sequence[Scored], errors: Sequence[str]) -> tuple[Verdict, str]:
+        """Return the verdict of an attack that was asked about candidates."""
+        if not self.controls:
+            return "inconclusive", "The controls were skipped."
+        seed = derive(self.seed, "bootstrap")
+        error = next((scored.positive_error for scored in asked if scored.positive_error), "")
+        told = membership.compared(
+            [scored.answers for scored in asked if scored.answers],
+            [scored.own_answers for scored in asked if scored.own_answers],
+            error,
+            seed,
+        )
+        verdict, reason = membership.decide(told)
+        if verdict == "no-leak" and errors:
+            return "inconclusive", f"The attack could not run: {errors[0]}."
+        if verdict == "no-leak" and self.unsure:
+            return "inconclusive", f"{reason} But {self.unsure}."
         return verdict, reason
 
     def together(self, group: Sequence[Scored]) -> tuple[Verdict, str]:

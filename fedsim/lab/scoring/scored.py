@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from fedsim.lab.scoring.membership import Answers
 from fedsim.lab.scoring.metrics import Pair
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.lab.store.figures import PRECISION, Verdict
@@ -29,6 +30,8 @@ class Scored:
     positive_exact: bool = False  # one of its samples was read exactly, and is no guess
     positive_error: str = ""  # why the attack could not run on it
     negative_exact: bool = False  # a negative control has such a sample, too
+    answers: Answers | None = None  # about candidates, where it was asked about some
+    own_answers: Answers | None = None  # and of its positive control
     verdict: Verdict = "inconclusive"
     reason: str = ""
 
@@ -65,9 +68,12 @@ def means(samples: Sequence[Metrics]) -> dict[str, float]:
 def entry_of(scored: Scored) -> Entry:
     """Return the score as an element of summary.json's ``attacks``."""
     attempt, metrics = scored.attempt, means(scored.samples) | scored.precision()
+    metrics |= scored.answers.metrics() if scored.answers else {}
     told: dict[str, Any] = {"clients": attempt.clients} if attempt.clients else {}
     if wordless := len(scored.samples) - len(scored.values("rouge1")):
         told["wordless"] = wordless
+    if scored.answers:
+        told["candidates"] = len(attempt.asked)
     return Entry(
         attack=attempt.attack,
         settings=attempt.settings,

@@ -14,6 +14,7 @@ from typing import Any
 from fedsim import limits
 from fedsim.lab.scoring.intervals import metric_interval
 from fedsim.lab.scoring.judge import EMPTY, Judge, exact
+from fedsim.lab.scoring.membership import Answers, intervals
 from fedsim.lab.scoring.metrics import Pair, chance_overlaps, hits, match, sample_metrics
 from fedsim.lab.scoring.rouge import silent
 from fedsim.lab.scoring.scored import Metrics, Scored, means
@@ -74,6 +75,8 @@ class Scorer:
 
     def _score(self, attempt: AttackRecord, attempts: Sequence[AttackRecord]) -> Scored:
         scored = Scored(attempt=attempt)
+        if attempt.asked:
+            return self._recognised(scored, attempts)
         clients = attempt.clients or [attempt.client]
         truth = self.vault.truth(attempt.round, *clients) if self.vault else None
         truths = self._clean(truth.sequences) if truth else []
@@ -92,6 +95,21 @@ class Scorer:
         scored.verdict, scored.reason = self.judge.verdict([scored])
         return scored
 
+    def _recognised(self, scored: Scored, attempts: Sequence[AttackRecord]) -> Scored:
+        """Score what an attack said about candidates."""
+        scored.answers = Answers.of(scored.attempt)
+        if beside := scored.answers.beside():
+            scored.controls["other_update"] = beside
+        if self.controls and (positive := _positive(scored.attempt, attempts)):
+            scored.positive_error = positive.error or ""
+            if positive.asked:
+                scored.own_answers = Answers.of(positive)
+                scored.controls["positive"] = scored.own_answers.metrics()
+                if on_own := scored.own_answers.beside():
+                    scored.controls["own_update"] = on_own
+        scored.verdict, scored.reason = self.judge.verdict([scored])
+        return scored
+
     def _hits(self, pairs: Sequence[Pair], surplus: int) -> dict[str, list[float]]:
         """Return whether each guess is right, by the names of ``PRECISION``."""
         told = {"precision": hits(pairs, surplus)}
@@ -105,7 +123,7 @@ class Scorer:
         self._no_gradient(scored, truths)
         mine = scored.attempt
         same = [a for a in attempts if (a.attack, a.round) == (mine.attack, mine.round)]
-        positive = [a for a in same if a.role == "positive" and a.client == mine.client]
+        positive = [one for one in [_positive(mine, attempts)] if one is not None]
         others = [a for a in same if a.role == "attack" and a.client != mine.client]
         other = [m for a in others or positive for m in self._metrics(truths, a.sequences)]
         scored.negative_exact |= self._exact(truths, other)
@@ -187,6 +205,8 @@ class Scorer:
 
     def _means(self, group: Sequence[Scored]) -> dict[str, Interval]:
         """Return each metric over the samples that have it, and precision over the guesses."""
+        if answers := [scored.answers for scored in group if scored.answers]:
+            return intervals(answers, derive(self.seed, "bootstrap"))
         named = (name for scored in group for metrics in scored.samples for name in metrics)
         return {
             metric: metric_interval(metric, known, seed=derive(self.seed, "bootstrap"))
@@ -222,6 +242,12 @@ class Scorer:
         ]
         errors = {scored.attempt.error for scored in scores if scored.attempt.error}
         return lines + [f"an attack could not run: {error}" for error in sorted(errors)]
+
+
+def _positive(mine: AttackRecord, attempts: Sequence[AttackRecord]) -> AttackRecord | None:
+    """Return the positive control of an attempt, if it was run."""
+    wanted = (mine.attack, mine.round, "positive", mine.client)
+    return next((a for a in attempts if (a.attack, a.round, a.role, a.client) == wanted), None)
 
 
 def _silent(group: Sequence[Scored]) -> dict[str, int]:

@@ -3,16 +3,23 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from fedsim import limits
 from fedsim.errors import MalformedFile
 from fedsim.files import parse_json
-from fedsim.records import Client, FileRecord, Round, Seconds, TokenIds, checked_record
+from fedsim.records import Client, Count, FileRecord, Round, Seconds, TokenIds, checked_record
 
 Role = Literal["attack", "positive"]
+
+
+class Asked(FileRecord):
+    """A candidate that an attack was asked about: what it is, which the attack was not told."""
+
+    kind: Literal["member", "outsider", "twin", "other"]
+    row: Count  # among the texts of that kind; of a twin, the member's that it is like
 
 
 class AttackRecord(FileRecord):
@@ -31,6 +38,9 @@ class AttackRecord(FileRecord):
     dropped: int = Field(0, ge=0, le=limits.GUESS)  # sequences beyond limits.GUESSES, not kept
     diagnostics: dict[str, Any] = {}
     error: str | None = Field(None, min_length=1)  # why it could not run
+    asked: list[Asked] = []  # what it was asked about, in the order of its answers
+    scores: list[Annotated[float, Field(allow_inf_nan=False)]] = []  # of each: a member's are high
+    members: list[bool] = []  # which it took for members
     truth: list[TokenIds] = []  # of a positive control: the attacker's own sequences
 
 

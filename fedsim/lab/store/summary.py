@@ -25,6 +25,7 @@ class Entry(FileRecord):
     client: Client
     clients: list[Client] = []  # several: their sum was attacked
     samples: Count  # 0: no truth is known
+    candidates: Count = 0  # that it was asked about, in place of reading samples
     wordless: Count = 0  # of these, texts without a word: no ROUGE is of them
     guesses: Count | None = None  # that the attack made; None: a file of before they were counted
     seconds: Seconds

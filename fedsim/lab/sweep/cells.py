@@ -17,9 +17,9 @@ from fedsim.errors import FedsimError, RunFailed
 from fedsim.files import DRAFT, make_directory, write_atomically
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display
-from fedsim.lab.run.attacking import Clients
 from fedsim.lab.run.experiment import attack_runner, run_experiment, summarize
 from fedsim.lab.run.faults import keep_traceback
+from fedsim.lab.run.planned import Clients
 from fedsim.lab.run.prepare import Experiment, prepare
 from fedsim.lab.run.secrecy import claims, give_secret
 from fedsim.lab.store import layout

@@ -16,14 +16,16 @@ from fedsim import limits
 from fedsim.errors import UnsupportedObservation
 from fedsim.lab.display import Silent
 from fedsim.lab.isolation.worker import Limits
-from fedsim.lab.run.attacking import Runner, plan
+from fedsim.lab.run.attacking import Runner
 from fedsim.lab.run.controls import own_sequences, own_update
+from fedsim.lab.run.planned import plan
 from fedsim.lab.scoring.judge import Judge
 from fedsim.lab.scoring.scored import Scored
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.lab.store.run import RunDirectory
 from fedsim.messages import Broadcast, Observation, Reconstruction
 from fedsim.training import TrainingSettings
+from fedsim.vault.reader import Truth
 from tests.lab.conftest import experiment, preset
 
 
@@ -73,7 +75,7 @@ def noted(
     sent = Broadcast(
         round=1, parameters=adapter.initial_parameters(), config=TrainingSettings().as_config()
     )
-    update = own_update(adapter, sent, own_sequences(adapter, [5]), seed=1)
+    update = own_update(adapter, sent, Truth(own_sequences(adapter, [5]), (0,)), seed=1)
     runner.attack_round([((0,), sent, update)])
     (record,) = run.attempts()
     return record, worker.tasks[0]

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from fedsim.lab.run.controls import OWN_TEXTS, own_sequences, own_update
 from fedsim.messages import Broadcast
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.training import TrainingSettings
+from fedsim.types import Tokens
+from fedsim.vault.reader import Truth
 from tests.lab.conftest import preset
 from tests.oddities import gpt2, saved, tokenizer, vocabulary
 
@@ -93,11 +96,15 @@ def broadcast(adapter: ModelAdapter, **training: Any) -> Broadcast:
     return Broadcast(round=2, parameters=adapter.initial_parameters(), config=config)
 
 
+def labelled(rows: Sequence[Tokens]) -> Truth:
+    return Truth(sequences=tuple(rows), labels=tuple(row % 2 for row in range(len(rows))))
+
+
 def test_the_own_update_is_the_gradient_of_the_own_texts() -> None:
     adapter = preset()
     sent = broadcast(adapter)
     rows = own_sequences(adapter, [9, 5, 14])
-    update = own_update(adapter, sent, rows, seed=1)
+    update = own_update(adapter, sent, labelled(rows), seed=1)
     assert (update.kind, update.num_examples) == ("gradient", 3)
     # Autograd on one example after the other; labels 0, 1, 0 in turn.
     module = adapter.load(sent.parameters)
@@ -117,10 +124,12 @@ def test_the_own_update_is_trained_and_sent_as_the_broadcast_says() -> None:
     adapter = preset()
     how = {"algorithm": "fedavg", "local_epochs": 2, "mini_batch_size": 2, "learning_rate": 0.1}
     rows = own_sequences(adapter, [9, 5, 14])
-    update = own_update(adapter, broadcast(adapter, wire_dtype="float16", **how), rows, seed=1)
+    sent = broadcast(adapter, wire_dtype="float16", **how)
+    update = own_update(adapter, sent, labelled(rows), seed=1)
     assert update.kind == "delta"
     assert {tensor.dtype for tensor in update.tensors.values()} == {torch.float16}
-    longer = own_update(adapter, broadcast(adapter, **{**how, "local_epochs": 4}), rows, seed=1)
+    sent = broadcast(adapter, **{**how, "local_epochs": 4})
+    longer = own_update(adapter, sent, labelled(rows), seed=1)
     norms = [
         sum(t.float().square().sum().item() for t in each.tensors.values())
         for each in (update, longer)
@@ -132,6 +141,8 @@ def test_the_own_update_follows_the_seed() -> None:
     adapter = preset()
     rows = own_sequences(adapter, [9, 5, 14])
     sent = broadcast(adapter, dropout=True)
-    first, again, other = (own_update(adapter, sent, rows, seed).tensors for seed in (1, 1, 2))
+    first, again, other = (
+        own_update(adapter, sent, labelled(rows), seed).tensors for seed in (1, 1, 2)
+    )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)

@@ -18,6 +18,7 @@ from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast
 from fedsim.models import ModelSpec, load_adapter
 from fedsim.training import Examples, TrainingSettings
+from fedsim.vault.reader import Truth
 from tests.lab.conftest import experiment
 from tests.lab.in_process import InThisProcess
 from tests.standin import another_device
@@ -48,7 +49,7 @@ def test_the_device_changes_neither_updates_nor_utility(
     def results() -> Any:
         local = LocalTraining(model, training)(parameters, examples, torch.Generator())
         tensors = {name: tensor.cpu() for name, tensor in local[0].items()}
-        control = own_update(model, sent, own, seed=1)
+        control = own_update(model, sent, Truth(own, (0, 1, 0)), seed=1)
         return tensors, control.tensors, utility(model, parameters, examples)
 
     wanted = results()

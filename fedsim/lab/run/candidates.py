@@ -1,0 +1,138 @@
+"""What an attack on membership is asked about: texts of the client among others, by lot.
+
+The lab holds which is which. Texts that nobody trained on are of the clients' own data, set aside
+before it was divided (``data.reserve``), as chance would be wrong of any others.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from attacks.membership.texts import twins
+from clients.data import Corpus
+from clients.holdings import encode
+from fedsim.errors import BadInput
+from fedsim.lab.store.attempts import Asked
+from fedsim.messages import Knowledge, Texts
+from fedsim.models import ModelAdapter
+from fedsim.rng import stream
+from fedsim.vault.reader import Truth
+
+MEMBERS = 200  # of a client, at most
+TWINS = 50  # members that are asked about with a token changed, too
+OTHERS = 100  # texts of other clients of the round
+OWN, PUBLIC = 0.2, 0.5  # of what was set aside; the rest are outsiders
+FEWEST = 120  # texts set aside
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Texts like the clients' that none of them holds.
+
+    Attributes:
+        own: which the attacker trains on, for its control.
+        public: which an attack is granted.
+        outsiders: which it is asked about.
+    """
+
+    own: Texts
+    public: Texts
+    outsiders: Texts
+
+    @classmethod
+    def of(cls, texts: Texts, seed: int) -> "Reserve":
+        """Divide ``texts``.
+
+        Raises:
+            BadInput: there are too few.
+        """
+        if len(texts) < FEWEST:
+            raise BadInput(
+                f"data.reserve: an attack that is asked about candidates wants {FEWEST} texts or "
+                f"more that no client holds, got {len(texts)}, which is at most a third of all "
+                "different ones"
+            )
+        order = torch.randperm(len(texts), generator=stream(seed, "reserve")).tolist()
+        own, public = int(OWN * len(order)), int((OWN + PUBLIC) * len(order))
+        return cls(
+            own=texts.take(order[:own]),
+            public=texts.take(order[own:public]),
+            outsiders=texts.take(order[public:]),
+        )
+
+
+def reserve_of(adapter: ModelAdapter, corpus: Corpus, max_length: int, seed: int) -> Reserve:
+    """Return what was set aside of a corpus, as the clients' texts are encoded."""
+    rows = corpus.reserved
+    assert rows is not None
+    labels = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
+    made = encode(adapter, rows["text"][:], labels, max_length, chat=corpus.chat)
+    return Reserve.of(Texts(sequences=made.sequences, labels=made.labels), seed)
+
+
+@dataclass(frozen=True)
+class Question:
+    """Candidates in the order that an attack is shown them, and what each is."""
+
+    candidates: Texts
+    asked: tuple[Asked, ...]
+
+    def granted(self, knowledge: Knowledge, public: Texts) -> Knowledge:
+        """Return ``knowledge`` with the candidates and the public texts."""
+        return Knowledge(
+            labels=knowledge.labels,
+            lengths=knowledge.lengths,
+            batch_size=knowledge.batch_size,
+            defense=knowledge.defense,
+            candidates=self.candidates,
+            public=public,
+        )
+
+
+def question(
+    adapter: ModelAdapter,
+    members: Truth | Texts,
+    others: Texts,
+    reserve: Reserve,
+    generator: torch.Generator,
+) -> Question:
+    """Return a question about some of ``members``, outsiders, twins of members, and ``others``.
+
+    Args:
+        adapter: whose special tokens no twin changes.
+        members: what the update was trained on.
+        others: what is to look like no member's, beside the outsiders.
+        reserve: of the run.
+        generator: draws who is asked about, the twins and the order.
+    """
+    there = Texts(sequences=members.sequences, labels=members.labels)
+    inside = _some(len(there), MEMBERS, generator)
+    known = {*there.sequences}
+    beside = [row for row in range(len(others)) if others.sequences[row] not in known]
+    beside = [beside[place] for place in _some(len(beside), OTHERS, generator)]
+    near = twins(adapter, there.take(inside[:TWINS]), generator)
+    changed = [place for place, tokens in enumerate(near.sequences) if tokens not in known]
+    outside = [row for row, t in enumerate(reserve.outsiders.sequences) if t not in known]
+    texts = there.take(inside).and_(reserve.outsiders.take(outside))
+    texts = texts.and_(others.take(beside)).and_(near.take(changed))
+    asked = [
+        *(Asked(kind="member", row=row) for row in inside),
+        *(Asked(kind="outsider", row=row) for row in outside),
+        *(Asked(kind="other", row=row) for row in beside),
+        *(Asked(kind="twin", row=inside[place]) for place in changed),
+    ]
+    order = torch.randperm(len(asked), generator=generator).tolist()
+    return Question(candidates=texts.take(order), asked=tuple(asked[row] for row in order))
+
+
+def _some(count: int, most: int, generator: torch.Generator) -> list[int]:
+    return torch.randperm(count, generator=generator).tolist()[:most]
+
+
+def joined(truths: Sequence[Truth]) -> Texts:
+    """Return the texts of several clients."""
+    return Texts(
+        sequences=tuple(tokens for truth in truths for tokens in truth.sequences),
+        labels=tuple(label for truth in truths for label in truth.labels),
+    )
