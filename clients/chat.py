@@ -27,6 +27,7 @@ class Messages:
     columns: Sequence[str] = (MESSAGES,)
     note: str = ""
     chat = True
+    response = ""
 
     def texts(self, frame: pd.DataFrame) -> list[str]:
         """Return each row's conversation; "" for one that is blank or has nothing said in it.
@@ -45,6 +46,7 @@ class Turns:
     places: Mapping[str, str]  # of instruction, input, output: the columns
     note: str = ""
     chat = True
+    response = ""
 
     @property
     def columns(self) -> Sequence[str]:

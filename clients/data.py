@@ -65,6 +65,7 @@ class Corpus:
     columns: tuple[str, ...] = ()  # all that the data has, under its own names
     chat: bool = False  # each text is a conversation, see clients.chat
     note: str = ""  # what a reader must know of how texts were made
+    response: str = ""  # the text that a response follows, in every text; "": nothing marks one
     reserved: datasets.Dataset | None = None  # texts of train's kind that nobody trains on
 
 
@@ -107,6 +108,7 @@ def load_corpus(settings: DataSettings, seed: int) -> Corpus:
         columns=tuple(map(str, rows.train.columns)),
         chat=source.chat,
         note=source.note,
+        response=source.response,
         reserved=_dataset(both[len(train) + len(held_out) :].filter(["text", "label"])),
     )
 

@@ -94,6 +94,8 @@ def encode(
         ids = (chat_ids if chat else plain_ids)(adapter.tokenizer, texts, max_length)
     shortest = 2 if adapter.spec.task == "causal-lm" else 1
     kept = [row for row, tokens in enumerate(ids) if len(tokens) >= shortest]
+    if adapter.spec.response:
+        kept = [row for row in kept if 0 < adapter.response_start(tuple(ids[row])) < len(ids[row])]
     if adapter.spec.task == "masked-lm":
         special = adapter.special
         kept = [row for row in kept if not special.issuperset(ids[row])]

@@ -88,6 +88,13 @@ class Filled:
     chat = False
 
     @property
+    def response(self) -> str:
+        """What stands before the last name, in both templates."""
+        lines = [t.pieces[-3].strip().splitlines() for t in (self.template, self.without_input)]
+        before = {some[-1] if some else "" for some in lines}
+        return before.pop() if len(before) == 1 else ""
+
+    @property
     def columns(self) -> Sequence[str]:
         """The columns that a text is made of."""
         return list(self.places.values())

@@ -31,6 +31,10 @@ class TextSource(Protocol):
         """Whether it is a conversation, see clients.chat."""
 
     @property
+    def response(self) -> str:
+        """The text that a response follows, in every text; "" where nothing marks one."""
+
+    @property
     def note(self) -> str:
         """What a reader must know of it; "" for nothing."""
 
@@ -50,6 +54,7 @@ class OneColumn:
     untyped: bool
     chat = False
     note = ""
+    response = ""
 
     @property
     def columns(self) -> Sequence[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import get_scheduler
 from typing_extensions import override
 
 from fedsim.models import ModelAdapter
@@ -75,6 +76,9 @@ class LocalTraining(Training):
     ) -> tuple[dict[str, Tensor], float]:
         """Return θ_local - θ_global after the local epochs, and the mean loss of the last one."""
         optimizer = make_optimizer(self.settings, list(trained.values()))
+        drawn = None if examples.steps is None else len(examples.steps)
+        count = self.settings.steps(len(examples)) if drawn is None else drawn
+        rate = make_scheduler(self.settings, optimizer, count)
         losses: list[float] = []
         for steps in self._epochs(examples, generator):
             losses = []
@@ -84,7 +88,10 @@ class LocalTraining(Training):
                 losses.append(self.gradient(module, self.adapter, some, generator))
                 if self.settings.proximal_mu:
                     self._add_proximal(trained, sent)
+                if self.settings.max_grad_norm:
+                    nn.utils.clip_grad_norm_(trained.values(), self.settings.max_grad_norm)
                 optimizer.step()
+                rate.step()
         delta = {name: p.detach() - sent[name].to(p.device) for name, p in trained.items()}
         return delta, sum(losses) / len(losses)
 
@@ -111,6 +118,18 @@ class LocalTraining(Training):
         for name, p in trained.items():
             pull = self.settings.proximal_mu * (p.detach() - sent[name].to(p.device))
             p.grad = pull if p.grad is None else p.grad + pull
+
+
+def make_scheduler(
+    settings: TrainingSettings, optimizer: torch.optim.Optimizer, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return what sets the learning rate of each of a round's ``steps``, as transformers does."""
+    warm = settings.lr_scheduler == "constant" and settings.warmup_steps > 0
+    kind = "constant_with_warmup" if warm else settings.lr_scheduler
+    made: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+        kind, optimizer, settings.warmup_steps, steps
+    )
+    return made
 
 
 def make_optimizer(

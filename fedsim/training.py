@@ -14,11 +14,13 @@ from fedsim.types import Parameters, Scalar, Tokens
 
 Algorithm = Literal["fedsgd", "fedavg"]
 Optimizer = Literal["sgd", "momentum", "adamw"]
+Scheduler = Literal["constant", "linear", "cosine"]
 WireDtype = Literal["float32", "float16"]
 MOMENTUM = 0.9  # of the optimizer of that name
 WORDS: dict[str, tuple[str, ...]] = {
     "algorithm": get_args(Algorithm),
     "optimizer": get_args(Optimizer),
+    "lr_scheduler": get_args(Scheduler),
     "wire_dtype": get_args(WireDtype),
 }
 
@@ -34,6 +36,9 @@ class TrainingSettings:
     learning_rate: float = 1e-2  # of the local steps (fedavg) or of the server's (fedsgd)
     optimizer: Optimizer = "sgd"  # fedavg only; momentum 0.9, AdamW with torch's defaults
     weight_decay: float = 0.0  # of sgd and momentum; AdamW's is torch's 0.01 where this is 0
+    max_grad_norm: float = 0.0  # a step's gradient is scaled down to this norm; 0: none is
+    lr_scheduler: Scheduler = "constant"  # of the learning rate within a round, down to 0
+    warmup_steps: int = 0  # local steps over which the learning rate rises from 0, first
     dropout: bool = False  # True: the model's own rates
     wire_dtype: WireDtype = "float32"  # of the update
     proximal_mu: float = 0.0  # FedProx's weight of ||θ - θ_global||² / 2, set by its strategy
@@ -50,8 +55,9 @@ class TrainingSettings:
         for name in ("local_epochs", "mini_batch_size"):
             if getattr(self, name) < 1:  # a loop over no steps would never come to one
                 raise MalformedMessage(f"training.{name} must be >= 1, got {getattr(self, name)}")
-        if self.max_steps < 0:
-            raise MalformedMessage(f"training.max_steps must be >= 0, got {self.max_steps}")
+        for name in ("max_steps", "warmup_steps", "max_grad_norm"):
+            if not getattr(self, name) >= 0:
+                raise MalformedMessage(f"training.{name} must be >= 0, got {getattr(self, name)}")
 
     def steps(self, examples: int) -> int:
         """Return how many local steps of FedAvg a client with so many examples takes in a round."""

@@ -50,10 +50,10 @@ class Batches(Workspace):
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
     def response_start(self, tokens: Tokens) -> int:
-        """Return the first of ``tokens`` that the loss may be of; their number: there is none.
+        """Return the first of ``tokens`` that the loss may be of; 0 where no marker stands in them.
 
         As trl's collator for completions has it: what follows the last time that the marker's own
-        tokens stand there.
+        tokens stand there. A client's text without one is left out, as it has no response.
         """
         if not self.spec.response:
             return 0
@@ -61,7 +61,7 @@ class Batches(Workspace):
         for place in range(len(tokens) - len(marker), -1, -1):
             if tokens[place : place + len(marker)] == marker:
                 return place + len(marker)
-        return len(tokens)
+        return 0
 
     @functools.cached_property
     def marker(self) -> Tokens:

@@ -14,7 +14,7 @@ from clients.holdings import ClientSettings
 from fedsim import limits
 from fedsim.lab.config.fields import PathText, Section, default_of
 from fedsim.lab.config.model import ModelSection
-from fedsim.training import Algorithm, Optimizer, TrainingSettings, WireDtype
+from fedsim.training import Algorithm, Optimizer, Scheduler, TrainingSettings, WireDtype
 from server import ServerSettings
 from server.app import OnFailure
 
@@ -52,6 +52,11 @@ class DataSection(Section):
         "what makes a text of several columns: `alpaca`, `chat`, or a text file with columns' "
         "names in braces, `{instruction}`; empty: `chat` for `messages`, `alpaca` for "
         "`instruction` and `output`, else none ([Data](data.md))",
+    )
+    response_only: bool = Field(
+        False,
+        description="the loss is of the response alone, which is what follows the last line before "
+        "it in the template (`### Response:`), as trl's collator for completions has it",
     )
     label_column: str = default_of(
         DataSettings, "label_column", "empty: `label`, where there is one"
@@ -184,6 +189,24 @@ class TrainingSection(Section):
         "weight_decay",
         "of `sgd` and `momentum`; AdamW's is torch's 0.01 where this is 0",
         ge=0,
+    )
+    max_grad_norm: float = default_of(
+        TrainingSettings,
+        "max_grad_norm",
+        "of FedAvg's local steps: a step's gradient is scaled down to this norm; 0: none is",
+        ge=0,
+    )
+    lr_scheduler: Scheduler = default_of(
+        TrainingSettings,
+        "lr_scheduler",
+        "of the learning rate within a client's round, as transformers has it",
+    )
+    warmup_steps: int = default_of(
+        TrainingSettings,
+        "warmup_steps",
+        "local steps over which the learning rate rises from 0, first",
+        ge=0,
+        le=limits.EPOCHS,
     )
     dropout: bool = default_of(
         TrainingSettings, "dropout", "train with the model's own dropout rates"

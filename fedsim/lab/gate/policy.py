@@ -15,12 +15,13 @@ from attacks import attack_table
 from fedsim.errors import BadInput, shown, unknown
 from fedsim.lab.config import read_toml
 from fedsim.lab.run.utility import METRICS
+from fedsim.lab.scoring.membership import RATES
 from fedsim.lab.store.figures import PRECISION, ROUGES, Verdict
 
 SECTIONS = ("leakage", "utility", "guarantee", "verdict")
 FRACTIONS = (
     "exact_match", "exact_match_but_last", "token_accuracy", "token_accuracy_but_last", "bag_f1",
-    *PRECISION,
+    *PRECISION, "auc", "tpr", "fpr", *RATES, "beats_twin",
 )  # fmt: skip
 PERCENT = (*ROUGES, *(f"{name}_paper" for name in ROUGES))
 UTILITIES = {*METRICS.values(), "f1", "mcc"}

@@ -7,6 +7,7 @@ from fedsim.lab.report import sections, texts, words
 from fedsim.lab.report.about import attack_tables
 from fedsim.lab.report.page import KeyFigure, Page, PageSection, Table
 from fedsim.lab.report.plots.timeline import timeline
+from fedsim.lab.report.recognised import recognised_headline, recognised_section
 from fedsim.lab.report.words import percent
 from fedsim.lab.scoring.again import samples_of_run
 from fedsim.lab.store.figures import VERDICT_METRIC
@@ -39,6 +40,7 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
             tables=attack_tables(section.name for section in config.attack),
         ),
         _leakage(summary, written, redact=redact),
+        recognised_section(summary),
         texts.texts_section(shown, len(samples), redact=redact),
         sections.private_section(
             [sections.private_table(name, [(samples, attempts)]) for name in summary.verdicts]
@@ -56,7 +58,11 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
         kind="run",
         subtitle=f"{words.subtitle(config)}, seed {summary.seed}",
         verdict=verdict,
-        headline=words.headline(verdict, top, exact, len(mine)),
+        headline=(
+            words.headline(verdict, top, exact, len(mine))
+            if top or not (about := recognised_headline(summary))
+            else about
+        ),
         reasons=[
             (name, judged.verdict, words.without_errors(judged.reason) if redact else judged.reason)
             for name, judged in summary.verdicts.items()

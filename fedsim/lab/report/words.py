@@ -12,6 +12,8 @@ GRANTED = {
     "labels": "the label of each text",
     "lengths": "the length of each text in tokens",
     "batch_size": "how many texts were in the batch",
+    "candidates": "texts, some of which the client trained on",
+    "public": "texts like the clients' that no client holds",
 }
 PROTOCOL = (
     "Only what the protocol gives the server: the weights and settings it sent, and each client's "

@@ -131,10 +131,10 @@ def check_strategy(config: Config) -> None:
 
 
 def configured(
-    config: Config, defenses: Sequence[Defense], labels: int
+    config: Config, defenses: Sequence[Defense], labels: int, response: str = ""
 ) -> tuple[ModelAdapter, TrainingSettings]:
     """Return the model and the training settings of the run, as its defenses would have them."""
-    spec, training = model_spec(config, labels), training_settings(config)
+    spec, training = model_spec(config, labels, response), training_settings(config)
     for defense in defenses:
         spec, training = defense.configure(spec, training)
     return cached_adapter(spec), training
@@ -153,7 +153,14 @@ def fitted_model(
 ) -> tuple[ModelAdapter, TrainingSettings]:
     """Return the model for the labels that the data has, on its device, and how it is trained."""
     check_labels(config, corpus)
-    adapter, training = configured(config, defenses, len(corpus.label_names) or 2)
+    response = corpus.response if config.data.response_only else ""
+    if config.data.response_only and (config.model.task != "causal-lm" or not response):
+        raise BadInput(
+            "data.response_only: wanted model.task causal-lm and a template in which a line stands "
+            f"before the response (alpaca, a file), got {config.model.task!r} and "
+            f"{config.data.template or 'none'!r}"
+        )
+    adapter, training = configured(config, defenses, len(corpus.label_names) or 2, response)
     adapter = adapter.to(device(config.device))
     check_length(config, adapter)
     return adapter, training

@@ -50,8 +50,8 @@ def asks_about_candidates(attack: str) -> bool:
     return kind is not None and "candidates" in kind.needs
 
 
-def model_spec(config: Config, labels: int) -> ModelSpec:
-    """Return the public facts about the model."""
+def model_spec(config: Config, labels: int, response: str = "") -> ModelSpec:
+    """Return the public facts about the model; ``response`` is what the loss is of what follows."""
     section = config.model
     return settings_of(
         ModelSpec,
@@ -59,6 +59,7 @@ def model_spec(config: Config, labels: int) -> ModelSpec:
         weights="random" if section.name.startswith(BUILTIN) else section.weights,
         seed=derive(config.seed, "model"),  # public: the run's own seed would tell every stream
         num_labels=labels,
+        response=response,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from fedsim.lab.scoring.intervals import cluster_interval
+from fedsim.lab.scoring.intervals import cluster_interval, wilson
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.lab.store.figures import Interval, Verdict
 from fedsim.rng import derive
@@ -90,11 +90,7 @@ def intervals(answers: Sequence[Answers], seed: int) -> dict[str, Interval]:
         name: [list(one.called[kind]) for one in answers if len(one.called[kind])]
         for name, kind in (("tpr", "member"), ("fpr", "outsider"))
     }
-    told = {
-        name: cluster_interval(values, seed=seed, fraction=True)
-        for name, values in rates.items()
-        if values
-    }
+    told = {name: rate_interval(values, seed) for name, values in rates.items() if values}
     each = [one.metrics() for one in answers]
     for name in dict.fromkeys(key for metrics in each for key in metrics):
         if name in told:
@@ -106,6 +102,17 @@ def intervals(answers: Sequence[Answers], seed: int) -> dict[str, Interval]:
             told[name] = _again(answers[0], name, values[0], seed)
     order = [name for metrics in each for name in metrics]
     return {name: told[name] for name in dict.fromkeys(order)}
+
+
+def rate_interval(values: Sequence[Sequence[float]], seed: int) -> Interval:
+    """Return a rate over candidates: of few updates the bootstrap is narrower than chance is.
+
+    So it is no narrower than Wilson's, of all candidates as if they were independent.
+    """
+    drawn = cluster_interval(values, seed=seed, fraction=True)
+    count = sum(map(len, values))
+    low, high = wilson(round(drawn.mean * count), count)
+    return Interval(drawn.mean, min(drawn.low, low), max(drawn.high, high))
 
 
 def _again(one: Answers, name: str, value: float, seed: int, times: int = 400) -> Interval:
@@ -148,7 +155,7 @@ def compared(
 
     def rate(some: Sequence[Answers], kind: str) -> Interval | None:
         values = [list(one.called[kind]) for one in some if len(one.called[kind])]
-        return cluster_interval(values, seed=seed, fraction=True) if values else None
+        return rate_interval(values, seed) if values else None
 
     members, outsiders = rate(answers, "member"), rate(answers, "outsider")
     assert members is not None and outsiders is not None  # an update without is not scored

@@ -20,7 +20,7 @@ from fedsim.lab.store import layout
 from fedsim.lab.store.attempts import AttackRecord
 from fedsim.lab.store.figures import VERDICT_METRIC
 from fedsim.lab.store.records import whose
-from fedsim.lab.store.summary import Course, Summary, Utility
+from fedsim.lab.store.summary import Course, Entry, Summary, Utility
 from fedsim.lab.terminal.marks import marked
 from fedsim.models import ModelAdapter
 from fedsim.printing import printable
@@ -78,12 +78,35 @@ class StepHandler(logging.Handler):
 def print_table(summary: Summary) -> None:
     """Print one row for each attacked update, and each attack's verdict with its reason."""
     console = Console(file=sys.stdout, highlight=False)
+    asked = [entry for entry in summary.attacks if entry.candidates]
+    if read := [entry for entry in summary.attacks if not entry.candidates]:
+        console.print(_read(read))
+    if asked:
+        console.print(recognised(asked))
+    _print_words(console, summary)
+
+
+def _print_words(console: Console, summary: Summary) -> None:
+    """Print the notes and the verdicts."""
+    for note in summary.notes:
+        console.print(escape(printable(f"Note: {note}")))
+    for name, judged in summary.verdicts.items():
+        style = STYLES[judged.verdict]
+        console.print(
+            f"[{style}]{escape(printable(name))}: {judged.verdict}[/]. "
+            f"{escape(printable(judged.reason))}",
+            soft_wrap=True,
+        )
+
+
+def _read(entries: Sequence[Entry]) -> Table:
+    """Return the table of what was read."""
     columns = ["round", "client", "attack", "n", "exact", "prec", "tok.", "R-1", "chance", "s"]
-    if bounded := any(entry.bound for entry in summary.attacks):
+    if bounded := any(entry.bound for entry in entries):
         columns.insert(5, "limit")  # of exact: the reconstruction bound
     table = Table(*columns, title="What the server could read", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
-    for entry in summary.attacks:
+    for entry in entries:
         metrics, chance = entry.metrics, entry.controls.get("no_gradient", {})
         exact = metrics.get("exact_match_but_last", metrics.get("exact_match"))
         precision = metrics.get("precision_but_last", metrics.get("precision"))
@@ -105,16 +128,27 @@ def print_table(summary: Summary) -> None:
             f"{entry.seconds:.1f}",
             Text(entry.verdict, style=STYLES[entry.verdict]),
         )
-    console.print(table)
-    for note in summary.notes:
-        console.print(escape(printable(f"Note: {note}")))
-    for name, judged in summary.verdicts.items():
-        style = STYLES[judged.verdict]
-        console.print(
-            f"[{style}]{escape(printable(name))}: {judged.verdict}[/]. "
-            f"{escape(printable(judged.reason))}",
-            soft_wrap=True,
+    return table
+
+
+def recognised(entries: Sequence[Entry]) -> Table:
+    """Return the table of who was recognised."""
+    columns = ["round", "client", "attack", "AUC", "members", "outsiders", "others", "own", "s"]
+    title = "Who was recognised: the share of each that was called a member"
+    table = Table(*columns, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
+    for entry in entries:
+        beside = [entry.controls.get(name, {}).get("tpr") for name in ("other_update", "positive")]
+        table.add_row(
+            str(entry.round),
+            escape(printable(str(whose(entry)))),
+            escape(printable(entry.attack)),
+            *(_number(entry.metrics.get(name), 2) for name in ("auc", "tpr", "fpr")),
+            *(_number(value, 2) for value in beside),
+            f"{entry.seconds:.1f}",
+            Text(entry.verdict, style=STYLES[entry.verdict]),
         )
+    return table
 
 
 def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide") -> None:
@@ -124,7 +158,7 @@ def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide
     if pairs:
         texts.print(pairs)
     for scored in scores:
-        if not scored.pairs:
+        if not scored.pairs and not scored.answers:
             texts.print_guesses(scored.attempt)
     if summary.attacks:
         print_table(summary)
