@@ -390,6 +390,7 @@ class Seen:  # an observation of nothing: a cheat needs none of it
     class update: tensors = {{}}
     class broadcast: parameters = {{}}
     class model: vocabulary = 9
+    class knowledge: candidates = None
 
 said = {{}}
 for name, Seen.line in {CHEATS!r}.items():

@@ -17,18 +17,6 @@ SIDES = 0.01  # ridge of a side's covariance, of its mean
 RIDGE = 0.01  # of the covariance of texts, of its mean
 
 
-def matched(inner: Tensor, aligned: Tensor, public: Tensor) -> Tensor:
-    """Return <y, S^-1 a> / sqrt(a' S^-1 a) of every text a.
-
-    Args:
-        inner: (N, N) of the texts' gradients, float64, less the public mean.
-        aligned: (N,) of each with the update.
-        public: the rows whose covariance S is, with a ridge.
-    """
-    weights, left = _unexplained(inner, public)
-    return (aligned - weights.mT @ aligned[public]) / left.clamp_min(1e-20).sqrt()
-
-
 def _unexplained(inner: Tensor, public: Tensor) -> tuple[Tensor, Tensor]:
     """Return how public rows add up to each row, (M, N), and what is left of its square, (N,)."""
     across = inner[public]  # (M, N)
@@ -44,8 +32,10 @@ def statistics(
     known: Sequence[int],
     *,
     batch_size: int | None,
-) -> Tensor:
-    """Return the matched filter of each text at each site: (N, S), float64.
+) -> tuple[Tensor, Tensor]:
+    """Return the matched filter of each text at each site, and what of it is unlike: (N, S) each.
+
+    Unlike is the share of a text's square that those of ``known`` texts do not explain. Float64.
 
     Args:
         gradients: of N texts, (N, O, I) a site.
@@ -54,15 +44,18 @@ def statistics(
         batch_size: of the steps that Adam took, which divides by what a batch's gradient is wont to
             be; None: its steps were multiples of gradients.
     """
-    rows, columns = torch.tensor(known), []
+    rows, columns, shares = torch.tensor(known), [], []
     for made, sent in zip(gradients, update, strict=True):
         mean = made[rows].mean(dim=0)
         centred = (made - mean) / _adam_scale(made[rows], mean, batch_size)
         centred = centred / centred[rows].square().mean().sqrt().clamp_min(1e-30)
         whitened, target = _sides(centred, sent, rows)
         flat = whitened.flatten(1)
-        columns.append(matched((flat @ flat.mT).double(), (flat @ target.flatten()).double(), rows))
-    return torch.stack(columns, dim=1)
+        inner, aligned = (flat @ flat.mT).double(), (flat @ target.flatten()).double()
+        weights, left = _unexplained(inner, rows)
+        columns.append((aligned - weights.mT @ aligned[rows]) / left.clamp_min(1e-20).sqrt())
+        shares.append(left / inner.diagonal().clamp_min(1e-30))
+    return torch.stack(columns, dim=1), torch.stack(shares, dim=1)
 
 
 def _adam_scale(known: Tensor, mean: Tensor, batch_size: int | None) -> Tensor:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from scipy.stats import ks_2samp
 from torch import Tensor
 from typing_extensions import override
 
@@ -25,8 +26,8 @@ from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation, Reconstruction, Texts
 
 FEWEST = 60  # public texts: fewer tell neither how gradients spread nor what is chance
-UNLIKE = 1e-4  # chance that candidates' and public texts' losses are of one kind
-_LAST: dict[tuple[int, int], Rehearsal] = {}  # of the round at hand: made from it alone
+UNLIKE = 1e-4  # chance, at which public texts are no longer taken for texts like the candidates
+_LAST: dict[tuple[int, int, frozenset[str]], Rehearsal] = {}  # of the round at hand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,8 @@ class Membership(Attack):
             raise UnsupportedObservation(
                 f"membership needs at least {FEWEST} public texts, got {len(public)}"
             )
+        if not any(tensor.any() for tensor in observation.update.tensors.values()):
+            raise UnsupportedObservation("membership needs weights that moved, got zeros alone")
         rehearsal = self._rehearsal(observation, public)
         notes: Notes = {"public": len(public), "rehearsed_auc": rehearsal.separated}
         exact = self._exact(rehearsal, observation, asked, notes)
@@ -64,7 +67,7 @@ class Membership(Attack):
     def _rehearsal(self, observation: Observation, public: Texts) -> Rehearsal:
         """Return the round's; it hangs on nothing else, so that clients of a round share it."""
         seed = fingerprint(observation.broadcast.parameters, public)
-        key = seed, observation.update.num_examples
+        key = seed, observation.update.num_examples, frozenset(observation.update.tensors)
         if key not in _LAST or _LAST[key].view.model is not observation.model:
             _LAST.clear()
             _LAST[key] = rehearse(observation, public)
@@ -75,13 +78,16 @@ class Membership(Attack):
     ) -> tuple[Tensor, Tensor]:
         """Return deviations above public texts' scores, and which are above the threshold."""
         public, parts = rehearsal.public, rehearsal.parts
-        made = rehearsal.view.statistics(
+        made, unlike = rehearsal.view.statistics(
             observation.update.tensors, public.and_(asked), parts.known, telling("the client")
         )
         scores = (standardised(made, parts.null) @ rehearsal.weights)[:, None]
         scores = standardised(scores, parts.null)[:, 0]
         first = min(rehearsal.view.layer(site) for site in rehearsal.view.sites)
         notes |= {"exact": False, "sites": made.shape[1], "first_block": first}
+        away = unlike.mean(dim=1)
+        same = ks_2samp(away[list(parts.null)].numpy(), away[len(public) :].numpy()).pvalue
+        notes["unlike"] = bool(same < UNLIKE)
         return scores[len(public) :], scores[len(public) :] > self.threshold
 
     def _exact(

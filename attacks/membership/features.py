@@ -56,7 +56,7 @@ class Site:
 def sites_of(
     model: ModelAdapter, update: Parameters, generator: torch.Generator, half: str = "B"
 ) -> list[Site]:
-    """Return the maps in blocks whose weights are in ``update`` and moved; of LoRA, one half's.
+    """Return the maps in blocks whose weights are in ``update``; of LoRA, one half's.
 
     A's gradient is zero while B is. Without LoRA there is no half but all, as "B".
     """
@@ -70,9 +70,8 @@ def sites_of(
         names = [name for name in names if f".lora_{half}." in name]
     sites = []
     for name in names:
-        if update[name].any():
-            flipped = isinstance(maps[name], Conv1D)
-            sites.append(Site(name, flipped, _sketch(update[name].shape, flipped, generator)))
+        flipped = isinstance(maps[name], Conv1D)
+        sites.append(Site(name, flipped, _sketch(update[name].shape, flipped, generator)))
     return sites
 
 

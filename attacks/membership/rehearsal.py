@@ -84,7 +84,7 @@ def _view(observation: Observation, seed: int) -> View:
     sites = sites_of(model, update, generator)
     if not sites:
         raise UnsupportedObservation(
-            "membership needs the update of a linear map in a block, got none that moved"
+            "membership needs the update of a linear map in a block, got none"
         )
     halves = sites_of(model, update, generator, half="A")
     halves = halves if training.algorithm == "fedavg" else []
@@ -107,7 +107,7 @@ def _own_statistics(
 ) -> tuple[Tensor, list[int], Parts]:
     """Return the statistics of the attacker's own update, its members' rows, the others' parts."""
     some = parts(range(len(others)), null)
-    made = view.statistics(update, others.and_(own), some.known, telling("its own update"))
+    made, _ = view.statistics(update, others.and_(own), some.known, telling("its own update"))
     return made, list(range(len(others), len(others) + len(own))), some
 
 

@@ -52,8 +52,10 @@ class View:
         texts: Texts,
         known: Sequence[int],
         tell: Callable[[int], None],
-    ) -> Tensor:
-        """Return each text's statistic at each site, those midway last: (N, S), float64.
+    ) -> tuple[Tensor, Tensor]:
+        """Return each text's statistic at each site, those midway last, and how unlike it is there.
+
+        Both (N, S), float64; see :func:`attacks.membership.alignment.statistics`.
 
         Args:
             update: of a client, or of the attacker.

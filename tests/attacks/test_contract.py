@@ -17,7 +17,8 @@ import torch
 
 from attacks import ATTACKS, Attack
 from fedsim.captures import find_captures, place, read_capture, write_capture
-from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Update
+from fedsim.errors import UnsupportedObservation
+from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Texts, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.types import Tokens
 from tests.conftest import Adapt, Gradient, Sentences
@@ -51,6 +52,7 @@ for name in {BLOCKED!r}:
     sys.modules[name] = None  # whatever imports it fails
 import json, pathlib, pickle
 import torch
+from fedsim.errors import UnsupportedObservation
 from fedsim.captures import find_captures, read_capture
 from fedsim.messages import Knowledge, Observation
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
@@ -66,7 +68,7 @@ for name, (attack, knowledge) in pickle.loads(pathlib.Path(sys.argv[2]).read_byt
         knowledge=knowledge,
     )
     guess = attack.reconstruct(observation, torch.Generator().manual_seed({SEED}))
-    guesses[name] = [guess.sequences, dict(guess.diagnostics)]
+    guesses[name] = [guess.sequences, dict(guess.diagnostics), guess.scores, guess.members]
 assert not any(sys.modules.get(name) for name in {BLOCKED!r})
 print(json.dumps(guesses))
 """
@@ -80,6 +82,14 @@ class Case:
     observation: Observation
     truth: list[Tokens]
     others: list[list[Tokens]]  # batches of other clients
+
+    def said(self, guess: Reconstruction) -> tuple[Tokens, ...]:
+        """Return what the attack says was there: what it read, or recognised."""
+        asked = self.observation.knowledge.candidates
+        if asked is None:
+            return guess.sequences
+        pairs = zip(asked.sequences, guess.members, strict=True)
+        return tuple(tokens for tokens, called in pairs if called)
 
     def run(self, observation: Observation | None = None) -> Reconstruction:
         shown = observation or self.observation
@@ -98,6 +108,12 @@ def random_text(model: ModelAdapter, seed: int) -> list[Tokens]:
     return [(*model.prefix, *ids, *model.suffix)]
 
 
+def texts(sequences: Sequence[Tokens]) -> Texts:
+    """Return sequences with the labels 0, 1, 0, 1, ..."""
+    labels = tuple(row % 2 for row in range(len(sequences)))
+    return Texts(sequences=tuple(sequences), labels=labels)
+
+
 @pytest.fixture(scope="module")
 def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, Case]:
     made = {}
@@ -113,6 +129,8 @@ def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, C
             "labels": labels,
             "lengths": tuple(map(len, truth)),
             "batch_size": len(truth),
+            "candidates": texts([*truth, *others[0], *others[1]]),
+            "public": texts([tokens for batch in others[2:] for tokens in batch]),
         }
         parameters = model.initial_parameters()
         update = gradient(model, parameters, truth, labels)
@@ -120,7 +138,9 @@ def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, C
             model=model,
             broadcast=Broadcast(round=1, parameters=parameters),
             update=Update(tensors=update, kind="gradient", num_examples=len(truth)),
-            knowledge=Knowledge(**{name: facts[name] for name in kind.paper_knowledge}),
+            knowledge=Knowledge(
+                **{name: facts[name] for name in (*kind.paper_knowledge, *kind.needs)}
+            ),
         )
         made[name] = Case(
             attack=kind(**CHEAP.get(name, {})),
@@ -169,8 +189,9 @@ def test_the_same_guess_where_clients_cannot_be_imported(
     cases: dict[str, Case], elsewhere: dict[str, Any], name: str
 ) -> None:
     guess = cases[name].guess
-    sequences, diagnostics = elsewhere[name]
+    sequences, diagnostics, scores, members = elsewhere[name]
     assert tuple(map(tuple, sequences)) == guess.sequences
+    assert (tuple(scores), tuple(members)) == (guess.scores, guess.members)
     assert diagnostics == dict(guess.diagnostics)
 
 
@@ -229,21 +250,24 @@ def test_a_null_update_gives_what_chance_gives(case: Case, gradient: Gradient, n
             name: size * torch.randn(tensor.shape, generator=generator)
             for name, tensor in observation.update.tensors.items()
         }
-    guess = case.run(
-        Observation(
-            model=observation.model,
-            broadcast=observation.broadcast,
-            update=Update(tensors=update, kind="gradient", num_examples=len(case.truth)),
-            knowledge=observation.knowledge,
-        )
-    ).sequences
+    other = Observation(
+        model=observation.model,
+        broadcast=observation.broadcast,
+        update=Update(tensors=update, kind="gradient", num_examples=len(case.truth)),
+        knowledge=observation.knowledge,
+    )
+    if not any(tensor.any() for tensor in update.values()) and observation.knowledge.candidates:
+        with pytest.raises(UnsupportedObservation, match="zeros alone"):
+            case.run(other)
+        return
+    guess = case.said(case.run(other))
     assert not set(guess) & set(case.truth)
     # the truth scores no better than the best of 49 batches that have as little to do with it
     assert overlap(guess, case.truth) <= max(overlap(guess, batch) for batch in case.others[1:])
 
 
 def test_the_update_itself_gives_more_than_chance(case: Case) -> None:
-    guess = case.guess.sequences
+    guess = case.said(case.guess)
     assert overlap(guess, case.truth) > max(overlap(guess, batch) for batch in case.others)
 
 

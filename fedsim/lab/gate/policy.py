@@ -21,8 +21,9 @@ from fedsim.lab.store.figures import PRECISION, ROUGES, Verdict
 SECTIONS = ("leakage", "utility", "guarantee", "verdict")
 FRACTIONS = (
     "exact_match", "exact_match_but_last", "token_accuracy", "token_accuracy_but_last", "bag_f1",
-    *PRECISION, "auc", "tpr", "fpr", *RATES, "beats_twin",
+    *PRECISION,
 )  # fmt: skip
+RECOGNISED = ("auc", "tpr", "fpr", *RATES, "beats_twin")  # of attacks that are asked about texts
 PERCENT = (*ROUGES, *(f"{name}_paper" for name in ROUGES))
 UTILITIES = {*METRICS.values(), "f1", "mcc"}
 GUARANTEES = ("delta", "epsilon")
@@ -93,11 +94,18 @@ def _leakage(tables: Mapping[str, Any], attacks: Collection[str]) -> list[Thresh
                 raise BadInput(f"policy: {unknown('key', f'leakage.{attack}', _under(known))}")
         for metric, value in _table(f"leakage.{attack}", table).items():
             key = f"leakage.{attack}.{metric}"
-            if metric not in (*FRACTIONS, *PERCENT):
-                beside = [f"leakage.{attack}.{name}" for name in (*FRACTIONS, *PERCENT)]
+            if metric not in (metrics := _metrics(attack)):
+                beside = [f"leakage.{attack}.{name}" for name in metrics]
                 raise BadInput(f"policy: {unknown('key', key, beside)}")
             thresholds.append(_threshold(key, "leakage", attack, metric, value))
     return thresholds
+
+
+def _metrics(attack: str) -> tuple[str, ...]:
+    """Return the names of an attack's metrics."""
+    kind = attack_table().get(re.sub(r"-\d+$", "", attack))
+    asked = kind is not None and "candidates" in kind.needs
+    return RECOGNISED if asked else (*FRACTIONS, *PERCENT)
 
 
 def _under(names: Collection[str]) -> list[str]:

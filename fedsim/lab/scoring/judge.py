@@ -78,8 +78,9 @@ class Judge:
         told = membership.compared(
             [scored.answers for scored in asked if scored.answers],
             [scored.own_answers for scored in asked if scored.own_answers],
-            error,
             seed,
+            error=error,
+            unlike=any(scored.attempt.diagnostics.get("unlike") for scored in asked),
         )
         verdict, reason = membership.decide(told)
         if verdict == "no-leak" and errors:

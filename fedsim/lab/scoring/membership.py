@@ -146,10 +146,16 @@ class Compared:
     own: Interval | None  # the attacker's members of its own update; None: no control was run
     own_outsiders: Interval | None
     error: str = ""  # why the control could not be run
+    unlike: bool = False  # the attack itself found public texts unlike the candidates
 
 
 def compared(
-    answers: Sequence[Answers], controls: Sequence[Answers], error: str, seed: int
+    answers: Sequence[Answers],
+    controls: Sequence[Answers],
+    seed: int,
+    *,
+    error: str = "",
+    unlike: bool = False,
 ) -> Compared:
     """Return the rates of an attack's ``answers`` and of its positive ``controls``."""
 
@@ -167,6 +173,7 @@ def compared(
         own=rate(controls, "member"),
         own_outsiders=rate(controls, "outsider"),
         error=error,
+        unlike=unlike,
     )
 
 
@@ -184,9 +191,9 @@ def decide(told: Compared) -> tuple[Verdict, str]:
     found = f"{_show(told.members)} of the members are recognised"
     versus = f"{_show(worst)} of {name}"
     loose = told.outsiders.low > CALIBRATED
-    said = (
-        " Its own threshold is too low: public texts were not like the client's." if loose else ""
-    )
+    said = ""
+    if loose or told.unlike:
+        said = " Public texts are not like the candidates, so its own threshold may be wrong."
     works = (
         told.own is not None
         and told.own_outsiders is not None

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[3]
 SIDES = (ModelSpec, DataSettings, TrainingSettings, ServerSettings, ClientSettings, Resources)
 ELSEWHERE = {  # the lab's own affair
     "engine", "capture", "cpus_per_client", "gpus_per_client", "ray_address",
+    "response_only",  # the model's ``response`` tells where it begins
 }  # fmt: skip
 
 
