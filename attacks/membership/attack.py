@@ -27,7 +27,7 @@ from fedsim.messages import Observation, Reconstruction, Texts
 
 FEWEST = 60  # public texts: fewer tell neither how gradients spread nor what is chance
 UNLIKE = 1e-4  # chance, at which public texts are no longer taken for texts like the candidates
-_LAST: dict[tuple[int, int, frozenset[str]], Rehearsal] = {}  # of the round at hand
+_LAST: dict[str, Rehearsal] = {}  # of the round at hand, by all that it was made of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,9 @@ class Membership(Attack):
 
     def _rehearsal(self, observation: Observation, public: Texts) -> Rehearsal:
         """Return the round's; it hangs on nothing else, so that clients of a round share it."""
-        seed = fingerprint(observation.broadcast.parameters, public)
-        key = seed, observation.update.num_examples, frozenset(observation.update.tensors)
+        sent, update = observation.broadcast, observation.update
+        told = (fingerprint(sent.parameters, public), update.num_examples, sorted(update.tensors))
+        key = repr((*told, sorted(sent.config.items()), observation.model.spec))
         if key not in _LAST or _LAST[key].view.model is not observation.model:
             _LAST.clear()
             _LAST[key] = rehearse(observation, public)

@@ -29,6 +29,7 @@ from fedsim.types import Parameters
 RIDGE = 1.0  # of the discriminant's covariance, whose diagonal is 1
 APART = 3.0  # between an exact residual of a member and the least of a twin
 PILOT = 64  # of its own members, and twice as many others, by which the attacker chooses blocks
+DEEP = 12  # blocks from which on to look at fewer is worth what it may lose
 THIRDS = (2 / 3, 1 / 3, 0.0)  # where the blocks that are looked at may begin
 PLAIN = 5.0  # deviations that members are off, from which on A's gradients are not looked at
 ENOUGH = 0.8  # of what all blocks separate, for fewer to do: .83 lost nothing, .78 did (see docs)
@@ -114,8 +115,10 @@ def _own_statistics(
 def _narrowed(view: View, update: Parameters, own: Texts, others: Texts) -> View:
     """Return the least view that separates the attacker's own members as all blocks do.
 
-    Where there are too few texts to tell, it is all.
+    Where there are too few texts to tell, or few blocks, it is all.
     """
+    if view.model.layers < DEEP:
+        return view
     few, some = own.take(range(len(own))[:PILOT]), others.take(range(len(others))[: 2 * PILOT])
     if len(few) < PILOT // 2 or len(some) < PILOT:
         return view
