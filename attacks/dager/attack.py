@@ -54,7 +54,7 @@ from typing_extensions import override
 
 from attacks.base import Attack, Notes
 from attacks.dager.alike import Alike
-from attacks.dager.encoder.heads import with_counts
+from attacks.dager.encoder.heads import orders_tell, with_counts
 from attacks.dager.encoder.search import read_encoder
 from attacks.dager.encoder.unordered import orderless, read_tokens
 from attacks.dager.endings import Leaves, with_endings
@@ -99,6 +99,8 @@ class Dager(Attack):
             notes["best_effort"] = bool(notes["best_effort"]) or again
             trusted = not (again or orderless(gates))
             sequences = with_counts(observation, sequences, notes, trusted=trusted)
+            if trusted and notes["counted"] and not orders_tell(gates, sequences):
+                notes |= {"counted": False, "best_effort": True}
             if not sequences and orderless(gates):
                 sequences = read_tokens(observation.model, gates, notes)
         notes["unread"] = notes["best_effort"]

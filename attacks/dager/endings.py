@@ -220,14 +220,18 @@ class Labels:
         counts = count(texts, examples, share, even=even, notes=notes)
         least = counts.times if counts is not None else self._above(thresholds.QUIET)
         times = {prefix: some for prefix, some in zip(prefixes, least, strict=True) if some}
-        for leaf in leaves.sequences:
-            if sound or not any(leaf[:stop] in times for stop in range(1, len(leaf) + 1)):
-                times.setdefault(leaf, 1)  # one that fits its label too well to be seen is there
+        quiet = [
+            leaf
+            for leaf in leaves.sequences
+            if not any(leaf[:stop] in times for stop in range(1, len(leaf) + 1))
+        ]
+        # One that fits its label too well to be seen is there, or the search was wrong.
+        times |= dict.fromkeys(leaves.sequences if sound else quiet, 1) | times
         return Endings(
             sequences=tuple(prefix for prefix, some in times.items() for _ in range(some)),
             explained=self._back.explained,
             seen=sum(least) if even else sum(some > 0 for some in least),
-            counted=counts is not None and counts.sure,
+            counted=counts is not None and counts.sure and not quiet,
         )
 
     def pruned(self, leaves: Leaves) -> tuple[Tokens, ...]:

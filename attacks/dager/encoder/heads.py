@@ -4,6 +4,7 @@ That is the sum over the sentences of dL/dlogits times what the head reads of ea
 once the sentences are.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.dager.back import solved
 from attacks.dager.counts import Counts, Texts, count, enough, spread
+from attacks.dager.gates import Gates
 from attacks.reads import example_share, shares_are_even, shown_decay
 from fedsim.messages import Observation
 from fedsim.types import Tokens
@@ -53,6 +55,23 @@ def with_counts(
     repeated = zip(sentences, counts.times, strict=True)
     read = tuple(sentence for sentence, times in repeated for _ in range(times))
     return read if complete else _bounded(read, examples, notes)
+
+
+def orders_tell(gates: Gates, sentences: Sequence[Tokens]) -> bool:
+    """Return whether no two tokens of a sentence can change places and be in the span still.
+
+    Trained weights may read two orders of a text so much alike that a head takes one for the other.
+    """
+    for sentence in dict.fromkeys(sentences):
+        places = itertools.combinations(range(1, len(sentence) - 1), 2)
+        swaps = [pair for pair in places if sentence[pair[0]] != sentence[pair[1]]]
+        rows = torch.tensor(sentence).repeat(len(swaps), 1)
+        for row, (one, other) in enumerate(swaps):
+            rows[row, [one, other]] = rows[row, [other, one]]
+        for some in rows.split(max(1, thresholds.WITNESS_PART // len(sentence))):
+            if len(some) and (gates.inner.excess(gates.inputs(some)) < 1.0).all(dim=1).any():
+                return False
+    return True
 
 
 def _bounded(read: tuple[Tokens, ...], examples: int, notes: Notes) -> tuple[Tokens, ...]:
