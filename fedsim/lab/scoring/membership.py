@@ -105,11 +105,12 @@ def intervals(answers: Sequence[Answers], seed: int) -> dict[str, Interval]:
 
 
 def rate_interval(values: Sequence[Sequence[float]], seed: int) -> Interval:
-    """Return a rate over candidates: of few updates the bootstrap is narrower than chance is.
+    """Return a rate over candidates, each 0 or 1.
 
-    So it is no narrower than Wilson's, of all candidates as if they were independent.
+    Of few updates, or of equal answers, the bootstrap is narrower than chance is. So it is no
+    narrower than Wilson's, of all candidates as if they were independent.
     """
-    drawn = cluster_interval(values, seed=seed, fraction=True)
+    drawn = cluster_interval(values, seed=seed)
     count = sum(map(len, values))
     low, high = wilson(round(drawn.mean * count), count)
     return Interval(drawn.mean, min(drawn.low, low), max(drawn.high, high))

@@ -16,7 +16,8 @@ def root(covariance: torch.Tensor) -> torch.Tensor:
     """The inverse root, by the eigenvalues."""
     values, vectors = torch.linalg.eigh(covariance)
     inverse: torch.Tensor = vectors @ torch.diag((values + SIDES * values.mean()).rsqrt())
-    return inverse @ vectors.T
+    made: torch.Tensor = inverse @ vectors.T
+    return made
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
