@@ -5,6 +5,7 @@ from attacks.dager.attack import Dager
 from attacks.dlg import Dlg
 from attacks.grab import Grab
 from attacks.lamp import Lamp
+from attacks.lti import Lti
 from attacks.partial import Partial
 from attacks.tag import Tag
 from fedsim.plugins import table
@@ -14,6 +15,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "dlg": Dlg,
     "grab": Grab,
     "lamp": Lamp,
+    "lti": Lti,
     "partial": Partial,
     "tag": Tag,
 }
@@ -24,4 +26,6 @@ def attack_table() -> dict[str, type[Attack]]:
     return table("fedsim.attacks", Attack, ATTACKS)  # type: ignore[type-abstract]
 
 
-__all__ = ["ATTACKS", "Attack", "Dager", "Dlg", "Grab", "Lamp", "Partial", "Tag", "attack_table"]
+__all__ = [
+    "ATTACKS", "Attack", "Dager", "Dlg", "Grab", "Lamp", "Lti", "Partial", "Tag", "attack_table",
+]  # fmt: skip

@@ -167,7 +167,9 @@ class Breaching3ForCausalLM(Breaching3PreTrainedModel):
         logits = self.decoder(body.last_hidden_state)
         loss = None
         if labels is not None:  # those of -100 are left out
-            loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+            loss = nn.functional.cross_entropy(
+                logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            )
         return CausalLMOutput(loss=loss, logits=logits)
 
 
