@@ -51,6 +51,7 @@ class Rows(Decoder):
             nn.Linear(width, texts * words.shape[1]),
         )
         self.mark = nn.Sequential(nn.Linear(3, 16), nn.GELU(), nn.Linear(16, 1))
+        self.trust = nn.Parameter(torch.tensor(1.0))
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.rare = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("words", nn.functional.normalize(words, dim=1), persistent=False)
@@ -81,6 +82,7 @@ class Rows(Decoder):
             return made
         strong, alike = seen.marks.unbind(dim=-1)  # (N, T, K)
         told = self.mark(torch.stack([strong, alike, strong * alike], dim=-1))[..., 0]
+        told = told + self.trust * alike
         where = seen.words if words is None else torch.searchsorted(words, seen.words)
         index = where[:, None, None, :].expand(*made.shape[:3], -1)
         return made.scatter_add(3, index, told[:, None].expand(-1, made.shape[1], -1, -1))

@@ -20,6 +20,7 @@ from fedsim.types import Parameters
 
 VECTOR = 96  # numbers of a bias or a norm, at most
 SKETCH = 8  # rows and columns of a matrix that tells no places
+NEAR = 1e-4  # added to how far apart two directions are: the same ones are not endlessly near
 RIDGE = 1e-3  # of the mean variance of what a map reads
 SEED = 2210_10880  # of sketches and bins: the same in training and attack
 
@@ -124,7 +125,7 @@ class Features:
         if self.positions is not None:
             places = self.places[self.positions](tensors[self.positions])  # (T, D)
             one, other = (nn.functional.normalize(v, dim=1) for v in (places, moved[words]))
-            alike = one @ other.mT
+            alike = -(1 + NEAR - one @ other.mT).log()  # of the same vector 9, of others 0 to 3
         return words, torch.stack([strong, alike], dim=2)
 
 

@@ -156,4 +156,5 @@ def truncated(tensor: Tensor, rank: int) -> Tensor:
     if tensor.ndim != 2 or rank * sum(tensor.shape) >= tensor.numel():
         return tensor
     left, values, right = torch.linalg.svd(tensor, full_matrices=False)
-    return (left[:, :rank] * values[:rank]) @ right[:rank]
+    short: Tensor = (left[:, :rank] * values[:rank]) @ right[:rank]
+    return short

@@ -23,7 +23,7 @@ from fedsim.models.factors import RunsTwice
 from fedsim.rng import global_stream
 from fedsim.training import Examples, TrainingSettings, mean_gradient
 
-TOKENS = 1024  # that share a backward pass, at most
+TOKENS = 128  # that share a backward pass, at most: more logits than a cache holds are slower
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ class Simulator:
     def words(self) -> Tensor:
         """Return the model's token embeddings, at the weights sent: (V, E)."""
         module = self.model.load(self.observation.broadcast.parameters)
-        table: Tensor = module.get_input_embeddings().weight
+        table = module.get_input_embeddings().weight
+        assert isinstance(table, Tensor)
         return table.detach().float().clone()
 
     def parts(self) -> dict[str, str]:

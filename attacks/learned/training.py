@@ -23,8 +23,9 @@ from fedsim.rng import global_stream, stream
 from fedsim.types import Parameters
 
 CHUNK = 1024  # clients that are simulated before any is trained on
-PROBES = 64  # clients that filters and scales are found on
-HELD_OUT = 128  # clients that the accuracy is measured on
+PROBES = 64  # clients that filters and scales are found on, at most
+HELD_OUT = 128  # clients that the accuracy is measured on, at most
+SHARE = 8  # and no more than one for so many that are trained on
 FULL = 8192  # tokens of a vocabulary that the loss takes whole
 SAMPLED = 4096  # else of those that a batch does not hold
 
@@ -82,7 +83,10 @@ class Inverter:
     def __call__(self, update: Parameters) -> Tensor | None:
         """Return the likeliest tokens (B, T); None: the update is zero."""
         seen = self.features(update)
-        return None if seen is None else best(self.network, seen)[0]
+        if seen is None:
+            return None
+        guess: Tensor = best(self.network, seen)[0]
+        return guess
 
 
 def best(network: Decoder, seen: Seen) -> Tensor:
@@ -105,7 +109,7 @@ class Trainer:
         """Return an inverter; go on from ``begun``, and ``keep`` the state after each chunk."""
         started = time.monotonic()
         features = self._features()
-        held = self._data(features, HELD_OUT, "held-out")
+        held = self._data(features, self._few(HELD_OUT), "held-out")
         network, optimizer = self._network(held.seen)
         first = 0
         if begun is not None:
@@ -126,9 +130,12 @@ class Trainer:
             keep(State(chunk + 1, network.state_dict(), optimizer.state_dict()))
         return Inverter(features, network.eval(), self.recipe.samples, accuracy)
 
+    def _few(self, most: int) -> int:
+        return min(most, max(SHARE, self.recipe.samples // SHARE))
+
     def _features(self) -> Features | Hashed:
         simulator, generator = self.simulator, stream(self.seed, "probes")
-        texts = self._draw(PROBES, generator, held_out=False)
+        texts = self._draw(self._few(PROBES), generator, held_out=False)
         updates = list(simulator.updates(texts, generator))
         if self.recipe.network == "paper":
             entries = sum(tensor.numel() for tensor in updates[0].values())
@@ -208,7 +215,8 @@ class Trainer:
         if size <= FULL or self.recipe.network == "paper":
             return None
         drawn = torch.randint(size, (SAMPLED,), generator=generator).to(batch.texts.device)
-        return torch.cat([batch.texts.flatten(), batch.seen.words.flatten(), drawn]).unique()
+        known = torch.cat([batch.texts.flatten(), batch.seen.words.flatten(), drawn])
+        return torch.unique(known)
 
     @torch.no_grad()
     def accuracy(self, network: Decoder, data: Data) -> float:

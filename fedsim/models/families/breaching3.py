@@ -105,7 +105,7 @@ class Breaching3Model(Breaching3PreTrainedModel):
         )
         for layer in self.layers[1:]:  # torch.nn.TransformerEncoder copies one layer
             layer.load_state_dict(self.layers[0].state_dict())
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the token embeddings."""
@@ -138,14 +138,14 @@ class Breaching3Model(Breaching3PreTrainedModel):
 class Breaching3ForCausalLM(Breaching3PreTrainedModel):
     """With the head, and the loss of the next token."""
 
-    _tied_weights_keys: ClassVar = {"decoder.weight": "transformer.encoder.weight"}
+    _tied_weights_keys = {"decoder.weight": "transformer.encoder.weight"}  # noqa: RUF012
 
     def __init__(self, config: Breaching3Config) -> None:
         super().__init__(config)
         self.transformer = Breaching3Model(config)
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
         self.decoder.requires_grad_(False)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the token embeddings."""
