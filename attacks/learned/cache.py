@@ -35,7 +35,7 @@ class Job:
     simulator: Simulator = field(compare=False, repr=False)
     source: Source = field(compare=False, repr=False)
     recipe: Recipe = field(compare=False)
-    folder: str = field(compare=False)  # "": in this process alone
+    folder: str  # "": in this process alone
 
     @classmethod
     def of(cls, simulator: Simulator, source: Source, recipe: Recipe, folder: str) -> "Job":

@@ -216,7 +216,8 @@ class Trainer:
             return None
         drawn = torch.randint(size, (SAMPLED,), generator=generator).to(batch.texts.device)
         known = torch.cat([batch.texts.flatten(), batch.seen.words.flatten(), drawn])
-        return torch.unique(known)
+        words: Tensor = known.unique()
+        return words
 
     @torch.no_grad()
     def accuracy(self, network: Decoder, data: Data) -> float:
