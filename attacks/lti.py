@@ -28,11 +28,11 @@ from typing_extensions import override
 
 from attacks.base import Attack
 from attacks.learned import (
+    Curriculum,
     Job,
     Network,
     Pipeline,
     Prior,
-    Recipe,
     Shape,
     Simulator,
     Source,
@@ -63,6 +63,7 @@ class Lti(Attack):
 
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "defense", "labels", "lengths")
     paths: ClassVar[tuple[str, ...]] = ("auxiliary", "cache")
+    learns_from: ClassVar[tuple[str, ...]] = ("auxiliary",)
 
     def __post_init__(self) -> None:
         for name, kind in (("prior", Prior), ("network", Network)):
@@ -95,8 +96,8 @@ class Lti(Attack):
             },
         )
 
-    def _recipe(self) -> Recipe:
-        return Recipe(
+    def _recipe(self) -> Curriculum:
+        return Curriculum(
             network=self.network,
             samples=self.samples,
             passes=self.passes,

@@ -12,15 +12,15 @@ from attacks.learned.pipeline import Pipeline
 from attacks.learned.shape import Shape, shape_of
 from attacks.learned.simulator import Simulator
 from attacks.learned.texts import Prior, Source, check_auxiliary
-from attacks.learned.training import Inverter, Recipe
+from attacks.learned.training import Curriculum, Inverter
 
 __all__ = [
+    "Curriculum",
     "Inverter",
     "Job",
     "Network",
     "Pipeline",
     "Prior",
-    "Recipe",
     "Shape",
     "Simulator",
     "Source",

@@ -16,7 +16,7 @@ import torch
 
 from attacks.learned.simulator import Simulator
 from attacks.learned.texts import Source
-from attacks.learned.training import Inverter, Recipe, State, Trainer
+from attacks.learned.training import Curriculum, Inverter, State, Trainer
 from fedsim.errors import UnsupportedObservation
 from fedsim.files import make_directory, read_bytes, write_bytes
 
@@ -34,11 +34,11 @@ class Job:
     digest: str
     simulator: Simulator = field(compare=False, repr=False)
     source: Source = field(compare=False, repr=False)
-    recipe: Recipe = field(compare=False)
+    recipe: Curriculum = field(compare=False)
     folder: str  # "": in this process alone
 
     @classmethod
-    def of(cls, simulator: Simulator, source: Source, recipe: Recipe, folder: str) -> "Job":
+    def of(cls, simulator: Simulator, source: Source, recipe: Curriculum, folder: str) -> "Job":
         """Return the job whose digest is over all that the inverter hangs on."""
         seen = simulator.observation
         told = {

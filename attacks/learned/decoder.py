@@ -1,7 +1,7 @@
 """The networks from an update's numbers to tokens.
 
-Source: Wu et al., UAI 2023, arXiv:2210.10880, sec. 4.2 and code (``Paper``): two hidden layers and
-        one output layer that all places share. ``Rows`` is ours: one network for all places, which
+Source: Wu et al., UAI 2023, arXiv:2210.10880, sec. 4.2 and code (``PaperNetwork``): two hidden layers and
+        one output layer that all places share. ``RowNetwork`` is ours: one network for all places, which
         sees the place's own numbers, its neighbours' and the whole's, and compares what it makes
         of them with the target's own token embeddings, so that what it must learn does not grow
         with the vocabulary.
@@ -30,7 +30,7 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
 
-class Rows(Decoder):
+class RowNetwork(Decoder):
     """A network of each place, whose head is tied to the embeddings of the target."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Rows(Decoder):
         return made.scatter_add(3, index, told[:, None].expand(-1, made.shape[1], -1, -1))
 
 
-class Paper(Decoder):
+class PaperNetwork(Decoder):
     """Two hidden layers, and one output layer for all places."""
 
     def __init__(self, shown: Seen, texts: int, vocabulary: int) -> None:

@@ -43,7 +43,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class Places(Reader):
+class PositionRows(Reader):
     """The rows of learned positions that the texts used."""
 
     first: int
@@ -69,7 +69,7 @@ class Filtered(Reader):
 
 
 @dataclass(frozen=True)
-class Sketch(Reader):
+class RandomSums(Reader):
     """Random sums of a tensor's entries."""
 
     left: Tensor | None
@@ -156,7 +156,7 @@ def find_features(
     maps = [] if gradients is None else _maps(gradients, length)
     for name, tensor in update.items():
         if name == positions:
-            places[name] = Places(first, length)
+            places[name] = PositionRows(first, length)
         elif gradients is not None and name in maps:
             (one,) = gradients.factors[name]
             assert isinstance(one, Outer)
@@ -201,16 +201,16 @@ def _filter(one: Outer, length: int, noise: float, most: int) -> Filtered:
     return Filtered(right.float(), left, one.flipped)
 
 
-def _sketch(tensor: Tensor, generator: torch.Generator) -> Sketch:
+def _sketch(tensor: Tensor, generator: torch.Generator) -> RandomSums:
     def some(rows: int, columns: int) -> Tensor:
         drawn = torch.randn(rows, columns, generator=generator) / math.sqrt(max(rows, columns))
         return drawn.to(tensor.device)
 
     if tensor.ndim < 2:
-        return Sketch(None, some(len(tensor), VECTOR) if len(tensor) > VECTOR else None)
+        return RandomSums(None, some(len(tensor), VECTOR) if len(tensor) > VECTOR else None)
     flat = tensor.flatten(1).shape
     left = some(SKETCH, flat[0]) if flat[0] > SKETCH else None
-    return Sketch(left, some(flat[1], SKETCH) if flat[1] > SKETCH else None)
+    return RandomSums(left, some(flat[1], SKETCH) if flat[1] > SKETCH else None)
 
 
 def scaled(features: Features, updates: Sequence[Parameters]) -> Features:

@@ -119,7 +119,7 @@ class Simulator:
 
     def _trained(self, examples: Examples, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the update of the client's own training, private where its defense is."""
-        gradient = Private(self.pipeline) if self.pipeline.each else mean_gradient
+        gradient = PrivateGradient(self.pipeline) if self.pipeline.each else mean_gradient
         training = LocalTraining(self.model, self.settings, gradient=gradient)
         seed = int(torch.randint(2**62, (), generator=generator))
         with global_stream(seed, "dropout"), torch.enable_grad():
@@ -139,7 +139,7 @@ class Simulator:
 
 
 @dataclass(frozen=True)
-class Private:
+class PrivateGradient:
     """DP-SGD's gradient: each example's is clipped, noise added to their sum.
 
     Source: Abadi et al., CCS 2016, arXiv:1607.00133, algorithm 1.

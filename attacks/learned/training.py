@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attacks.learned.decoder import Decoder, Network, Paper, Rows
+from attacks.learned.decoder import Decoder, Network, PaperNetwork, RowNetwork
 from attacks.learned.features import Features, Hashed, Seen, find_features, scaled
 from attacks.learned.matched import matched_loss, most
 from attacks.learned.simulator import Simulator
@@ -33,7 +33,7 @@ logger = logging.getLogger("fedsim.attacks")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Curriculum:
     """How a network is made and trained."""
 
     network: Network
@@ -100,7 +100,7 @@ class Trainer:
 
     simulator: Simulator
     source: Source
-    recipe: Recipe
+    recipe: Curriculum
     seed: int
 
     def __call__(
@@ -156,11 +156,11 @@ class Trainer:
         network: Decoder
         with global_stream(self.seed, "network"), torch.enable_grad():
             if self.recipe.network == "paper":
-                network = Paper(shown, texts, model.vocabulary)
+                network = PaperNetwork(shown, texts, model.vocabulary)
             else:
                 words = self.simulator.words()
                 prior = self.source.log_unigram.to(words.device)
-                network = Rows(shown, texts, self.recipe.width, words, prior)
+                network = RowNetwork(shown, texts, self.recipe.width, words, prior)
             network = network.to(model.device)
         return network, torch.optim.Adam(network.parameters(), lr=self.recipe.learning_rate)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.learned.simulator import Private
+from attacks.learned.simulator import PrivateGradient
 from fedsim.effects import Clips, Noises
 from fedsim.local import LocalTraining
 from fedsim.models import ModelSpec, load_adapter
@@ -114,7 +114,7 @@ def test_the_private_gradient_says_the_batchs_mean_loss(adapt: Adapt) -> None:
     effects = Clips(norm=0.1, each=True), Noises(multiplier=0.0)
     examples = Examples(sequences=TEXTS, labels=(0, 1))
     losses = []
-    for gradient in (Private(simulator(seen, *effects).pipeline), mean_gradient):
+    for gradient in (PrivateGradient(simulator(seen, *effects).pipeline), mean_gradient):
         training = LocalTraining(model, TrainingSettings(), gradient=gradient)
         losses.append(training(seen.broadcast.parameters, examples, torch.Generator())[1])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

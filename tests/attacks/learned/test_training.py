@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.learned import Job, Recipe, Source, inverter_of
+from attacks.learned import Curriculum, Job, Source, inverter_of
 from attacks.learned import training as module
-from attacks.learned.decoder import Decoder, Paper, Rows
+from attacks.learned.decoder import Decoder, PaperNetwork, RowNetwork
 from attacks.learned.features import Seen
 from attacks.learned.matched import matched_loss, most
 from attacks.learned.shape import Shape
@@ -19,7 +19,7 @@ from tests.attacks.learned.scene import simulator, trained
 from tests.conftest import Adapt
 
 TEXT = (9, 700, 41, 800)
-RECIPE = Recipe(
+RECIPE = Curriculum(
     network="rows", samples=24, passes=1, batch_size=8, learning_rate=1e-3, width=8, features=64,
     hashing=0.1,
 )  # fmt: skip
@@ -70,8 +70,8 @@ def test_the_loss_of_a_set_is_that_of_its_best_order() -> None:
 
 def test_sampled_logits_are_columns_of_the_whole() -> None:
     seen, words = shown(), torch.tensor([1, 3, 8, 9])
-    rows = Rows(seen, 2, 6, torch.randn(11, 5), torch.randn(11))
-    for network in (rows, Paper(seen, 2, 11)):
+    rows = RowNetwork(seen, 2, 6, torch.randn(11, 5), torch.randn(11))
+    for network in (rows, PaperNetwork(seen, 2, 11)):
         states = network.states(seen)
         whole, some = network.logits(states, seen, None), network.logits(states, seen, words)
         assert whole.shape == (2, 2, 4, 11)
@@ -82,7 +82,7 @@ def test_the_papers_network_has_its_size() -> None:
     # 110,083 bins, 16 places, 50,257 tokens: 66.05 + 9.62 + 50.31 million, by its code
     with torch.device("meta"):
         seen = Seen(*(torch.empty(size) for size in ((1, 16, 0), (1, 110_083), (1, 0), (0,))))
-        network = Paper(seen, 1, 50_257)
+        network = PaperNetwork(seen, 1, 50_257)
     assert sum(p.numel() for p in network.parameters()) == (
         (110_083 + 1) * 600 + (600 + 1) * 16_000 + (1000 + 1) * 50_257
     )
