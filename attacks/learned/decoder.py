@@ -1,10 +1,10 @@
 """The networks from an update's numbers to tokens.
 
-Source: Wu et al., UAI 2023, arXiv:2210.10880, sec. 4.2 and code (``PaperNetwork``): two hidden layers and
-        one output layer that all places share. ``RowNetwork`` is ours: one network for all places, which
-        sees the place's own numbers, its neighbours' and the whole's, and compares what it makes
-        of them with the target's own token embeddings, so that what it must learn does not grow
-        with the vocabulary.
+Source: Wu et al., UAI 2023, arXiv:2210.10880, sec. 4.2 and code (``PaperNetwork``): two hidden
+        layers and one output layer that all places share. ``RowNetwork`` is ours: one network for
+        all places, which sees the place's own numbers, its neighbours' and the whole's, and
+        compares what it makes of them with the target's own token embeddings, so that what it must
+        learn does not grow with the vocabulary.
 """
 
 from typing import Literal
