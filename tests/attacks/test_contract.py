@@ -36,6 +36,7 @@ CHEAP: dict[str, dict[str, Any]] = {
         "learning_rate": 0.02,
     },
     "lamp": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1},
+    "lti": {"samples": 64, "passes": 2, "batch_size": 16, "width": 32, "features": 128},
     "partial": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1, "layers": (0, 2)},
     "tag": {"steps": 60, "learning_rate": 0.05, "deviation": 0.05},
 }
@@ -131,6 +132,7 @@ def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, C
             "batch_size": len(truth),
             "candidates": texts([*truth, *others[0], *others[1]]),
             "public": texts([tokens for batch in others[2:] for tokens in batch]),
+            "defense": (),
         }
         parameters = model.initial_parameters()
         update = gradient(model, parameters, truth, labels)

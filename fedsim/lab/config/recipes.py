@@ -85,5 +85,7 @@ def read_recipe(path: Path) -> Recipe | None:
 
 def _at(tree: Any, key: str) -> Any:
     for part in key.split("."):
+        if isinstance(tree, Sequence) and len(tree) == 1:  # a list of plugins: the only one
+            tree = tree[0]
         tree = tree.get(part) if isinstance(tree, Mapping) else None
     return tree

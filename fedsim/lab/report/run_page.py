@@ -17,6 +17,7 @@ from fedsim.lab.store.samples import Sample
 from fedsim.lab.store.summary import Entry, Summary, read_summary
 
 FOLD = 24  # rows of a table that stand open
+LEARNED = ("simulated_clients", "held_out_accuracy")  # what an attack that learns says of itself
 
 
 def run_page(run: RunDirectory, *, redact: bool) -> Page:
@@ -154,6 +155,7 @@ def _leakage(summary: Summary, samples: Sequence[Sample], *, redact: bool) -> Pa
 def _updates(summary: Summary, *, redact: bool) -> Table:
     errors = not redact and any(entry.error for entry in summary.attacks)
     bound = any("exact_match" in entry.bound for entry in summary.attacks)
+    learned = any(LEARNED[0] in entry.diagnostics for entry in summary.attacks)
     metrics = {
         "exact": "exact_match",
         "precision": "precision",
@@ -170,12 +172,14 @@ def _updates(summary: Summary, *, redact: bool) -> Table:
         columns=["round", "client", "attack", "verdict", "texts", "guesses", *metrics]
         + ["chance", "seconds"]
         + ["exact at most"] * bound
+        + [name.replace("_", " ") for name in LEARNED] * learned
         + ["error"] * errors,
         rows=[
             [entry.round, whose(entry), entry.attack, entry.verdict, entry.samples, entry.guesses]
             + [entry.metrics.get(name) for name in metrics.values()]
             + [entry.controls.get("no_gradient", {}).get(VERDICT_METRIC), entry.seconds]
             + [entry.bound.get("exact_match")] * bound
+            + [entry.diagnostics.get(name) for name in LEARNED] * learned
             + [entry.error] * errors
             for entry in summary.attacks
         ],

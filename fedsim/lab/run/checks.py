@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -9,6 +10,7 @@ from clients.data import Corpus
 from defenses import Defense
 from defenses.base import Private
 from fedsim.errors import BadInput, MalformedFile, reading
+from fedsim.files import read_text
 from fedsim.lab.config import Config
 from fedsim.lab.run.controls import own_sequences
 from fedsim.lab.run.planned import PlannedAttack
@@ -18,6 +20,9 @@ from fedsim.lab.store.rounds import RoundRecord
 from fedsim.models import ModelAdapter
 from fedsim.rng import stream
 from server.secagg import LINEAR
+
+OWN_WORDS = 8  # of a text that is not there by chance
+LARGEST = 2**30  # bytes of a file of text
 
 
 def check_labels(config: Config, corpus: Corpus) -> None:
@@ -66,6 +71,31 @@ def check_reach(planned: PlannedAttack, config: Config) -> None:
         beyond = [place for place in getattr(planned, name) if place >= limit]
         if beyond:
             raise BadInput(f"attack.{name}: must be below {limit} here, got {beyond[0]}")
+
+
+def check_learned(planned: Sequence[PlannedAttack], corpus: Corpus) -> None:
+    """Raise BadInput where an attack would learn from the clients' own texts.
+
+    Texts of a few words recur by chance, a heading or an answer, and give nothing away.
+    """
+    files = [
+        (attack, name, Path(path))
+        for attack in planned
+        for name in attack.attack.learns_from
+        if (path := getattr(attack.attack, name))
+    ]
+    if not files:
+        return
+    private = {text.strip() for text in corpus.train["text"][:] if isinstance(text, str)}
+    for attack, name, path in files:
+        with reading(f"attack.{name}: {str(path)!r} cannot be read"):
+            lines = [line.strip() for line in read_text(path, most=LARGEST).splitlines()]
+        shared = [line for line in lines if line in private and len(line.split()) >= OWN_WORDS]
+        if shared:
+            raise BadInput(
+                f"attack.{name}: {attack.name} must learn from text that is not the clients' own, "
+                f"but {len(shared)} lines of {str(path)!r} are, first {shared[0][:40]!r}"
+            )
 
 
 def check_engine(config: Config) -> None:

@@ -26,6 +26,7 @@ from fedsim.lab.run.checks import (
     check_engine,
     check_forward,
     check_labels,
+    check_learned,
     check_length,
     check_reach,
     check_together,
@@ -90,6 +91,7 @@ def prepare(config: Config) -> Experiment:
     # not known yet: any number shows whether the model is there.
     configured(config, defenses, labels=2)
     corpus = divided_corpus(config)
+    check_learned(planned, corpus)
     adapter, training = fitted_model(config, defenses, corpus)
     planned = fitted_attacks(config, planned, adapter)
     # Builds the model: what cannot be loaded, frozen, adapted or run is said now. The attacks came

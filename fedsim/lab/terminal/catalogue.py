@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from transformers import CONFIG_MAPPING
 
 from attacks import attack_table
 from clients.formats import TEXTS
@@ -65,6 +66,8 @@ def _models() -> list[dict[str, Any]]:
         for name in preset_names()
     ]
     for name in family_names():
+        if name not in CONFIG_MAPPING:  # one without weight files
+            continue
         tasks = ", ".join(sorted(family(name).classes))
         rows.append({"name": f"any {name} model", "about": f"hub id or directory; tasks: {tasks}"})
     about = "hub id or directory; an encoder or a decoder that transformers has"

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.models import Norm, Place, family_names
+from fedsim.models import Norm, Place, family, family_names
 from fedsim.models.opening import affine
 from tests.conftest import Adapt
 from tests.fedsim.models.insides import caught, opened, stirred
 
-PRESETS = [f"{name}-tiny" for name in family_names()]
+PRESETS = [f"{name}-tiny" for name in family_names() if "classification" in family(name).classes]
 PLACES: list[Place] = ["hidden", "context", "middle", "inner"]
 
 

@@ -34,6 +34,7 @@ def test_a_recipe_passes_every_check(path: Path) -> None:
         # The hub's weights are not here: the same at a small size instead.
         kind = "bert" if "bert" in base["model"]["name"] else "gpt2"
         base["model"]["name"], base["data"]["max_length"] = f"builtin:{kind}-tiny", 24
+    base["model"].pop("tokenizer", None)  # the hub's, too
     if not data.is_dir():
         pytest.skip(f"needs {data.name} beside the repository (shared/data), which is absent")
     recipe = recipe_of(path)
@@ -67,6 +68,9 @@ def test_a_row_stands_beside_the_configs_that_have_its_settings() -> None:
     assert row is not None and row.rouge1 == 20.0
     assert made.beside({"training": {"batch_size": 2}, "data": {"name": "sst2"}}) is None
     assert made.beside({"seed": 1}) is None
+    made = recipe(rows=[{"settings": {"defense.name": "sign"}, "rouge1": 30.0}])
+    assert made.beside({"defense": [{"name": "sign"}]}) is not None
+    assert made.beside({"defense": [{"name": "sign"}, {"name": "topk"}]}) is None
 
 
 def test_a_recipe_that_is_wrong_is_bad_input(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from clients.corpus import clinic
 from fedsim.errors import BadInput
 from fedsim.lab.config import apply, check
 from fedsim.lab.run.prepare import prepare
@@ -61,6 +62,23 @@ def test_all_wrong_at_once_is_told_one_by_one() -> None:
     for at, (_, said) in enumerate(WRONG):
         words = [word for words, _ in reversed(WRONG[at:]) for word in words]
         assert complaint(*words).startswith(said)
+
+
+def test_an_attack_learns_from_no_text_of_the_clients(tmp_path: Path) -> None:
+    texts = [text for text, _ in clinic()]
+    own = next(text for text in texts if len(text.split()) >= 8)
+    short = "a heading that recurs"
+    data, auxiliary = tmp_path / "data.csv", tmp_path / "aux.txt"
+    data.write_text("text,label\n" + "".join(f'"{t}",{i % 2}\n' for i, t in enumerate(texts)))
+    auxiliary.write_text(f"others' text\n{short}\n")
+    attack = {"name": "lti", "auxiliary": str(auxiliary)}
+    tree = {**RIGHT, "data": {**RIGHT["data"], "name": str(data)}, "attack": [attack]}
+    prepare(check(tree))
+    auxiliary.write_text(f"others' text\n {own} \n{short}\n")
+    with pytest.raises(
+        BadInput, match=r"attack.auxiliary: lti must learn .* but 1 lines of .* are"
+    ):
+        prepare(check(tree))
 
 
 def test_what_the_texts_were_made_of_is_a_note(tmp_path: Path) -> None:
