@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rows import dager, defenses, lab, matching, summary
+from rows import dager, defenses, lab, matching, membership, summary
 from rows.markdown import Results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     **defenses.TABLES,
     **lab.TABLES,
     **matching.TABLES,
+    **membership.TABLES,
     **summary.TABLES,
 }
 PLACE = re.compile(r"(<!-- table: (\w+) -->\n)(.*?)(<!-- /table -->)", re.DOTALL)

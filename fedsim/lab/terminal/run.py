@@ -133,8 +133,8 @@ def _read(entries: Sequence[Entry]) -> Table:
 
 def recognised(entries: Sequence[Entry]) -> Table:
     """Return the table of who was recognised."""
-    columns = ["round", "client", "attack", "AUC", "members", "outsiders", "others", "own", "s"]
-    title = "Who was recognised: the share of each that was called a member"
+    columns = ["round", "client", "attack", "AUC", "in", "out", "other", "own", "s"]
+    title = "Who was recognised (of members, outsiders, others, its own: called members)"
     table = Table(*columns, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
     for entry in entries:
