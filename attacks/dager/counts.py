@@ -23,7 +23,7 @@ NOTHING = 1e-12  # float64's rounding of a count
 
 
 @dataclass(frozen=True, kw_only=True)
-class Texts:
+class SeenTexts:
     """N texts that may have been in a batch, and what came back to each, float64.
 
     Attributes:
@@ -73,7 +73,7 @@ def spread(chances: Tensor, head: Tensor, states: Tensor) -> Tensor:
 
 
 def count(
-    texts: Texts,
+    texts: SeenTexts,
     examples: int,
     share: float | None,
     *,
@@ -110,7 +110,7 @@ def count(
     return Counts(one, certain) if sum(one) == examples else None
 
 
-def _stand_out(texts: Texts, share: float, times: tuple[int, ...]) -> bool:
+def _stand_out(texts: SeenTexts, share: float, times: tuple[int, ...]) -> bool:
     """Return whether what came back to each text that is not known to be there is far above doubt.
 
     One that was not found, and is seen much as that one is, may have left what looks like it.
@@ -122,7 +122,7 @@ def _stand_out(texts: Texts, share: float, times: tuple[int, ...]) -> bool:
     return bool(clear[guessed].all())
 
 
-def _least(texts: Texts, share: float, examples: int) -> tuple[int, ...] | None:
+def _least(texts: SeenTexts, share: float, examples: int) -> tuple[int, ...] | None:
     """Return the fewest examples that each text can stand for; None: one can for none of them."""
     found = torch.full((len(texts.amounts),), -1)
     part = max(1, thresholds.COUNTED // texts.amounts.numel())
@@ -142,7 +142,7 @@ def _least(texts: Texts, share: float, examples: int) -> tuple[int, ...] | None:
     return None
 
 
-def _shares(texts: Texts, examples: int) -> Iterator[float]:
+def _shares(texts: SeenTexts, examples: int) -> Iterator[float]:
     """Yield what one example's share would be if the clearest text stood for this or that few."""
     size, labels = texts.amounts.abs().amax(dim=1), texts.amounts.shape[1]
     clearest = int((size / texts.doubt.clamp_min(1e-300)).argmax())

@@ -15,7 +15,7 @@ from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.dager.alike import Alike
 from attacks.dager.back import Back, come_back
-from attacks.dager.counts import Texts, count, enough, spread
+from attacks.dager.counts import SeenTexts, count, enough, spread
 from attacks.dager.following import Following
 from attacks.dager.inputs import weight_blocks
 from attacks.reads import example_share, shares_are_even, shown_decay
@@ -210,7 +210,7 @@ class Labels:
         """
         prefixes = self._back.prefixes
         known = dict.fromkeys(leaves.sequences, sound)
-        texts = Texts(
+        texts = SeenTexts(
             chances=self._chances,
             slack=self._slack,
             amounts=self._amounts,

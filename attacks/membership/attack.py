@@ -1,9 +1,9 @@
 """Whether texts were trained on, by how they align with the update.
 
-Source:      ours. Whitened alignment of an update with texts' own gradients, by maps that a
-             rehearsal shows to tell; exact residuals at a classifier's last block. Compared with
-             ProjRes (arXiv:2604.21197) and the loss difference of Yeom et al. (CSF 2018,
-             arXiv:1709.01604).
+Source:      ours. Whitened alignment of an update with texts' own gradients, by maps that an update
+             of the attacker's own shows to tell, as Wu et al., "Learning to Invert", UAI 2023,
+             arXiv:2210.10880, learn from clients that they simulate; exact residuals at a
+             classifier's last block.
 Assumes:     candidates, and public texts like the client's that nobody trained on; how the client
              trains, by the protocol. Neither its order of texts nor its dropout.
 Recovers:    of each candidate whether it was trained on, with a threshold of its own: a score in

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from attacks.membership.features import sites_of
-from attacks.membership.residual import Span, span_of
+from attacks.membership.residual import PooledSpan, span_of
 from attacks.membership.texts import NULL, Parts, fingerprint, parts, twins
 from attacks.membership.view import View
 from fedsim.errors import UnsupportedObservation
@@ -188,7 +188,7 @@ def _exact_limit(
     return (max(inside, 1e-12) * least) ** 0.5 if least > APART * inside else None
 
 
-def exact_span(view: View, update: Parameters, texts: int) -> Span | None:
+def exact_span(view: View, update: Parameters, texts: int) -> PooledSpan | None:
     """Return the span of a classifier's last block, if its update is a sum of gradients."""
     if view.adam or view.model.spec.task != "classification" or view.model.spec.lora_rank:
         return None

@@ -24,7 +24,7 @@ SEEN = 1e-9  # of the strongest place's error: a place that the loss does not re
 
 
 @dataclass(frozen=True)
-class Span:
+class PooledSpan:
     """What a map read, as its gradient spans it."""
 
     site: Site
@@ -44,9 +44,9 @@ class Span:
 
 def span_of(
     model: ModelAdapter, update: Parameters, sites: Sequence[Site], texts: int
-) -> Span | None:
+) -> PooledSpan | None:
     """Return the span of the last block's map that reads one place a text; None: there is none."""
-    best: tuple[float, Span] | None = None
+    best: tuple[float, PooledSpan] | None = None
     for site in sites:
         if layer_of(model, site.name) != model.layers - 1 or not 0 < texts:
             continue
@@ -57,7 +57,7 @@ def span_of(
         _, values, rows = torch.linalg.svd(gradient, full_matrices=False)
         gap = float(values[texts - 1] / values[texts].clamp_min(1e-30))
         if gap > GAP and (best is None or gap > best[0]):
-            best = gap, Span(site, rows[:texts].mT)
+            best = gap, PooledSpan(site, rows[:texts].mT)
     return best and best[1]
 
 

@@ -167,6 +167,10 @@ CASES = (
         files={"lines.txt": "".join(f"{text} and again.\n" for text in TEXTS)},
     ),
     Case(
+        name="membership",
+        steps=(f"run {BERT} training.batch_size=4 --out a attack=membership",),
+    ),
+    Case(
         name="partial",
         steps=(
             f"""run {LLAMA} --out a 'attack={{name="partial", steps=20, starts=3, tries=4, """

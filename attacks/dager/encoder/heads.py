@@ -13,7 +13,7 @@ import torch
 from attacks.base import Notes
 from attacks.dager import thresholds
 from attacks.dager.back import solved
-from attacks.dager.counts import Counts, Texts, count, enough, spread
+from attacks.dager.counts import Counts, SeenTexts, count, enough, spread
 from attacks.dager.gates import Gates
 from attacks.reads import example_share, shares_are_even, shown_decay
 from fedsim.messages import Observation
@@ -109,7 +109,7 @@ class Shown:
         enough: what is all of it, but for rounding.
     """
 
-    texts: Texts
+    texts: SeenTexts
     explained: float
     enough: float
 
@@ -135,7 +135,7 @@ def _shown(
     gradient = -gradient if observation.update.kind == "delta" else gradient
     states, chances = states.cpu().double(), logits.cpu().double().softmax(dim=1)
     amounts, noise, explained = solved(states, gradient.T)  # (N, K), (N,)
-    texts = Texts(
+    texts = SeenTexts(
         chances=chances,
         slack=spread(chances, head, states),
         amounts=amounts,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.dager.counts import Counts, Texts, count
+from attacks.dager.counts import Counts, SeenTexts, count
 
 ROUNDING = 1e-9
 
@@ -25,8 +25,8 @@ def batch(chances: torch.Tensor, counts: Sequence[Sequence[int]], share: float) 
 
 def texts(
     chances: torch.Tensor, amounts: torch.Tensor, there: Sequence[bool], doubt: float = ROUNDING
-) -> Texts:
-    return Texts(
+) -> SeenTexts:
+    return SeenTexts(
         chances=chances,
         slack=torch.full_like(chances, ROUNDING),
         amounts=amounts,
