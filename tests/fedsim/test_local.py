@@ -1,16 +1,19 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import SequentialSampler
+from transformers import Trainer, TrainingArguments
 
 from fedsim.errors import MalformedMessage
 from fedsim.local import LocalTraining
-from fedsim.models import ModelAdapter
+from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.rng import global_stream
 from fedsim.training import Examples, TrainingSettings, mean_gradient
 from tests.clients.conftest import small
@@ -379,3 +382,42 @@ def test_the_update_is_no_view_of_the_workspace() -> None:
 def test_an_unknown_optimizer_is_never_a_setting() -> None:
     with pytest.raises(MalformedMessage, match=r"training\.optimizer must be .*'lion'"):
         TrainingSettings(optimizer="lion")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "warmup"), [("constant", 0), ("constant", 2), ("linear", 1), ("cosine", 2)]
+)
+def test_clipped_steps_and_schedules_are_those_of_transformers_trainer(
+    scheduler: Any, warmup: int, tmp_path: Path
+) -> None:
+    model = load_adapter(ModelSpec(name="builtin:llama-tiny", task="causal-lm"))
+    rows = [tuple(300 + 7 * row + place for place in range(8)) for row in range(12)]
+    how = TrainingSettings(
+        algorithm="fedavg", optimizer="adamw", learning_rate=1e-2, mini_batch_size=4,
+        local_epochs=2, max_grad_norm=0.3, lr_scheduler=scheduler, warmup_steps=warmup,
+        weight_decay=0.02,
+    )  # fmt: skip
+    weights = model.initial_parameters()
+    steps = tuple(tuple(range(first, first + 4)) for first in (0, 4, 8, 0, 4, 8))
+    examples = Examples(sequences=tuple(rows), labels=(None,) * 12, steps=steps)
+    delta, _ = LocalTraining(model, how)(weights, examples, torch.Generator())
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *_: Any) -> Any:
+            return SequentialSampler(rows)
+
+    module = model.load(weights)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), num_train_epochs=2, per_device_train_batch_size=4,
+        learning_rate=1e-2, lr_scheduler_type=scheduler if scheduler != "constant" or not warmup
+        else "constant_with_warmup", warmup_steps=warmup, max_grad_norm=0.3, weight_decay=0.02,
+        use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True, logging_strategy="no",
+    )  # fmt: skip
+    batches = [{"input_ids": list(row), "labels": list(row)} for row in rows]
+    decayed = InOrder(model=module.eval(), args=arguments, train_dataset=batches)
+    # transformers spares biases and norms the decay; a client's AdamW, as torch has it, does not
+    decayed.optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.02)
+    decayed.train()
+    for name, parameter in module.named_parameters():
+        moved = parameter.detach() - weights[name]
+        assert torch.allclose(delta[name], moved, atol=2e-5), name
