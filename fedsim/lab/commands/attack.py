@@ -34,6 +34,13 @@ def add(commands: Any) -> None:
         help="what the clients trained on, of a project that is not fedsim's own: csv, tsv, jsonl "
         "or parquet with the columns text and client (or node), and maybe round and label",
     )
+    attack.add_argument(
+        "--public",
+        type=Path,
+        metavar="FILE",
+        help="texts like the clients' that none of them trained on, for attacks on membership: a "
+        "file with the column text, and label where clients classify",
+    )
     common_options(attack)
 
 
@@ -45,7 +52,12 @@ def _attack(options: argparse.Namespace) -> int:
     with display_for(options) as display:
         display.step("reading the captures")
         replay = prepare_replay(
-            options.captures, options.attack, options.words, options.out, options.truth
+            options.captures,
+            options.attack,
+            options.words,
+            options.out,
+            options.truth,
+            options.public,
         )
         display.say(f"{len(replay.captures)} captures, results in {replay.out}")
         with held(replay.out):

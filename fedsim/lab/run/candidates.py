@@ -6,13 +6,18 @@ before it was divided (``data.reserve``), as chance would be wrong of any others
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from attacks.membership.texts import twins
 from clients.data import Corpus
-from clients.holdings import encode
+from clients.formats import read_file
+from clients.holdings import cached_corpus, encode
+from clients.values import meant
 from fedsim.errors import BadInput
+from fedsim.lab.config import Config
+from fedsim.lab.run.settings import data_settings
 from fedsim.lab.store.attempts import Asked
 from fedsim.messages import Knowledge, Texts
 from fedsim.models import ModelAdapter
@@ -68,6 +73,47 @@ def reserve_of(adapter: ModelAdapter, corpus: Corpus, max_length: int, seed: int
     assert rows is not None
     labels = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
     made = encode(adapter, rows["text"][:], labels, max_length, chat=corpus.chat)
+    return Reserve.of(Texts(sequences=made.sequences, labels=made.labels), seed)
+
+
+def public_reserve(
+    path: Path | None, adapter: ModelAdapter, config: Config | None, max_length: int, seed: int
+) -> Reserve:
+    """Return texts that no client of captures trained on: a file's, or what their run set aside.
+
+    Args:
+        path: a file of texts like the clients', with a column ``text``, and ``label`` where there
+            are labels.
+        adapter: its tokenizer reads them.
+        config: of the run whose captures are attacked; None: it is none of ours.
+        max_length: tokens that a text is cut to.
+        seed: divides them.
+
+    Raises:
+        BadInput: there is neither, or the file is no such one.
+    """
+    if path is None:
+        data = None if config is None else data_settings(config)
+        if config is None or data is None or not data.reserve:
+            raise BadInput(
+                "--public: an attack that is asked about candidates wants a file of texts like the "
+                "clients' that none of them trained on (csv, jsonl, ...: text, and label), as "
+                "their run set none aside (data.reserve)"
+            )
+        return reserve_of(adapter, cached_corpus(data, config.seed), max_length, config.seed)
+    frame = read_file(path, key="--public")
+    if "text" not in frame.columns:
+        raise BadInput(
+            f"--public: {str(path)!r} needs a column text, got {', '.join(map(str, frame.columns))}"
+        )
+    named = frame.drop_duplicates("text")
+    texts = [str(text) for text in named["text"]]
+    labels: list[int | None] = [None] * len(texts)
+    if adapter.spec.task == "classification":
+        if "label" not in named.columns:
+            raise BadInput(f"--public: {str(path)!r} needs a column label, as clients classify")
+        labels = [int(label) for label in meant(list(named["label"]))]
+    made = encode(adapter, texts, labels, max_length)
     return Reserve.of(Texts(sequences=made.sequences, labels=made.labels), seed)
 
 

@@ -31,6 +31,7 @@ from fedsim.lab.config import (
 )
 from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import Runner, in_force
+from fedsim.lab.run.candidates import Reserve, public_reserve
 from fedsim.lab.run.foreign import Fitted, fit
 from fedsim.lab.run.looks import looks_of
 from fedsim.lab.run.named import captured_model, given_model
@@ -65,6 +66,7 @@ class Replay:
     out: Path
     defenses: tuple[Effect, ...] | None  # of those in force in the run; None: nothing tells
     run: Path  # whose captures these are
+    reserve: Reserve | None  # of texts that nobody trained on, where the attack is asked
     config: Config | None  # the run's, with this attack alone; None: it is no finished run
 
     def read(self, where: CapturePath) -> Captured:
@@ -91,6 +93,7 @@ def prepare_replay(
     overrides: Sequence[str],
     out: Path | None,
     truth: Path | None = None,
+    public: Path | None = None,
 ) -> Replay:
     """Check what ``fedsim attack`` was asked for.
 
@@ -102,6 +105,7 @@ def prepare_replay(
             the captures say.
         out: where the results go; default: ``attack-<name>-<hash of its settings>`` in the run.
         truth: a file of what the clients trained on; default: the run's vault.
+        public: a file of texts that none of them did, for attacks that are asked about candidates.
 
     Raises:
         BadInput: no captures, no model, or an attack that does not fit.
@@ -159,10 +163,17 @@ def prepare_replay(
         length = data.max_length or adapter.positions
         truths, locked = read_truths(truth, adapter, _nodes(every), length), ""
         pool = public_pool(adapter, length)
+    reserve = None
+    if planned.asks:
+        length = config.data.max_length if config else data.max_length or adapter.positions
+        reserve = public_reserve(public, adapter, config, length, seed)
+    elif public is not None:
+        raise BadInput(f"--public: {attack} is not asked about candidates; leave it out")
     if out is not None:
         _check_out(out)
     told = [planned.settings, planned.knowledge, seed, model]
-    told += [some for some in (training, table, str(truth) if truth else "") if some]
+    files = [str(path) if path else "" for path in (truth, public)]
+    told += [some for some in (training, table, *files) if some]
     text = json.dumps(told, sort_keys=True, default=str)
     name = f"attack-{attack}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     return Replay(
@@ -177,6 +188,7 @@ def prepare_replay(
         out=out or run / name,
         defenses=None if config is None else _defenses(config),
         run=run,
+        reserve=reserve,
         config=_as_run(run, section, seed, model),
     )
 
@@ -240,6 +252,7 @@ def run_replay(
         errors=out.errors,
         display=display,
         defenses=replay.defenses,
+        reserve=replay.reserve,
     )
     for round_ in sorted({capture.round for capture in replay.captures}):
         captured = (replay.read(capture) for capture in replay.captures if capture.round == round_)
