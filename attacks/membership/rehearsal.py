@@ -100,7 +100,8 @@ def own_update(view: View, texts: Texts, examples: int, seed: int) -> Parameters
     with torch.enable_grad(), global_stream(seed, "rehearsal", "dropout"):
         training = LocalTraining(view.model, view.training)
         made, _ = training(view.weights, held, stream(seed, "rehearsal"))
-    return {name: tensor.cpu() for name, tensor in made.items()}
+    wire = getattr(torch, view.training.wire_dtype)
+    return {name: tensor.to("cpu", wire).float() for name, tensor in made.items()}
 
 
 def _own_statistics(

@@ -94,6 +94,10 @@ class Judge:
         verdict, reason = self.verdict(group)
         if verdict == "leak":
             return verdict, reason
+        if verdict == "no-leak" and (
+            alone := [one for one in group if one.answers and one.verdict == "leak"]
+        ):
+            return "inconclusive", f"{alone[0].place}: {alone[0].reason}"
         for scored in group:
             # Among many updates one may pass its own bound by chance: it must pass it twice over.
             if scored.verdict == "leak" and scored.chance:

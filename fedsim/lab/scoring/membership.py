@@ -19,6 +19,8 @@ from fedsim.rng import derive
 
 RATES = {"tpr_at_1pct_fpr": 0.01, "tpr_at_0.1pct_fpr": 0.001}
 WORKS = 0.3  # of the attacker's own members that it must tell, for its silence to say anything
+MOST = 0.1  # more of the members than of others that may have been missed where nothing leaks
+RANKED = 0.6  # of AUC, from which on a threshold that calls nobody is no absence
 CALIBRATED = 0.05  # of outsiders that a threshold meant for 1 % may call members
 Numbers = NDArray[np.float64]
 
@@ -148,6 +150,7 @@ class Compared:
     own_outsiders: Interval | None
     error: str = ""  # why the control could not be run
     unlike: bool = False  # the attack itself found public texts unlike the candidates
+    auc: float = 0.5  # its mean over updates
 
 
 def compared(
@@ -175,6 +178,7 @@ def compared(
         own_outsiders=rate(controls, "outsider"),
         error=error,
         unlike=unlike,
+        auc=float(np.mean([one.metrics()["auc"] for one in answers])),
     )
 
 
@@ -182,12 +186,12 @@ def decide(told: Compared) -> tuple[Verdict, str]:
     """Return the verdict and one sentence of reason.
 
     ``leak``: more members than others are called members, beyond all intervals: than outsiders,
-    than other clients' texts, than the same texts where the update is the attacker's own.
-    ``no-leak``: not so, and the attack tells its own members of its own update.
+    than other clients' texts; and than the same texts where the update is the attacker's own.
+    ``no-leak``: not so, and the attack tells its own members of its own update, does not rank
+    members above others either, and so many were asked about that hardly any can have been missed.
     """
     negative = {"outsiders": told.outsiders}
     negative |= {"other clients' texts": told.others} if told.others else {}
-    negative |= {"the same texts, of another update": told.on_own} if told.on_own else {}
     name, worst = max(negative.items(), key=lambda item: (item[1].high, item[0]))
     found = f"{_show(told.members)} of the members are recognised"
     versus = f"{_show(worst)} of {name}"
@@ -201,9 +205,10 @@ def decide(told: Compared) -> tuple[Verdict, str]:
         and told.own.mean >= WORKS
         and told.own.low > told.own_outsiders.high
     )
-    if told.members.low > worst.high and (works or told.own is None):
+    above = told.members.low > max(worst.high, told.on_own.mean if told.on_own else 0.0)
+    if above and (works or told.own is None):
         return "leak", f"{found}, but {versus}.{said}"
-    if told.members.low > worst.high:
+    if above:
         return "inconclusive", (
             f"{found}, and {versus}, but of an update of its own it recognises "
             f"{'nothing' if told.own is None else _show(told.own)}: what it says is not understood."
@@ -215,6 +220,11 @@ def decide(told: Compared) -> tuple[Verdict, str]:
         return "inconclusive", (
             f"{found}, and {versus}; but of the attacker's own update it recognises "
             f"{_show(told.own)} of the members, so its silence says nothing."
+        )
+    if told.auc > RANKED or told.unlike or loose or told.members.high - worst.mean > MOST:
+        return "inconclusive", (
+            f"{found}, no more than {versus}; but with an AUC of {told.auc:.2f}, and so many asked "
+            f"about, that is no absence.{said}"
         )
     return "no-leak", (
         f"{found}, no more than {versus}, while of the attacker's own update it recognises "

@@ -97,7 +97,11 @@ class Scorer:
 
     def _recognised(self, scored: Scored, attempts: Sequence[AttackRecord]) -> Scored:
         """Score what an attack said about candidates."""
-        scored.answers = Answers.of(scored.attempt)
+        answers = Answers.of(scored.attempt)
+        if not answers.metrics():  # an empty batch has no members
+            scored.reason = EMPTY
+            return scored
+        scored.answers = answers
         if beside := scored.answers.beside():
             scored.controls["other_update"] = beside
         if self.controls and (positive := _positive(scored.attempt, attempts)):

@@ -73,9 +73,13 @@ def test_intervals_hold_every_figure_and_their_means() -> None:
         ({}, "leak", "80.0% .* of the members are recognised, but 1.0%"),
         ({"own": None, "own_outsiders": None}, "leak", "recognised"),  # it needs no control
         ({"own": LOW}, "inconclusive", "of an update of its own it recognises"),
-        ({"others": MIDDLE, "members": MIDDLE}, "no-leak", "other clients' texts"),
-        ({"on_own": HIGH}, "no-leak", "of another update"),
+        ({"others": MIDDLE, "members": MIDDLE}, "inconclusive", "other clients' texts"),
+        ({"on_own": HIGH}, "inconclusive", "that is no absence"),
+        ({"on_own": Interval(0.0, 0.0, 0.79)}, "leak", "recognised"),  # of one text
         ({"members": LOW}, "no-leak", "no more than"),
+        ({"members": LOW, "auc": 0.9}, "inconclusive", "AUC of 0.90"),
+        ({"members": LOW, "unlike": True}, "inconclusive", "no absence"),
+        ({"members": Interval(0.0, 0.0, 0.4)}, "inconclusive", "no absence"),  # of few
         ({"members": LOW, "own": LOW}, "inconclusive", "its silence says nothing"),
         ({"members": LOW, "own": None, "error": "it broke"}, "inconclusive", "it broke"),
         ({"unlike": True}, "leak", "Public texts are not like the candidates"),
