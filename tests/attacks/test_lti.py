@@ -88,6 +88,13 @@ def test_texts_of_other_lengths_share_an_inverter(adapt: Adapt, tmp_path: Path) 
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_adapters_alone_are_enough_to_run(adapt: Adapt) -> None:
+    model = adapt("gpt2-tiny", task="causal-lm", lora_rank=4)  # no vector, no embedding trains
+    one, _ = trained(model, [texts(1)[0]])
+    attack = Lti(samples=16, passes=1, width=8, features=64, step=1)
+    assert len(attack.reconstruct(one, torch.Generator()).sequences[0]) == LENGTH
+
+
 def test_the_paper_network_runs(seen: Observation) -> None:
     attack = Lti(network="paper", samples=16, passes=1, hashing=0.01)
     guess = attack.reconstruct(seen, torch.Generator())
