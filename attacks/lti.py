@@ -54,6 +54,7 @@ class Lti(Attack):
     network: Network = "rows"
     samples: int = 20480  # simulated clients; > 0
     passes: int = 3  # over each of them; > 0
+    step: int = 4  # one inverter for texts whose lengths end in the same step of so many; > 0
     batch_size: int = 32  # of the training, in clients; > 0
     learning_rate: float = 1e-3  # of Adam, down a cosine; > 0
     width: int = 384  # of the network, rows; > 0
@@ -70,7 +71,8 @@ class Lti(Attack):
             if getattr(self, name) not in get_args(kind):
                 allowed = " or ".join(get_args(kind))
                 raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
-        for name in ("samples", "passes", "batch_size", "learning_rate", "width", "features"):
+        whole = ("samples", "passes", "step", "batch_size", "width", "features")
+        for name in (*whole, "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if not 0.0 < self.hashing <= 1.0:
@@ -80,7 +82,8 @@ class Lti(Attack):
     @override
     def _run(self, observation: Observation, generator: torch.Generator) -> Reconstruction:
         shape = shape_of(observation)
-        simulator = Simulator(observation, shape, Pipeline(observation.knowledge.defense or ()))
+        alike = shape.together(self.step, observation.model.positions)
+        simulator = Simulator(observation, alike, Pipeline(observation.knowledge.defense or ()))
         source = Source(observation.model, self.auxiliary, self.prior)
         inverter = inverter_of(Job.of(simulator, source, self._recipe(), self.cache))
         device = observation.model.device
@@ -113,7 +116,7 @@ def texts_of(guess: Tensor, shape: Shape, model: ModelAdapter) -> tuple[Tokens, 
     """Return a guess (B, T) as texts: of the one length there is, or up to where padding begins."""
     texts = []
     alike = len(set(shape.lengths)) == 1
-    for row in guess.tolist():
+    for row in guess[:, : shape.longest].tolist():
         tokens = row if alike or model.pad not in row[1:] else row[: row.index(model.pad, 1)]
         around = (*model.prefix, *tokens[len(model.prefix) : len(tokens) - len(model.suffix)])
         texts.append((*around, *model.suffix))

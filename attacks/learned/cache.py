@@ -49,7 +49,7 @@ class Job:
             "training": simulator.settings.as_config(),
             "kind": seen.update.kind,
             "sent": sorted(seen.update.tensors),
-            "lengths": simulator.shape.lengths,
+            "lengths": (simulator.shape.lengths, simulator.shape.spread),
             "labels": seen.knowledge.labels,
             "effects": [repr(effect) for effect in simulator.pipeline.effects],
         }

@@ -101,11 +101,11 @@ class Features:
         unit = {name: tensor.float() / norm for name, tensor in tensors.items()}
         rows = [self._read(name, one, unit) for name, one in self.places.items()]
         whole = [self._read(name, one, unit) for name, one in self.others.items()]
-        empty = next(iter(unit.values())).new_zeros(self.length, 0)
+        one = next(iter(unit.values())).new_ones(self.length, 1)  # where nothing else is read
         words, marks = self._marks(unit)
         return Seen(
-            torch.cat([empty, *rows], dim=1)[None],
-            torch.cat([empty[0], *whole])[None],
+            torch.cat([one, *rows], dim=1)[None],
+            torch.cat([one[0], *whole])[None],
             words[None],
             marks[None],
         )

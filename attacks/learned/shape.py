@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from attacks.reads import read_lengths
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Observation
@@ -14,6 +16,21 @@ class Shape:
     """A batch's lengths, in tokens with the special ones: as granted, or all the longest."""
 
     lengths: tuple[int, ...]
+    spread: int = 0  # a simulated text may be shorter by so many
+
+    def together(self, step: int, most: int) -> "Shape":
+        """Return the shape that stands for all whose lengths are in one step, ``most`` its end."""
+        longest = min(most, -(-self.longest // step) * step)
+        shortest = min(self.lengths)
+        return Shape((longest,) * self.texts, max(longest - shortest, step - 1))
+
+    def drawn(self, least: int, generator: torch.Generator) -> tuple[int, ...]:
+        """Return the lengths of a simulated client's texts, none below ``least``."""
+        if not self.spread:
+            return self.lengths
+        less = torch.randint(self.spread + 1, (self.texts,), generator=generator).tolist()
+        pairs = zip(self.lengths, less, strict=True)
+        return tuple(max(min(least, length), length - short) for length, short in pairs)
 
     @property
     def texts(self) -> int:

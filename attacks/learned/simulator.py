@@ -130,7 +130,7 @@ class Simulator:
         made = []
         for rows in texts:
             labels = granted or torch.randint(kinds, (len(rows),), generator=generator).tolist()
-            made.append(Examples(sequences=as_texts(rows, self.shape), labels=tuple(labels)))
+            made.append(Examples(sequences=as_texts(rows), labels=tuple(labels)))
         return made
 
     def _on_the_wire(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

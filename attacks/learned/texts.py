@@ -21,6 +21,8 @@ from fedsim.types import Tokens
 
 MOST = 2**30  # bytes of an auxiliary file
 HELD_OUT = 10  # every tenth part of the text is for the held-out accuracy
+SHORTEST = 2  # tokens of a text that has a next one to predict
+NONE = -1  # where a text has ended
 SMOOTH = 0.1  # added to each token's count, so that none is impossible
 Prior = Literal["aux", "unigram"]
 
@@ -59,15 +61,18 @@ class Source:
         return (counts / counts.sum()).log().float()
 
     def draw(self, shape: Shape, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
-        """Return one client's texts, padded on the right: (B, T) int64."""
-        model, rows = self.model, torch.full((shape.texts, shape.longest), self.model.pad)
-        for row, length in enumerate(shape.lengths):
-            free = length - len(model.prefix) - len(model.suffix)
+        """Return one client's texts, NONE after their ends: (B, T) int64."""
+        model, rows = self.model, torch.full((shape.texts, shape.longest), NONE)
+        around = len(model.prefix) + len(model.suffix)
+        for row, length in enumerate(shape.drawn(max(around + 1, SHORTEST), generator)):
+            free = length - around
             body = self._body(free, generator, held_out)
             rows[row, :length] = torch.tensor([*model.prefix, *body.tolist(), *model.suffix])
         return rows
 
     def _body(self, length: int, generator: torch.Generator, held_out: bool) -> Tensor:
+        if not length:
+            return torch.empty(0, dtype=torch.int64)
         if self.prior == "unigram" or not self.auxiliary:
             chances = self.log_unigram.exp()
             return torch.multinomial(chances, length, replacement=True, generator=generator)
@@ -106,8 +111,6 @@ def _encoded(path: str, spec: ModelSpec, model: ModelAdapter) -> tuple[Tensor, T
     return torch.tensor([token for row in rows for token in row]), lengths.cumsum(0)[:-1]
 
 
-def as_texts(rows: Tensor, shape: Shape) -> tuple[Tokens, ...]:
-    """Return padded texts (B, T) as sequences of their own lengths."""
-    return tuple(
-        tuple(row[:length]) for row, length in zip(rows.tolist(), shape.lengths, strict=True)
-    )
+def as_texts(rows: Tensor) -> tuple[Tokens, ...]:
+    """Return texts (B, T) as sequences of their own lengths."""
+    return tuple(tuple(token for token in row if token != NONE) for row in rows.tolist())

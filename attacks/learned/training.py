@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from attacks.learned.decoder import Decoder, Network, PaperNetwork, RowNetwork
 from attacks.learned.features import Features, Hashed, Seen, find_features, scaled
 from attacks.learned.matched import matched_loss, most
 from attacks.learned.simulator import Simulator
-from attacks.learned.texts import Source
+from attacks.learned.texts import NONE, Source
 from fedsim.rng import global_stream, stream
 from fedsim.types import Parameters
 
@@ -51,7 +51,7 @@ class Data:
     """Simulated clients: what is seen of each, and the tokens it held."""
 
     seen: Seen
-    texts: Tensor  # (N, B, T)
+    texts: Tensor  # (N, B, T), NONE after a text's end
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -135,7 +135,8 @@ class Trainer:
 
     def _features(self) -> Features | Hashed:
         simulator, generator = self.simulator, stream(self.seed, "probes")
-        texts = self._draw(self._few(PROBES), generator, held_out=False)
+        count, whole = self._few(PROBES), replace(simulator.shape, spread=0)
+        texts = torch.stack([self.source.draw(whole, generator) for _ in range(count)])
         updates = list(simulator.updates(texts, generator))
         if self.recipe.network == "paper":
             entries = sum(tensor.numel() for tensor in updates[0].values())
@@ -202,7 +203,8 @@ class Trainer:
                 batch = data.take(rows)
                 with torch.enable_grad():
                     words = self._words(batch, generator)
-                    loss = matched_loss(network, batch.seen, batch.texts, words)
+                    wanted = self._padded(batch.texts)
+                    loss = matched_loss(network, batch.seen, wanted, words)
                     optimizer.zero_grad(set_to_none=True)
                     loss.backward()
                 nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -215,9 +217,12 @@ class Trainer:
         if size <= FULL or self.recipe.network == "paper":
             return None
         drawn = torch.randint(size, (SAMPLED,), generator=generator).to(batch.texts.device)
-        known = torch.cat([batch.texts.flatten(), batch.seen.words.flatten(), drawn])
+        known = torch.cat([self._padded(batch.texts).flatten(), batch.seen.words.flatten(), drawn])
         words: Tensor = known.unique()
         return words
+
+    def _padded(self, texts: Tensor) -> Tensor:
+        return texts.masked_fill(texts == NONE, self.simulator.model.pad)
 
     @torch.no_grad()
     def accuracy(self, network: Decoder, data: Data) -> float:
@@ -226,9 +231,9 @@ class Trainer:
         for rows in torch.arange(len(data)).split(32):
             batch = data.take(rows.to(data.texts.device))
             guess = best(network, batch.seen)  # (N, B, T)
-            hits = (guess[:, :, None] == batch.texts[:, None]).float().mean(dim=3)  # (N, B, B)
+            hits = (guess[:, :, None] == batch.texts[:, None]).float().sum(dim=3)  # (N, B, B)
             right += sum(most(one) for one in hits.cpu())
-            total += batch.texts[:, :, 0].numel()
+            total += int((batch.texts != NONE).sum())
         return right / max(1, total)
 
 

@@ -133,6 +133,7 @@ def fill(cells: Results, options: argparse.Namespace) -> None:
             prior=prior,
             network=options.network,
             samples=options.samples,
+            step=1,
             cache=options.cache,
         )
         for name in options.defenses:

@@ -36,7 +36,7 @@ CHEAP: dict[str, dict[str, Any]] = {
         "learning_rate": 0.02,
     },
     "lamp": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1},
-    "lti": {"samples": 64, "passes": 2, "batch_size": 16, "width": 32, "features": 128},
+    "lti": {"samples": 64, "step": 1, "passes": 2, "width": 32, "features": 128},
     "partial": {"steps": 25, "starts": 4, "tries": 4, "learning_rate": 0.1, "layers": (0, 2)},
     "tag": {"steps": 60, "learning_rate": 0.05, "deviation": 0.05},
 }

@@ -15,7 +15,7 @@ from fedsim.types import Tokens
 from tests.attacks.learned.scene import simulator, trained
 from tests.conftest import Adapt
 
-CHEAP = Lti(samples=256, passes=10, width=64, features=512, learning_rate=3e-3)
+CHEAP = Lti(samples=256, step=1, passes=10, width=64, features=512, learning_rate=3e-3)
 LENGTH = 8
 
 
@@ -76,6 +76,23 @@ def test_of_a_batch_it_finds_a_set(adapt: Adapt) -> None:
     guess = Lti(samples=32, passes=1, width=8, features=64).reconstruct(two, torch.Generator())
     assert [len(row) for row in guess.sequences] == [LENGTH, LENGTH]
     assert guess.diagnostics["simulated_clients"] == 32
+
+
+def test_texts_of_other_lengths_share_an_inverter(adapt: Adapt, tmp_path: Path) -> None:
+    model = adapt("breaching3-tiny", task="causal-lm", seed=4)
+    attack = Lti(samples=16, passes=1, width=8, features=64, cache=str(tmp_path))
+    for length in (6, 8, 7):
+        one, _ = trained(model, [texts(1)[0][:length]])
+        guess = attack.reconstruct(one, torch.Generator())
+        assert [len(row) for row in guess.sequences] == [length]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_adapters_alone_are_enough_to_run(adapt: Adapt) -> None:
+    model = adapt("gpt2-tiny", task="causal-lm", lora_rank=4)  # no vector, no embedding trains
+    one, _ = trained(model, [texts(1)[0]])
+    attack = Lti(samples=16, passes=1, width=8, features=64, step=1)
+    assert len(attack.reconstruct(one, torch.Generator()).sequences[0]) == LENGTH
 
 
 def test_the_paper_network_runs(seen: Observation) -> None:

@@ -34,7 +34,7 @@ def test_clients_of_one_backward_pass_send_what_each_sends_alone(
     many = simulator(seen)
     assert many.together
     other = ((8, 300, 301, 302, 303), (1500, 1501, 1502, 1503))[:count]
-    held = torch.tensor([[[*text, *[model.pad] * (5 - len(text))] for text in one]
+    held = torch.tensor([[[*text, *[-1] * (5 - len(text))] for text in one]
                          for one in (TEXTS[:count], other)])  # fmt: skip
     sent = list(many.updates(held, torch.Generator()))
     for texts, tensors in zip((TEXTS[:count], other), sent, strict=True):
@@ -80,7 +80,7 @@ def test_examples_are_clipped_one_by_one_and_the_sum_is_noised(adapt: Adapt) -> 
     # by hand: clip(g1) + clip(g2) over 2; and z C / 2 is what the noise's size is
     model = adapt("bert-tiny")
     seen, _ = trained(model, TEXTS)
-    held = torch.tensor([[list(TEXTS[0]), [*TEXTS[1], model.pad]]])
+    held = torch.tensor([[list(TEXTS[0]), [*TEXTS[1], -1]]])
     quiet = Clips(norm=0.1, each=True), Noises(multiplier=0.0)
     (sent,) = simulator(seen, *quiet).updates(held, torch.Generator())
     expected: dict[str, torch.Tensor] = {}

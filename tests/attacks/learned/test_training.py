@@ -161,7 +161,7 @@ def test_windows_come_from_the_text_and_the_held_out_ones_from_its_end(
     generator = torch.Generator().manual_seed(1)
     for _ in range(20):
         first, second = source.draw(shape, generator)
-        assert (int(first[0]), int(first[-1]), int(second[6]), int(second[7])) == (5, 6, 6, 4)
+        assert (int(first[0]), int(first[-1]), int(second[6]), int(second[7])) == (5, 6, 6, -1)
         assert {tuple(first[1:-1].tolist()), tuple(second[1:6].tolist())} <= windows
         assert tuple(source.draw(shape, generator, held_out=True)[0][1:-1].tolist()) in late
 
@@ -186,3 +186,15 @@ def test_a_text_that_is_too_short_is_refused(adapt: Adapt, tmp_path: Path) -> No
     path.write_text("\n \n")
     with pytest.raises(UnsupportedObservation, match="holds no text"):
         Source(adapt("bert-tiny"), str(path), "aux").draw(Shape((9,)), torch.Generator())
+
+
+def test_lengths_of_one_step_share_a_shape() -> None:
+    short, long = (Shape((n,)).together(8, 64) for n in (9, 16))
+    assert short == long == Shape((16,), 7)
+    assert Shape((16,)).together(1, 64) == Shape((16,))
+    assert Shape((63,)).together(8, 60) == Shape((60,), 7)
+    assert Shape((3, 12)).together(8, 64) == Shape((16, 16), 13)
+    generator = torch.Generator().manual_seed(1)
+    drawn = {long.drawn(11, generator)[0] for _ in range(200)}
+    assert drawn == set(range(11, 17))
+    assert Shape((5, 3)).drawn(1, generator) == (5, 3)
