@@ -69,5 +69,6 @@ def test_what_there_is_can_be_listed(fedsim: Fedsim) -> None:
     found = json.loads(done.stdout)
     assert set(found) == {"attacks", "defenses", "models", "data"}
     attacks = {one["name"]: one for one in found["attacks"]}
-    assert set(attacks) == {"dager", "dlg", "grab", "lamp", "partial", "tag"}
+    known = {"dager", "dlg", "grab", "lamp", "lti", "membership", "partial", "tag"}
+    assert set(attacks) == known
     assert {"max_prefixes", "max_pairs", "max_searches"} == set(attacks["dager"]["parameters"])
