@@ -89,9 +89,8 @@ class Filled:
 
     @property
     def response(self) -> str:
-        """What stands before the last name, in both templates."""
-        lines = [t.pieces[-3].strip().splitlines() for t in (self.template, self.without_input)]
-        before = {some[-1] if some else "" for some in lines}
+        """The last line before the last name, in both templates, with the space after it."""
+        before = {_last_line(made.pieces[-3]) for made in (self.template, self.without_input)}
         return before.pop() if len(before) == 1 else ""
 
     @property
@@ -107,6 +106,11 @@ class Filled:
             else ""
             for row in named_cells(frame, self.places)
         ]
+
+
+def _last_line(text: str) -> str:
+    said = text.rstrip()
+    return said.splitlines()[-1] + text[len(said) :] if said else ""
 
 
 def named_cells(frame: pd.DataFrame, places: Mapping[str, str]) -> Iterator[dict[str, str]]:

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers import get_scheduler
 from typing_extensions import override
 
+from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter
+from fedsim.rng import global_stream, stream
 from fedsim.training import (
     MOMENTUM,
     Examples,
@@ -118,6 +120,37 @@ class LocalTraining(Training):
         for name, p in trained.items():
             pull = self.settings.proximal_mu * (p.detach() - sent[name].to(p.device))
             p.grad = pull if p.grad is None else p.grad + pull
+
+
+def simulated_update(
+    adapter: ModelAdapter,
+    broadcast: Broadcast,
+    examples: Examples,
+    seed: int,
+    *name: str | int,
+    gradient: Gradient = mean_gradient,
+) -> Update:
+    """Return what an undefended client with ``examples`` would have answered to ``broadcast``.
+
+    Args:
+        adapter: whose workspace is trained in.
+        broadcast: the weights and the training config.
+        examples: of the simulated client.
+        seed: with ``name`` of all that is random.
+        name: of the random stream.
+        gradient: of one step.
+    """
+    settings = TrainingSettings.from_config(broadcast.config)
+    training = LocalTraining(adapter, settings, gradient=gradient)
+    with torch.enable_grad(), global_stream(seed, *name, "dropout"):
+        tensors, loss = training(broadcast.parameters, examples, stream(seed, *name))
+    dtype = getattr(torch, settings.wire_dtype)
+    return Update(
+        tensors={key: tensor.to("cpu", dtype) for key, tensor in tensors.items()},
+        kind="gradient" if settings.algorithm == "fedsgd" else "delta",
+        num_examples=len(examples),
+        metrics={"train_loss": loss},
+    )
 
 
 def make_scheduler(

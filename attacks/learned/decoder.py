@@ -7,6 +7,7 @@ Source: Wu et al., UAI 2023, arXiv:2210.10880, sec. 4.2 and code (``PaperNetwork
         learn does not grow with the vocabulary.
 """
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -18,16 +19,16 @@ from attacks.learned.features import Seen
 Network = Literal["rows", "paper"]
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """A network with B x T answers."""
 
+    @abstractmethod
     def states(self, seen: Seen) -> Tensor:
         """Return an answer's vector for each text and place: (N, B, T, E)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def logits(self, states: Tensor, seen: Seen, words: Tensor | None) -> Tensor:
         """Return how likely each of ``words`` (C,) is, None: each token: (N, B, T, C)."""
-        raise NotImplementedError
 
 
 class RowNetwork(Decoder):

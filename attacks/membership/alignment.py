@@ -1,6 +1,6 @@
 """How well an update aligns with each text's own gradient, beyond what public texts explain.
 
-Source: ours; measured in the project's notes on FlowerTune's round (SmolLM2-135M, Alpaca). The
+Source: ours; measured in docs/results/membership.md. The
         coordinates are those that Adam divides by (Kingma & Ba, ICLR 2015), whitened on both sides
         as Shampoo does (Gupta et al., ICML 2018, arXiv:1802.09568); the statistic is the matched
         filter <y, S^-1 a> / sqrt(a' S^-1 a), with the covariance S of public texts' gradients and a
@@ -15,15 +15,6 @@ from torch import Tensor
 FLOOR = 0.01  # of the median: Adam's scale of an entry is no less
 SIDES = 0.01  # ridge of a side's covariance, of its mean
 RIDGE = 0.01  # of the covariance of texts, of its mean
-
-
-def _unexplained(inner: Tensor, public: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how public rows add up to each row, (M, N), and what is left of its square, (N,)."""
-    across = inner[public]  # (M, N)
-    own = across[:, public]
-    ridge = RIDGE * own.diagonal().mean() * torch.eye(len(public), dtype=own.dtype)
-    weights = torch.cholesky_solve(across, torch.linalg.cholesky(own + ridge))
-    return weights, inner.diagonal() - (across * weights).sum(dim=0)
 
 
 def statistics(
@@ -56,6 +47,15 @@ def statistics(
         columns.append((aligned - weights.mT @ aligned[rows]) / left.clamp_min(1e-20).sqrt())
         shares.append(left / inner.diagonal().clamp_min(1e-30))
     return torch.stack(columns, dim=1), torch.stack(shares, dim=1)
+
+
+def _unexplained(inner: Tensor, public: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how public rows add up to each row, (M, N), and what is left of its square, (N,)."""
+    across = inner[public]  # (M, N)
+    own = across[:, public]
+    ridge = RIDGE * own.diagonal().mean() * torch.eye(len(public), dtype=own.dtype)
+    weights = torch.cholesky_solve(across, torch.linalg.cholesky(own + ridge))
+    return weights, inner.diagonal() - (across * weights).sum(dim=0)
 
 
 def _adam_scale(known: Tensor, mean: Tensor, batch_size: int | None) -> Tensor:

@@ -27,6 +27,7 @@ from fedsim.messages import Observation, Reconstruction, Texts
 
 FEWEST = 60  # public texts: fewer tell neither how gradients spread nor what is chance
 UNLIKE = 1e-4  # chance, at which public texts are no longer taken for texts like the candidates
+CLEAN = 0.1  # of the gap of the attacker's own span: below it noise was added, and residuals err
 _LAST: dict[str, Rehearsal] = {}  # of the round at hand, by all that it was made of
 
 
@@ -99,7 +100,7 @@ class Membership(Attack):
         if rehearsal.limit is None:
             return None
         span = exact_span(view, update.tensors, update.num_examples)
-        if span is None:
+        if span is None or span.gap < CLEAN * rehearsal.gap:
             return None
         far = span.residuals(view.model, view.half_way(update.tensors), asked)
         notes |= {"exact": True, "limit": rehearsal.limit}

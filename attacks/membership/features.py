@@ -93,6 +93,7 @@ def gradients(
     sites: Sequence[Site],
     *,
     summed: bool,
+    apart: bool = False,
     tell: Callable[[int], None] = lambda _: None,
 ) -> list[Tensor]:
     """Return, for each of ``sites``, the gradient of each of ``texts``: (N, S, S'), on the CPU.
@@ -103,12 +104,13 @@ def gradients(
         texts: as the clients' are encoded.
         sites: of the model.
         summed: the loss is summed over the predicted tokens of a text; else their mean.
+        apart: one text at a time, so that none hangs on others, not even in its last bits.
         tell: is told how many texts are done.
     """
     module = model.load(weights).eval()
     made: list[list[Tensor]] = [[] for _ in sites]
     order: list[int] = []
-    for rows in batches(texts):
+    for rows in [[row] for row in range(len(texts))] if apart else batches(texts):
         parts = _of_batch(model, module, texts.take(rows), sites, summed)
         for kept, part in zip(made, parts, strict=True):
             kept.append(part.cpu())
@@ -160,9 +162,9 @@ def places(tensor: Tensor, texts: int) -> Tensor:
 
 def batches(texts: Texts) -> list[list[int]]:
     """Return rows of ``texts``, by length: a batch has at most TOKENS_AT_ONCE, padding included."""
-    made: list[list[int]] = [[]]
+    made: list[list[int]] = []
     for row in sorted(range(len(texts)), key=lambda row: len(texts.sequences[row])):
-        if made[-1] and len(texts.sequences[row]) * (len(made[-1]) + 1) > TOKENS_AT_ONCE:
+        if not made or len(texts.sequences[row]) * (len(made[-1]) + 1) > TOKENS_AT_ONCE:
             made.append([])
         made[-1].append(row)
     return made

@@ -7,7 +7,6 @@ model the last. As Wu et al., "Learning to Invert" (arXiv:2210.10880), it learns
 client.
 """
 
-import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +19,9 @@ from attacks.membership.residual import PooledSpan, span_of
 from attacks.membership.texts import NULL, Parts, fingerprint, parts, twins
 from attacks.membership.view import View
 from fedsim.errors import UnsupportedObservation
-from fedsim.local import LocalTraining
+from fedsim.local import simulated_update
 from fedsim.messages import Observation, Texts
-from fedsim.rng import global_stream, stream
+from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Parameters
 
@@ -47,6 +46,7 @@ class Rehearsal:
     weights: Tensor  # (S,) of the sites' statistics
     separated: float  # the share of pairs of its own member and another that it puts in order
     limit: float | None  # an exact residual below is a member's; None: none tells
+    gap: float  # of its own span, where residuals tell: a client's with noise has a smaller one
 
 
 def rehearse(observation: Observation, public: Texts) -> Rehearsal:
@@ -60,8 +60,9 @@ def rehearse(observation: Observation, public: Texts) -> Rehearsal:
     count = max(1, min(examples, len(public) // 2))
     own, others = public.take(range(count)), public.take(range(count, len(public)))
     LOG.info("membership: training on texts of its own")
-    update = own_update(view, own, examples, seed)
-    limit = _exact_limit(view, update, own, others, seed)
+    update = own_update(observation, own, seed)
+    span = exact_span(view, update, len(own))
+    limit = None if span is None else _exact_limit(view, span, update, own, others, seed)
     if limit is None:
         view = _narrowed(view, update, own, others)
     made, members, some = _own_statistics(view, update, own, others)
@@ -75,6 +76,7 @@ def rehearse(observation: Observation, public: Texts) -> Rehearsal:
         weights=learned,
         separated=float(higher.double().mean()),
         limit=limit,
+        gap=span.gap if span else 0.0,
     )
 
 
@@ -92,16 +94,13 @@ def _view(observation: Observation, seed: int) -> View:
     return View(model, observation.broadcast.parameters, training, sites, halves)
 
 
-def own_update(view: View, texts: Texts, examples: int, seed: int) -> Parameters:
-    """Return the update of a client that holds ``texts``, over and over up to ``examples``."""
-    rows = list(itertools.islice(itertools.cycle(range(len(texts))), max(1, examples)))
-    some = texts.take(rows)
+def own_update(observation: Observation, texts: Texts, seed: int) -> Parameters:
+    """Return the update of a client that holds ``texts``, as often as the observed one has any."""
+    wanted = max(1, observation.update.num_examples)
+    some = texts.take(place % len(texts) for place in range(wanted))
     held = Examples(sequences=some.sequences, labels=some.labels)
-    with torch.enable_grad(), global_stream(seed, "rehearsal", "dropout"):
-        training = LocalTraining(view.model, view.training)
-        made, _ = training(view.weights, held, stream(seed, "rehearsal"))
-    wire = getattr(torch, view.training.wire_dtype)
-    return {name: tensor.to("cpu", wire).float() for name, tensor in made.items()}
+    update = simulated_update(observation.model, observation.broadcast, held, seed, "rehearsal")
+    return {name: tensor.float() for name, tensor in update.tensors.items()}
 
 
 def _own_statistics(
@@ -172,12 +171,9 @@ def telling(what: str) -> Callable[[int], None]:
 
 
 def _exact_limit(
-    view: View, update: Parameters, own: Texts, others: Texts, seed: int
+    view: View, span: PooledSpan, update: Parameters, own: Texts, others: Texts, seed: int
 ) -> float | None:
     """Return the residual that parts the attacker's own members from their twins, if one does."""
-    span = exact_span(view, update, len(own))
-    if span is None:
-        return None
     at = view.half_way(update)
     inside = float(span.residuals(view.model, at, own).max())
     near = twins(view.model, own, stream(seed, "twins"))

@@ -29,6 +29,7 @@ class PooledSpan:
 
     site: Site
     basis: Tensor  # (I, k) float64
+    gap: float  # between the last singular value that counts and the next
 
     def residuals(self, model: ModelAdapter, weights: Parameters, texts: Texts) -> Tensor:
         """Return how far off the span is what is read of each text, at most: (N,), in [0, 1]."""
@@ -46,7 +47,7 @@ def span_of(
     model: ModelAdapter, update: Parameters, sites: Sequence[Site], texts: int
 ) -> PooledSpan | None:
     """Return the span of the last block's map that reads one place a text; None: there is none."""
-    best: tuple[float, PooledSpan] | None = None
+    best: PooledSpan | None = None
     for site in sites:
         if layer_of(model, site.name) != model.layers - 1 or not 0 < texts:
             continue
@@ -56,9 +57,9 @@ def span_of(
             continue
         _, values, rows = torch.linalg.svd(gradient, full_matrices=False)
         gap = float(values[texts - 1] / values[texts].clamp_min(1e-30))
-        if gap > GAP and (best is None or gap > best[0]):
-            best = gap, PooledSpan(site, rows[:texts].mT)
-    return best and best[1]
+        if gap > (GAP if best is None else best.gap):
+            best = PooledSpan(site, rows[:texts].mT, gap)
+    return best
 
 
 def reads(

@@ -15,6 +15,7 @@ from fedsim.training import TrainingSettings
 from fedsim.types import Parameters
 
 Key = tuple[object, object]  # a text's tokens and label
+KEPT = 2**32  # bytes of gradients that are kept for a round's other clients
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,25 @@ class View:
         return statistics(made, target, known, batch_size=size)
 
     def _sent(self, texts: Texts, tell: Callable[[int], None]) -> list[Tensor]:
-        """Return the gradients of ``texts`` at the weights sent, a site each."""
+        """Return the gradients of ``texts`` at the weights sent, a site each.
+
+        The first ones are taken together, whoever asks for more later has them one by one: so they
+        hang on no other text, and it does not matter which were kept.
+        """
         keys: list[Key] = list(zip(texts.sequences, texts.labels, strict=True))
-        rows = {key: row for row, key in enumerate(keys)}
-        if new := [row for key, row in rows.items() if key not in self.store]:
-            some = texts.take(new)
-            made = gradients(
-                self.model, self.weights, some, self.sites, summed=self.adam, tell=tell
-            )
-            for place, row in enumerate(new):
-                parts = zip(self.sites, made, strict=True)
-                self.store[keys[row]] = {site.name: part[place] for site, part in parts}
-        return [torch.stack([self.store[key][site.name] for key in keys]) for site in self.sites]
+        rows = {key: row for row, key in enumerate(keys) if key not in self.store}
+        made = dict(self.store)
+        if rows:
+            parts = gradients(
+                self.model, self.weights, texts.take(rows.values()), self.sites,
+                summed=self.adam, apart=bool(self.store), tell=tell,
+            )  # fmt: skip
+            names = [site.name for site in self.sites]
+            for place, key in enumerate(rows):
+                made[key] = dict(zip(names, (part[place] for part in parts), strict=True))
+        room = KEPT // max(1, 4 * sum(part.numel() for part in made[keys[0]].values()))
+        self.store.update({key: made[key] for key in [*rows][: max(0, room - len(self.store))]})
+        return [torch.stack([made[key][site.name] for key in keys]) for site in self.sites]
 
     def narrowed(self, first: int, *, midway: bool) -> "View":
         """Return a view of the blocks from ``first`` on alone."""

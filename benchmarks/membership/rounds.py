@@ -19,16 +19,16 @@ from typing import Any
 import torch
 from common.places import DATA
 from common.results import Cell, Results, arguments, markdown, start
+from common.victims import Victim, client_update, victim
 
 from attacks import Membership
 from clients.data import DataSettings, load_corpus
 from clients.holdings import encode
-from fedsim.lab.run.candidates import Reserve, question
+from fedsim.lab.run.candidates import Question, Reserve, question
 from fedsim.lab.scoring.membership import Answers, intervals, rate_interval
 from fedsim.lab.store.attempts import AttackRecord
-from fedsim.local import LocalTraining
-from fedsim.messages import Broadcast, Knowledge, Observation, Texts, Update
-from fedsim.models import ModelAdapter, ModelSpec, load_adapter
+from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Texts
+from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.rng import global_stream, stream
 from fedsim.training import Examples, TrainingSettings
 
@@ -111,59 +111,63 @@ def texts_of(adapter: ModelAdapter, setting: Setting, seed: int) -> Texts:
 
 def measure(name: str, setting: Setting, options: argparse.Namespace, results: Results) -> None:
     """Attack one client after the other; write after each."""
-    spec = ModelSpec(**{"task": "classification", **setting.model})
-    adapter = load_adapter(spec)
-    texts, count = texts_of(adapter, setting, options.seed), setting.examples
-    reserve = Reserve.of(texts.take(range(setting.reserve)), options.seed)
-    training = TrainingSettings(**setting.training)
-    parameters = adapter.initial_parameters()
     settings = {"seed": options.seed, "clients": options.clients}
     if results.known(name, settings) is not None:
         return
+    who = victim(ModelSpec(**{"task": "classification", **setting.model}))
+    texts = texts_of(who.adapter, setting, options.seed)
+    reserve = Reserve.of(texts.take(range(setting.reserve)), options.seed, setting.examples)
     answers: list[Answers] = []
     spent: list[float] = []
     for client in range(options.clients):
-        first = setting.reserve + client * count
-        members = texts.take(range(first, first + count))
-        others = texts.take(range(first + count, first + count + 100))
-        with global_stream(options.seed, "client", client):
-            made, _ = LocalTraining(adapter, training)(
-                parameters,
-                Examples(sequences=members.sequences, labels=members.labels),
-                stream(options.seed, "client", client),
-            )
-        update = Update(
-            tensors={key: tensor.cpu() for key, tensor in made.items()},
-            kind="gradient" if training.algorithm == "fedsgd" else "delta",
-            num_examples=count,
-        )
-        broadcast = Broadcast(round=1, parameters=parameters, config=training.as_config())
-        asked = question(adapter, members, others, reserve, stream(options.seed, "asked", client))
-        observation = Observation(
-            model=adapter,
-            broadcast=broadcast,
-            update=update,
-            knowledge=asked.granted(Knowledge(), reserve.public),
-        )
-        begun = time.process_time()
-        said = Membership().reconstruct(observation, stream(options.seed, "attack", client))
-        spent.append(time.process_time() - begun)
-        answers.append(
-            Answers.of(
-                AttackRecord(
-                    attack="membership", role="attack", round=1, client=client, seconds=0.0,
-                    sequences=[], texts=[], asked=list(asked.asked), scores=list(said.scores),
-                    members=list(said.members),
-                )
-            )
-        )  # fmt: skip
+        first = setting.reserve + client * setting.examples
+        members = texts.take(range(first, first + setting.examples))
+        others = texts.take(range(first + setting.examples, first + setting.examples + 100))
+        lot = stream(options.seed, "asked", client)
+        asked = question(who.adapter, members, others, reserve, lot)
+        said, seconds = attacked(who, setting, members, asked, reserve, options.seed, client)
+        answers.append(Answers.of(as_record(asked, said)))
+        spent.append(seconds)
         cell = figures(answers, spent, dict(said.diagnostics), options.seed)
-        cell |= {"public": len(reserve.public), "examples": count}
-        cell |= {"tokens": round(sum(map(len, members.sequences)))}
+        cell |= {"public": len(reserve.public), "examples": setting.examples}
+        cell |= {"tokens": sum(map(len, members.sequences))}
         done = client + 1 == options.clients
         results.add(name, settings if done else {"clients": client + 1}, cell)
         results.write(table=table(results))
-        print(name, client, {k: v for k, v in cell.items() if not isinstance(v, list)}, flush=True)
+        print(name, client, cell, flush=True)
+
+
+def attacked(
+    who: Victim,
+    setting: Setting,
+    members: Texts,
+    asked: Question,
+    reserve: Reserve,
+    seed: int,
+    client: int,
+) -> tuple[Reconstruction, float]:
+    """Return what the attack says of a client that trains on ``members``, and its seconds."""
+    training = TrainingSettings(**setting.training)
+    examples = Examples(sequences=members.sequences, labels=members.labels)
+    with global_stream(seed, "client", client):
+        update = client_update(who, examples, training, stream(seed, "client", client))
+    seen = Observation(
+        model=who.adapter,
+        broadcast=Broadcast(round=1, parameters=who.parameters, config=training.as_config()),
+        update=update,
+        knowledge=asked.granted(Knowledge(), reserve.public),
+    )
+    begun = time.process_time()
+    said = Membership().reconstruct(seen, stream(seed, "attack", client))
+    return said, time.process_time() - begun
+
+
+def as_record(asked: Question, said: Reconstruction) -> AttackRecord:
+    """Return an answer as a run notes it."""
+    return AttackRecord(
+        attack="membership", role="attack", round=1, client=0, seconds=0.0, sequences=[],
+        texts=[], asked=list(asked.asked), scores=list(said.scores), members=list(said.members),
+    )  # fmt: skip
 
 
 def figures(

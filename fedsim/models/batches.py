@@ -65,24 +65,36 @@ class Batches(Workspace):
 
     @functools.cached_property
     def marker(self) -> Tokens:
-        """What ``spec.response`` is in tokens, wherever in a text: what all surroundings share."""
-        texts = [f"{before}\n{self.spec.response}" for before in ("a", "1.", "It is so")]
-        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        shared: list[int] = []
-        for column in zip(*map(reversed, rows), strict=False):
-            if len(set(column)) > 1 or not self._within(column[0]):
-                break
-            shared.insert(0, column[0])
-        if not shared:
+        """The fewest tokens that hold ``spec.response``, white space aside, within any text.
+
+        What follows it may be part of them: of some tokenizers a colon and a line's end are one.
+        """
+        around = [(before, after) for before in ("a", "1.") for after in ("The", "1", "“so”")]
+        texts = [f"{before}\n{self.spec.response}{after}" for before, after in around]
+        encoded: Any = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        rows = [tuple(row) for row in encoded]
+        marker = self._holding(rows[0], self.spec.response.strip())
+        places = [range(len(row) - len(marker) + 1) for row in rows]
+        within = [
+            any(row[place : place + len(marker)] == marker for place in some)
+            for row, some in zip(rows, places, strict=True)
+        ]
+        if not marker or not all(within):
             raise BadInput(
                 f"data.response_only: the tokenizer has no tokens of its own for "
-                f"{self.spec.response!r}"
+                f"{self.spec.response.strip()!r}"
             )
-        return tuple(shared)
+        return marker
 
-    def _within(self, token: int) -> bool:
-        """Return whether a token is part of the marker, and no line's end before it."""
-        return bool(str(self.tokenizer.decode([token])).strip())
+    def _holding(self, tokens: Tokens, text: str) -> Tokens:
+        """Return the fewest of ``tokens`` in a row that hold ``text``; () where none do."""
+
+        def holds(first: int, end: int) -> bool:
+            return text in str(self.tokenizer.decode(list(tokens[first:end])))
+
+        end = next((end for end in range(len(tokens) + 1) if holds(0, end)), 0)
+        first = max((first for first in range(end) if holds(first, end)), default=end)
+        return tokens[first:end]
 
     def losses(self, module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Return each example's own loss (B,): the mean over its predicted tokens, or its one.

@@ -17,12 +17,13 @@ from fedsim.messages import (
     Knowledge,
     Observation,
     Reconstruction,
+    Texts,
     Update,
 )
 
 SECRET: Any = "The patient is Ada Lovelace."
 EFFECTS = typing.get_args(Effect)
-MESSAGES = (Broadcast, Update, *EFFECTS, Knowledge, Observation, Reconstruction)
+MESSAGES = (Broadcast, Update, *EFFECTS, Texts, Knowledge, Observation, Reconstruction)
 
 
 def update(**changes: Any) -> Update:
@@ -174,8 +175,39 @@ def test_a_defense_that_is_known_is_effects() -> None:
     assert Knowledge(defense=(Zeroes(), Signs())).granted() == {"defense": True}
 
 
+@pytest.mark.parametrize(
+    ("sequences", "labels", "line"),
+    [
+        (((5, 6),), (), "a label each, got 0 for 1"),
+        (((5, SECRET),), (0,), "must be token ids"),
+        ((SECRET,), (0,), "must be token ids"),
+        (((),), (0,), "one or more each"),
+        (((5,),), (SECRET,), "labels must be ints or absent"),
+        (((5,),), (True,), "labels must be ints or absent"),
+    ],
+)
+def test_texts_are_numbers(sequences: Any, labels: Any, line: str) -> None:
+    with pytest.raises(MalformedMessage, match=line):
+        Texts(sequences=sequences, labels=labels)
+
+
+def test_candidates_are_texts_and_an_answer_is_a_number_each() -> None:
+    for name in ("candidates", "public"):
+        with pytest.raises(MalformedMessage, match=f"knowledge.{name} must be Texts"):
+            Knowledge(**{name: ((5, 6),)})  # type: ignore[arg-type]
+    for scores, members, line in (
+        ((1.0,), (), "1 scores and 0 answers"),
+        ((float("nan"),), (True,), "finite"),
+        ((SECRET,), (True,), "finite"),
+    ):
+        with pytest.raises(MalformedMessage, match=line):
+            Reconstruction(scores=scores, members=members)
+
+
 def test_knowledge_is_nothing_by_default_and_says_what_was_granted() -> None:
-    assert Knowledge.names() == ("batch_size", "defense", "labels", "lengths")
+    assert Knowledge.names() == (
+        "batch_size", "candidates", "defense", "labels", "lengths", "public",
+    )  # fmt: skip
     assert Knowledge().granted() == {}
     granted = Knowledge(labels=(0, 1), batch_size=2).granted()
     assert granted == {"batch_size": True, "labels": True}

@@ -199,12 +199,12 @@ class TrainingSection(Section):
     lr_scheduler: Scheduler = default_of(
         TrainingSettings,
         "lr_scheduler",
-        "of the learning rate within a client's round, as transformers has it",
+        "of FedAvg's learning rate within a client's round, as transformers has it",
     )
     warmup_steps: int = default_of(
         TrainingSettings,
         "warmup_steps",
-        "local steps over which the learning rate rises from 0, first",
+        "FedAvg's local steps over which the learning rate rises from 0, first",
         ge=0,
         le=limits.EPOCHS,
     )

@@ -5,7 +5,7 @@ before it was divided (``data.reserve``), as chance would be wrong of any others
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from fedsim.vault.reader import Truth
 MEMBERS = 200  # of a client, at most
 TWINS = 50  # members that are asked about with a token changed, too
 OTHERS = 100  # texts of other clients of the round
-OWN, PUBLIC = 0.2, 0.5  # of what was set aside; the rest are outsiders
+OWN, MOST_OWN, PUBLIC = 0.2, 0.3, 0.5  # of what was set aside; the rest are outsiders
 FEWEST = 120  # texts set aside
 
 
@@ -46,12 +46,18 @@ class Reserve:
     outsiders: Texts
 
     @classmethod
-    def of(cls, texts: Texts, seed: int) -> "Reserve":
-        """Divide ``texts``.
+    def of(cls, texts: Texts, seed: int, examples: int = 0) -> "Reserve":
+        """Divide ``texts``, none twice.
+
+        Args:
+            texts: that no client holds.
+            seed: of the lot.
+            examples: of a client: as many are the attacker's own, where there are enough.
 
         Raises:
             BadInput: there are too few.
         """
+        texts = texts.take({tokens: row for row, tokens in enumerate(texts.sequences)}.values())
         if len(texts) < FEWEST:
             raise BadInput(
                 f"data.reserve: an attack that is asked about candidates wants {FEWEST} texts or "
@@ -59,7 +65,8 @@ class Reserve:
                 "different ones"
             )
         order = torch.randperm(len(texts), generator=stream(seed, "reserve")).tolist()
-        own, public = int(OWN * len(order)), int((OWN + PUBLIC) * len(order))
+        own = min(max(int(OWN * len(order)), examples), int(MOST_OWN * len(order)))
+        public = own + int(PUBLIC * len(order))
         return cls(
             own=texts.take(order[:own]),
             public=texts.take(order[own:public]),
@@ -67,13 +74,15 @@ class Reserve:
         )
 
 
-def reserve_of(adapter: ModelAdapter, corpus: Corpus, max_length: int, seed: int) -> Reserve:
+def reserve_of(
+    adapter: ModelAdapter, corpus: Corpus, max_length: int, seed: int, examples: int
+) -> Reserve:
     """Return what was set aside of a corpus, as the clients' texts are encoded."""
     rows = corpus.reserved
     assert rows is not None
     labels = rows["label"][:] if "label" in rows.column_names else [None] * len(rows)
     made = encode(adapter, rows["text"][:], labels, max_length, chat=corpus.chat)
-    return Reserve.of(Texts(sequences=made.sequences, labels=made.labels), seed)
+    return Reserve.of(Texts(sequences=made.sequences, labels=made.labels), seed, examples)
 
 
 def public_reserve(
@@ -100,7 +109,8 @@ def public_reserve(
                 "clients' that none of them trained on (csv, jsonl, ...: text, and label), as "
                 "their run set none aside (data.reserve)"
             )
-        return reserve_of(adapter, cached_corpus(data, config.seed), max_length, config.seed)
+        corpus, examples = cached_corpus(data, config.seed), config.training.batch_size
+        return reserve_of(adapter, corpus, max_length, config.seed, examples)
     frame = read_file(path, key="--public")
     if "text" not in frame.columns:
         raise BadInput(
@@ -126,14 +136,7 @@ class Question:
 
     def granted(self, knowledge: Knowledge, public: Texts) -> Knowledge:
         """Return ``knowledge`` with the candidates and the public texts."""
-        return Knowledge(
-            labels=knowledge.labels,
-            lengths=knowledge.lengths,
-            batch_size=knowledge.batch_size,
-            defense=knowledge.defense,
-            candidates=self.candidates,
-            public=public,
-        )
+        return replace(knowledge, candidates=self.candidates, public=public)
 
 
 def question(
@@ -153,8 +156,8 @@ def question(
         generator: draws who is asked about, the twins and the order.
     """
     there = Texts(sequences=members.sequences, labels=members.labels)
-    inside = _some(len(there), MEMBERS, generator)
-    known = {*there.sequences}
+    known = {tokens: row for row, tokens in enumerate(there.sequences)}  # each is asked about once
+    inside = [[*known.values()][place] for place in _some(len(known), MEMBERS, generator)]
     beside = [row for row in range(len(others)) if others.sequences[row] not in known]
     beside = [beside[place] for place in _some(len(beside), OTHERS, generator)]
     near = twins(adapter, there.take(inside[:TWINS]), generator)

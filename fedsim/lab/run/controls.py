@@ -15,11 +15,10 @@ import torch
 from torch import nn
 
 from fedsim.errors import UnsupportedObservation
-from fedsim.local import LocalTraining
+from fedsim.local import simulated_update
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelAdapter
-from fedsim.rng import global_stream, stream
-from fedsim.training import Examples, Gradient, TrainingSettings, mean_gradient
+from fedsim.training import Examples, Gradient, mean_gradient
 from fedsim.types import Tokens
 from fedsim.vault.reader import Truth
 
@@ -87,18 +86,8 @@ def own_update(
             for as many epochs as it likes.
     """
     examples = Examples(sequences=own.sequences, labels=own.labels)
-    settings = TrainingSettings.from_config(broadcast.config)
-    training = LocalTraining(adapter, settings, gradient=_within(seconds))
-    with global_stream(seed, "control", broadcast.round, "dropout"):
-        generator = stream(seed, "control", broadcast.round)
-        tensors, loss = training(broadcast.parameters, examples, generator)
-    dtype = getattr(torch, settings.wire_dtype)
-    return Update(
-        tensors={name: tensor.to("cpu", dtype) for name, tensor in tensors.items()},
-        kind="gradient" if settings.algorithm == "fedsgd" else "delta",
-        num_examples=len(examples),
-        metrics={"train_loss": loss},
-    )
+    name = ("control", broadcast.round)
+    return simulated_update(adapter, broadcast, examples, seed, *name, gradient=_within(seconds))
 
 
 def _within(seconds: float) -> Gradient:

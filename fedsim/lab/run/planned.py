@@ -12,6 +12,7 @@ from fedsim.lab.isolation.worker import Limits
 from fedsim.messages import Knowledge
 from fedsim.plugins import make
 
+ASKED = ("candidates", "public")  # knowledge of attacks alone that need it
 Clients = tuple[int, ...]
 """Whose update it is: one client, or those whose sum it is under secure aggregation."""
 
@@ -68,9 +69,10 @@ def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
             names = attack.paper_knowledge
         else:
             assert isinstance(granted, dict)
+            allowed = [n for n in Knowledge.names() if n not in ASKED or n in attack.needs]
             for name in granted:
-                if name not in Knowledge.names():
-                    raise BadInput(unknown("attack.knowledge", name, Knowledge.names()))
+                if name not in allowed:
+                    raise BadInput(unknown("attack.knowledge", name, allowed))
             names = tuple(sorted(name for name, given in granted.items() if given))
         planned.append(
             PlannedAttack(

@@ -69,7 +69,13 @@ class Experiment:
     def notes(self) -> list[str]:
         """What a reader must know of the weights and the texts that were read."""
         chat = chat_note(self.adapter.tokenizer) if self.corpus.chat else ""
-        return [*self.adapter.notes, *filter(None, (self.corpus.note, chat))]
+        aside = ""
+        if self.reserve is not None:
+            count = sum(map(len, vars(self.reserve).values()))
+            aside = (
+                f"{count} texts are set aside for membership (data.reserve); no client has them."
+            )
+        return [*self.adapter.notes, *filter(None, (self.corpus.note, chat, aside))]
 
 
 def prepare(config: Config) -> Experiment:
@@ -106,7 +112,9 @@ def prepare(config: Config) -> Experiment:
     )
     reserve = None
     if any(attack.asks for attack in planned):
-        reserve = reserve_of(adapter, corpus, config.data.max_length, config.seed)
+        reserve = reserve_of(
+            adapter, corpus, config.data.max_length, config.seed, config.training.batch_size
+        )
     return Experiment(
         config=config,
         adapter=adapter,

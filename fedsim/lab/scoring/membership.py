@@ -123,11 +123,9 @@ def _again(one: Answers, name: str, value: float, seed: int, times: int = 400) -
     chance = np.random.default_rng(derive(seed, "bootstrap", name))
     drawn = []
     for _ in range(times):
-        rows = {
-            kind: chance.integers(len(s), size=len(s)) for kind, s in one.scores.items() if len(s)
-        }
-        scores = {kind: s[rows[kind]] if len(s) else s for kind, s in one.scores.items()}
-        called = {kind: s[rows[kind]] if len(s) else s for kind, s in one.called.items()}
+        rows = {kind: _drawn(len(some), chance) for kind, some in one.scores.items()}
+        scores = {kind: some[rows[kind]] for kind, some in one.scores.items()}
+        called = {kind: some[rows[kind]] for kind, some in one.called.items()}
         pairs = tuple(one.pairs[place] for place in _drawn(len(one.pairs), chance))
         drawn.append(Answers(scores, called, pairs).metrics()[name])
     low, high = np.quantile(drawn, [0.025, 0.975])

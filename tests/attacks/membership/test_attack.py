@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attacks import Membership
+from attacks.membership.attack import _LAST
 from attacks.membership.texts import twins
 from fedsim.errors import UnsupportedObservation
 from fedsim.local import LocalTraining
@@ -80,6 +81,42 @@ def test_under_adam_members_stand_out_and_another_clients_do_not() -> None:
     assert Membership().reconstruct(others_first, torch.Generator()) != said
     again = Membership().reconstruct(seen, torch.Generator().manual_seed(7))
     assert again == said  # whatever was made before, and whatever stream it is given
+
+
+def test_an_answer_does_not_hang_on_who_was_asked_about_before() -> None:
+    members, others, outsiders, near = everyone()
+    adam = {"algorithm": "fedavg", "optimizer": "adamw", "learning_rate": 1e-4,
+            "mini_batch_size": 4}  # fmt: skip
+    first = observed(members, near.and_(members).and_(outsiders), **adam)
+    second = observed(others, outsiders.and_(others), **adam)  # of other lengths in each batch
+    _LAST.clear()
+    alone = Membership().reconstruct(second, torch.Generator())
+    _LAST.clear()
+    Membership().reconstruct(first, torch.Generator())
+    assert Membership().reconstruct(second, torch.Generator()) == alone
+
+
+def test_a_little_noise_on_the_update_does_not_blind_it() -> None:
+    members, others, outsiders, _ = everyone()
+    seen = observed(members, members.and_(others).and_(outsiders))
+    chance = torch.Generator().manual_seed(4)
+    noisy = {
+        name: tensor + 1e-2 * tensor.std() * torch.randn(tensor.shape, generator=chance)
+        for name, tensor in seen.update.tensors.items()
+    }
+    seen = replace(seen, update=replace(seen.update, tensors=noisy))
+    said = Membership().reconstruct(seen, torch.Generator())
+    assert not said.diagnostics["exact"]  # residuals would be above the limit, all of them
+    assert sum(said.members[:MEMBERS]) > MEMBERS / 2 > sum(said.members[MEMBERS:])
+
+
+def test_what_the_wire_rounds_is_rehearsed() -> None:
+    members, others, outsiders, _ = everyone()
+    seen = observed(members, members.and_(others).and_(outsiders), wire_dtype="float16")
+    rounded = {name: tensor.half() for name, tensor in seen.update.tensors.items()}
+    seen = replace(seen, update=replace(seen.update, tensors=rounded))
+    said = Membership().reconstruct(seen, torch.Generator())
+    assert sum(said.members[:MEMBERS]) > MEMBERS / 2 > sum(said.members[MEMBERS:])
 
 
 def test_public_texts_of_another_kind_are_noticed() -> None:

@@ -13,12 +13,13 @@ from fedsim.models import ModelSpec, load_adapter
 from tests.lab.conftest import experiment
 
 MARKER = "### Response:"
+AFTER = f"{MARKER}\n"  # as the template has it
 PROMPT = f"Below is an instruction.\n\n### Instruction:\nSay when.\n\n{MARKER}\n"
 
 
 @pytest.mark.parametrize("name", ["gpt2-tiny", "llama-tiny"])
 def test_the_loss_is_of_what_follows_the_marker(name: str) -> None:
-    model = load_adapter(ModelSpec(name=f"builtin:{name}", task="causal-lm", response=MARKER))
+    model = load_adapter(ModelSpec(name=f"builtin:{name}", task="causal-lm", response=AFTER))
     texts = [f"{PROMPT}On Tuesday.", f"{PROMPT}{MARKER} is what I was told to say."]
     encoded: Any = model.tokenizer(texts)["input_ids"]
     tokens = [tuple(row) for row in encoded]
@@ -41,8 +42,23 @@ def test_the_loss_is_of_what_follows_the_marker(name: str) -> None:
     ]
 
 
+def test_a_token_may_hold_the_markers_end_and_the_line_s() -> None:
+    spec = ModelSpec(name="builtin:gpt2-tiny", task="causal-lm", response=AFTER)
+    model = load_adapter(spec)
+    model.tokenizer.add_tokens([":\n"])  # as Llama 3's and Qwen's have it
+    tokens: Any = model.tokenizer(f"{PROMPT}On Tuesday.")["input_ids"]
+    start = model.response_start(tuple(tokens))
+    assert start and str(model.tokenizer.decode(tokens[start:])) == "On Tuesday."
+
+
+def test_a_marker_that_no_tokens_stand_for_is_said() -> None:
+    spec = ModelSpec(name="builtin:gpt2-tiny", task="causal-lm", response=" \n")
+    with pytest.raises(BadInput, match="no tokens of its own"):
+        load_adapter(spec).response_start((5, 6))
+
+
 def test_a_client_leaves_out_what_has_no_response() -> None:
-    model = load_adapter(ModelSpec(name="builtin:gpt2-tiny", task="causal-lm", response=MARKER))
+    model = load_adapter(ModelSpec(name="builtin:gpt2-tiny", task="causal-lm", response=AFTER))
     texts = [f"{PROMPT}On Tuesday.", "No marker here.", PROMPT.strip()]
     kept = encode(model, texts, [None] * 3, 64)
     assert len(kept.sequences) == 1

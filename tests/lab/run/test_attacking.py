@@ -59,7 +59,7 @@ KNOWN = {"wordy": Wordy}
 
 @pytest.fixture(autouse=True)
 def wordy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.lab.run.attacking.attack_table", lambda: KNOWN)
+    monkeypatch.setattr("fedsim.lab.run.planned.attack_table", lambda: KNOWN)
 
 
 def noted(

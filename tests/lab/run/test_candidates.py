@@ -33,6 +33,24 @@ def test_what_was_set_aside_is_divided_without_overlap() -> None:
         Reserve.of(some.take(range(119)), seed=3)
 
 
+def test_the_attacker_has_as_many_texts_as_a_client_where_there_are_enough() -> None:
+    some = texts(200)
+    assert len(Reserve.of(some, seed=3, examples=50).own) == 50
+    most = Reserve.of(some, seed=3, examples=150)
+    assert [len(part) for part in (most.own, most.public, most.outsiders)] == [60, 100, 40]
+    twice = Reserve.of(some.and_(some.take(range(80))), seed=3)
+    assert sum(map(len, (twice.own, twice.public, twice.outsiders))) == 200  # none twice
+
+
+def test_a_text_that_a_client_holds_twice_is_asked_about_once() -> None:
+    reserve, members = Reserve.of(texts(200), seed=3), texts(9, seed=1)
+    again = members.and_(members.take([0, 3]))
+    made = question(preset(), again, texts(2, seed=2), reserve, torch.Generator().manual_seed(0))
+    asked = [made.candidates.sequences[place] for place, one in enumerate(made.asked)
+             if one.kind == "member"]  # fmt: skip
+    assert sorted(asked) == sorted(members.sequences)
+
+
 def test_a_question_holds_each_kind_and_tells_no_attack_which_is_which() -> None:
     reserve, members = Reserve.of(texts(200), seed=3), texts(9, seed=1)
     others = texts(7, seed=2).and_(members.take([4]))  # a text that two clients hold

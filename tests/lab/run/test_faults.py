@@ -54,7 +54,7 @@ class Heard(Silent):
 @pytest.fixture(autouse=True)
 def careless(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"careless": Careless}
-    monkeypatch.setattr("fedsim.lab.run.attacking.attack_table", lambda: known)
+    monkeypatch.setattr("fedsim.lab.run.planned.attack_table", lambda: known)
     monkeypatch.setattr("fedsim.lab.run.attacking.attack_worker", lambda: InThisProcess(known))
 
 
@@ -103,7 +103,7 @@ def test_an_attack_that_ends_the_program_is_one_that_could_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = {"careless": Leaver}
-    monkeypatch.setattr("fedsim.lab.run.attacking.attack_table", lambda: known)
+    monkeypatch.setattr("fedsim.lab.run.planned.attack_table", lambda: known)
     monkeypatch.setattr("fedsim.lab.run.attacking.attack_worker", lambda: InThisProcess(known))
     run, lines = a_run(tmp_path / "run")
     errors = {row["error"] for row in run.rows("reconstructions.jsonl")}

@@ -10,9 +10,11 @@ import pytest
 from defenses import Defense, Freeze, NoDefense, TopK
 from fedsim.effects import Noises, Signs, Zeroes
 from fedsim.errors import BadInput
+from fedsim.lab.config import AttackSection
 from fedsim.lab.display import Silent
 from fedsim.lab.run.attacking import grant, in_force
 from fedsim.lab.run.experiment import run_experiment
+from fedsim.lab.run.planned import plan
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.replay import prepare_replay, run_replay
 from fedsim.lab.store.run import RunDirectory
@@ -129,3 +131,11 @@ def reconstructions(root: Path) -> list[dict[str, Any]]:
     noted = [row for row in rows if row["role"] == "attack"]
     assert noted and not any(row["error"] for row in noted)
     return noted
+
+
+@pytest.mark.parametrize("name", ["candidates", "public"])
+def test_texts_to_ask_about_are_of_an_attack_that_is_asked(name: str) -> None:
+    with pytest.raises(BadInput, match=rf"unknown attack\.knowledge '{name}'"):
+        plan([AttackSection(name="dager", knowledge={name: True})])
+    (asked,) = plan([AttackSection(name="membership", knowledge={name: True, "labels": True})])
+    assert asked.asks and asked.knowledge == ("labels",)  # the others it is shown anyway

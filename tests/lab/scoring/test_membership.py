@@ -98,6 +98,31 @@ def test_the_verdict(changes: dict[str, object], verdict: str, reason: str) -> N
     assert re.search(reason, why)
 
 
+def test_an_empty_batch_is_no_absence_and_ends_no_run() -> None:
+    kinds = ["outsider"] * 120
+    empty = record(kinds, [0.0] * 120, [False] * 120)
+    scorer = Scorer(adapter=preset(), vault=None, pool=(), controls=True, seed=1)
+    (scored,) = scorer.score([empty])
+    assert scored.verdict == "inconclusive" and "empty" in scored.reason
+    assert scorer.leakage([scored])[1]["membership"].verdict == "inconclusive"
+
+
+def test_the_one_client_that_was_recognised_is_not_hidden_by_the_others() -> None:
+    kinds = ["member"] * 16 + ["outsider"] * 200
+    attempts = []
+    for client in range(20):
+        called = [client == 3] * 16 + [False] * 200
+        attempts += [record(kinds, [float(one) for one in called], called, client=client)]
+        works = [True] * 16 + [False] * 200
+        attempts += [
+            record(kinds, [float(one) for one in works], works, role="positive", client=client)
+        ]
+    scorer = Scorer(adapter=preset(), vault=None, pool=(), controls=True, seed=1)
+    scores = scorer.score(attempts)
+    assert [one.verdict for one in scores].count("leak") == 1
+    assert scorer.leakage(scores)[1]["membership"].verdict != "no-leak"
+
+
 def test_a_scorer_judges_answers_beside_their_control() -> None:
     kinds = ["member"] * 40 + ["outsider"] * 120 + ["other"] * 40
     good = [True] * 36 + [False] * 164
