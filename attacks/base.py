@@ -7,6 +7,7 @@ from typing import ClassVar, final
 import torch
 
 from fedsim.errors import BadInput, UnsupportedObservation
+from fedsim.finite import finite
 from fedsim.messages import Observation, Reconstruction
 from fedsim.models import ModelAdapter
 
@@ -59,7 +60,7 @@ class Attack(ABC):
                 raise UnsupportedObservation(
                     f"update {name!r} must be floats of 16, 32 or 64 bits, got {tensor.dtype}"
                 )
-            if not (tensor.sum().isfinite() or tensor.isfinite().all()):  # a sum may overflow
+            if not finite(tensor):
                 raise UnsupportedObservation(f"update {name!r} holds NaN or infinite values")
         versions = _versions(observation)
         with torch.no_grad():

@@ -13,6 +13,7 @@ from defenses import Defense
 from defenses.base import Here, Private, norm
 from defenses.encoding import plain
 from fedsim.errors import ClientFailure, DefenseFailed
+from fedsim.finite import all_finite
 from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Update
 from fedsim.rng import global_stream, stream
@@ -63,7 +64,7 @@ def _answer(
     with threads(settings.threads), global_stream(settings.root, *name, "dropout"):
         generator = stream(settings.root, *name, "training")
         raw, loss = local(broadcast.parameters, batch, generator)
-        if not math.isfinite(loss) or not _finite(raw):
+        if not math.isfinite(loss) or not all_finite(raw.values()):
             failure = ClientFailure("training diverged; lower training.learning_rate")
             failure.add_note(f"at loss {loss}")
             raise failure
@@ -189,15 +190,13 @@ def _cast(tensors: Parameters, wire_dtype: str) -> dict[str, Tensor]:
         ClientFailure: they are not numbers, or not within the wire's range.
     """
     dtype = getattr(torch, wire_dtype)
-    sent = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
-    if not _finite(tensors):
+    if not all_finite(tensors.values()):
         raise ClientFailure("the update is not finite after the defense")
-    if not _finite(sent):
+    sent = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
+    if all(tensor.dtype == dtype for tensor in tensors.values()):  # it travels as it is
+        return sent
+    if not all_finite(sent.values()):
         raise ClientFailure(f"the update is too large for training.wire_dtype {dtype}")
     if norm(tensors) > 0.0 and norm(sent) == 0.0:
         raise ClientFailure(f"the update is too small for training.wire_dtype {dtype}")
     return sent
-
-
-def _finite(tensors: Parameters) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())

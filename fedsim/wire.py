@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedsim.errors import MalformedMessage
 from fedsim.messages import Broadcast, Update, UpdateKind
+from fedsim.tap.arrays import view
 from fedsim.tap.keys import ARRAYS, EXAMPLES, METRICS, PARTITION, PROXIMAL, SUM, UPDATE
 from fedsim.types import Parameters, Scalar
 
@@ -24,7 +25,7 @@ def to_arrays(parameters: Parameters) -> ArrayRecord:
     """Return ``parameters`` as an ArrayRecord, dtypes kept (numpy, so Flower, has no bfloat16)."""
     return ArrayRecord(
         {
-            name: Array(np.array(tensor.detach().cpu().numpy(), order="C"))
+            name: Array(np.asarray(tensor.detach().cpu().numpy(), order="C"))
             for name, tensor in parameters.items()
         }
     )
@@ -32,7 +33,7 @@ def to_arrays(parameters: Parameters) -> ArrayRecord:
 
 def to_tensors(arrays: ArrayRecord) -> dict[str, Tensor]:
     """Return the arrays as tensors of their own: changing one changes nothing that travels."""
-    return {name: torch.from_numpy(np.array(array.numpy())) for name, array in arrays.items()}
+    return {name: torch.from_numpy(np.array(view(array))) for name, array in arrays.items()}
 
 
 def train_config(config: Mapping[str, Scalar]) -> ConfigRecord:

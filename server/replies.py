@@ -19,6 +19,7 @@ from fedsim.errors import MalformedMessage, shown
 from fedsim.flower import stamp
 from fedsim.messages import UpdateKind
 from fedsim.tap import GridProxy
+from fedsim.tap.arrays import view
 from fedsim.tap.keys import EXAMPLES, SUM
 from fedsim.wire import only_arrays, update_kind
 from server.steps import moved, step_of
@@ -113,7 +114,7 @@ def check_arrays(arrays: ArrayRecord, sent: ArrayRecord, step: float) -> None:
 
 def check_array(name: str, array: Array, sent: Array, step: float) -> None:
     """Raise MalformedMessage when one array is not like that which was sent, or too large."""
-    values, wanted = array.numpy(), np.dtype(sent.dtype)
+    values, wanted = view(array), np.dtype(sent.dtype)
     if values.shape != sent.shape:
         raise MalformedMessage(f"its {name!r} must have shape {sent.shape}, got {values.shape}")
     floats = wanted.kind == "f"

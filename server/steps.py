@@ -4,6 +4,7 @@ import numpy as np
 from flwr.app import Array
 
 from fedsim.messages import UpdateKind
+from fedsim.tap.arrays import view
 
 
 def step_of(kind: UpdateKind, learning_rate: float) -> float:
@@ -16,7 +17,14 @@ def moved(sent: Array, update: np.ndarray, step: float) -> np.ndarray:
 
     The step is taken in float64.
     """
-    weights = sent.numpy()
+    weights = view(sent)
     with np.errstate(over="ignore"):
-        far: np.ndarray = weights.astype(np.float64) + step * update.astype(np.float64)
+        far: np.ndarray = update.astype(np.float64)
+        far *= step
+        far += weights
         return far.astype(weights.dtype)
+
+
+def like(values: np.ndarray, sent: Array) -> np.ndarray:
+    """Return ``values`` in the type of what was sent; themselves where they have it."""
+    return values.astype(sent.dtype, copy=False)

@@ -11,11 +11,12 @@ from typing_extensions import override
 
 from fedsim.errors import BadInput, RunFailed, unknown
 from fedsim.rng import derive
+from fedsim.tap.arrays import view
 from fedsim.tap.keys import ARRAYS
 from fedsim.wire import update_kind
 from server.grids import Only
 from server.options import check_clients, check_options
-from server.steps import moved, step_of
+from server.steps import like, moved, step_of
 
 STRATEGIES: dict[str, type[strategy.FedAvg]] = {
     kind.__name__.lower(): kind
@@ -130,7 +131,7 @@ class FromUpdates(Wrapper):
         arrays, metrics = self.inner.aggregate_train(server_round, answered)
         if arrays is None:
             return None, metrics
-        kept = {k: Array(a.numpy().astype(self._sent[k].dtype)) for k, a in arrays.items()}
+        kept = {k: Array(like(view(a), self._sent[k])) for k, a in arrays.items()}
         return ArrayRecord(kept), metrics
 
     def _applied(self, reply: Message) -> Message:
@@ -139,9 +140,9 @@ class FromUpdates(Wrapper):
         (name, arrays), *_ = reply.content.array_records.items()
         weights: dict[str, Array] = {}
         for k, sent in self._sent.items():
-            values = arrays[k].numpy()
+            values = view(arrays[k])
             if kind is None:  # of a client that sends weights
-                weights[k] = Array(values.astype(sent.dtype))
+                weights[k] = Array(like(values, sent))
             else:
                 weights[k] = Array(moved(sent, values, step_of(kind, self.learning_rate)))
         records = {k: v for k, v in reply.content.items() if k != name}

@@ -4,11 +4,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from fedsim.errors import BadInput, reading
+from fedsim.finite import finite
 from fedsim.models.stored import check_stored
 
 
@@ -92,9 +92,7 @@ def _wrapper(missing: Sequence[str], extra: Iterable[str]) -> str:
 def check_finite(module: nn.Module, name: str) -> None:
     """Raise BadInput where a weight of the model called ``name`` is no number."""
     for key, tensor in module.state_dict().items():
-        if not tensor.is_floating_point() or not tensor.numel():
-            continue
-        if not torch.stack(tensor.aminmax()).isfinite().all():
+        if not finite(tensor):
             wrong = int((~tensor.isfinite()).sum())
             raise BadInput(
                 f"model.name: {key!r} of {name!r} holds NaN or infinity, {wrong} of "

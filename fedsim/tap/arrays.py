@@ -1,5 +1,6 @@
 """Flower's arrays as numpy's, whoever made them; bfloat16, which numpy has not, as float32."""
 
+import functools
 import io
 import math
 from collections.abc import Mapping
@@ -15,10 +16,49 @@ KINDS = {np.dtype(name).name for name in (
     "float16", "float32", "float64",
 )}  # fmt: skip
 """What safetensors holds."""
+FIRST_VERSION = npy.magic(1, 0)  # what an npy file of a plain array begins with
+HEAD_SIZE = len(FIRST_VERSION)
+HEAD = HEAD_SIZE + 2  # and the length of what is said of the array, before it is said
+LONGEST = 1024  # bytes of a head that is looked at here
 
 
 class Unreadable(ValueError):
     """What an array is, which makes it none that can be read."""
+
+
+def view(array: Array) -> np.ndarray:
+    """Return what ``array.numpy()`` does, read-only: its bytes are looked at and not copied.
+
+    Raises:
+        TypeError, ValueError: as Flower's and numpy's own.
+    """
+    values = _viewed(array.data) if array.stype == NUMPY else None
+    return array.numpy() if values is None else values
+
+
+def _viewed(data: bytes) -> np.ndarray | None:
+    """Return the array of an npy file as its bytes are; None of one that is not plain, or broken.
+
+    Raises:
+        ValueError: its head says nothing that makes sense.
+    """
+    head = data[: HEAD + int.from_bytes(data[HEAD - 2 : HEAD], "little")]
+    if data[:HEAD_SIZE] != FIRST_VERSION or len(head) > LONGEST:
+        return None
+    shape, fortran, dtype = _layout(head)
+    count = math.prod(shape)
+    if dtype.hasobject or not 0 < count * dtype.itemsize <= len(data) - len(head):
+        return None
+    values = np.frombuffer(data, dtype, count, len(head))
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
+@functools.lru_cache(maxsize=4096)
+def _layout(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Return what the head of an npy file says: shape, whether in Fortran's order, type."""
+    file = io.BytesIO(head)
+    npy.read_magic(file)
+    return npy.read_array_header_1_0(file)
 
 
 def read_array(array: Array) -> tuple[np.ndarray, str]:
@@ -76,6 +116,7 @@ def _bits(array: Array) -> np.ndarray:
 
 def _load(data: bytes) -> np.ndarray:
     try:
-        return npy.read_array(io.BytesIO(data), allow_pickle=False)
+        values = _viewed(data)
+        return npy.read_array(io.BytesIO(data), allow_pickle=False) if values is None else values
     except Exception as error:  # a client's bytes may be anything
         raise Unreadable(f"is broken: {' '.join(str(error).split())[:100]}") from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from clients import build_client_app
 from fedsim.errors import MalformedFile, RunFailed
+from fedsim.finite import all_finite
 from fedsim.lab.display import Display
 from fedsim.lab.engines import ENGINES
 from fedsim.lab.run.attacking import Runner, in_force
@@ -87,7 +88,7 @@ class Recorder:
         self.display.step(f"round {progress.round}: evaluating")
         held_out = self.experiment.held_out
         done = {record.round for record in self.run.rounds()}
-        if not all(bool(tensor.isfinite().all()) for tensor in progress.parameters.values()):
+        if not all_finite(progress.parameters.values()):
             raise RunFailed(
                 f"round {progress.round}: the weights are not finite, training diverged; lower "
                 "training.learning_rate"

@@ -7,6 +7,7 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
+from fedsim.finite import all_finite
 from fedsim.models.shapes import UP
 from fedsim.types import Parameters
 
@@ -102,7 +103,7 @@ class Looks:
 def looks_of(tensors: Parameters) -> Looks:
     """Return what the matrices of an update's blocks look like; embeddings are mostly untouched."""
     some = _matrices(tensors)
-    finite = all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+    finite = all_finite(tensors.values())
     if not some or not finite:
         none = float(VALUES + 1)
         return Looks(kurtosis=0.0, normal=0.0, zeros=0.0, values=none, finite=finite)

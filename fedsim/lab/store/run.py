@@ -51,7 +51,7 @@ def checksum(parameters: Parameters) -> str:
     digest = hashlib.sha256()
     for name in sorted(parameters):
         digest.update(name.encode())
-        digest.update(parameters[name].detach().cpu().contiguous().numpy().tobytes())
+        digest.update(parameters[name].detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
