@@ -13,12 +13,16 @@ from common.places import DATA, need_data
 from transformers import BertConfig, LlamaConfig
 
 from clients.data import DataSettings, load_corpus
-from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Observation, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Parameters, Tokens
+
+try:
+    from fedsim.local import LocalTraining
+except ImportError:  # a checkout from before it was moved, which reads the same batches
+    from clients.training import LocalTraining  # type: ignore[no-redef,import-not-found]
 
 MINILM = DATA / "models" / "all-MiniLM-L6-v2-fp16"
 SHORT = 3  # tokens below which a text, special ones included, has nothing to order
