@@ -91,6 +91,9 @@ class Processes:
                 answer = receive(self._control)
             except OSError:  # too late, too
                 answer = None
+            except BaseException:  # an interrupt: its answer would be taken for the next one's
+                self._kill()
+                raise
             if answer is None:
                 raise RunFailed(f"no process for attacks could be started: {self._last_words()}")
         told: dict[str, Any] = json.loads(answer.content)
@@ -108,7 +111,7 @@ class Processes:
         for process in started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired, ValueError):  # it was heard out before
             return self._process.communicate(timeout=PATIENCE)[1]
         return b""
 

@@ -100,6 +100,26 @@ def test_a_source_that_does_not_answer_is_replaced(
     assert worker.attempt(task(), AMPLE).sequences == [[1, 2]]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["fork", "end"])
+def test_an_interrupt_leaves_no_answer_for_the_next_question(
+    worker: AttackWorker, task: Tasks, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    assert worker.attempt(task(), AMPLE).error is None
+    if what == "fork":
+        worker.close()
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("attacks.worker.channel.receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            worker.attempt(task(), AMPLE) if what == "fork" else worker.close()
+    assert worker.attempt(task(), AMPLE).sequences == [[1, 2]]
+    worker.close()
+
+
 # Other processes of the user
 
 PROBE = """

@@ -268,7 +268,7 @@ def test_a_client_that_failed_has_spent_its_epsilon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter([False])  # the first client's update is not finite, the second's is
-    monkeypatch.setattr(clients.update, "_finite", lambda _: next(answers, True))
+    monkeypatch.setattr(clients.update, "all_finite", lambda _: next(answers, True))
     config = experiment(
         defense={"name": "dp-sgd", "noise_multiplier": 10.0, "clip": 10.0},
         federation={"on_failure": "continue", "rounds": 1, "clients": 2, "clients_per_round": 2},
