@@ -18,7 +18,7 @@ from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
 from tests.attacks.conftest import initial, random_texts
 
-MEMBERS, OUTSIDERS, PUBLIC = 12, 60, 160
+MEMBERS, OUTSIDERS, PUBLIC = 12, 40, 100
 
 
 @functools.cache
