@@ -21,7 +21,7 @@ from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Broadcast, Knowledge, Observation, Reconstruction, Texts, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.types import Tokens
-from tests.conftest import Adapt, Gradient, Sentences
+from tests.conftest import Adapt, Gradient, Sentences, initial
 
 NAMES = sorted(ATTACKS)
 # settings that keep an attack's runs here to seconds
@@ -134,7 +134,7 @@ def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, C
             "public": texts([tokens for batch in others[2:] for tokens in batch]),
             "defense": (),
         }
-        parameters = model.initial_parameters()
+        parameters = initial(model)
         update = gradient(model, parameters, truth, labels)
         observation = Observation(
             model=model,

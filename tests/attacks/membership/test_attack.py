@@ -16,7 +16,8 @@ from fedsim.messages import Broadcast, Knowledge, Observation, Texts, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
-from tests.attacks.conftest import initial, random_texts
+from tests.attacks.conftest import random_texts
+from tests.conftest import initial
 
 MEMBERS, OUTSIDERS, PUBLIC = 12, 40, 100
 

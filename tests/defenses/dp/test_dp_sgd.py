@@ -15,7 +15,7 @@ from fedsim.errors import BadInput, ClientFailure, DefenseFailed
 from fedsim.local import LocalTraining
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings
-from tests.conftest import Adapt, Sentences
+from tests.conftest import Adapt, Sentences, initial
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -55,7 +55,7 @@ def round_(
     steps = work.draw(seeded(5))
     assert steps is not None
     training = work.wrap(LocalTraining(model, at.training))
-    weights = model.initial_parameters()
+    weights = initial(model)
     return training(weights, replace(examples, steps=steps), seeded())
 
 
@@ -117,9 +117,7 @@ def test_lora_moves_and_an_empty_batch_still_sends(adapt: Adapt, sentences: Sent
     at = here(held=3, expected=1)
     work = DPSGD(noise_multiplier=1.0).begin(at)
     nobody = Examples(sequences=(), labels=(), steps=((),))
-    sent, loss = work.wrap(LocalTraining(model, at.training))(
-        model.initial_parameters(), nobody, seeded()
-    )
+    sent, loss = work.wrap(LocalTraining(model, at.training))(initial(model), nobody, seeded())
     assert loss == 0.0 and all(
         tensor.std() > 0.5 for tensor in sent.values() if tensor.numel() > 50
     )
@@ -161,9 +159,7 @@ def test_a_gradient_read_before_the_step_fails(adapt: Adapt, sentences: Sentence
     examples = texts(model, sentences, 8)
     work = DPSGD(noise_multiplier=0.1).begin(at)
     round_(work, model, examples, at)
-    raw, _ = LocalTraining(model, at.training)(
-        model.initial_parameters(), examples.take([0, 3]), seeded()
-    )
+    raw, _ = LocalTraining(model, at.training)(initial(model), examples.take([0, 3]), seeded())
     with pytest.raises(DefenseFailed, match="the noise on the wire has a standard deviation"):
         work.audit(raw, raw)
 
