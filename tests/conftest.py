@@ -1,6 +1,7 @@
 """What the tests share: one thread, tiny models built once, plain gradients, borrowed data."""
 
 import ctypes
+import functools
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,16 @@ Adapt = Callable[..., ModelAdapter]
 Gradient = Callable[..., dict[str, Tensor]]
 Observe = Callable[..., Observation]
 Sentences = Callable[..., list[Tokens]]
+
+
+@functools.lru_cache(maxsize=16)
+def _drawn(model: ModelAdapter) -> dict[str, Tensor]:
+    return model.initial_parameters()
+
+
+def initial(model: ModelAdapter) -> dict[str, Tensor]:
+    """Return the weights of round 1, the caller's own: a model draws them anew, alike each time."""
+    return {name: tensor.clone() for name, tensor in _drawn(model).items()}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

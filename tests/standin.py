@@ -7,7 +7,8 @@ rounding of another machine's kernels, memory, speed, and random numbers drawn o
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 aten = torch.ops.aten
@@ -74,7 +74,7 @@ class _Operations(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        leaves = tree_leaves((args, kwargs))
+        leaves = _leaves([*args, *kwargs.values()])
         there = any(isinstance(one, There) for one in leaves)
         target = kwargs.get("device")
         if not there and target != DEVICE:
@@ -88,10 +88,11 @@ class _Operations(TorchDispatchMode):
         if func is aten.linalg_lstsq.default:
             kwargs["driver"] = "gels"  # the one that CUDA has: of full rank only
         wrappers = {id(one.held): one for one in leaves if isinstance(one, There)}
-        if torch.Tag.inplace_view in func.tags:  # squeeze_ and its like: the wrapper's shape, too
+        if _tagged(func, torch.Tag.inplace_view):  # squeeze_ and its like: the wrapper's shape, too
             with no_dispatch():
                 func(*args, **kwargs)
-        args, kwargs = tree_map(_held, (args, kwargs))
+        args = [_held(one) for one in args]
+        kwargs = {name: _held(one) for name, one in kwargs.items()}
         result = func(*args, **kwargs)
         if func is aten.empty.memory_format:  # loud where nothing was written
             result.fill_(_nothing(result.dtype))
@@ -99,7 +100,7 @@ class _Operations(TorchDispatchMode):
             return wrappers.get(id(result), result)
         if target is not None and target != DEVICE:
             return result
-        return tree_map(lambda one: _wrapped(one, wrappers), result)
+        return _wrapped(result, wrappers)
 
 
 class _Functions(TorchFunctionMode):
@@ -143,11 +144,31 @@ def _listed(index: Any) -> Any:
     return torch.tensor(index) if index else torch.empty(0, dtype=torch.int64)
 
 
+@functools.cache
+def _tagged(func: Any, tag: torch.Tag) -> bool:
+    return tag in func.tags
+
+
+def _leaves(some: Iterable[Any]) -> list[Any]:
+    """Return what is in lists within lists; an operation takes no other trees (pytree is slow)."""
+    found = []
+    for one in some:
+        if isinstance(one, (list, tuple)):
+            found += _leaves(one)
+        else:
+            found.append(one)
+    return found
+
+
 def _held(one: Any) -> Any:
+    if isinstance(one, (list, tuple)):
+        return [_held(part) for part in one]
     return one.held if isinstance(one, There) else one
 
 
 def _wrapped(one: Any, wrappers: Mapping[int, There]) -> Any:
+    if isinstance(one, (list, tuple)):
+        return type(one)([_wrapped(part, wrappers) for part in one])  # torch's named ones, too
     if not isinstance(one, Tensor):
         return one
     return wrappers[id(one)] if id(one) in wrappers else There(one)
@@ -165,11 +186,13 @@ def _check_devices(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         return
     places = INDEXED.get(func)
     strict = args if places is None else [args[place] for place in places]
-    tensors = [one for one in tree_leaves((strict, kwargs)) if isinstance(one, Tensor)]
-    scalars = func in VALUED or torch.Tag.pointwise in func.tags
-    for place, one in enumerate(tensors):
+    leaves = _leaves([*strict, *kwargs.values()])
+    for place, one in enumerate(one for one in leaves if isinstance(one, Tensor)):
+        if isinstance(one, There):
+            continue
+        scalars = func in VALUED or _tagged(func, torch.Tag.pointwise)
         written = place == 0 and func._schema.is_mutable
-        if not isinstance(one, There) and (one.ndim or not scalars or written):
+        if one.ndim or not scalars or written:
             raise RuntimeError(
                 f"{func}: Expected all tensors to be on the same device, but got one of shape "
                 f"{tuple(one.shape)} on the CPU beside others on the device"

@@ -1,6 +1,6 @@
 """What an attack may ask of a model, so that no attack ever says ``if gpt2``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from fedsim.models.closing import Closing
 from fedsim.models.inside import Inside
 from fedsim.models.norms import Norm
 from fedsim.types import Parameters, Tokens
+
+AT_ONCE = 2**12  # tokens that are run together
 
 
 class ModelAdapter(Inside):
@@ -62,16 +64,26 @@ class ModelAdapter(Inside):
         whole = self._whole(parameters)
         name = self.ending()[1]
         head = self.module.get_submodule(name)
-        states, logits = [], []
-        hook = head.register_forward_pre_hook(
-            lambda _, given: states.append(given[0].flatten(0, -2)[-1])
-        )
+        states: dict[int, Tensor] = {}
+        logits: dict[int, Tensor] = {}
+        caught: list[Tensor] = []
+        hook = head.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
         try:
-            for tokens in sequences:
-                logits.append(whole(input_ids=torch.tensor([tokens], device=self.device)).logits[0])
+            for rows in _alike(sequences):
+                ids = torch.tensor([sequences[row] for row in rows], device=self.device)
+                logits.update(zip(rows, whole(input_ids=ids).logits, strict=True))
+                read = caught.pop()  # (n, D), or (n, T, D) of a head that reads every place
+                states.update(
+                    zip(rows, read.view(len(rows), -1, read.shape[-1])[:, -1], strict=True)
+                )
         finally:
             hook.remove()
-        return f"{name}.weight", torch.stack(states), torch.stack(logits)
+        places = range(len(sequences))
+        return (
+            f"{name}.weight",
+            torch.stack([states[row] for row in places]),
+            torch.stack([logits[row] for row in places]),
+        )
 
     def ending(self) -> tuple[str | None, str]:
         """Return the names of the last norm, if all that follows it is the head, and of the head.
@@ -96,3 +108,14 @@ class ModelAdapter(Inside):
             head = getattr(head, name)
             head = getattr(head, "modules_to_save", {"default": head})["default"]  # peft's wrapper
         return norm, head
+
+
+def _alike(sequences: Sequence[Tokens]) -> Iterator[list[int]]:
+    """Yield the places of sequences of one length, so many that they need no padding and fit."""
+    by_length: dict[int, list[int]] = {}
+    for place, tokens in enumerate(sequences):
+        by_length.setdefault(len(tokens), []).append(place)
+    for length, places in by_length.items():
+        most = max(1, AT_ONCE // max(1, length))
+        for first in range(0, len(places), most):
+            yield places[first : first + most]

@@ -1,6 +1,5 @@
 """What the tests of attacks share: a client's update by the client's own code, and the truth."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,9 @@ from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings
-from fedsim.types import Parameters, Tokens
+from fedsim.types import Tokens
 from tests.attacks.scene import Local, Scene
+from tests.conftest import initial
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,6 @@ class Batch:
 
 
 Look = Callable[..., Batch]
-
-
-@functools.cache
-def initial(model: ModelAdapter) -> Parameters:
-    """Return the weights of round 1, which a model draws anew, and alike, each time."""
-    return model.initial_parameters()
 
 
 def random_texts(model: ModelAdapter, lengths: tuple[int, ...], seed: int = 0) -> list[Tokens]:
@@ -73,7 +67,7 @@ def look() -> Look:
         sequences = tuple(random_texts(model, lengths, seed))
         labels = labels or tuple(row % model.spec.num_labels for row in range(len(sequences)))
         settings = TrainingSettings(**training)
-        parameters = {name: tensor.clone() for name, tensor in initial(model).items()}
+        parameters = initial(model)
         tensors, _ = LocalTraining(model, settings)(
             parameters,
             Examples(sequences=sequences, labels=labels),

@@ -10,7 +10,7 @@ from attacks import Dager
 from fedsim.messages import Reconstruction
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
-from tests.conftest import Gradient, Observe
+from tests.conftest import Gradient, Observe, initial
 
 PRESETS = ["gpt2-tiny", "llama-tiny"]
 
@@ -22,7 +22,7 @@ class Scene:
 
     def __init__(self, model: ModelAdapter, gradient: Gradient, observe: Observe) -> None:
         self.model = model
-        self.parameters = model.initial_parameters()
+        self.parameters = initial(model)
         self._gradient = gradient
         self._observe = observe
         self.examples = 1

@@ -115,6 +115,8 @@ def weights(seed: int) -> dict[str, Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def identity() -> None:
+def identity(monkeypatch: pytest.MonkeyPatch) -> None:
     set_identity()  # without it no Message can be made outside a running app
     logging.getLogger("flwr").setLevel(logging.ERROR)
+    # Some of Flower's strategies look for garbage with each reply, among all that the tests hold.
+    monkeypatch.setattr("flwr.app.message.arrayrecord.gc.collect", lambda: 0)

@@ -12,14 +12,14 @@ from fedsim.training import TrainingSettings
 from fedsim.types import Tokens
 from tests.attacks.dager.seen import read, seen, sure
 from tests.attacks.scene import PRESETS
-from tests.conftest import Adapt
+from tests.conftest import Adapt, initial
 
 HEADS = {"gpt2-tiny": "transformer.wte.weight", "llama-tiny": "lm_head.weight"}
 
 
 def near_twin(model: ModelAdapter, preset: str, twin: int, off: float) -> Mapping[str, Tensor]:
     """Return weights in which ``twin``'s row of the head is token 500's, but for that share."""
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     rows = parameters[HEADS[preset]].clone()
     noise = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(twin))
     rows[twin] = rows[500] + off * rows[500].norm() * noise / noise.norm()
@@ -54,7 +54,7 @@ def test_one_that_goes_on_hides_no_twin_that_ends(adapt: Adapt, preset: str) -> 
 
 def stepped(model: ModelAdapter, steps: Sequence[Sequence[Tokens]], size: int) -> Observation:
     """Return a delta of so small a rate that all its ``steps`` are at the same weights."""
-    parameters, rate = model.initial_parameters(), 1e-5
+    parameters, rate = initial(model), 1e-5
     gradients = [seen(model, parameters, batch, [0] * len(batch)).update.tensors for batch in steps]
     delta = {name: -rate * sum(g[name].double() for g in gradients) for name in gradients[0]}
     settings = TrainingSettings(algorithm="fedavg", mini_batch_size=size, learning_rate=rate)

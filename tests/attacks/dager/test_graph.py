@@ -7,7 +7,7 @@ import torch
 
 from attacks import Dager
 from tests.attacks.scene import exact
-from tests.conftest import Gradient, Observe
+from tests.conftest import Gradient, Observe, initial
 from tests.fedsim.models.graph.tiny import tiny
 
 TEXTS = ((1, 700, 801, 902), (1, 1500, 333, 1201, 640))  # each begins with <s>
@@ -19,7 +19,7 @@ def test_a_decoder_is_read_exactly(
     kind: str, tmp_path: Path, gradient: Gradient, observe: Observe
 ) -> None:
     model = tiny(tmp_path, kind)
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     update = gradient(model, parameters, TEXTS, [0, 1])
     seen = observe(model, parameters, update, examples=2)
     read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
@@ -41,7 +41,7 @@ def test_an_encoder_is_read_exactly(
     kind: str, size: int, tmp_path: Path, gradient: Gradient, observe: Observe
 ) -> None:
     model = tiny(tmp_path, kind)
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     update = gradient(model, parameters, WHOLE[:size], [0, 1][:size])
     seen = observe(model, parameters, update, examples=size)
     read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
@@ -54,7 +54,7 @@ def test_of_relative_positions_the_order_is_read_off_attention(
     kind: str, size: int, tmp_path: Path, gradient: Gradient, observe: Observe
 ) -> None:
     model = tiny(tmp_path, kind)
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     update = gradient(model, parameters, WHOLE[:size], [0, 1][:size])
     seen = observe(model, parameters, update, examples=size)
     read = Dager().reconstruct(seen, torch.Generator().manual_seed(0))
@@ -66,7 +66,7 @@ def test_an_order_that_noise_hides_leaves_the_tokens_and_that_is_said(
     tmp_path: Path, gradient: Gradient, observe: Observe
 ) -> None:
     model = tiny(tmp_path, "modernbert")
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     update = gradient(model, parameters, WHOLE[1:], [0])
     noise, wrong = torch.Generator().manual_seed(0), 0
     for _ in range(6):
@@ -87,7 +87,7 @@ def test_a_token_that_is_embedded_as_another_is_said(
     tmp_path: Path, gradient: Gradient, observe: Observe
 ) -> None:
     model = tiny(tmp_path, "modernbert")
-    weights = dict(model.initial_parameters())
+    weights = dict(initial(model))
     (name,) = [name for name in weights if name.endswith("tok_embeddings.weight")]
     weights[name] = weights[name].clone()
     weights[name][44] = weights[name][700]
@@ -114,7 +114,7 @@ def test_texts_that_are_alike_are_never_sure_and_wrong(
 ) -> None:
     """A head hardly tells one order of a text from another: what it fits is no proof of both."""
     model = tiny(tmp_path, kind)
-    parameters, sure = model.initial_parameters(), 0
+    parameters, sure = initial(model), 0
     for texts in SIBLINGS.values():
         labels, weights = [1, 0][: len(texts)], dict(parameters)
         if trained:

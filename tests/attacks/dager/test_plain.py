@@ -12,14 +12,14 @@ from attacks.dager.plain import CHUNK, PlainDager, distance, projector
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
 from tests.attacks.scene import PRESETS
-from tests.conftest import Adapt, Gradient, Observe, Sentences
+from tests.conftest import Adapt, Gradient, Observe, Sentences, initial
 
 
 def read_by_both(
     model: ModelAdapter, update: dict[str, Tensor], observe: Observe, examples: int
 ) -> tuple[list[Tokens], list[Tokens]]:
     """Return what the plain attack and the fast one read of ``update``, sorted."""
-    observation = observe(model, model.initial_parameters(), update, examples=examples)
+    observation = observe(model, initial(model), update, examples=examples)
     fast = Dager().reconstruct(observation, torch.Generator().manual_seed(0)).sequences
     return sorted(PlainDager().run(observation)), sorted(fast)
 
@@ -38,7 +38,7 @@ def test_the_plain_attack_and_the_fast_one_read_the_same_sentences(
 ) -> None:
     model = adapt(preset)
     truth = sentences(model, count, skip=skip)
-    update = gradient(model, model.initial_parameters(), truth)
+    update = gradient(model, initial(model), truth)
     plain, fast = read_by_both(model, update, observe, count)
     assert plain == fast == sorted(truth)
 
@@ -50,7 +50,7 @@ def test_common_beginnings_and_a_cycle_are_told_apart_by_both(
     model = adapt(preset)
     start = model.prefix  # a cycle in the graph of tokens and positions: 400 and 500, 2 and 3
     truth = [(*start, 400, 500, 600), (*start, 500, 400, 700, 600), (*start, 400, 500, 800)]
-    update = gradient(model, model.initial_parameters(), truth)
+    update = gradient(model, initial(model), truth)
     plain, fast = read_by_both(model, update, observe, len(truth))
     assert plain == fast == sorted(truth)
 
@@ -59,7 +59,7 @@ def test_what_is_in_no_span_is_read_by_neither(
     adapt: Adapt, gradient: Gradient, observe: Observe, sentences: Sentences
 ) -> None:
     model = adapt("gpt2-tiny")
-    update = gradient(model, model.initial_parameters(), sentences(model, 2))
+    update = gradient(model, initial(model), sentences(model, 2))
     for weight in model.projections(0):
         noise = torch.randn(update[weight.name].shape, generator=torch.Generator().manual_seed(0))
         update[weight.name] = noise
@@ -85,7 +85,7 @@ def test_the_projector_leaves_inputs_as_they_are() -> None:
 
 def test_candidates_are_run_in_chunks_and_all_of_them(adapt: Adapt, gradient: Gradient) -> None:
     model = adapt("gpt2-tiny")
-    (f1,) = model.trunks(model.initial_parameters(), 1)
+    (f1,) = model.trunks(initial(model), 1)
     everything = torch.arange(model.vocabulary)
     sentences: list[Tokens] = []
     steps = PlainDager().grow((), [everything], f1, torch.eye(model.width), sentences, places=True)

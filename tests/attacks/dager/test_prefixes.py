@@ -12,7 +12,7 @@ from attacks.dager.span import Span, open_gate
 from fedsim.models import ModelAdapter, ModelSpec
 from fedsim.models.families.llama import LlamaAdapter
 from fedsim.models.presets import VOCABULARY, preset_tokenizer
-from tests.conftest import Adapt
+from tests.conftest import Adapt, initial
 from tests.fedsim.models.insides import caught, opened, stirred
 
 PRESETS = ["gpt2-tiny", "llama-tiny"]
@@ -97,7 +97,7 @@ def test_the_middle_check_computes_what_the_model_does(
 @pytest.mark.parametrize("preset", PRESETS)
 def test_pairs_that_are_not_asked_for_are_not_answered(adapt: Adapt, preset: str) -> None:
     model = adapt(preset)
-    opening = opened(model, model.initial_parameters())
+    opening = opened(model, initial(model))
     ids = (*model.prefix, 9)
     inside = torch.stack([read(model, ids), read(model, (*model.prefix, 10))])
     basis, _ = torch.linalg.qr(torch.cat([inside, torch.randn(model.width - 2, model.width)]).T)
@@ -118,7 +118,7 @@ def test_pairs_that_are_not_asked_for_are_not_answered(adapt: Adapt, preset: str
 @pytest.mark.parametrize("preset", PRESETS)
 def test_no_token_at_a_place_is_no_pair(adapt: Adapt, preset: str) -> None:
     model = adapt(preset)
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     (trunk,) = model.trunks(parameters, 1)
     gate = open_gate(some_span(model.width, 60), torch.randn(64, model.width), 16.0, 0.4)
     generator, none = torch.Generator().manual_seed(0), torch.empty(0, dtype=torch.int64)
@@ -132,7 +132,7 @@ def test_no_token_at_a_place_is_no_pair(adapt: Adapt, preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_block_check_measures_what_the_trunk_gives(adapt: Adapt, preset: str) -> None:
     model = adapt(preset)
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     (trunk,) = model.trunks(parameters, 1)
     gate = open_gate(some_span(model.width, 60), torch.randn(64, model.width), 16.0, 0.4)
     check = BlockCheck(trunk, gate)

@@ -17,7 +17,7 @@ from fedsim.models import ModelAdapter
 from fedsim.types import Parameters, Tokens
 from tests.attacks.dager.seen import read, seen, sure
 from tests.attacks.scene import PRESETS
-from tests.conftest import Adapt, Sentences
+from tests.conftest import Adapt, Sentences, initial
 
 WORDS = {
     "gpt2": "transformer.wte.weight",
@@ -28,7 +28,7 @@ WORDS = {
 
 def scaled_head(model: ModelAdapter, scale: float) -> dict[str, Tensor]:
     name = f"{model.ending()[1]}.weight"
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     return {**parameters, name: scale * parameters[name]}
 
 
@@ -101,7 +101,7 @@ def test_a_text_without_a_loss_is_no_copy_of_another(
     model = adapt("gpt2-tiny", task=task)
     (a,) = sentences(model, 1)
     truth = [a, (300,) * shortest]
-    guess = read(seen(model, model.initial_parameters(), truth, [0, 1]))
+    guess = read(seen(model, initial(model), truth, [0, 1]))
     if task == "classification":
         assert sorted(guess.sequences) == sorted(truth) and sure(guess)
     else:  # of one token alone a next-token loss has nothing to say: the gradient is a's
@@ -115,9 +115,9 @@ def test_tokens_that_are_embedded_alike_are_not_told_apart(
     adapt: Adapt, family: str, copies: int
 ) -> None:
     model = adapt(f"{family}-tiny")
-    words = model.initial_parameters()[WORDS[family]].clone()
+    words = initial(model)[WORDS[family]].clone()
     words[500] = words[400]
-    parameters = {**model.initial_parameters(), WORDS[family]: words}
+    parameters = {**initial(model), WORDS[family]: words}
     text = (*model.prefix, 300, 400, 600, *model.suffix)
     guess = read(seen(model, parameters, [text] * copies, [0] * copies))
     assert not sure(guess) and guess.diagnostics["alike"] >= 1
@@ -135,7 +135,7 @@ def test_an_update_of_another_scale_is_counted_where_one_reading_fits(
 ) -> None:
     model = adapt(preset)
     a, b = sentences(model, 2)
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     guess = read(seen(model, parameters, [a, a, b], [0, 0, 1], scale=scale))
     assert sorted(guess.sequences) == sorted([a, a, b]) and sure(guess)
     twice = [a, a, b, b]  # or a and b, and two that left no trace: a scale would hide it
@@ -153,7 +153,7 @@ def test_what_does_not_add_up_to_the_examples_stated_is_not_sure(
 ) -> None:
     model = adapt(preset)
     truth = sentences(model, 2)
-    guess = read(seen(model, model.initial_parameters(), truth, [0, 1], stated=stated))
+    guess = read(seen(model, initial(model), truth, [0, 1], stated=stated))
     assert not sure(guess) and sorted(guess.sequences) == sorted(truth)
 
 
@@ -164,7 +164,7 @@ def test_guesses_of_an_update_that_hides_them_are_no_more_than_the_examples_stat
     model = adapt(preset)
     truth = sentences(model, 4)
     labels = [0, 1, 0, 1]
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     observation = seen(
         model, parameters, truth, labels,
         algorithm="fedavg", local_epochs=8, learning_rate=3e-2, mini_batch_size=1,
@@ -182,7 +182,7 @@ def test_texts_that_are_clearly_there_outlive_a_number_that_is_too_small(
     model = adapt(preset)
     truth = sentences(model, 4)
     observation = seen(
-        model, model.initial_parameters(), truth, [0, 1, 0, 1], stated=stated,
+        model, initial(model), truth, [0, 1, 0, 1], stated=stated,
         algorithm="fedavg", local_epochs=2, learning_rate=1e-3, mini_batch_size=2,
     )  # fmt: skip
     guess = read(observation)
@@ -220,9 +220,9 @@ def test_tokens_with_many_twins_lose_no_text(
 ) -> None:
     model = adapt(preset)
     name = WORDS[preset.removesuffix("-tiny")]
-    words = model.initial_parameters()[name].clone()
+    words = initial(model)[name].clone()
     words[1000 : 1000 + twins] = words[400]
-    parameters = {**model.initial_parameters(), name: words}
+    parameters = {**initial(model), name: words}
     truth = [(*model.prefix, 300, 400, 600, 310, 320), (*model.prefix, 210, 220, 230, 240)]
     guess = read(seen(model, parameters, truth, [0, 1]))
     assert not sure(guess) and guess.diagnostics["alike"] == 1 and not guess.diagnostics["cut"]
@@ -238,7 +238,7 @@ def test_a_search_that_ends_early_keeps_what_was_alive(
 ) -> None:
     model = adapt(preset)
     truth = sentences(model, 2)
-    observation = seen(model, model.initial_parameters(), truth, [0, 1])
+    observation = seen(model, initial(model), truth, [0, 1])
     guess = Dager(max_pairs=200).reconstruct(observation, torch.Generator().manual_seed(0))
     assert guess.diagnostics["cut"] and not sure(guess)
     assert len(guess.sequences) == 2

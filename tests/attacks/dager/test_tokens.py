@@ -11,7 +11,7 @@ from attacks.dager.span import open_gate
 from attacks.dager.spectrum import find_span
 from attacks.dager.tokens import TokenSets
 from fedsim.models import ModelAdapter, Opening
-from tests.conftest import Adapt, Gradient, Sentences
+from tests.conftest import Adapt, Gradient, Sentences, initial
 from tests.fedsim.models.insides import opened, stirred
 
 PRESETS = ["gpt2-tiny", "llama-tiny", "bert-tiny"]
@@ -50,7 +50,7 @@ def test_the_sets_are_those_of_a_naive_loop(
     adapt: Adapt, gradient: Gradient, sentences: Sentences, preset: str, weights: str
 ) -> None:
     model = adapt(preset)
-    parameters = stirred(model) if weights == "stirred" else model.initial_parameters()
+    parameters = stirred(model) if weights == "stirred" else initial(model)
     truth = sentences(model, 3)
     opening, sets = prepared(model, parameters, gradient(model, parameters, truth))
     gate = sets._gate
@@ -99,7 +99,7 @@ def test_a_narrow_threshold_is_compared_with_what_no_scale_makes_less(
     adapt: Adapt, gradient: Gradient, sentences: Sentences, preset: str, weights: str
 ) -> None:
     model = adapt(preset)
-    parameters = stirred(model) if weights == "stirred" else model.initial_parameters()
+    parameters = stirred(model) if weights == "stirred" else initial(model)
     opening, sets = prepared(model, parameters, gradient(model, parameters, sentences(model, 3)))
     sets = TokenSets(opening, replace(sets._gate, factor=1.0), torch.Generator().manual_seed(0))
     assert sets._narrow
@@ -119,7 +119,7 @@ def test_positions_beyond_the_models_do_not_matter_to_rotary_ones(
     adapt: Adapt, gradient: Gradient, sentences: Sentences
 ) -> None:
     model = adapt("llama-tiny")
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     _, sets = prepared(model, parameters, gradient(model, parameters, sentences(model, 2)))
     assert sets.positions == 1
     assert sets.at(0).tolist() == sets.at(9).tolist() == sets.at(4000).tolist()

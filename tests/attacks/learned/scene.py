@@ -12,13 +12,14 @@ from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
 from fedsim.training import Examples, TrainingSettings
 from fedsim.types import Tokens
+from tests.conftest import initial
 
 
 def trained(
     model: ModelAdapter, texts: Sequence[Tokens], **settings: Any
 ) -> tuple[Observation, dict[str, torch.Tensor]]:
     """Return what an attack sees of a client that trains on ``texts``, and its raw update."""
-    told, parameters = TrainingSettings(**settings), model.initial_parameters()
+    told, parameters = TrainingSettings(**settings), initial(model)
     examples = Examples(sequences=tuple(texts), labels=(0,) * len(texts))
     update, _ = LocalTraining(model, told)(parameters, examples, torch.Generator().manual_seed(1))
     seen = Observation(

@@ -44,7 +44,7 @@ def test_the_guess_does_not_depend_on_the_device(
 ) -> None:
     training = {name: value for name, value in setting.items() if name == "dropout"}
     spec = {name: value for name, value in setting.items() if name != "dropout"}
-    batch = look(adapt(preset, **spec), (6, 6), granted=granted, **training)
+    batch = look(adapt(preset, **spec), (5, 4), granted=granted, **training)
     wanted = run(attack, batch)
     model = batch.observation.model
     with another_device() as device:

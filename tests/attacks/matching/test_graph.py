@@ -10,7 +10,7 @@ from attacks.matching.engine import Engine
 from attacks.matching.frame import find_frame
 from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Knowledge
-from tests.conftest import Gradient, Observe
+from tests.conftest import Gradient, Observe, initial
 from tests.fedsim.models.graph.tiny import tiny
 
 TEXTS = ((5, 700, 801, 902, 6), (5, 1500, 333, 1201, 640, 6))
@@ -31,7 +31,7 @@ def test_the_true_embeddings_give_the_clients_gradient(
 ) -> None:
     """ALBERT's one block runs three times: its gradients are sums."""
     model = tiny(tmp_path, kind)
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     update = gradient(model, parameters, TEXTS, [0, 1])
     granted = Knowledge(labels=(0, 1), lengths=tuple(map(len, TEXTS)))
     seen = observe(model, parameters, update, granted, examples=2)
@@ -52,7 +52,7 @@ def test_where_all_of_the_gradient_counts_nothing_is_left_out(
     tmp_path: Path, gradient: Gradient, observe: Observe
 ) -> None:
     model = tiny(tmp_path, "opt")
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     update = gradient(model, parameters, TEXTS[:1], [0])
     seen = observe(model, parameters, update, Knowledge(labels=(0,), lengths=(5,)))
     frame = find_frame(seen, torch.Generator())

@@ -9,7 +9,8 @@ from attacks.membership.features import SIDE, gradients, sites_of
 from attacks.membership.texts import fingerprint, parts, twins
 from fedsim.messages import Texts
 from fedsim.models import ModelSpec, load_adapter
-from tests.attacks.conftest import initial, random_texts
+from tests.attacks.conftest import random_texts
+from tests.conftest import initial
 
 
 def root(covariance: torch.Tensor) -> torch.Tensor:

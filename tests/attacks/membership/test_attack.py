@@ -16,9 +16,10 @@ from fedsim.messages import Broadcast, Knowledge, Observation, Texts, Update
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.rng import stream
 from fedsim.training import Examples, TrainingSettings
-from tests.attacks.conftest import initial, random_texts
+from tests.attacks.conftest import random_texts
+from tests.conftest import initial
 
-MEMBERS, OUTSIDERS, PUBLIC = 12, 60, 160
+MEMBERS, OUTSIDERS, PUBLIC = 12, 40, 100
 
 
 @functools.cache

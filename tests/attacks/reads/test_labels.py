@@ -14,7 +14,7 @@ from defenses import DPSGD, Defense, RandomMask, Sign
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
 from fedsim.models import ModelAdapter
 from tests.attacks.conftest import Batch, Look, random_texts
-from tests.conftest import Adapt
+from tests.conftest import Adapt, initial
 
 Change = Callable[[Tensor], Tensor]
 
@@ -152,7 +152,7 @@ def test_an_adapter_is_not_taken_for_a_frozen_head_of_its_size(adapt: Adapt, pre
     generator = torch.Generator().manual_seed(0)
     parameters = {
         name: 0.02 * torch.randn(tensor.shape, generator=generator)
-        for name, tensor in model.initial_parameters().items()
+        for name, tensor in initial(model).items()
     }
     assert any("lora_A" in name for name in parameters)
     observation = Observation(

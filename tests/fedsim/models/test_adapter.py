@@ -221,3 +221,25 @@ def test_a_spec_becomes_json_and_names_itself(adapt: Adapt) -> None:
     lists: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
     assert ModelSpec(**lists) == spec
     assert repr(adapt("gpt2-tiny")) == "GPT2Adapter('builtin:gpt2-tiny', task='classification')"
+
+
+@pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
+def test_decisions_are_those_of_each_text_alone(adapt: Adapt, preset: str) -> None:
+    """Texts of one length run together, and come back in the order they were given."""
+    model = adapt(preset, num_labels=3)
+    parameters = model.initial_parameters()
+    texts = [(5, 400, 6), (5, 401, 402, 403, 6), (5, 404, 6), (5, 405, 406, 407, 6)]
+    name, states, logits = model.decisions(parameters, texts)
+    assert states.shape == (4, parameters[name].shape[1]) and logits.shape == (4, 3)
+    module: Any = model.load(parameters).eval()
+    with torch.no_grad():
+        alone = torch.cat([module(input_ids=torch.tensor([tokens])).logits for tokens in texts])
+    torch.testing.assert_close(logits, alone, atol=1e-6, rtol=1e-5)
+    head = torch.nn.functional.linear(
+        states,
+        parameters[name],
+        module.get_parameter(bias)
+        if (bias := name.replace("weight", "bias")) in parameters
+        else None,
+    )
+    torch.testing.assert_close(head, logits, atol=1e-6, rtol=1e-5)

@@ -20,7 +20,7 @@ from fedsim.errors import UnsupportedObservation
 from fedsim.messages import Reconstruction
 from fedsim.models import ModelAdapter, ModelSpec, load_adapter
 from fedsim.types import Tokens
-from tests.conftest import Adapt, Gradient, Observe, Sentences
+from tests.conftest import Adapt, Gradient, Observe, Sentences, initial
 from tests.fedsim.models.insides import caught, opened, stirred
 
 OUTPUT = "bert.encoder.layer.0.attention.output.dense.weight"
@@ -32,7 +32,7 @@ class Scene:
 
     def __init__(self, model: ModelAdapter, gradient: Gradient, observe: Observe) -> None:
         self.model = model
-        self.parameters = model.initial_parameters()
+        self.parameters = initial(model)
         self._gradient = gradient
         self._observe = observe
 
@@ -223,7 +223,7 @@ def test_the_masked_inputs_of_a_masked_lm_are_found(
     adapt: Adapt, observe: Observe, sentences: Sentences
 ) -> None:
     model = adapt("bert-tiny", task="masked-lm")
-    parameters = model.initial_parameters()
+    parameters = initial(model)
     batch = model.batch(sentences(model, 2), [None, None], torch.Generator().manual_seed(0))
     module = model.load(parameters).eval()
     module.zero_grad(set_to_none=True)
