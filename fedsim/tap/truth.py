@@ -32,7 +32,9 @@ class TruthNotes:
             truth.note(texts, labels)
 
     A line of ``node=N.jsonl`` is a text: ``{"node", "round", "text"}``, and ``label`` where it has
-    one. It never raises: what cannot be noted is said in the log, and the training goes on.
+    one. It never raises: what cannot be noted is said in the log, and the training goes on. As a
+    mod of a whole ``ClientApp`` it sees evaluations, too: what is noted then is no truth, and is
+    left out, so that ``note`` may stand where a client loads its data.
 
     Args:
         root: a directory for the notes, made so that this user alone can read it.
@@ -53,13 +55,15 @@ class TruthNotes:
     ) -> Message:
         """Have ``note`` know whose message is answered, and of which round."""
         try:
-            self._begin(message, context.node_id)
+            self._now.idle = not message.metadata.message_type.startswith("train")
+            if not self._now.idle:
+                self._begin(message, context.node_id)
         except Exception as error:
             logger.warning("no truth is noted: %s", fault(error))
         try:
             return call_next(message, context)
         finally:
-            self._now.place = None
+            self._now.place, self._now.idle = None, False
 
     def note(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> None:
         """Note what the client trains on in the round that is on.
@@ -81,6 +85,8 @@ class TruthNotes:
         self._now.place = node, round_
 
     def _note(self, texts: Sequence[str], labels: Sequence[int] | None) -> None:
+        if getattr(self._now, "idle", False):
+            return
         place = getattr(self._now, "place", None)
         if place is None:
             raise RuntimeError("note() belongs into a function that has this object as its mod")

@@ -57,6 +57,19 @@ def test_rounds_that_no_message_says_are_counted(tmp_path: Path) -> None:
     assert [(row["round"], row["text"]) for row in noted(truth.root)] == [(1, "one"), (2, "two")]
 
 
+def test_what_a_client_evaluates_on_is_no_truth(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mod of the whole app, and a note where data is loaded: twice a round, by two messages."""
+    truth = TruthNotes(tmp_path / "truth")
+    silent = RecordDict({"c": ConfigRecord({})})  # says no round, so that messages are counted
+    with caplog.at_level(logging.WARNING, logger="fedsim.tap"):
+        for kind, text in [("train", "one"), ("evaluate", "x"), ("train", "two"), ("query", "y")]:
+            train(truth, message(5, kind=kind, content=silent), [text])
+    assert [(row["round"], row["text"]) for row in noted(truth.root)] == [(1, "one"), (2, "two")]
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("note", "line"),
     [
