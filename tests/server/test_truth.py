@@ -95,6 +95,20 @@ def test_it_goes_to_where_clients_are(tmp_path: Path) -> None:
     assert [row["text"] for row in noted(truth.root)] == ["a"]
 
 
+def test_a_mod_that_was_pickled_and_the_apps_own_object_are_one_notebook(tmp_path: Path) -> None:
+    """Ray unpickles the mods, and imports the module in which ``truth.note`` stands."""
+    truth = TruthNotes(tmp_path / "truth")
+    unpickled, silent = pickle.loads(pickle.dumps(truth)), RecordDict({"c": ConfigRecord({})})
+
+    def app(asked: Message, _: Context) -> Message:
+        truth.note(["a"])
+        return answer(asked)
+
+    unpickled(message(5, content=silent), context(), app)
+    truth(message(5, content=silent), context(), app)
+    assert [(row["round"], row["text"]) for row in noted(truth.root)] == [(1, "a"), (2, "a")]
+
+
 def test_a_note_outside_of_a_round_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
