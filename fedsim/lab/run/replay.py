@@ -260,6 +260,7 @@ def run_replay(
             [(update.clients, update.broadcast, update.update) for update in captured]
         )
     first = replay.read(replay.captures[0])
+    update, sent = first.update, first.broadcast.parameters
     scorer = Scorer(
         adapter=replay.adapter,
         vault=replay.truths,
@@ -267,7 +268,7 @@ def run_replay(
         controls=not quick,
         seed=replay.seed,
         unsure=replay.unsure(first),
-        looks="; ".join(looks_of(first.update.tensors).words(first.update.kind)),
+        looks="; ".join(looks_of(update.tensors, sent, update.kind).words(update.kind)),
     )
     scores = scorer.score(out.attempts())
     leakage, verdicts = scorer.leakage(scores)
