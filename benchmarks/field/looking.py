@@ -90,7 +90,7 @@ def read(ran: Ran, words: Sequence[str]) -> dict[str, Any]:
         "samples": sum(one["samples"] for one in rounds),
         "exact": sum(_count(one, "exact_match") for one in rounds),
         "exact_but_last": sum(_count(one, "exact_match_but_last") for one in rounds),
-        "leakage": {k: summary["leakage"]["dager"][k] for k in KEPT},
+        "leakage": {k: v for k, v in summary["leakage"]["dager"].items() if k in KEPT},
         "verdict": summary["verdicts"]["dager"]["verdict"],
         "reason": summary["verdicts"]["dager"].get("reason", ""),
         "updates": [_update(one) for one in rounds],

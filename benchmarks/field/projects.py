@@ -13,6 +13,7 @@ results/field_projects.json, a cell at a time.
 """
 
 import argparse
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,23 @@ PROJECTS = {
 }
 
 
-def measure(project: Project, variant: Variant, checkout: Checkout, seed: int) -> Cell:
-    """Return what became of a project, and what was read of it."""
-    with tempfile.TemporaryDirectory(prefix="field") as work:
-        place = Workplace(Path(work), project, variant, checkout, seed)
+def measure(
+    project: Project, variant: Variant, checkout: Checkout, seed: int, keep: Path | None
+) -> Cell:
+    """Return what became of a project, and what was read of it.
+
+    Args:
+        project: one of the six.
+        variant: how it is run.
+        checkout: where its sources are.
+        seed: of its model's head, rows and training.
+        keep: a directory for projects, captures and truths, which stay; None: they do not.
+    """
+    with contextlib.ExitStack() as stack:
+        work = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="field")))
+        folder = work / f"{project.package}-{project.variants.index(variant)}"
+        folder.mkdir(parents=True)
+        place = Workplace(folder, project, variant, checkout, seed)
         tapped = place.run("tapped", tap=True)
         cell: Cell = {
             "why": variant.why,
@@ -72,6 +86,7 @@ def main() -> None:
     parser = arguments(str(__doc__))
     parser.add_argument("--flower", type=Path, required=True, help="a git checkout of Flower")
     parser.add_argument("--only", nargs="+", choices=PROJECTS, default=list(PROJECTS))
+    parser.add_argument("--work", type=Path, help="a new directory where all of it stays")
     parser.set_defaults(threads=1)
     options: argparse.Namespace = parser.parse_args()
     checkout = Checkout(options.flower)
@@ -85,7 +100,7 @@ def main() -> None:
             settings = {"seed": options.seed, "flower": commit}
 
             def work(name: str = name, variant: Variant = variant) -> Cell:
-                return measure(PROJECTS[name], variant, checkout, options.seed)
+                return measure(PROJECTS[name], variant, checkout, options.seed, options.work)
 
             results.cell(f"{name}, {variant.name}", settings, work)
     print(markdown(["project", "ended", "captured", "read"], map(_line, results.cells.items())))
