@@ -99,7 +99,8 @@ def read(ran: Ran, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _count(one: dict[str, Any], metric: str) -> int:
-    return round(one["samples"] * one["metrics"].get(metric, 0.0))
+    share: float = one["metrics"].get(metric, 0.0)
+    return round(one["samples"] * share)
 
 
 def _update(one: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers import AutoModelForSequenceClassification as Classifier
 
 from fedsim.models import ModelSpec, load_adapter
-from fedsim.rng import global_stream, stream
+from fedsim.rng import global_stream
 
 LIMIT = 1500  # seconds that a simulation may take
 LENGTH = 24  # tokens that a text is padded to where the project has images
@@ -105,10 +105,12 @@ class Workplace:
             Patch(file=file, why="", end=TAP.format(captures=str(captures))).apply(folder)
         begun = time.perf_counter()
         code, said = simulate(folder, self._spec())
+        (folder / "log.txt").write_text(said, encoding="utf-8")
+        ended = code == 0 and (folder / "ended").exists() and (folder / "witness.jsonl").exists()
         return Ran(
             folder=folder,
-            ended=code == 0 and (folder / "ended").exists(),
-            error="" if code == 0 else "\n".join(said.splitlines()[-8:]),
+            ended=ended,  # Flower goes on where all clients fail, and ends with nothing made
+            error="" if ended else "\n".join(said.splitlines()[-8:]),
             seconds=round(time.perf_counter() - begun, 1),
             captures=captures,
             truth=truth,
@@ -120,7 +122,7 @@ class Workplace:
             key: value.format(model=self.model) if isinstance(value, str) else value
             for key, value in self.config.items()
         }
-        return {"config": filled, "supernodes": self.project.supernodes}
+        return {"config": filled, "supernodes": self.project.supernodes, "seed": self.seed}
 
     def _prepare(self, folder: Path, truth: Path) -> None:
         self.checkout.copy(self.project.example, folder)
@@ -144,7 +146,7 @@ def save_model(name: str, directory: Path, dropout: bool, seed: int) -> None:
     else:
         tokenizer = AutoTokenizer.from_pretrained(MODELS[name])
         kind = AutoModelForCausalLM if name == "stories" else Classifier
-        with global_stream(stream(seed, "field", name)):  # a classifier's head is new
+        with global_stream(seed, "field", name):  # a classifier's head is new
             model = kind.from_pretrained(MODELS[name])
     for key in () if dropout else ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         if hasattr(model.config, key):
@@ -169,7 +171,8 @@ def simulate(folder: Path, spec: Mapping[str, Any]) -> tuple[int, str]:
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT,
         )  # fmt: skip
     except subprocess.TimeoutExpired as late:
-        return 124, f"{late.stdout or ''}\nnot at its end after {LIMIT} s"
+        said = late.stdout.decode(errors="replace") if late.stdout else ""  # bytes, even of text
+        return 124, f"{said}\nnot at its end after {LIMIT} s"
     return done.returncode, done.stdout
 
 
@@ -178,7 +181,8 @@ def rays() -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/comm"):
         try:
-            if path.read_text().strip() == "raylet":
+            alive = path.with_name("cmdline").read_bytes()  # nothing, once it has ended
+            if path.read_text().strip() == "raylet" and alive:
                 found.append(int(path.parent.name))
         except OSError:  # it has ended meanwhile
             continue

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fedsim.lab.environment import set_environment, shut_in_ray
 
@@ -78,6 +79,7 @@ def main() -> None:
     shut_in_ray()
     sys.path.insert(0, str(folder))
     logging.getLogger("flwr").setLevel(logging.INFO)
+    torch.manual_seed(spec["seed"])  # what a server draws at its start
     Witness(folder).stand()
     _simulate(folder, spec["config"], spec["supernodes"])
     (folder / "ended").touch()

@@ -90,10 +90,7 @@ class Checkout:
 
 def bring(folder: Path, absent: Iterable[str]) -> None:
     """Put into a project's folder what the patches use, and what stands for missing packages."""
-    shutil.copy(INSIDE / "field_texts.py", folder)
+    for path in INSIDE.glob("*.py"):
+        shutil.copy(path, folder)
     for name in absent:
-        source = INSIDE / "absent" / name
-        if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source.with_suffix(".py"), folder)
+        shutil.copy(INSIDE / "absent" / f"{name}.py", folder)

@@ -5,14 +5,25 @@ from field.sources import Patch
 
 MOMENTUM = (*STEPS, "training.optimizer=momentum", "training.dropout=true")
 
+
+def images(package: str, *more: str) -> Patch:
+    """Return what has a project of images train on texts."""
+    return Patch(
+        file=f"{package}/task.py",
+        why="a BERT and SST-2 for images",
+        swaps=(("from torchvision.transforms", "from field_images"),),
+        end="\n".join((NET, *more)),
+    )
+
+
 STEP_BY_STEP = Project(
     name="NumPyClient, server_fn",
     example="flower-simulation-step-by-step-pytorch/my-awesome-app",
     package="my_awesome_app",
     model="minilm",
-    asks=("torchvision", "wandb"),
+    asks=("wandb",),
     patches=(
-        Patch(file="my_awesome_app/task.py", why="a BERT and SST-2 for images", end=NET),
+        images("my_awesome_app"),
         Patch(
             file="my_awesome_app/server_app.py",
             why="the central test's rows from the disk",
@@ -46,9 +57,9 @@ OPACUS = Project(
     example="opacus",
     package="opacus_fl",
     model="minilm",
-    asks=("torchvision",),
+    asks=(),
     patches=(
-        Patch(file="opacus_fl/task.py", why="a BERT and SST-2 for images", end=NET),
+        images("opacus_fl"),
         notes("opacus_fl", *TRAIN),
     ),
     settings={"held_out": 0.2, "image": "img", "frozen": True},
@@ -65,6 +76,7 @@ OPACUS = Project(
                     file="opacus_fl/client_app.py",
                     why="no noise, no momentum",
                     swaps=(("1.0 if pid % 2 == 0 else 1.5", "0.0"), *NO_MOMENTUM),
+                    end='PrivacyEngine.get_epsilon = lambda self, delta: float("inf")',
                 ),
             ),
             config={"max-grad-norm": 1e6},
@@ -78,12 +90,13 @@ CUSTOM_MODS = Project(
     example="custom-mods",
     package="custom_mods",
     model="minilm",
-    asks=("torchvision", "wandb", "tensorboard"),
+    asks=("wandb",),
     patches=(
+        images("custom_mods", "from field_texts import load_dataset  # noqa"),
         Patch(
-            file="custom_mods/task.py",
-            why="a BERT and SST-2 for images",
-            end=f"{NET}\nfrom field_texts import load_dataset  # noqa",
+            file="custom_mods/mods.py",
+            why="a module that flwr 1.41 has elsewhere",
+            swaps=(("flwr.client.typing", "flwr.clientapp.typing"),),
         ),
         notes("custom_mods", *TRAIN),
     ),
@@ -107,9 +120,9 @@ SECAGG = Project(
     example="flower-secure-aggregation",
     package="secaggexample",
     model="bert-tiny",
-    asks=("torchvision",),
+    asks=(),
     patches=(
-        Patch(file="secaggexample/task.py", why="a BERT and SST-2 for images", end=NET),
+        images("secaggexample"),
         notes("secaggexample", "secaggplus_mod,", "secaggplus_mod, truth,"),
     ),
     settings={"held_out": 0.2, "image": "img"},

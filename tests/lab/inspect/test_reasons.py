@@ -8,6 +8,7 @@ import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,8 @@ def named_in(found: Inspection) -> list[str]:
 
 def eight_bits(delta: Tensor, generator: torch.Generator) -> Tensor:
     step = delta.abs().max().clamp_min(1e-30) / 127
-    return (delta / step).round() * step
+    rounded: Tensor = (delta / step).round() * step
+    return rounded
 
 
 def loudest(delta: Tensor, generator: torch.Generator) -> Tensor:
@@ -51,7 +53,7 @@ def loudest(delta: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def noised(delta: Tensor, generator: torch.Generator) -> Tensor:
-    """DP-SGD of noise 1 and a clip of 1, seen from one entry: far louder than the gradient."""
+    """Noise that is far louder than the gradient in all entries."""
     noise = torch.randn(delta.shape, generator=generator)
     return delta + delta.norm() * noise / 10
 
@@ -84,7 +86,12 @@ def test_what_was_done_to_an_update_is_named_and_nothing_else(
 def test_steps_of_adam_are_named_and_nothing_else(
     tmp_path: Path, gpt2: str, state: Callable[..., object]
 ) -> None:
-    options = {"r": 16, "lora_alpha": 32, "target_modules": ["c_attn"], "fan_in_fan_out": True}
+    options: dict[str, Any] = {
+        "r": 16,
+        "lora_alpha": 32,
+        "target_modules": ["c_attn"],
+        "fan_in_fan_out": True,
+    }
     build = functools.partial(lora, **options) if state is adapters else classifier
     root = capture(tmp_path / "captures", gpt2, build, state, optimizer="adamw", rate=1e-3)  # type: ignore[arg-type]
     assert named_in(inspect_captures(root)) == ["Adam's steps"]

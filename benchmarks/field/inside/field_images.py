@@ -1,4 +1,7 @@
-"""The three transforms that the projects name, for token ids."""
+"""Stands where torchvision's transforms are: a project's images are token ids (T) here.
+
+A module of torchvision's name would not do: transformers looks for it, and takes it for the whole.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,1 +1,0 @@
-"""Stands where ``torchvision`` is not installed: a project's "images" are token ids here."""
