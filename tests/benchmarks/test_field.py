@@ -1,5 +1,6 @@
 """Real Flower projects as a benchmark: what is changed in them, and what is compared, by hand."""
 
+import hashlib
 import importlib
 import json
 import subprocess
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fedsim.flower import set_identity
 from fedsim.wire import to_arrays
 from server import Capture, Exchange
 from tests.server.conftest import weights
+from tests.server.tapped import message
 
 ROOT = Path(__file__).parents[2] / "benchmarks"
 ABSENT = ROOT / "field" / "inside" / "absent"
@@ -214,3 +217,37 @@ def test_a_row_says_what_was_found(part: Part) -> None:
         "0 of 6; 6 but for the last token"
     )
     assert rows._read({"exit_code": 2}) == "refused"
+
+
+@pytest.mark.slow
+def test_the_witness_writes_what_was_stated_and_made(
+    part: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: (1 x (1, 2) + 3 x (3, 6)) / 4 = (2.5, 5), through Flower's FedAvg, old and new."""
+    from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
+    from flwr.server.strategy import FedAvg as Legacy
+    from flwr.serverapp.strategy import FedAvg
+
+    for kind, name in ((Legacy, "aggregate_fit"), (FedAvg, "aggregate_train")):
+        monkeypatch.setattr(kind, name, getattr(kind, name))  # to have it back
+    set_identity()
+    part("field.simulate").Witness(tmp_path).stand()
+    sent = {7: (1, [1.0, 2.0]), 8: (3, [3.0, 6.0])}
+    results, replies = [], []
+    for node, (count, values) in sent.items():
+        array = np.array(values, np.float32)
+        told = FitRes(Status(Code.OK, ""), ndarrays_to_parameters([array]), count, {})
+        results.append((type("Proxy", (), {"cid": str(node)})(), told))
+        asked = message(node)
+        asked.metadata.__dict__["_message_id"] = str(node)
+        record = ArrayRecord({"w": Array(array)})
+        metrics = MetricRecord({"num-examples": count})
+        replies.append(Message(RecordDict({"arrays": record, "m": metrics}), reply_to=asked))
+    Legacy().aggregate_fit(1, results, [])  # type: ignore[arg-type]
+    FedAvg().aggregate_train(2, replies)
+    lines = [json.loads(line) for line in (tmp_path / "witness.jsonl").read_text().splitlines()]
+    assert [line["round"] for line in lines] == [1, 2]
+    assert all(line["stated"] == [["7", 1], ["8", 3]] for line in lines)
+    assert np.load(tmp_path / "final.npy").tolist() == [2.5, 5.0]
+    wanted = hashlib.sha256(np.array([2.5, 5.0], np.float32).tobytes()).hexdigest()
+    assert lines[1]["digest"] == wanted
