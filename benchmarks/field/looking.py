@@ -99,8 +99,8 @@ def read(ran: Ran, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _count(one: dict[str, Any], metric: str) -> int:
-    share: float = one["metrics"].get(metric, 0.0)
-    return round(one["samples"] * share)
+    found = float(one["metrics"].get(metric, 0.0)) * int(one["samples"])
+    return round(found)
 
 
 def _update(one: dict[str, Any]) -> dict[str, Any]:

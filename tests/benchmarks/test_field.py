@@ -243,7 +243,7 @@ def test_the_witness_writes_what_was_stated_and_made(
         record = ArrayRecord({"w": Array(array)})
         metrics = MetricRecord({"num-examples": count})
         replies.append(Message(RecordDict({"arrays": record, "m": metrics}), reply_to=asked))
-    Legacy().aggregate_fit(1, results, [])  # type: ignore[arg-type]
+    Legacy().aggregate_fit(1, results, [])
     FedAvg().aggregate_train(2, replies)
     lines = [json.loads(line) for line in (tmp_path / "witness.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines] == [1, 2]

@@ -7,7 +7,9 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
+from fedsim.captures import Captured
 from fedsim.lab.run.filling import filled
+from fedsim.models import ModelAdapter
 from fedsim.models.shapes import UP
 from fedsim.types import Parameters
 
@@ -140,6 +142,26 @@ def looks_of(tensors: Parameters, sent: Parameters | None = None, kind: str = "g
         rows=_spread(tensors),
         filled=sent is not None and filled(tensors, sent, kind),
     )
+
+
+def hiding(captured: Captured, adapter: ModelAdapter) -> list[str]:
+    """Return what hides texts in a capture: by its looks, and by what is said of its training."""
+    update, sent = captured.update, captured.broadcast
+    told = looks_of(update.tensors, sent.parameters, update.kind).words(update.kind)
+    if sent.config.get("dropout") is True and _drops(adapter):
+        told.append(
+            "dropout was on in training, which no update shows: what the blocks read is the "
+            "model's own for no text, so dager reads nothing"
+        )
+    return told
+
+
+def _drops(adapter: ModelAdapter) -> bool:
+    """Return whether a model drops anything where dropout is on."""
+    spec, config = adapter.spec, adapter.config
+    own = [getattr(config, name, 0.0) for name in adapter.dropouts]
+    rates = own if spec.dropout is None else [spec.dropout for _ in own]
+    return any(rates) or (spec.lora_rank > 0 and spec.lora_dropout > 0)
 
 
 def _spread(tensors: Parameters) -> float | None:

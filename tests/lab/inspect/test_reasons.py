@@ -55,7 +55,8 @@ def loudest(delta: Tensor, generator: torch.Generator) -> Tensor:
 def noised(delta: Tensor, generator: torch.Generator) -> Tensor:
     """Noise that is far louder than the gradient in all entries."""
     noise = torch.randn(delta.shape, generator=generator)
-    return delta + delta.norm() * noise / 10
+    added: Tensor = delta + delta.norm() * noise / 10
+    return added
 
 
 @pytest.mark.parametrize(
