@@ -15,13 +15,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rows import dager, defenses, lab, matching, membership, summary
+from rows import dager, defenses, field, lab, matching, membership, summary
 from rows.markdown import Results
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[Results], str]] = {
     **dager.TABLES,
     **defenses.TABLES,
+    **field.TABLES,
     **lab.TABLES,
     **matching.TABLES,
     **membership.TABLES,

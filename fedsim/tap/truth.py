@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from flwr.app import Context, Message
 
@@ -17,6 +18,26 @@ from fedsim.tap.exchange import fault
 from fedsim.tap.keys import told_round
 
 logger = logging.getLogger("fedsim.tap")
+
+
+class Notebook:
+    """What all notes of one directory share, in one process: whose message is answered, by thread.
+
+    Ray makes a second object of a mod that it unpickles, and an app's module has its first: what
+    one of them sees as a mod, ``note`` of the other must know.
+    """
+
+    _open: ClassVar[dict[Path, "Notebook"]] = {}
+
+    def __init__(self) -> None:
+        self.now = threading.local()  # of the message that is being answered
+        self.counts: dict[int, int] = {}  # messages of each node, where none says its round
+        self.lock = threading.Lock()
+
+    @classmethod
+    def of(cls, root: Path) -> "Notebook":
+        """Return the one of a directory."""
+        return cls._open.setdefault(root, cls())
 
 
 class TruthNotes:
@@ -32,7 +53,9 @@ class TruthNotes:
             truth.note(texts, labels)
 
     A line of ``node=N.jsonl`` is a text: ``{"node", "round", "text"}``, and ``label`` where it has
-    one. It never raises: what cannot be noted is said in the log, and the training goes on.
+    one. It never raises: what cannot be noted is said in the log, and the training goes on. As a
+    mod of a whole ``ClientApp`` it sees evaluations, too: what is noted then is no truth, and is
+    left out, so that ``note`` may stand where a client loads its data.
 
     Args:
         root: a directory for the notes, made so that this user alone can read it.
@@ -40,9 +63,7 @@ class TruthNotes:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
-        self._now = threading.local()  # of the message that is being answered
-        self._counts: dict[int, int] = {}  # messages of each node, where none says its round
-        self._lock = threading.Lock()
+        self._book = Notebook.of(self.root)
 
     def __reduce__(self) -> tuple[type["TruthNotes"], tuple[Path]]:
         """Have Ray take it to where its clients are: what is kept is on disk."""
@@ -53,13 +74,15 @@ class TruthNotes:
     ) -> Message:
         """Have ``note`` know whose message is answered, and of which round."""
         try:
-            self._begin(message, context.node_id)
+            self._book.now.idle = not message.metadata.message_type.startswith("train")
+            if not self._book.now.idle:
+                self._begin(message, context.node_id)
         except Exception as error:
             logger.warning("no truth is noted: %s", fault(error))
         try:
             return call_next(message, context)
         finally:
-            self._now.place = None
+            self._book.now.place, self._book.now.idle = None, False
 
     def note(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> None:
         """Note what the client trains on in the round that is on.
@@ -76,12 +99,14 @@ class TruthNotes:
     def _begin(self, message: Message, node: int) -> None:
         round_ = told_round(message.content, message.metadata.group_id)
         if round_ is None:
-            with self._lock:
-                round_ = self._counts[node] = self._counts.get(node, 0) + 1
-        self._now.place = node, round_
+            with self._book.lock:
+                round_ = self._book.counts[node] = self._book.counts.get(node, 0) + 1
+        self._book.now.place = node, round_
 
     def _note(self, texts: Sequence[str], labels: Sequence[int] | None) -> None:
-        place = getattr(self._now, "place", None)
+        if getattr(self._book.now, "idle", False):
+            return
+        place = getattr(self._book.now, "place", None)
         if place is None:
             raise RuntimeError("note() belongs into a function that has this object as its mod")
         if isinstance(texts, str):

@@ -57,6 +57,19 @@ def test_rounds_that_no_message_says_are_counted(tmp_path: Path) -> None:
     assert [(row["round"], row["text"]) for row in noted(truth.root)] == [(1, "one"), (2, "two")]
 
 
+def test_what_a_client_evaluates_on_is_no_truth(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mod of the whole app, and a note where data is loaded: twice a round, by two messages."""
+    truth = TruthNotes(tmp_path / "truth")
+    silent = RecordDict({"c": ConfigRecord({})})  # says no round, so that messages are counted
+    with caplog.at_level(logging.WARNING, logger="fedsim.tap"):
+        for kind, text in [("train", "one"), ("evaluate", "x"), ("train", "two"), ("query", "y")]:
+            train(truth, message(5, kind=kind, content=silent), [text])
+    assert [(row["round"], row["text"]) for row in noted(truth.root)] == [(1, "one"), (2, "two")]
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("note", "line"),
     [
@@ -80,6 +93,20 @@ def test_it_goes_to_where_clients_are(tmp_path: Path) -> None:
     truth = pickle.loads(pickle.dumps(TruthNotes(tmp_path / "truth")))
     train(truth, message(5), ["a"])
     assert [row["text"] for row in noted(truth.root)] == ["a"]
+
+
+def test_a_mod_that_was_pickled_and_the_apps_own_object_are_one_notebook(tmp_path: Path) -> None:
+    """Ray unpickles the mods, and imports the module in which ``truth.note`` stands."""
+    truth = TruthNotes(tmp_path / "truth")
+    unpickled, silent = pickle.loads(pickle.dumps(truth)), RecordDict({"c": ConfigRecord({})})
+
+    def app(asked: Message, _: Context) -> Message:
+        truth.note(["a"])
+        return answer(asked)
+
+    unpickled(message(5, content=silent), context(), app)
+    truth(message(5, content=silent), context(), app)
+    assert [(row["round"], row["text"]) for row in noted(truth.root)] == [(1, "a"), (2, "a")]
 
 
 def test_a_note_outside_of_a_round_is_said(

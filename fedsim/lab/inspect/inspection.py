@@ -20,7 +20,7 @@ from fedsim.captures import (
     noted,
     read_capture,
 )
-from fedsim.lab.run.looks import looks_of
+from fedsim.lab.run.looks import Looks, looks_of
 from fedsim.lab.run.told import open_questions, training_config
 from fedsim.models.shapes import UP, Shapes
 from fedsim.types import Parameters
@@ -110,8 +110,13 @@ def inspect_captures(root: Path) -> Inspection:
     clear = [where for where in every if not is_masked(where)]
     some = [read_capture(where) for where in _spread(clear)]
     shapes = Shapes.of(_floats(some[0].broadcast.parameters) if some else {})
-    spans = [span for captured in some if (span := _entry(captured, shapes)) is not None]
-    told = [(one, looks_of(_matrices(one.update.tensors, shapes))) for one in some]
+    spans = [_entry(captured, shapes) for captured in some]
+    told = [(one, _looks(one, shapes)) for one in some]
+    full = [
+        (span is not None and span.saturated) or looks.filled
+        for span, (_, looks) in zip(spans, told, strict=True)
+    ]
+    width = shapes.rank or shapes.width
     hidden = Counter(word for one, looks in told for word in looks.words(one.update.kind))
     config = _settings(some[0]) if some else {}
     stated = [captured.update.num_examples for captured in some]
@@ -129,10 +134,17 @@ def inspect_captures(root: Path) -> Inspection:
         arrays=len(shapes.sent),
         settings=config,
         unsaid=open_questions(config, some[0].update.kind) if some else [],
-        rank=[span.rank for span in spans],
-        width=shapes.rank or shapes.width,
-        filled=sum(span.saturated for span in spans),
-        vague=sum(span.blurred for span in spans),
+        rank=[
+            width if looks.filled else span.rank
+            for span, (_, looks) in zip(spans, told, strict=True)
+            if span is not None
+        ],
+        width=width,
+        filled=sum(full),
+        vague=sum(
+            span is not None and span.blurred and not looks.filled
+            for span, (_, looks) in zip(spans, told, strict=True)
+        ),
         adam=sum(looks.adam(one.update.kind) for one, looks in told),
         hidden=dict(hidden),
         looked=len(some),
@@ -161,8 +173,13 @@ def _family(shapes: Shapes) -> str:
     return FAMILIES[known[0]] if known else ""
 
 
+def _looks(captured: Captured, shapes: Shapes) -> Looks:
+    update, sent = captured.update, captured.broadcast.parameters
+    return looks_of(_matrices(update.tensors, shapes), _matrices(sent, shapes), update.kind)
+
+
 def _matrices(tensors: Parameters, shapes: Shapes) -> Parameters:
-    """Return the update's arrays that are weights; of a list LoRA's B are named as such."""
+    """Return the arrays that are weights; of a list LoRA's B are named as such."""
     ups = {name for name in shapes.sent if shapes.listed and shapes.rank and shapes.is_up(name)}
     return {
         f"{name}{UP}weight" if name in ups else name: tensor

@@ -7,7 +7,10 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
+from fedsim.captures import Captured
 from fedsim.finite import all_finite
+from fedsim.lab.run.filling import filled
+from fedsim.models import ModelAdapter
 from fedsim.models.shapes import UP
 from fedsim.types import Parameters
 
@@ -42,6 +45,7 @@ class Looks:
         finite: whether all entries are numbers.
         rows: how much the norms of the rows of LoRA's B (K, R) differ, the deviation over the
             mean: the median over adapters; None: none was moved.
+        filled: whether more inputs than LoRA's rank were read.
     """
 
     kurtosis: float
@@ -50,6 +54,7 @@ class Looks:
     values: float
     finite: bool
     rows: float | None = None
+    filled: bool = False
 
     @property
     def noise(self) -> bool:
@@ -61,12 +66,19 @@ class Looks:
         """Whether the rows of LoRA's B are of much the same size, as Adam's steps or noise are."""
         return self.rows is not None and self.rows < ADAM_ROWS
 
+    @property
+    def sparse(self) -> bool:
+        """Whether most entries are zero."""
+        return self.zeros > SPARSE
+
     def adam(self, kind: str) -> bool:
         """Return whether it looks like some steps of Adam, or of LoRA like noise."""
         if kind != "delta" or not self.finite:
             return False
         if self.rows is not None:
             return self.even
+        if self.sparse:  # what is left of the loudest entries is of much the same size, too
+            return False
         return 0 < self.kurtosis < ADAM and not self.noise and self.values > 1
 
     def words(self, kind: str) -> list[str]:
@@ -74,7 +86,7 @@ class Looks:
         if not self.finite:
             return ["the update holds NaN or infinite values"]
         told = []
-        if self.zeros > SPARSE:
+        if self.sparse:
             told.append("most of a matrix is zero: most was left out (top-k, a mask)")
         if self.even and kind == "delta":
             told.append(
@@ -97,11 +109,22 @@ class Looks:
             told.append("all entries of a matrix are of one size: signs alone were sent")
         elif self.values <= VALUES:
             told.append("a matrix has no more sizes of entries than 8 bits: it was quantised")
+        elif self.filled:
+            told.append(
+                "LoRA's B was moved in all of its dimensions: more inputs than its rank were read, "
+                "so dager cannot tell them apart"
+            )
         return told
 
 
-def looks_of(tensors: Parameters) -> Looks:
-    """Return what the matrices of an update's blocks look like; embeddings are mostly untouched."""
+def looks_of(tensors: Parameters, sent: Parameters | None = None, kind: str = "gradient") -> Looks:
+    """Return what the matrices of an update's blocks look like; embeddings are mostly untouched.
+
+    Args:
+        tensors: the update.
+        sent: the weights before it, where they are known: they tell what rounding is.
+        kind: of the update.
+    """
     some = _matrices(tensors)
     finite = all_finite(tensors.values())
     if not some or not finite:
@@ -118,7 +141,28 @@ def looks_of(tensors: Parameters) -> Looks:
         values=median(_sizes(matrix) for matrix in some),
         finite=True,
         rows=_spread(tensors),
+        filled=sent is not None and filled(tensors, sent, kind),
     )
+
+
+def hiding(captured: Captured, adapter: ModelAdapter) -> list[str]:
+    """Return what hides texts in a capture: by its looks, and by what is said of its training."""
+    update, sent = captured.update, captured.broadcast
+    told = looks_of(update.tensors, sent.parameters, update.kind).words(update.kind)
+    if sent.config.get("dropout") is True and _drops(adapter):
+        told.append(
+            "dropout was on in training, which no update shows: what the blocks read is the "
+            "model's own for no text, so dager reads nothing"
+        )
+    return told
+
+
+def _drops(adapter: ModelAdapter) -> bool:
+    """Return whether a model drops anything where dropout is on."""
+    spec, config = adapter.spec, adapter.config
+    own = [getattr(config, name, 0.0) for name in adapter.dropouts]
+    rates = own if spec.dropout is None else [spec.dropout for _ in own]
+    return any(rates) or (spec.lora_rank > 0 and spec.lora_dropout > 0)
 
 
 def _spread(tensors: Parameters) -> float | None:

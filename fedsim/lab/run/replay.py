@@ -33,7 +33,7 @@ from fedsim.lab.display import Display
 from fedsim.lab.run.attacking import Runner, in_force
 from fedsim.lab.run.candidates import Reserve, public_reserve
 from fedsim.lab.run.foreign import Fitted, fit
-from fedsim.lab.run.looks import looks_of
+from fedsim.lab.run.looks import hiding
 from fedsim.lab.run.named import captured_model, given_model
 from fedsim.lab.run.planned import PlannedAttack, plan
 from fedsim.lab.run.said import data_said, taken
@@ -267,7 +267,7 @@ def run_replay(
         controls=not quick,
         seed=replay.seed,
         unsure=replay.unsure(first),
-        looks="; ".join(looks_of(first.update.tensors).words(first.update.kind)),
+        looks="; ".join(hiding(first, replay.adapter)),
     )
     scores = scorer.score(out.attempts())
     leakage, verdicts = scorer.leakage(scores)
