@@ -32,6 +32,7 @@ from fedsim.messages import Observation, Reconstruction
 from fedsim.models import ModelAdapter
 
 FEWEST = 2  # tokens of a bag that a text can be written from
+TWICE = 2  # a text has no more tokens than that times its share of the bag, about
 EACH = 2  # beginnings of each text of the batch
 
 
@@ -39,11 +40,11 @@ EACH = 2  # beginnings of each text of the batch
 class Film(Attack):
     """Beams over the bag, the best texts together, mended."""
 
-    beams: int = 8  # texts that go on, of each beginning; > 0
+    beams: int = 16  # texts that go on, of each beginning; > 0
     starts: int = 8  # beginnings at the least; > 0
-    kept: int = 4  # texts of each beginning to choose from; > 0
+    kept: int = 8  # texts of each beginning to choose from; > 0
     longest: int = 40  # tokens of a text where no length is granted or read; > 1
-    rounds: int = 8  # of mending; >= 0
+    rounds: int = 4  # of mending; >= 0
     tries: int = 28  # variants of a text in each; >= 0
     alpha: float = 0.1  # weight of nats a token; >= 0
 
@@ -73,7 +74,8 @@ class Film(Attack):
         if len(bag) < FEWEST or size < 1:
             return Reconstruction(diagnostics=notes)
         language = Language(observation)
-        beams = Beams(language, bag, self.beams, self._longest(observation), self.kept)
+        longest = min(self._longest(observation), 2 + TWICE * -(-len(bag) // size))
+        beams = Beams(language, bag, self.beams, longest, self.kept)
         texts = beams.texts(max(self.starts, EACH * size))
         mending = Mending(language, bag, self.alpha)
         best = mending.chosen(texts, size)

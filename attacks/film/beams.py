@@ -15,6 +15,7 @@ from attacks.film.language import Language
 from fedsim.types import Tokens
 
 ENDS = (".", "!", "?")  # of a text's last token
+TIMES = 2  # that a token may be in a text
 NEVER = -torch.inf
 
 
@@ -35,34 +36,31 @@ class Beams:
     width: int
     longest: int
     kept: int
-    _found: dict[int, list[tuple[float, Tokens]]] = field(default_factory=dict)
+    _found: dict[int, dict[int, tuple[float, Tokens]]] = field(default_factory=dict)
 
     def texts(self, most: int) -> list[Tokens]:
-        """Return the likeliest texts of the ``most`` likeliest beginnings, no special token in it."""
-        starts = self._starts(most)
-        columns = torch.tensor(self.bag)
-        enders = torch.tensor([self._written(token).endswith(ENDS) for token in self.bag])
+        """Return the likeliest texts of the ``most`` likeliest beginnings, special tokens aside.
+
+        Each text that goes on is also taken as it would end, so that there are some of each length.
+        """
+        starts, enders = self._starts(most), self._enders()
+        columns = torch.tensor([token for token in self.bag if token not in enders])
         ids = torch.tensor(starts)[:, None]  # (N, T)
-        sums = torch.zeros(len(starts))
-        group = torch.arange(len(starts))
+        sums, group = torch.zeros(len(starts)), torch.arange(len(starts))
         front = torch.tensor([self.language.model.prefix] * len(starts), dtype=torch.int64)
         chances, known = self.language.after(torch.cat([front.view(len(starts), -1), ids], dim=1))
-        for _ in range(self.longest - 1):
+        for length in range(2, self.longest + 1):
+            self._note(ids, sums, group, chances[:, enders], enders)
+            if length == self.longest or not len(columns):
+                break
             going = sums[:, None] + self._allowed(chances[:, columns], ids, columns)  # (N, K)
             parent, column, sums = self._best(going, group)
+            if not len(parent):
+                break
             ids = torch.cat([ids[parent], columns[column][:, None]], dim=1)
             group = group[parent]
-            over = enders[column] & (ids.shape[1] > 2)
-            self._note(ids, sums, group, over)
-            alive = (~over).nonzero().flatten()
-            if not len(alive):
-                break
-            ids, sums, group, parent = ids[alive], sums[alive], group[alive], parent[alive]
-            known = chosen(known, parent)
-            chances, known = self.language.after(ids[:, -1:], known)
-        else:
-            self._note(ids, sums, group, torch.ones(len(ids), dtype=torch.bool))
-        best = [sorted(some, reverse=True)[: self.kept] for some in self._found.values()]
+            chances, known = self.language.after(ids[:, -1:], chosen(known, parent))
+        best = [sorted(some.values(), reverse=True)[: self.kept] for some in self._found.values()]
         return list(dict.fromkeys(text for some in best for _, text in some))
 
     def _best(self, going: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,18 +76,38 @@ class Beams:
         return parent, column, sums
 
     def _allowed(self, chances: Tensor, ids: Tensor, columns: Tensor) -> Tensor:
-        """Return ``chances`` (N, K), never of a token that followed the last one before."""
+        """Return ``chances`` (N, K), never of what followed the last token before, or is there twice."""
         chances = chances.clone()
+        chances[(ids[:, :, None] == columns).sum(dim=1) >= TIMES] = NEVER
         before = ids[:, :-1] == ids[:, -1:]  # (N, T - 1)
         rows, places = before.nonzero().unbind(1)
-        chances[rows, torch.searchsorted(columns, ids[rows, places + 1])] = NEVER
+        following = ids[rows, places + 1]
+        column = torch.searchsorted(columns, following).clamp_max(len(columns) - 1)
+        same = columns[column] == following
+        chances[rows[same], column[same]] = NEVER
         return chances
 
-    def _note(self, ids: Tensor, sums: Tensor, group: Tensor, over: Tensor) -> None:
-        for row in over.nonzero().flatten().tolist():
-            text = tuple(ids[row].tolist())
-            score = float(sums[row]) / max(1, len(text) - 1)
-            self._found.setdefault(int(group[row]), []).append((score, text))
+    def _note(
+        self, ids: Tensor, sums: Tensor, group: Tensor, chances: Tensor, enders: list[int]
+    ) -> None:
+        """Note the best of texts (N, T) with the likeliest of the ``enders`` after it, by group."""
+        last, column = chances.max(dim=1)
+        for row in range(len(ids)):
+            text = (*ids[row].tolist(), enders[int(column[row])])
+            score = float(sums[row] + last[row]) / (len(text) - 1)
+            there = self._found.setdefault(int(group[row]), {})
+            there[len(text)] = max(there.get(len(text), (NEVER, ())), (score, text))
+
+    def _enders(self) -> list[int]:
+        """Return the tokens that end a text: marks alone.
+
+        Those of the bag, if any: a text's last token is never read, so none need be there.
+        """
+        encode = self.language.model.tokenizer
+        ways = [f"a{space}{mark}" for mark in ENDS for space in ("", " ")]
+        rows: Any = encode(ways, add_special_tokens=False)["input_ids"]
+        marks = list(dict.fromkeys(row[-1] for row in rows if self._written(row[-1]) in ENDS))
+        return [mark for mark in marks if mark in self.bag] or marks or [self.bag[-1]]
 
     def _starts(self, most: int) -> Tokens:
         """Return the tokens of the bag that may begin a text: the likeliest, upper case alone.

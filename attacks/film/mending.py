@@ -72,7 +72,7 @@ class Mending:
         self.scored += len(texts)
         there = torch.zeros(len(texts), len(self.bag), dtype=torch.bool)
         for row, text in enumerate(texts):
-            there[row, [self._place[token] for token in text]] = True
+            there[row, [self._place[token] for token in text if token in self._place]] = True
         model = self.language.model
         return self.language.cost(bodies(texts, model.prefix, model.suffix)), there
 

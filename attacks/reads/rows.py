@@ -28,9 +28,9 @@ STEP = 0.05  # of the learning rate: AdamW moves a row further, and what decay l
 BEYOND = 8.0  # deviations from the usual row of a tied head's; of random rows the most is 4
 SPAN = 0.9  # of the width: the directions at most that a tied head's rows are held against
 APART = 4.0  # times the usual rest, beyond which a row is none of those that tell the span
-ROUNDING = 1e-4  # of a row: what is less of it out of the span is rounding; 7e-6 at most
+ROUNDING = 1e-4  # of a row: what is less of it out of the span is rounding
 TIGHT = 0.1  # of a logarithm: rows are never more alike
-SAMPLE = 8192  # rows that tell it, evenly spread
+SAMPLE = 4096  # rows that tell it, evenly spread
 MOST = 1e6  # times the floor: a row of exact zeros is beyond any
 DEAD = 1e-6  # of the largest row's norm: below it there is rounding alone
 
@@ -173,6 +173,7 @@ def _beyond(rows: Tensor) -> Tensor:
         if size == most:
             break
         size = min(2 * size, most)
-    parts = [part.double() / part.double().norm(dim=1, keepdim=True) for part in rows.split(SAMPLE)]
+    basis = basis.float()
+    parts = [torch.nn.functional.normalize(part, dim=1) for part in rows.split(SAMPLE)]
     rest = torch.cat([(part - (part @ basis) @ basis.T).norm(dim=1) for part in parts])
-    return rest.clamp_min(DEAD**2).log().float()
+    return rest.clamp_min(DEAD).log()
