@@ -6,7 +6,7 @@ from attacks.dager.attack import Dager
 from attacks.dlg import Dlg
 from attacks.film.attack import Film
 from attacks.grab import Grab
-from attacks.labels import Labels
+from attacks.labels import LabelCounts
 from attacks.lamp import Lamp
 from attacks.lti import Lti
 from attacks.membership import Membership
@@ -20,7 +20,7 @@ ATTACKS: dict[str, type[Attack]] = {
     "dlg": Dlg,
     "film": Film,
     "grab": Grab,
-    "labels": Labels,
+    "labels": LabelCounts,
     "lamp": Lamp,
     "lti": Lti,
     "membership": Membership,
@@ -42,7 +42,7 @@ __all__ = [
     "Dlg",
     "Film",
     "Grab",
-    "Labels",
+    "LabelCounts",
     "Lamp",
     "Lti",
     "Membership",

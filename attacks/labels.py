@@ -36,7 +36,7 @@ LENGTH = 16  # tokens of the random texts that a classifier is asked about, wher
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels(Attack):
+class LabelCounts(Attack):
     """The labels of a classifier's batch, or the tokens that are predicted."""
 
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "lengths")

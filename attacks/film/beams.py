@@ -76,7 +76,7 @@ class Beams:
         return parent, column, sums
 
     def _allowed(self, chances: Tensor, ids: Tensor, columns: Tensor) -> Tensor:
-        """Return ``chances`` (N, K), never of what followed the last token before, or is there twice."""
+        """Return ``chances`` (N, K), never of what followed the last token, or is there twice."""
         chances = chances.clone()
         chances[(ids[:, :, None] == columns).sum(dim=1) >= TIMES] = NEVER
         before = ids[:, :-1] == ids[:, -1:]  # (N, T - 1)

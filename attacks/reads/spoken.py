@@ -32,6 +32,7 @@ class Spoken:
     head: Tensor
 
 
+@torch.no_grad()
 def spoken(observation: Observation, generator: torch.Generator) -> Spoken:
     """Return what the model that was sent says of texts of its own.
 

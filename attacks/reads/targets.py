@@ -56,6 +56,7 @@ class Targets:
     way: int
 
 
+@torch.no_grad()
 def read_targets(observation: Observation, spoken: Spoken, predicted: int | None) -> Targets:
     """Return which tokens are predicted, and how often: by the first way that counts whole numbers.
 

@@ -20,7 +20,7 @@ from common.victims import Victim, gpt2, stories, victim
 from counts.bag import wikitext
 from transformers import PhiConfig
 
-from attacks import Labels
+from attacks import LabelCounts
 from fedsim.lab.scoring.intervals import cluster_interval
 from fedsim.local import LocalTraining
 from fedsim.messages import Broadcast, Knowledge, Observation, Update
@@ -75,7 +75,7 @@ def measure(
         true = Counter(token for text in examples.sequences for token in text[1:])
         for way, lengths in (("alone", None), ("lengths", (length,) * size)):
             shown = replace(observation, knowledge=Knowledge(lengths=lengths))
-            guess = Labels().reconstruct(shown, stream(options.seed, "attack", index))
+            guess = LabelCounts().reconstruct(shown, stream(options.seed, "attack", index))
             said = Counter(token for row in guess.sequences for token in row)
             shared = (true & said).total()
             told[way].append({

@@ -64,8 +64,6 @@ def test_without_adam_alone_there_is_no_clock(
 
 
 def test_several_epochs_date_nothing(adapt: Adapt, look: Look) -> None:
-    batch = look(
-        adapt("bert-tiny"), (9, 14), granted=(), mini_batch_size=1, local_epochs=2, **ADAM
-    )
+    batch = look(adapt("bert-tiny"), (9, 14), granted=(), mini_batch_size=1, local_epochs=2, **ADAM)
     told = read_clock(batch.observation, moved_rows(batch.observation))
     assert told.steps == 4 and not told.step  # each was in two of the four
