@@ -117,9 +117,11 @@ def _by_norm(slope: Tensor, rows: Tensor, spoken: Spoken) -> Tensor:
     most = int(KEPT * len(slope))
     if len(open_) > most:
         open_ = open_[sizes[open_].topk(most).indices]
+    shares = torch.zeros_like(spoken.chances)
+    if not len(open_):
+        return shares
     wanted = spoken.head.T @ spoken.chances - slope  # (D,) = W^T c / N
     solved, _ = nnls(spoken.head[open_].T.numpy(), wanted.numpy(), maxiter=30 * len(slope))
-    shares = torch.zeros_like(spoken.chances)
     shares[open_] = torch.from_numpy(solved)
     return shares
 

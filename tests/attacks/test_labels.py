@@ -44,6 +44,18 @@ def test_zeros_say_nothing(adapt: Adapt, look: Look) -> None:
     assert LabelCounts().reconstruct(seen, torch.Generator()).sequences == ()
 
 
+def test_noise_alone_is_not_counted(adapt: Adapt, look: Look) -> None:
+    batch = look(adapt("gpt2-tiny", task="causal-lm"), (9,), granted=())
+    generator = torch.Generator().manual_seed(5)
+    noise = {
+        name: torch.randn(t.shape, generator=generator)
+        for name, t in batch.observation.update.tensors.items()
+    }
+    seen = replace(batch.observation, update=replace(batch.observation.update, tensors=noise))
+    told = LabelCounts().reconstruct(seen, torch.Generator().manual_seed(1))
+    assert told.diagnostics["counted"] is False
+
+
 def test_masked_tokens_are_refused_before_anything_starts(adapt: Adapt) -> None:
     with pytest.raises(BadInput, match="classification or causal-lm, got masked-lm"):
         LabelCounts().check(adapt("bert-tiny", task="masked-lm"))
