@@ -1,9 +1,12 @@
 """Attacks: one paper a file. They need torch and transformers; neither Flower nor the truth."""
 
+from attacks.bag import Bag
 from attacks.base import Attack
 from attacks.dager.attack import Dager
 from attacks.dlg import Dlg
+from attacks.film.attack import Film
 from attacks.grab import Grab
+from attacks.labels import LabelCounts
 from attacks.lamp import Lamp
 from attacks.lti import Lti
 from attacks.membership import Membership
@@ -12,9 +15,12 @@ from attacks.tag import Tag
 from fedsim.plugins import table
 
 ATTACKS: dict[str, type[Attack]] = {
+    "bag": Bag,
     "dager": Dager,
     "dlg": Dlg,
+    "film": Film,
     "grab": Grab,
+    "labels": LabelCounts,
     "lamp": Lamp,
     "lti": Lti,
     "membership": Membership,
@@ -31,9 +37,12 @@ def attack_table() -> dict[str, type[Attack]]:
 __all__ = [
     "ATTACKS",
     "Attack",
+    "Bag",
     "Dager",
     "Dlg",
+    "Film",
     "Grab",
+    "LabelCounts",
     "Lamp",
     "Lti",
     "Membership",

@@ -10,6 +10,7 @@ from fedsim.errors import BadInput, UnsupportedObservation
 from fedsim.finite import finite
 from fedsim.messages import Observation, Reconstruction
 from fedsim.models import ModelAdapter
+from fedsim.types import Reads
 
 Notes = dict[str, bool | int | float]  # a reconstruction's diagnostics, as they come together
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -38,6 +39,10 @@ class Attack(ABC):
                 f"attack {type(self).__name__.lower()} computes the client's loss, but the project "
                 "has a head of its own, which nobody knows; dager needs none"
             )
+
+    def reads(self, model: ModelAdapter) -> Reads:
+        """Return what its sequences are, of ``model``: texts, or what is in the batch."""
+        return "texts"
 
     @final
     def reconstruct(self, observation: Observation, generator: torch.Generator) -> Reconstruction:

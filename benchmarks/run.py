@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOMS = ("dager", "matching", "learned", "membership", "defenses", "field", "lab")
+ROOMS = ("dager", "matching", "learned", "membership", "counts", "defenses", "field", "lab")
 APART = ("lab/isolation", "lab/same", "lab/same_process")  # of two checkouts: never by `make bench`
 
 

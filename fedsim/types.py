@@ -1,11 +1,16 @@
 """The words that every layer shares: tensors by name, token ids, a config's scalars."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from torch import Tensor
 
 Parameters = Mapping[str, Tensor]
 """Tensors by parameter name, as ``named_parameters`` calls them."""
+
+Reads = Literal["texts", "types", "tokens", "labels"]
+"""What an attack's sequences are. Texts; or of a whole batch, in no order: its tokens, once each or
+as often as they are there, or a classifier's labels."""
 
 Scalar = bool | int | float | str
 """What a training config or a metric may hold."""

@@ -33,7 +33,7 @@ def test_every_measurement_says_what_it_is() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    rooms = {"dager", "matching", "learned", "membership", "defenses", "field", "lab"}
+    rooms = {"dager", "matching", "learned", "membership", "counts", "defenses", "field", "lab"}
     scripts = {f"{path.parent.name}/{path.stem}" for path in RUN.parent.glob("*/*.py")}
     assert set(said) <= scripts and {name.split("/")[0] for name in said} == rooms
     for name, text in said.items():

@@ -33,6 +33,23 @@ def read_labels(
     Which text has which label is not told; it matters only where lengths differ, and then None is
     returned unless all labels are equal.
     """
+    labels = batch_labels(observation, mask, generator)
+    if labels is None or len(mask) == 1:
+        return labels
+    uneven = len(set(mask.sum(dim=1).tolist())) > 1 and len(set(labels.tolist())) > 1
+    return None if uneven else labels
+
+
+def batch_labels(
+    observation: Observation, mask: Tensor, generator: torch.Generator
+) -> Tensor | None:
+    """Return the labels of B texts, ascending, whichever text has which; None: they are not told.
+
+    Args:
+        observation: of a classifier's update.
+        mask: (B, T) true where a text has a token: as long are the random ones they are held to.
+        generator: draws those.
+    """
     texts = _random_texts(observation, mask, generator)
     name, states, logits = observation.model.decisions(observation.broadcast.parameters, texts)
     slope = find_slope(observation, states, len(mask))
@@ -47,10 +64,7 @@ def read_labels(
     if counts is None or weight is None or _rescaled(observation, weight):
         return None
     labels = torch.arange(len(counts)).repeat_interleave(counts)  # (B,)
-    uneven = len(set(mask.sum(dim=1).tolist())) > 1 and counts.max() < len(mask)
-    if uneven or not _likely(weight, labels, shares, states):
-        return None
-    return labels
+    return labels if _likely(weight, labels, shares, states) else None
 
 
 def _counts(slope: Slope, shares: Tensor, size: int) -> Tensor | None:

@@ -26,7 +26,7 @@ def read_lengths(observation: Observation) -> tuple[int, bool]:
     Raises:
         UnsupportedObservation: the update has no gradient of learned positions, or noise hides it.
     """
-    name = _positions(observation)
+    name = positions_of(observation)
     if name is None or name not in observation.update.tensors:
         raise UnsupportedObservation(
             "matching needs the lengths: grant knowledge.lengths, as the update shows no gradient "
@@ -88,7 +88,7 @@ def _dense(observation: Observation) -> bool:
     return zeros < HOLES * entries
 
 
-def _positions(observation: Observation) -> str | None:
+def positions_of(observation: Observation) -> str | None:
     """Return the name of the learned positions' weight, if the model has them."""
     if not observation.model.positional:
         return None

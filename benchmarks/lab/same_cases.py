@@ -171,6 +171,15 @@ CASES = (
         steps=(f"run {BERT} training.batch_size=4 --out a attack=membership",),
     ),
     Case(
+        name="counts",
+        steps=(
+            f"run {BERT} {AVERAGED} training.optimizer=adamw --out a attack=[bag,labels]",
+            f"run {GPT2} model.task=causal-lm --out b 'attack=[bag,labels,"
+            """{name="film", beams=2, rounds=1, tries=7}]'""",
+            "report b",
+        ),
+    ),
+    Case(
         name="partial",
         steps=(
             f"""run {LLAMA} --out a 'attack={{name="partial", steps=20, starts=3, tries=4, """

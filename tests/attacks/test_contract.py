@@ -39,7 +39,9 @@ CHEAP: dict[str, dict[str, Any]] = {
     "lti": {"samples": 64, "step": 1, "passes": 2, "width": 32, "features": 128},
     "partial": {"steps": 15, "starts": 2, "tries": 2, "learning_rate": 0.1, "layers": (0, 2)},
     "tag": {"steps": 40, "learning_rate": 0.1, "deviation": 0.05},
+    "film": {"beams": 2, "starts": 6, "kept": 4, "rounds": 1, "tries": 7},
 }
+NEXT_TOKEN = ("film", "labels")  # attacks that see a decoder's next-token loss
 ONE_SHORT_TEXT = tuple(CHEAP)  # attacks that see one text of six random tokens, not two sentences
 # A run of DAGER takes a moment, of the others seconds.
 SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name != "dager")) for name in NAMES]
@@ -119,8 +121,10 @@ def texts(sequences: Sequence[Tokens]) -> Texts:
 def cases(adapt: Adapt, gradient: Gradient, sentences: Sentences) -> dict[str, Case]:
     made = {}
     for name, kind in ATTACKS.items():
-        family = next(iter(kind.families), "gpt2" if name == "dager" else "bert")
-        model = adapt(f"{family}-tiny")
+        decoder = name in ("dager", *NEXT_TOKEN)
+        family = next(iter(kind.families), "gpt2" if decoder else "bert")
+        task = "causal-lm" if name in NEXT_TOKEN else "classification"
+        model = adapt(f"{family}-tiny", task=task)
         truth = sentences(model, 2)
         others = [sentences(model, 2, skip=skip) for skip in range(20, 120, 2)]
         if name in ONE_SHORT_TEXT:

@@ -16,12 +16,12 @@ from fedsim.errors import BadInput, shown, unknown
 from fedsim.lab.config import read_toml
 from fedsim.lab.run.utility import METRICS
 from fedsim.lab.scoring.membership import RATES
-from fedsim.lab.store.figures import PRECISION, ROUGES, Verdict
+from fedsim.lab.store.figures import COUNTS, PRECISION, ROUGES, Verdict
 
 SECTIONS = ("leakage", "utility", "guarantee", "verdict")
 FRACTIONS = (
     "exact_match", "exact_match_but_last", "token_accuracy", "token_accuracy_but_last", "bag_f1",
-    *PRECISION,
+    *PRECISION, *COUNTS,
 )  # fmt: skip
 RECOGNISED = ("auc", "tpr", "fpr", *RATES, "beats_twin")  # of attacks that are asked about texts
 PERCENT = (*ROUGES, *(f"{name}_paper" for name in ROUGES))

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from fedsim.lab.report import sections, texts, words
 from fedsim.lab.report.about import attack_tables
+from fedsim.lab.report.counted import counted_headline, counted_section
 from fedsim.lab.report.page import KeyFigure, Page, PageSection, Table
 from fedsim.lab.report.plots.timeline import timeline
 from fedsim.lab.report.recognised import recognised_headline, recognised_section
@@ -42,6 +43,7 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
         ),
         _leakage(summary, written, redact=redact),
         recognised_section(summary),
+        counted_section(summary),
         texts.texts_section(shown, len(samples), redact=redact),
         sections.private_section(
             [sections.private_table(name, [(samples, attempts)]) for name in summary.verdicts]
@@ -61,7 +63,7 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
         verdict=verdict,
         headline=(
             words.headline(verdict, top, exact, len(mine))
-            if top or not (about := recognised_headline(summary))
+            if top or not (about := recognised_headline(summary) or counted_headline(summary))
             else about
         ),
         reasons=[

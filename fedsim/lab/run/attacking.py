@@ -24,7 +24,7 @@ from fedsim.lab.store.attempts import Asked, AttackRecord, Role, readable
 from fedsim.messages import Broadcast, Knowledge, Texts, Update
 from fedsim.models import ModelAdapter
 from fedsim.rng import derive, stream
-from fedsim.types import Tokens
+from fedsim.types import Reads, Tokens
 from fedsim.vault.reader import Truth, Truths
 
 
@@ -145,7 +145,6 @@ class Runner:
     def _positive(self, planned: PlannedAttack, clients: Clients, broadcast: Broadcast) -> None:
         truth = self._truth(broadcast.round, clients)
         as_truth = self._own(planned, truth)
-        own = as_truth.sequences
         knowledge = grant(planned.knowledge, as_truth, ())  # its update is undefended
         about = _About(planned, clients, broadcast.round, "positive", knowledge)
         if planned.asks and truth is not None:
@@ -162,7 +161,7 @@ class Runner:
             )
         else:
             answer = self._reconstruct(about, broadcast, update)
-        self._note(about, answer, truth=own)
+        self._note(about, answer, truth=as_truth)
 
     def _reconstruct(self, about: "_About", broadcast: Broadcast, update: Update) -> Answer:
         """Have the worker attack ``update``."""
@@ -191,14 +190,14 @@ class Runner:
             seconds=answer.seconds, error=f"{planned.name} guessed ids that are no tokens"
         )
 
-    def _note(self, about: "_About", answer: Answer, truth: Sequence[Tokens] = ()) -> None:
+    def _note(self, about: "_About", answer: Answer, truth: Truth | None = None) -> None:
         """Note what came of an attempt, and say once why it could not run."""
         planned = about.planned
         if answer.error:
             self._tell(about, answer)
         told: dict[str, Any] = {"clients": list(about.clients)} if len(about.clients) > 1 else {}
-        if truth and not about.asked:
-            told["truth"] = [list(tokens) for tokens in truth]
+        if truth is not None and not about.asked:
+            told["truth"] = [list(row) for row in _said(truth, planned.attack.reads(self.adapter))]
         if about.asked and answer.scores:
             told |= {"asked": list(about.asked), "scores": answer.scores}
             told["members"] = answer.members
@@ -213,6 +212,8 @@ class Runner:
 
     def _record(self, about: "_About", answer: Answer, told: Mapping[str, Any]) -> AttackRecord:
         kept, decode = answer.sequences[: limits.GUESSES], self.adapter.tokenizer.decode
+        reads = about.planned.attack.reads(self.adapter)
+        shown = kept if reads != "labels" else []  # they are no tokens
         dropped = {"dropped": more} if (more := len(answer.sequences) - len(kept)) else {}
         record = AttackRecord(
             attack=about.planned.name,
@@ -223,7 +224,8 @@ class Runner:
             knowledge=about.knowledge.granted(),
             seconds=round(answer.seconds, 3),
             sequences=kept,
-            texts=[decode(row, skip_special_tokens=True) for row in kept],
+            texts=[decode(row, skip_special_tokens=True) for row in shown],
+            reads=reads,
             diagnostics=answer.diagnostics,
             error=answer.error,
             **dropped,
@@ -245,6 +247,13 @@ class Runner:
             self.display.say(
                 f"round {about.round}: {name} could not run on {about.what}: {line}{after}"
             )
+
+
+def _said(own: Truth, reads: Reads) -> Sequence[Tokens]:
+    """Return what the attacker's own batch holds, as an attack that ``reads`` such would say it."""
+    if reads == "labels":
+        return [tuple(label for label in own.labels if label is not None)]
+    return own.sequences
 
 
 @dataclass(frozen=True)

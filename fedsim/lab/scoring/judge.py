@@ -11,7 +11,7 @@ from fedsim.lab.scoring.intervals import cluster_interval
 from fedsim.lab.scoring.scored import Metrics, Scored
 from fedsim.lab.scoring.silence import without_truth
 from fedsim.lab.scoring.verdict import Evidence, decide
-from fedsim.lab.store.figures import VERDICT_METRIC, Interval, Verdict
+from fedsim.lab.store.figures import Interval, Verdict
 from fedsim.rng import derive
 from fedsim.types import Tokens
 
@@ -47,7 +47,7 @@ class Judge:
         errors = [scored.attempt.error for scored in group if scored.attempt.error]
         if asked := [scored for scored in group if scored.answers]:
             return self._recognised(asked, errors)
-        known = [scored for scored in group if scored.samples]
+        known = [scored for scored in group if scored.samples or scored.counted]
         if not known:
             return "inconclusive", without_truth([scored.attempt for scored in group], self.looks)
         if not self.controls:
@@ -102,7 +102,7 @@ class Judge:
             # Among many updates one may pass its own bound by chance: it must pass it twice over.
             if scored.verdict == "leak" and scored.chance:
                 bound = 2 * max(scored.chance) - fmean(scored.chance)
-                if fmean(scored.values(VERDICT_METRIC)) > bound:
+                if fmean(scored.values(scored.verdict_metric)) > bound:
                     return "leak", f"{scored.place}: {scored.reason}"
         open_ = [
             scored
@@ -121,7 +121,7 @@ class Judge:
             negative["other_update"] = self._interval([scored.other for scored in known])
         positive = [scored.positive for scored in known if scored.positive]
         return Evidence(
-            score=self._interval([scored.values(VERDICT_METRIC) for scored in known]),
+            score=self._interval([scored.values(scored.verdict_metric) for scored in known]),
             controls=negative,
             positive=self._interval(positive) if positive else None,
             positive_exact=any(scored.positive_exact for scored in known),

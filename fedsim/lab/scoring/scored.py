@@ -8,7 +8,7 @@ from typing import Any
 from fedsim.lab.scoring.membership import Answers
 from fedsim.lab.scoring.metrics import Pair
 from fedsim.lab.store.attempts import AttackRecord
-from fedsim.lab.store.figures import PRECISION, Verdict
+from fedsim.lab.store.figures import COUNTED, PRECISION, VERDICT_METRIC, Verdict
 from fedsim.lab.store.samples import Sample
 from fedsim.lab.store.summary import Entry
 
@@ -30,6 +30,7 @@ class Scored:
     positive_exact: bool = False  # one of its samples was read exactly, and is no guess
     positive_error: str = ""  # why the attack could not run on it
     negative_exact: bool = False  # a negative control has such a sample, too
+    counted: dict[str, float] = field(default_factory=dict)  # of the batch, in place of samples
     answers: Answers | None = None  # about candidates, where it was asked about some
     own_answers: Answers | None = None  # and of its positive control
     verdict: Verdict = "inconclusive"
@@ -39,7 +40,13 @@ class Scored:
         """Return ``metric`` of each sample that has it, or of each guess (precision)."""
         if metric in PRECISION:
             return self.hits.get(metric, [])
-        return [metrics[metric] for metrics in self.samples if metric in metrics]
+        samples = [self.counted] if self.counted else self.samples
+        return [metrics[metric] for metrics in samples if metric in metrics]
+
+    @property
+    def verdict_metric(self) -> str:
+        """What its verdict compares."""
+        return COUNTED if self.counted else VERDICT_METRIC
 
     @property
     def guesses(self) -> int:
@@ -68,10 +75,13 @@ def means(samples: Sequence[Metrics]) -> dict[str, float]:
 def entry_of(scored: Scored) -> Entry:
     """Return the score as an element of summary.json's ``attacks``."""
     attempt, metrics = scored.attempt, means(scored.samples) | scored.precision()
+    metrics |= scored.counted
     metrics |= scored.answers.metrics() if scored.answers else {}
     told: dict[str, Any] = {"clients": attempt.clients} if attempt.clients else {}
     if wordless := len(scored.samples) - len(scored.values("rouge1")):
         told["wordless"] = wordless
+    if attempt.reads != "texts":
+        told["reads"] = attempt.reads
     if scored.answers:
         told["candidates"] = len(attempt.asked)
     return Entry(

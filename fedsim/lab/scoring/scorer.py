@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from fedsim import limits
+from fedsim.lab.scoring.counted import WholeBatch, bare
 from fedsim.lab.scoring.intervals import metric_interval
 from fedsim.lab.scoring.judge import EMPTY, Judge, exact
 from fedsim.lab.scoring.membership import Answers, intervals
@@ -20,7 +21,7 @@ from fedsim.lab.scoring.rouge import silent
 from fedsim.lab.scoring.scored import Metrics, Scored, means
 from fedsim.lab.scoring.silence import without_truth
 from fedsim.lab.store.attempts import AttackRecord
-from fedsim.lab.store.figures import PRECISION, VERDICT_METRIC, Interval
+from fedsim.lab.store.figures import COUNTED, PRECISION, VERDICT_METRIC, Interval
 from fedsim.lab.store.summary import Judgement, Leakage
 from fedsim.models import ModelAdapter
 from fedsim.rng import derive
@@ -77,6 +78,8 @@ class Scorer:
         scored = Scored(attempt=attempt)
         if attempt.asked:
             return self._recognised(scored, attempts)
+        if attempt.reads != "texts":
+            return self._counted(scored, attempts)
         clients = attempt.clients or [attempt.client]
         truth = self.vault.truth(attempt.round, *clients) if self.vault else None
         truths = self._clean(truth.sequences) if truth else []
@@ -114,6 +117,35 @@ class Scorer:
         scored.verdict, scored.reason = self.judge.verdict([scored])
         return scored
 
+    def _counted(self, scored: Scored, attempts: Sequence[AttackRecord]) -> Scored:
+        """Score what an attack said of the whole batch, in no order."""
+        mine = scored.attempt
+        clients = mine.clients or [mine.client]
+        known = self.vault.truth(mine.round, *clients) if self.vault else None
+        whole = WholeBatch.of(known, mine.reads, self.adapter.special)
+        if known is None or not whole.there:
+            empty = known is not None and not known.sequences
+            scored.reason = EMPTY if empty else without_truth([mine], self.looks)
+            return scored
+        scored.counted = whole.compared(mine.sequences)
+        if self.controls:
+            lot = random.Random(derive(self.seed, "chance", mine.round, mine.client))
+            pool, labels = self._clean(self.pool), self.adapter.spec.num_labels
+            scored.chance = whole.unrelated(len(known.sequences), pool, labels, lot)
+            if scored.chance:
+                scored.controls["no_gradient"] = {COUNTED: fmean(scored.chance)}
+            own = _positive(mine, attempts)
+            others = _others(mine, attempts) or ([] if own is None else [own])
+            if other := [whole.compared(one.sequences) for one in others]:
+                scored.other = [metrics[COUNTED] for metrics in other]
+                scored.controls["other_update"] = means(other)
+            if own is not None:
+                scored.positive_error = own.error or ""
+                scored.controls["positive"] = whole.holding(own.truth).compared(own.sequences)
+                scored.positive = [scored.controls["positive"][COUNTED]]
+        scored.verdict, scored.reason = self.judge.verdict([scored])
+        return scored
+
     def _hits(self, pairs: Sequence[Pair], surplus: int) -> dict[str, list[float]]:
         """Return whether each guess is right, by the names of ``PRECISION``."""
         told = {"precision": hits(pairs, surplus)}
@@ -126,9 +158,8 @@ class Scorer:
     ) -> None:
         self._no_gradient(scored, truths)
         mine = scored.attempt
-        same = [a for a in attempts if (a.attack, a.round) == (mine.attack, mine.round)]
         positive = [one for one in [_positive(mine, attempts)] if one is not None]
-        others = [a for a in same if a.role == "attack" and a.client != mine.client]
+        others = _others(mine, attempts)
         other = [m for a in others or positive for m in self._metrics(truths, a.sequences)]
         scored.negative_exact |= self._exact(truths, other)
         if other:
@@ -186,8 +217,7 @@ class Scorer:
 
     def _clean(self, sequences: Sequence[Sequence[int]]) -> list[Tokens]:
         special = self.adapter.special
-        kept = (tuple(t for t in tokens if t not in special) for tokens in sequences)
-        return [tokens for tokens in kept if tokens]
+        return [tokens for tokens in bare(sequences, special) if tokens]
 
     def _decode(self, tokens: Tokens) -> str:
         return str(self.adapter.tokenizer.decode(list(tokens)))
@@ -211,7 +241,12 @@ class Scorer:
         """Return each metric over the samples that have it, and precision over the guesses."""
         if answers := [scored.answers for scored in group if scored.answers]:
             return intervals(answers, derive(self.seed, "bootstrap"))
-        named = (name for scored in group for metrics in scored.samples for name in metrics)
+        named = (
+            name
+            for scored in group
+            for metrics in [*scored.samples, scored.counted]
+            for name in metrics
+        )
         return {
             metric: metric_interval(metric, known, seed=derive(self.seed, "bootstrap"))
             for metric in dict.fromkeys([*named, *PRECISION])
@@ -252,6 +287,12 @@ def _positive(mine: AttackRecord, attempts: Sequence[AttackRecord]) -> AttackRec
     """Return the positive control of an attempt, if it was run."""
     wanted = (mine.attack, mine.round, "positive", mine.client)
     return next((a for a in attempts if (a.attack, a.round, a.role, a.client) == wanted), None)
+
+
+def _others(mine: AttackRecord, attempts: Sequence[AttackRecord]) -> list[AttackRecord]:
+    """Return the same attack on other clients of the round."""
+    same = [a for a in attempts if (a.attack, a.round) == (mine.attack, mine.round)]
+    return [a for a in same if a.role == "attack" and a.client != mine.client]
 
 
 def _silent(group: Sequence[Scored]) -> dict[str, int]:

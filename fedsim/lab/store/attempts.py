@@ -11,6 +11,7 @@ from fedsim import limits
 from fedsim.errors import MalformedFile
 from fedsim.files import parse_json
 from fedsim.records import Client, Count, FileRecord, Round, Seconds, TokenIds, checked_record
+from fedsim.types import Reads
 
 Role = Literal["attack", "positive"]
 
@@ -35,6 +36,7 @@ class AttackRecord(FileRecord):
     seconds: Seconds
     sequences: list[TokenIds]  # token ids, special ones included; none: nothing was found
     texts: list[str]  # the same, decoded without the special ones
+    reads: Reads = "texts"  # what the sequences are; of labels there are no texts
     dropped: int = Field(0, ge=0, le=limits.GUESS)  # sequences beyond limits.GUESSES, not kept
     diagnostics: dict[str, Any] = {}
     error: str | None = Field(None, min_length=1)  # why it could not run

@@ -10,6 +10,12 @@ VERDICT_METRIC: Final = "bag_f1"
 that was read beyond chance is a leak."""
 
 
+COUNTED: Final = "counted_f1"
+"""What it compares of an attack that says what is in a batch, in no order and of no text."""
+
+COUNTS: Final = ("counted_precision", "counted_recall", COUNTED)
+"""All that there is of such an attack; without a guess no precision."""
+
 ROUGES: Final = ("rouge1", "rouge2", "rougeL")
 """x 100, all other metrics are fractions; a text without a word has none."""
 

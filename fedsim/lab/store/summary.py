@@ -10,6 +10,7 @@ from fedsim.lab.store import layout
 from fedsim.lab.store.figures import PRECISION, ROUGES, Interval, Verdict
 from fedsim.lab.store.records import Client
 from fedsim.records import Count, FileRecord, Round, Seconds, read_record
+from fedsim.types import Reads
 
 Leakage = dict[str, dict[str, Interval]]
 """By attack and metric: the mean over all samples that have it; of precision, over all guesses."""
@@ -25,6 +26,7 @@ class Entry(FileRecord):
     client: Client
     clients: list[Client] = []  # several: their sum was attacked
     samples: Count  # 0: no truth is known
+    reads: Reads = "texts"  # what the attack says; of others than texts there are no samples
     candidates: Count = 0  # that it was asked about, in place of reading samples
     wordless: Count = 0  # of these, texts without a word: no ROUGE is of them
     guesses: Count | None = None  # that the attack made; None: a file of before they were counted

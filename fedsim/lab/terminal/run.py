@@ -18,7 +18,7 @@ from fedsim.lab.display import Display
 from fedsim.lab.scoring.scored import Scored
 from fedsim.lab.store import layout
 from fedsim.lab.store.attempts import AttackRecord
-from fedsim.lab.store.figures import VERDICT_METRIC
+from fedsim.lab.store.figures import COUNTED, COUNTS, VERDICT_METRIC
 from fedsim.lab.store.records import whose
 from fedsim.lab.store.summary import Course, Entry, Summary, Utility
 from fedsim.lab.terminal.marks import marked
@@ -79,8 +79,11 @@ def print_table(summary: Summary) -> None:
     """Print one row for each attacked update, and each attack's verdict with its reason."""
     console = Console(file=sys.stdout, highlight=False)
     asked = [entry for entry in summary.attacks if entry.candidates]
-    if read := [entry for entry in summary.attacks if not entry.candidates]:
+    rest = [entry for entry in summary.attacks if not entry.candidates]
+    if read := [entry for entry in rest if entry.reads == "texts"]:
         console.print(_read(read))
+    if whole := [entry for entry in rest if entry.reads != "texts"]:
+        console.print(counted(whole))
     if asked:
         console.print(recognised(asked))
     _print_words(console, summary)
@@ -151,6 +154,27 @@ def recognised(entries: Sequence[Entry]) -> Table:
     return table
 
 
+def counted(entries: Sequence[Entry]) -> Table:
+    """Return the table of what is in the batches, in no order."""
+    columns = ["round", "client", "attack", "says", "right", "found", "F1", "chance", "own", "s"]
+    title = "What was in the batches, in no order"
+    table = Table(*columns, title=title, box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("verdict", no_wrap=True, min_width=len("inconclusive"))
+    for entry in entries:
+        beside = [entry.controls.get(name, {}).get(COUNTED) for name in ("no_gradient", "positive")]
+        table.add_row(
+            str(entry.round),
+            escape(printable(str(whose(entry)))),
+            escape(printable(entry.attack)),
+            entry.reads,
+            *(_number(entry.metrics.get(name), 2) for name in COUNTS),
+            *(_number(value, 2) for value in beside),
+            f"{entry.seconds:.1f}",
+            Text(entry.verdict, style=STYLES[entry.verdict]),
+        )
+    return table
+
+
 def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide") -> None:
     """Print the texts side by side, the worst first, then the table and the verdicts."""
     ranked = sorted(scores, key=lambda scored: -fmean(scored.values(VERDICT_METRIC) or [0.0]))
@@ -158,7 +182,7 @@ def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide
     if pairs:
         texts.print(pairs)
     for scored in scores:
-        if not scored.pairs and not scored.answers:
+        if not scored.pairs and not scored.answers and not scored.counted:
             texts.print_guesses(scored.attempt)
     if summary.attacks:
         print_table(summary)
