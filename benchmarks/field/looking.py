@@ -82,7 +82,8 @@ def read(ran: Ran, words: Sequence[str]) -> dict[str, Any]:
     settings = [word for word in words if not word.startswith("model.name=")]
     whole: dict[str, Any] = {"exit_code": code, "settings": settings, "cpu_seconds": seconds}
     if not (out / "summary.json").exists():
-        return {**whole, "said": said.strip().splitlines()[-1:]}
+        lines = said.replace(str(ran.captures), "captures").strip().splitlines()
+        return {**whole, "said": lines[-1:]}
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     rounds = summary["attacks"]
     return {
@@ -105,7 +106,7 @@ def _count(one: dict[str, Any], metric: str) -> int:
 
 def _update(one: dict[str, Any]) -> dict[str, Any]:
     controls = {
-        name: values.get("exact_match", values.get("rouge1"))
+        name: values.get("exact_match_but_last", values.get("exact_match"))
         for name, values in one["controls"].items()
         if values
     }

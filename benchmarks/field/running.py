@@ -141,7 +141,9 @@ class Workplace:
 def save_model(name: str, directory: Path, dropout: bool, seed: int) -> None:
     """Save a model with its tokenizer as a project would name it: a whole one, head and all."""
     if name == "bert-tiny":
-        adapter = load_adapter(ModelSpec(name="builtin:bert-tiny", task="classification"))
+        words = str(DATA / "tokenizers" / "bert-base-uncased")
+        spec = ModelSpec(name="builtin:bert-tiny", tokenizer=words, task="classification")
+        adapter = load_adapter(spec)
         model, tokenizer = adapter.module, adapter.tokenizer
     else:
         tokenizer = AutoTokenizer.from_pretrained(MODELS[name])
