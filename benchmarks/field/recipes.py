@@ -52,7 +52,7 @@ class Project:
         name: of the row.
         example: the folder under ``examples/``.
         package: its module.
-        model: whose weights the patches bring: minilm, stories or bert-tiny.
+        model: whose weights the patches bring: minilm, its first two blocks (minilm-2) or stories.
         asks: packages that it imports and that may not be installed.
         patches: to run offline and small, and to note the truth.
         settings: of ``field_texts``.

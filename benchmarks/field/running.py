@@ -18,7 +18,6 @@ from field.sources import Checkout, Patch, bring
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers import AutoModelForSequenceClassification as Classifier
 
-from fedsim.models import ModelSpec, load_adapter
 from fedsim.rng import global_stream
 
 LIMIT = 1500  # seconds that a simulation may take
@@ -140,16 +139,12 @@ class Workplace:
 
 def save_model(name: str, directory: Path, dropout: bool, seed: int) -> None:
     """Save a model with its tokenizer as a project would name it: a whole one, head and all."""
-    if name == "bert-tiny":
-        words = str(DATA / "tokenizers" / "bert-base-uncased")
-        spec = ModelSpec(name="builtin:bert-tiny", tokenizer=words, task="classification")
-        adapter = load_adapter(spec)
-        model, tokenizer = adapter.module, adapter.tokenizer
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(MODELS[name])
-        kind = AutoModelForCausalLM if name == "stories" else Classifier
-        with global_stream(seed, "field", name):  # a classifier's head is new
-            model = kind.from_pretrained(MODELS[name])
+    where = MODELS[name.removesuffix("-2")]
+    kind = AutoModelForCausalLM if name == "stories" else Classifier
+    fewer = {"num_hidden_layers": 2} if name == "minilm-2" else {}
+    with global_stream(seed, "field", name):  # a classifier's head is new
+        model = kind.from_pretrained(where, **fewer)
+    tokenizer = AutoTokenizer.from_pretrained(where)
     for key in () if dropout else ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         if hasattr(model.config, key):
             setattr(model.config, key, 0.0)

@@ -119,7 +119,7 @@ SECAGG = Project(
     name="SecAgg+",
     example="flower-secure-aggregation",
     package="secaggexample",
-    model="bert-tiny",
+    model="minilm-2",
     asks=(),
     patches=(
         images("secaggexample"),
