@@ -15,11 +15,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rows import dager, defenses, field, lab, matching, membership, summary
+from rows import counts, dager, defenses, field, lab, matching, membership, summary
 from rows.markdown import Results
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES: dict[str, Callable[[Results], str]] = {
+    **counts.TABLES,
     **dager.TABLES,
     **defenses.TABLES,
     **field.TABLES,

@@ -100,7 +100,9 @@ def tally(new: Sequence[Cell], old: Sequence[Cell] | None) -> Cell:
         told = ["told"] * ("untold" not in mine["kinds"])
         for kind in ("all", *told, *mine["kinds"]):
             kinds.setdefault(kind, Counter()).update(counts)
-    figures = {kind: {name: int(counts[name]) for name in TALLIES} for kind, counts in kinds.items()}
+    figures = {
+        kind: {name: int(counts[name]) for name in TALLIES} for kind, counts in kinds.items()
+    }
     return {"kinds": figures, "wrong": wrong, "no_longer_sure": lost}
 
 

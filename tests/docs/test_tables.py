@@ -71,4 +71,4 @@ def test_a_table_that_nobody_makes_is_said(checkout: Path) -> None:
     page.write_text("<!-- table: nothing -->\n<!-- /table -->\n", encoding="utf-8")
     done = run("--check", "--root", checkout)
     assert done.returncode == 1
-    assert "unknown table 'nothing'; known: dager_" in done.stderr
+    assert "unknown table 'nothing'; known: counts_" in done.stderr
