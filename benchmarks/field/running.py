@@ -102,15 +102,14 @@ class Workplace:
         if tap:
             file = f"{self.project.package}/server_app.py"
             Patch(file=file, why="", end=TAP.format(captures=str(captures))).apply(folder)
-        begun = time.perf_counter()
-        code, said = simulate(folder, self._spec())
+        code, said, seconds = simulate(folder, self._spec())
         (folder / "log.txt").write_text(said, encoding="utf-8")
         ended = code == 0 and (folder / "ended").exists() and (folder / "witness.jsonl").exists()
         return Ran(
             folder=folder,
             ended=ended,  # Flower goes on where all clients fail, and ends with nothing made
             error="" if ended else "\n".join(said.splitlines()[-8:]),
-            seconds=round(time.perf_counter() - begun, 1),
+            seconds=seconds,
             captures=captures,
             truth=truth,
             model=self.model,
@@ -152,14 +151,15 @@ def save_model(name: str, directory: Path, dropout: bool, seed: int) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def simulate(folder: Path, spec: Mapping[str, Any]) -> tuple[int, str]:
-    """Run the project in ``folder``; return the exit code, and what it said.
+def simulate(folder: Path, spec: Mapping[str, Any]) -> tuple[int, str, float]:
+    """Run the project in ``folder``; return the exit code, what it said, and seconds it took.
 
     Two Rays at once hang here: it waits until no other is there.
     """
     while rays():
         time.sleep(5)
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    begun = time.perf_counter()
     paths = [str(folder), *os.environ["PYTHONPATH"].split(os.pathsep)]
     try:
         done = subprocess.run(
@@ -169,8 +169,8 @@ def simulate(folder: Path, spec: Mapping[str, Any]) -> tuple[int, str]:
         )  # fmt: skip
     except subprocess.TimeoutExpired as late:
         said = late.stdout.decode(errors="replace") if late.stdout else ""  # bytes, even of text
-        return 124, f"{said}\nnot at its end after {LIMIT} s"
-    return done.returncode, done.stdout
+        return 124, f"{said}\nnot at its end after {LIMIT} s", float(LIMIT)
+    return done.returncode, done.stdout, round(time.perf_counter() - begun, 1)
 
 
 def rays() -> list[int]:
