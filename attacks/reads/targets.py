@@ -167,7 +167,8 @@ def _direction(mean: Tensor, second: Tensor, edge: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(second)
     kept = values > torch.minimum(edge, values[-1] / 2)
     strong: Tensor = vectors[:, kept]
-    return strong @ ((strong.T @ mean) / values[kept])
+    found: Tensor = strong @ ((strong.T @ mean) / values[kept])
+    return found
 
 
 def _unevenness(shares: Tensor) -> float:

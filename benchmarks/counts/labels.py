@@ -10,6 +10,7 @@ after each cell.
 import argparse
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -105,7 +106,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     results = start(options, "counts_labels", "counts of predicted tokens are exact at random")
-    models = {
+    models: dict[str, Callable[[], Victim]] = {
         "head with a bias (random Phi, d 128)": with_bias,
         "GPT-2 at its real size (random)": lambda: gpt2(task="causal-lm"),
         "gpt2-tiny (random)": lambda: victim(ModelSpec(name="builtin:gpt2-tiny", task="causal-lm")),

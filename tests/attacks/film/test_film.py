@@ -34,8 +34,9 @@ def test_a_texts_cost_is_its_loss_and_the_norms_gradient(seen: Observation) -> N
         with torch.enable_grad():
             ids = torch.tensor([text])
             loss = module(input_ids=ids, labels=ids).loss * (len(text) - 1)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
         gradient = module.get_parameter("transformer.ln_f.weight").grad
+        assert gradient is not None
         assert float(cost.nats[row]) == pytest.approx(loss.item(), rel=1e-4)
         assert torch.allclose(cost.pulls[row], gradient, rtol=1e-3, atol=1e-4)
         assert cost.predicted[row] == len(text) - 1

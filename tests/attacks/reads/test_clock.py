@@ -1,5 +1,7 @@
 """Adam's clock: the closed form, and the client's own steps and positions."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,16 +11,17 @@ from fedsim.training import TrainingSettings
 from tests.attacks.conftest import Look
 from tests.conftest import Adapt
 
-ADAM = {"algorithm": "fedavg", "optimizer": "adamw", "learning_rate": 1e-4}
+ADAM: dict[str, Any] = {"algorithm": "fedavg", "optimizer": "adamw", "learning_rate": 1e-4}
 
 
 def amount(step: int, steps: int) -> float:
     """Adam's algorithm 1 by hand, for a gradient of 1 in one step and 0 in all others."""
-    return sum(
+    total: float = sum(
         0.1 * 0.9 ** (t - step) / (1 - 0.9**t)
         / (0.001 * 0.999 ** (t - step) / (1 - 0.999**t)) ** 0.5
         for t in range(step, steps + 1)
     )  # fmt: skip
+    return total
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10])

@@ -66,7 +66,9 @@ def test_what_the_bias_shows_as_negative_is_there(
     ids = model.batch(batch.sequences, (None, None), torch.Generator())
     with torch.enable_grad():
         module(**ids).loss.backward()
-    slope: Tensor = module.get_parameter(f"{head}.bias").grad.clone()
+    told = module.get_parameter(f"{head}.bias").grad
+    assert told is not None
+    slope: Tensor = told.clone()
     module.zero_grad(set_to_none=True)
     negative = set((slope < 0).nonzero().flatten().tolist())
     assert negative and negative <= set(true(batch))

@@ -11,14 +11,14 @@ from numpy.lib import format as npy
 
 from fedsim.tap.arrays import NUMPY, view
 
-VALUES = {
+VALUES: dict[str, Any] = {
     "plain": np.arange(6, dtype=np.float32).reshape(2, 3),
     "Fortran's order": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
     "a scalar": np.array(2.5),
     "nothing": np.zeros((0, 3)),
     "steps": np.arange(10)[::3],
     "another byte order": np.arange(3, dtype=">f4"),
-    "16 bits": np.float16([1, -0.0, np.inf]),
+    "16 bits": np.array([1, -0.0, np.inf], np.float16),
     "truth": np.array([True, False]),
     "fields": np.zeros(2, dtype=[("a", "f4"), ("b", "i8")]),
 }
