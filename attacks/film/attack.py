@@ -44,7 +44,7 @@ class Film(Attack):
     starts: int = 8  # beginnings at the least; > 0
     kept: int = 8  # texts of each beginning to choose from; > 0
     longest: int = 40  # tokens of a text where no length is granted or read; > 1
-    rounds: int = 4  # of mending; >= 0
+    passes: int = 4  # of mending; >= 0
     tries: int = 28  # variants of a text in each; >= 0
     alpha: float = 0.1  # weight of nats a token; >= 0
 
@@ -52,7 +52,7 @@ class Film(Attack):
 
     def __post_init__(self) -> None:
         for name, least in (("beams", 1), ("starts", 1), ("kept", 1), ("longest", 2),
-                            ("rounds", 0), ("tries", 0), ("alpha", 0)):  # fmt: skip
+                            ("passes", 0), ("tries", 0), ("alpha", 0)):  # fmt: skip
             if not least <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
 
@@ -79,7 +79,7 @@ class Film(Attack):
         texts = beams.texts(max(self.starts, EACH * size))
         mending = Mending(language, bag, self.alpha)
         best = mending.chosen(texts, size)
-        best, score = mending.mended(best, self.rounds, self.tries, generator)
+        best, score = mending.mended(best, self.passes, self.tries, generator)
         notes |= {"candidates": len(texts), "scored": mending.scored, "score": score}
         notes |= {"distance": language.observed is not None}
         return Reconstruction(

@@ -48,12 +48,12 @@ class Mending:
         return [texts[row] for row in rows]
 
     def mended(
-        self, texts: Sequence[Tokens], rounds: int, tries: int, generator: torch.Generator
+        self, texts: Sequence[Tokens], passes: int, tries: int, generator: torch.Generator
     ) -> tuple[list[Tokens], float]:
-        """Return the texts, each the best of ``tries`` variants, ``rounds`` times; their score."""
+        """Return the texts, each the best of ``tries`` variants, ``passes`` times; their score."""
         texts = list(texts)
         cost, there = self._run(texts)
-        for place in [*range(len(texts))] * (rounds if tries else 0):
+        for place in [*range(len(texts))] * (passes if tries else 0):
             drawn = [self._variant(texts, place, number, generator) for number in range(tries)]
             some = [text for text in dict.fromkeys(drawn) if text != texts[place]]
             more, held = self._run(some)

@@ -68,7 +68,7 @@ def scored(who: Victim, truths: Sequence[Tokens], guesses: Sequence[Tokens]) -> 
 def measure(who: Victim, size: int, options: argparse.Namespace, results: Results) -> None:
     """Attack one batch after the other; write after each."""
     name = f"SmolLM2-135M, B = {size}"
-    attack = Film(rounds=options.rounds, tries=options.tries, beams=options.beams)
+    attack = Film(passes=options.passes, tries=options.tries, beams=options.beams)
     settings = {"seed": options.seed, "batches": options.batches, "code": code(START),
                 "attack": repr(attack)}  # fmt: skip
     if results.known(name, settings) is not None:
@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--smollm2", type=Path, required=False, help="the model's directory")
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--sizes", type=int, nargs="*", default=[1, 16])
-    for name in ("rounds", "tries", "beams"):
+    for name in ("passes", "tries", "beams"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Film(), name))
     options = parser.parse_args()
     if options.smollm2 is None:

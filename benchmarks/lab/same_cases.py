@@ -175,7 +175,7 @@ CASES = (
         steps=(
             f"run {BERT} {AVERAGED} training.optimizer=adamw --out a attack=[bag,labels]",
             f"run {GPT2} model.task=causal-lm --out b 'attack=[bag,labels,"
-            """{name="film", beams=2, rounds=1, tries=7}]'""",
+            """{name="film", beams=2, passes=1, tries=7}]'""",
             "report b",
         ),
     ),

@@ -39,7 +39,7 @@ CHEAP: dict[str, dict[str, Any]] = {
     "lti": {"samples": 64, "step": 1, "passes": 2, "width": 32, "features": 128},
     "partial": {"steps": 15, "starts": 2, "tries": 2, "learning_rate": 0.1, "layers": (0, 2)},
     "tag": {"steps": 40, "learning_rate": 0.1, "deviation": 0.05},
-    "film": {"beams": 2, "starts": 6, "kept": 4, "rounds": 1, "tries": 7},
+    "film": {"beams": 2, "starts": 6, "kept": 4, "passes": 1, "tries": 7},
 }
 NEXT_TOKEN = ("film", "labels")  # attacks that see a decoder's next-token loss
 ONE_SHORT_TEXT = tuple(CHEAP)  # attacks that see one text of six random tokens, not two sentences

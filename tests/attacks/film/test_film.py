@@ -95,7 +95,7 @@ def test_an_update_without_a_bag_gives_nothing(seen: Observation) -> None:
 def test_it_writes_as_many_texts_as_the_client_has_of_words_that_are_there(
     seen: Observation,
 ) -> None:
-    guess = Film(beams=2, starts=3, rounds=1, tries=7).reconstruct(seen, torch.Generator())
+    guess = Film(beams=2, starts=3, passes=1, tries=7).reconstruct(seen, torch.Generator())
     assert len(guess.sequences) == 2
     assert guess.diagnostics["distance"] is True and guess.diagnostics["candidates"] >= 2
 
