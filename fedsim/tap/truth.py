@@ -7,6 +7,7 @@ brings the files to ``fedsim attack --truth``.
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -31,13 +32,19 @@ class Notebook:
 
     def __init__(self) -> None:
         self.now = threading.local()  # of the message that is being answered
-        self.counts: dict[int, int] = {}  # messages of each node, where none says its round
+        self.counts = Counter[tuple[int, int]]()  # messages of a run's node, where none says rounds
         self.lock = threading.Lock()
 
     @classmethod
     def of(cls, root: Path) -> "Notebook":
-        """Return the one of a directory."""
-        return cls._open.setdefault(root, cls())
+        """Return the one of a directory, however it is written."""
+        return cls._open.setdefault(Path(os.path.realpath(root)), cls())
+
+    def next_round(self, run: int, node: int) -> int:
+        """Count one more message of a node."""
+        with self.lock:
+            self.counts[run, node] += 1
+            return self.counts[run, node]
 
 
 class TruthNotes:
@@ -58,31 +65,32 @@ class TruthNotes:
     left out, so that ``note`` may stand where a client loads its data.
 
     Args:
-        root: a directory for the notes, made so that this user alone can read it.
+        root: a directory for the notes of a run, made so that this user alone can read it.
+        prefix: of the types of messages that train, as TapGrid's.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, prefix: str = "train") -> None:
         self.root = Path(root).absolute()
+        self.prefix = prefix
         self._book = Notebook.of(self.root)
 
-    def __reduce__(self) -> tuple[type["TruthNotes"], tuple[Path]]:
+    def __reduce__(self) -> tuple[type["TruthNotes"], tuple[Path, str]]:
         """Have Ray take it to where its clients are: what is kept is on disk."""
-        return TruthNotes, (self.root,)
+        return TruthNotes, (self.root, self.prefix)
 
     def __call__(
         self, message: Message, context: Context, call_next: Callable[[Message, Context], Message]
     ) -> Message:
         """Have ``note`` know whose message is answered, and of which round."""
+        now = self._book.now
+        if getattr(now, "inside", False):  # a mod of the app, and of its function as well
+            return call_next(message, context)
+        now.inside = True
         try:
-            self._book.now.idle = not message.metadata.message_type.startswith("train")
-            if not self._book.now.idle:
-                self._begin(message, context.node_id)
-        except Exception as error:
-            logger.warning("no truth is noted: %s", fault(error))
-        try:
+            self._begin(message, context)
             return call_next(message, context)
         finally:
-            self._book.now.place, self._book.now.idle = None, False
+            now.inside, now.place, now.idle = False, None, False
 
     def note(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> None:
         """Note what the client trains on in the round that is on.
@@ -96,12 +104,17 @@ class TruthNotes:
         except Exception as error:
             logger.warning("no truth is noted: %s", fault(error))
 
-    def _begin(self, message: Message, node: int) -> None:
-        round_ = told_round(message.content, message.metadata.group_id)
-        if round_ is None:
-            with self._book.lock:
-                round_ = self._book.counts[node] = self._book.counts.get(node, 0) + 1
-        self._book.now.place = node, round_
+    def _begin(self, message: Message, context: Context) -> None:
+        now = self._book.now
+        try:
+            now.idle = not message.metadata.message_type.startswith(self.prefix)
+            if now.idle:
+                return
+            told = told_round(message.content, message.metadata.group_id)
+            run, node = context.run_id, context.node_id
+            now.place = node, self._book.next_round(run, node) if told is None else told
+        except Exception as error:
+            logger.warning("no truth is noted: %s", fault(error))
 
     def _note(self, texts: Sequence[str], labels: Sequence[int] | None) -> None:
         if getattr(self._book.now, "idle", False):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2] / "benchmarks"
-LEAST, MOST = 4, 80  # mutations of each reader: as many as fit into the seconds, but some
-SECONDS = 0.5
+LEAST, MOST = 4, 250  # mutations of each reader: as many as fit into the seconds, but some
+SECONDS = 1.5
 NAMES = (
     "config", "overrides", "policy", "saved config", "sweep.json", "cell.json", "rounds.jsonl",
     "reconstructions.jsonl", "samples.jsonl", "summary.json", "vault", "pool", "audit",

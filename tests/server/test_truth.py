@@ -16,8 +16,8 @@ from tests.server.tapped import message
 NODE = 2**63 + 11
 
 
-def context(node: int = NODE) -> Context:
-    return Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
+def context(node: int = NODE, run: int = 1) -> Context:
+    return Context(run_id=run, node_id=node, node_config={}, state=RecordDict(), run_config={})
 
 
 def answer(asked: Message) -> Message:
@@ -107,6 +107,57 @@ def test_a_mod_that_was_pickled_and_the_apps_own_object_are_one_notebook(tmp_pat
     unpickled(message(5, content=silent), context(), app)
     truth(message(5, content=silent), context(), app)
     assert [(row["round"], row["text"]) for row in noted(truth.root)] == [(1, "a"), (2, "a")]
+
+
+def test_a_new_run_of_one_process_counts_from_one(tmp_path: Path) -> None:
+    silent = RecordDict({"c": ConfigRecord({})})
+    for run in (1, 2):
+        truth = TruthNotes(tmp_path / str(run))
+
+        def app(asked: Message, _: Context, truth: TruthNotes = truth) -> Message:
+            truth.note(["a"])
+            return answer(asked)
+
+        same = TruthNotes(tmp_path / "same")  # a directory that two runs share, by mistake
+        truth(message(5, content=silent), context(run=run), app)
+        same(message(5, content=silent), context(run=run), lambda asked, _: answer(asked))
+        assert [row["round"] for row in noted(truth.root)] == [1]
+        assert same._book.counts[run, NODE] == 1
+
+
+def test_a_mod_of_the_app_and_of_its_function_counts_once(tmp_path: Path) -> None:
+    truth, silent = TruthNotes(tmp_path / "truth"), RecordDict({"c": ConfigRecord({})})
+
+    def app(asked: Message, _: Context) -> Message:
+        truth.note(["a"])
+        return answer(asked)
+
+    for _ in range(2):
+        truth(message(5, content=silent), context(), lambda asked, two: truth(asked, two, app))
+    assert [row["round"] for row in noted(truth.root)] == [1, 2]
+
+
+def test_a_directory_is_one_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "truth")
+    mod, silent = TruthNotes(tmp_path / "link"), RecordDict({"c": ConfigRecord({})})
+    own = TruthNotes("x/../truth")
+
+    def app(asked: Message, _: Context) -> Message:
+        own.note(["a"])
+        return answer(asked)
+
+    mod(message(5, content=silent), context(), app)
+    assert [row["round"] for row in noted(own.root)] == [1]
+
+
+def test_messages_that_train_under_another_name_are_noted(tmp_path: Path) -> None:
+    truth = pickle.loads(pickle.dumps(TruthNotes(tmp_path / "truth", prefix="query.fit")))
+    train(truth, message(5, kind="query.fit"), ["a"])
+    train(truth, message(5, kind="train"), ["b"])
+    assert [row["text"] for row in noted(truth.root)] == ["a"]
 
 
 def test_a_note_outside_of_a_round_is_said(

@@ -20,6 +20,7 @@ from fedsim.captures import (
     noted,
     read_capture,
 )
+from fedsim.finite import all_finite
 from fedsim.lab.run.looks import Looks, looks_of
 from fedsim.lab.run.told import open_questions, training_config
 from fedsim.models.shapes import UP, Shapes
@@ -62,7 +63,7 @@ class Inspection:
         arrays: how many.
         settings: of training, as the server told its clients, in fedsim's words.
         unsaid: those that a positive control would have to know.
-        rank: how many of block 0's inputs stand out, of each capture that was looked at; they are
+        rank: in how many dimensions what block 0 reads stands out, of each capture that shows it;
             as many as the batch has tokens that differ, by their places, too, where it has such.
         width: how many can be told apart: D, or LoRA's rank.
         filled: in how many captures they fill all dimensions.
@@ -110,12 +111,9 @@ def inspect_captures(root: Path) -> Inspection:
     clear = [where for where in every if not is_masked(where)]
     some = [read_capture(where) for where in _spread(clear)]
     shapes = Shapes.of(_floats(some[0].broadcast.parameters) if some else {})
-    spans = [_entry(captured, shapes) for captured in some]
     told = [(one, _looks(one, shapes)) for one in some]
-    full = [
-        (span is not None and span.saturated) or looks.filled
-        for span, (_, looks) in zip(spans, told, strict=True)
-    ]
+    spans = [(span, looks) for one, looks in told if (span := _entry(one, shapes)) is not None]
+    full = [span.saturated or looks.filled for span, looks in spans]
     width = shapes.rank or shapes.width
     hidden = Counter(word for one, looks in told for word in looks.words(one.update.kind))
     config = _settings(some[0]) if some else {}
@@ -134,17 +132,10 @@ def inspect_captures(root: Path) -> Inspection:
         arrays=len(shapes.sent),
         settings=config,
         unsaid=open_questions(config, some[0].update.kind) if some else [],
-        rank=[
-            width if looks.filled else span.rank
-            for span, (_, looks) in zip(spans, told, strict=True)
-            if span is not None
-        ],
+        rank=[width if all_ else span.rank for all_, (span, _) in zip(full, spans, strict=True)],
         width=width,
         filled=sum(full),
-        vague=sum(
-            span is not None and span.blurred and not looks.filled
-            for span, (_, looks) in zip(spans, told, strict=True)
-        ),
+        vague=sum(span.blurred and not looks.filled for span, looks in spans),
         adam=sum(looks.adam(one.update.kind) for one, looks in told),
         hidden=dict(hidden),
         looked=len(some),
@@ -196,7 +187,7 @@ def _entry(captured: Captured, shapes: Shapes) -> Span | None:
     sent = captured.update.tensors
     tensors = {name: sent[name] for name in shapes.sent if name in sent}  # a list in its order
     blocks = _adapters(tensors, shapes) if shapes.rank else [_readers(tensors, shapes)]
-    known = [some for some in blocks if some and all(b.isfinite().all() for b in some)]
+    known = [some for some in blocks if some and all_finite(some)]
     spans = [find_span(some) for some in known if any(b.any() for b in some)]
     return max(spans, key=lambda span: span.rank, default=None)
 

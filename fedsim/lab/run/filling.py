@@ -1,18 +1,22 @@
-"""Whether more inputs than LoRA's rank were read: whether its B's move in all of their dimensions.
+"""Whether LoRA's B's of block 0 moved in all of their dimensions, as by more inputs than its rank.
 
 B (K, R) moves by a sum over inputs, each through A, so fewer inputs than R leave directions that
 move by rounding alone. An attack's own spectrum cannot say so of few dimensions: it takes noise's
-level from the last of them. Here it is what rounding makes of the weights that were sent.
+level from the last of them. Here it is what rounding makes of the weights that were sent. What else
+moves B fills it as well: noise, weight decay, entries that were left out.
 """
 
-from statistics import median
+import re
 
 import torch
 from torch import Tensor
 
+from fedsim.finite import finite
+from fedsim.lab.run.rounding import epsilon_of, written
 from fedsim.models.shapes import UP
 from fedsim.types import Parameters
 
+BLOCK = re.compile(r"(?:^|\.)(\d+)\.")  # its number in a name; of a list, its place
 ABOVE = 30.0
 """Times rounding, from which on B's last direction was moved by an input.
 
@@ -29,38 +33,35 @@ the real projects' LoRA (stories260K, trained, 21 to 30 inputs of 32 and 64) non
 
 
 def filled(update: Parameters, sent: Parameters, kind: str) -> bool:
-    """Return whether most of LoRA's B's that moved did so in all of their dimensions.
+    """Return whether all of block 0's B's that moved did so in all of their dimensions.
+
+    Those alone, and all: where positions are not embedded its attention reads a token once, however
+    often it is there, and what follows reads each place.
 
     Args:
         update: gradient, or what the weights moved by.
         sent: the weights before.
         kind: of the update, ``gradient`` or ``delta``.
     """
-    ups = {n: t for n, t in update.items() if UP in n and t.dim() == 2 and t.any()}
     told = [
-        _filled(tensor.double(), _from(sent.get(name), tensor, kind))
-        for name, tensor in ups.items()
-        if tensor.isfinite().all() and min(tensor.shape) > 1 and len(tensor) >= tensor.shape[1]
+        _filled(tensor.double(), written(sent.get(name), tensor, kind))
+        for name, tensor in _first(update).items()
+        if tensor.dim() == 2 and min(tensor.shape) > 1 and len(tensor) >= tensor.shape[1]
+        if finite(tensor) and tensor.any()
     ]
-    return bool(told) and median(told) > 0.5
+    return bool(told) and all(told)
 
 
-def _from(sent: Tensor | None, moved: Tensor, kind: str) -> Tensor:
-    """Return the numbers that were rounded: weights after a step, or a gradient."""
-    return moved if sent is None or kind != "delta" else sent.to(moved) + moved
+def _first(update: Parameters) -> dict[str, Tensor]:
+    """Return the B's of the first block."""
+    ups = [name for name in update if UP in name]
+    block = {name: int(found[1]) if (found := BLOCK.search(name)) else 0 for name in ups}
+    return {name: update[name] for name in ups if block[name] == min(block.values())}
 
 
 def _filled(moved: Tensor, rounded: Tensor) -> bool:
     values = torch.linalg.svdvals(moved)
-    step = rounded.double().square().mean().sqrt() * _epsilon(rounded) / 2
+    step = rounded.double().square().mean().sqrt() * epsilon_of(rounded) / 2
     noise = step * sum(side**0.5 for side in moved.shape)
     gaps = values[:-1] / values[1:].clamp_min(1e-300)
     return bool(values[-1] > ABOVE * noise and gaps.max() < GAP)
-
-
-def _epsilon(rounded: Tensor) -> float:
-    """Return the machine epsilon of the shortest float that holds all of these numbers."""
-    for dtype in (torch.bfloat16, torch.float16):
-        if torch.equal(rounded.to(dtype).to(rounded.dtype), rounded):
-            return float(torch.finfo(dtype).eps)
-    return float(torch.finfo(torch.float32).eps)

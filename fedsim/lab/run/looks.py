@@ -10,6 +10,7 @@ from torch import Tensor
 from fedsim.captures import Captured
 from fedsim.finite import all_finite
 from fedsim.lab.run.filling import filled
+from fedsim.lab.run.rounding import is_short, written
 from fedsim.models import ModelAdapter
 from fedsim.models.shapes import UP
 from fedsim.types import Parameters
@@ -45,7 +46,8 @@ class Looks:
         finite: whether all entries are numbers.
         rows: how much the norms of the rows of LoRA's B (K, R) differ, the deviation over the
             mean: the median over adapters; None: none was moved.
-        filled: whether more inputs than LoRA's rank were read.
+        filled: whether all dimensions of LoRA's B's in block 0 were moved.
+        short: whether the weights have 16 bits, which lose small steps.
     """
 
     kurtosis: float
@@ -55,6 +57,7 @@ class Looks:
     finite: bool
     rows: float | None = None
     filled: bool = False
+    short: bool = False
 
     @property
     def noise(self) -> bool:
@@ -77,7 +80,7 @@ class Looks:
             return False
         if self.rows is not None:
             return self.even
-        if self.sparse:  # what is left of the loudest entries is of much the same size, too
+        if self.sparse:  # what is left of entries, or not lost to rounding, is of one size, too
             return False
         return 0 < self.kurtosis < ADAM and not self.noise and self.values > 1
 
@@ -86,7 +89,12 @@ class Looks:
         if not self.finite:
             return ["the update holds NaN or infinite values"]
         told = []
-        if self.sparse:
+        if self.sparse and self.short:
+            told.append(
+                "most of a matrix did not move: its weights have 16 bits, which lose small steps, "
+                "or most was left out (top-k, a mask)"
+            )
+        elif self.sparse:
             told.append("most of a matrix is zero: most was left out (top-k, a mask)")
         if self.even and kind == "delta":
             told.append(
@@ -107,12 +115,12 @@ class Looks:
             )
         elif self.values <= 1:
             told.append("all entries of a matrix are of one size: signs alone were sent")
-        elif self.values <= VALUES:
+        elif self.values <= VALUES and not self.short:
             told.append("a matrix has no more sizes of entries than 8 bits: it was quantised")
-        elif self.filled:
+        elif self.filled and not self.sparse:
             told.append(
-                "LoRA's B was moved in all of its dimensions: more inputs than its rank were read, "
-                "so dager cannot tell them apart"
+                "LoRA's B was moved in all of its dimensions: by more inputs than its rank, or by "
+                "what fills them as well (noise, weight decay), so dager may tell none apart"
             )
         return told
 
@@ -142,6 +150,7 @@ def looks_of(tensors: Parameters, sent: Parameters | None = None, kind: str = "g
         finite=True,
         rows=_spread(tensors),
         filled=sent is not None and filled(tensors, sent, kind),
+        short=kind == "delta" and sent is not None and _are_short(tensors, sent),
     )
 
 
@@ -151,8 +160,8 @@ def hiding(captured: Captured, adapter: ModelAdapter) -> list[str]:
     told = looks_of(update.tensors, sent.parameters, update.kind).words(update.kind)
     if sent.config.get("dropout") is True and _drops(adapter):
         told.append(
-            "dropout was on in training, which no update shows: what the blocks read is the "
-            "model's own for no text, so dager reads nothing"
+            "dropout was on in training, which no update shows: dager holds texts to a model that "
+            "drops nothing, so it reads none"
         )
     return told
 
@@ -183,6 +192,12 @@ def _kurtosis(matrix: Tensor) -> float:
     values = matrix[matrix != 0].double()
     values = values / values.abs().max()
     return float((values**4).mean() / (values**2).mean() ** 2)
+
+
+def _are_short(tensors: Parameters, sent: Parameters) -> bool:
+    """Return whether 16 bits hold all weights of the matrices, those after the update."""
+    moved = {name: t for name, t in tensors.items() if t.dim() == 2 and name in sent and t.any()}
+    return bool(moved) and all(is_short(written(sent[k], t, "delta")) for k, t in moved.items())
 
 
 def _sizes(matrix: Tensor) -> int:

@@ -59,7 +59,10 @@ def _shows(found: Mapping[str, Any]) -> str:
         return "no map that reads block 0's inputs was found by name; an attack may find it"
     text = f"{_range(min(rank), max(rank))} inputs of block 0 stand out, of {width} that can"
     if found["filled"]:
-        text += f"; in {found['filled']} of {len(rank)} all are filled, so that dager cannot read"
+        text += (
+            f"; in {found['filled']} of {len(rank)} all dimensions are filled, by inputs or what "
+            "was added to them, and dager may tell none apart"
+        )
     elif not found["hidden"]:
         text += "; dager reads where they are fewer"
     if found["vague"]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from fedsim.lab.inspect import Inspection, inspect_captures
 from fedsim.lab.terminal.inspect import inspection_lines
@@ -22,12 +23,20 @@ from tests.lab.run.projects import adapters, capture, classifier, lora, named, s
 pytestmark = pytest.mark.slow  # projects that train
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
-REASONS = ("Adam's steps", "normal noise", "signs alone", "8 bits", "left out", "NaN")
+FILLED = "all of its dimensions"
+REASONS = (
+    "Adam's steps", "normal noise", "signs alone", "8 bits", "left out", "NaN", "16 bits", FILLED,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> str:
     return saved(tmp_path_factory.mktemp("models") / "gpt2", "gpt2-tiny")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved(tmp_path_factory.mktemp("models") / "llama", "llama-tiny")
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +48,10 @@ def named_in(found: Inspection) -> list[str]:
     """The reasons that an inspection gives, each capture's the same."""
     assert set(found.hidden.values()) <= {found.looked}
     return [reason for reason in REASONS if any(reason in said for said in found.hidden)]
+
+
+def shown(found: Inspection) -> str:
+    return "\n".join(inspection_lines(found.as_dict()))
 
 
 def eight_bits(delta: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,9 +109,9 @@ def test_steps_of_adam_are_named_and_nothing_else(
     build = functools.partial(lora, **options) if state is adapters else classifier
     root = capture(tmp_path / "captures", gpt2, build, state, optimizer="adamw", rate=1e-3)  # type: ignore[arg-type]
     assert named_in(inspect_captures(root)) == ["Adam's steps"]
-    shown = "\n".join(inspection_lines(inspect_captures(root).as_dict()))
-    assert "What shows: no inputs: steps of Adam are no sums of gradients" in shown
-    assert "training.optimizer=adamw" in shown  # in the command to run next
+    told = shown(inspect_captures(root))
+    assert "What shows: no inputs: steps of Adam are no sums of gradients" in told
+    assert "training.optimizer=adamw" in told  # in the command to run next
 
 
 def test_more_tokens_than_the_rank_are_named_and_nothing_else(tmp_path: Path, gpt2: str) -> None:
@@ -107,6 +120,80 @@ def test_more_tokens_than_the_rank_are_named_and_nothing_else(tmp_path: Path, gp
         lora, r=4, lora_alpha=8, target_modules=["c_attn"], fan_in_fan_out=True
     )
     found = inspect_captures(capture(tmp_path / "captures", gpt2, build, adapters))
-    assert named_in(found) == [] and found.filled == found.looked == 2
-    shown = "\n".join(inspection_lines(found.as_dict()))
-    assert "in 2 of 2 all are filled, so that dager cannot read" in shown
+    assert named_in(found) == [FILLED] and found.filled == found.looked == 2
+    assert "in 2 of 2 all dimensions are filled" in shown(found)
+
+
+REPEATED = {0: ["a b a a b b a b b a a b a b b"], 1: ["b a b a b b a a b a b b a a b"]}
+
+
+def test_few_tokens_often_do_not_fill_a_rank_though_later_blocks_do(
+    tmp_path: Path, llama: str
+) -> None:
+    """RoPE's block 0 reads each token once: 4 of 16 differ, and ``dager`` reads them."""
+    build = functools.partial(
+        lora, task="CAUSAL_LM", r=8, lora_alpha=16, target_modules=["q_proj", "k_proj", "v_proj"]
+    )
+    root = capture(tmp_path / "captures", llama, build, adapters, texts=REPEATED)
+    tokens = AutoTokenizer.from_pretrained(llama)(REPEATED[0][0]).input_ids
+    assert len(tokens) == 16 and len(set(tokens)) == 4
+    found = inspect_captures(root)
+    assert found.rank == [4, 4] and not found.filled and not found.hidden
+    assert "dager reads where they are fewer" in shown(found)
+    update = load_file(sorted(root.rglob("update.safetensors"))[0])
+    later = [t for n, t in update.items() if "layers.3" in n and "lora_B" in n and t.any()]
+    assert any(torch.linalg.matrix_rank(t.double(), rtol=1e-6) == 8 for t in later)
+
+
+def test_weight_decay_fills_a_later_round_and_may_be_why(
+    tmp_path: Path, gpt2: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each text has fewer inputs than the rank; torch's own decay moves B in every direction."""
+    plain_steps = torch.optim.SGD
+    monkeypatch.setattr(torch.optim, "SGD", functools.partial(plain_steps, weight_decay=0.1))
+    build = functools.partial(
+        lora, r=8, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True
+    )
+    texts = {0: ["The key."], 1: ["A boat."]}
+    found = inspect_captures(
+        capture(tmp_path / "captures", gpt2, build, adapters, rounds=2, texts=texts)
+    )
+    assert found.filled == 2  # of the second round, in which B is not zero any more
+    assert found.rank == [5, 5, 8, 8]
+    assert "in 2 of 4 all dimensions are filled, by inputs or what was added" in shown(found)
+    (reason,) = found.hidden
+    assert "or by what fills them as well (noise, weight decay)" in reason
+
+
+def test_small_steps_of_short_weights_are_no_mask(tmp_path: Path, plain: Path) -> None:
+    """AdamW of 1e-5 on bfloat16 weights moves few of them: nothing was left out, perhaps."""
+    root = tmp_path / "captures"
+    shutil.copytree(plain, root)
+    generator = torch.Generator().manual_seed(1)
+    for path in sorted(root.rglob("update.safetensors")):
+        sent = load_file(path.parent / "broadcast.safetensors")
+        short = {name: t.bfloat16() for name, t in sent.items()}
+        sides = {n: torch.randint(0, 2, t.shape, generator=generator) for n, t in short.items()}
+        after = {n: (t + 1e-5 * (2 * sides[n] - 1)).bfloat16() for n, t in short.items()}
+        save_file({n: after[n].float() - t.float() for n, t in short.items()}, path)
+        save_file({n: t.float() for n, t in short.items()}, path.parent / "broadcast.safetensors")
+    assert named_in(inspect_captures(root)) == ["left out", "16 bits"]
+    assert "lose small steps" in shown(inspect_captures(root))
+
+
+def test_captures_without_a_span_and_of_other_shapes_are_counted_right(
+    tmp_path: Path, gpt2: str
+) -> None:
+    """One whose block 0 did not move has no dimension to count; a B of another shape is told of."""
+    build = functools.partial(
+        lora, r=4, lora_alpha=8, target_modules=["c_attn"], fan_in_fan_out=True
+    )
+    root = capture(tmp_path / "captures", gpt2, build, adapters, rounds=2)
+    frozen, other = sorted(root.rglob("update.safetensors"))[:2]
+    update = load_file(frozen)
+    save_file({n: t * ("h.0." not in n) for n, t in sorted(update.items())}, frozen)
+    update = load_file(other)
+    save_file({n: t[:, :3].contiguous() if "lora_B" in n else t for n, t in sorted(update.items())}, other)
+    found = inspect_captures(root)
+    assert found.looked == 4 and len(found.rank) < 4 and found.filled <= len(found.rank)
+    assert f"in {found.filled} of {len(found.rank)} all dimensions are filled" in shown(found)
