@@ -13,6 +13,7 @@ from torch import Tensor
 
 from attacks.reads.effects import share_of
 from attacks.reads.gradient import gradient_of
+from fedsim.finite import finite
 from fedsim.messages import Observation
 
 SURE = 3.0  # standard deviations
@@ -45,7 +46,7 @@ class Slope:
 def tensor_of(observation: Observation, name: str | None) -> Tensor | None:
     """Return the gradient of the parameter ``name``, float64; None where nothing of it is told."""
     tensor = None if name is None else observation.update.tensors.get(name)
-    if tensor is None or not tensor.any() or not tensor.isfinite().all():
+    if tensor is None or not tensor.any() or not finite(tensor):
         return None
     return gradient_of(observation, str(name)).cpu().double() * share_of(observation)
 

@@ -61,7 +61,7 @@ def watched(most: list[int]) -> Iterator[None]:
 
     def look() -> None:
         while not done.wait(0.02):
-            numbers = attack_worker().numbers()  # type: ignore[attr-defined]
+            numbers = attack_worker().numbers()
             if numbers:
                 most.append(processes().held_by(numbers[0]))
                 most[:] = [max(most)]

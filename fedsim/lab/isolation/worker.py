@@ -261,7 +261,7 @@ def _checked(content: bytes) -> Answer:
         raise Ended(f"gave an answer that makes no sense: {place}: {first['msg']}") from error
 
 
-def attack_worker() -> Attempts:
+def attack_worker() -> AttackWorker:
     """Return where this process has its attacks run."""
     return _of(os.getpid())
 

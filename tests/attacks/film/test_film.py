@@ -71,12 +71,14 @@ def test_mending_finds_a_word_that_was_left_out(adapt: Adapt, look: Look) -> Non
 
 
 @torch.no_grad()
-def test_a_wide_beam_finds_what_is_likeliest_of_each_length(seen: Observation) -> None:
+def test_a_wide_beam_finds_what_is_likeliest_of_each_length(
+    seen: Observation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     language = Language(seen)
     bag = (400, 500, 600)  # of which none ends a text, so a mark may be any
     beams = Beams(language, bag, width=64, longest=3, kept=8)
-    beams._enders = lambda: [700]  # type: ignore[method-assign]
-    beams._starts = lambda most: bag  # type: ignore[method-assign]
+    monkeypatch.setattr(beams, "_enders", lambda: [700])
+    monkeypatch.setattr(beams, "_starts", lambda most: bag)
     found = beams.texts(3)
     for first, length in itertools.product(bag, (1, 2)):
         ways = [(first, *rest, 700) for rest in itertools.product(bag, repeat=length - 1)]
