@@ -195,8 +195,6 @@ def test_captures_without_a_span_and_of_other_shapes_are_counted_right(
     update = load_file(other)
     short = {n: t[:, :3].contiguous() if "lora_B" in n else t for n, t in sorted(update.items())}
     save_file(short, other)
-        {n: t[:, :3].contiguous() if "lora_B" in n else t for n, t in sorted(update.items())}, other
-    )
     found = inspect_captures(root)
     assert found.looked == 4 and len(found.rank) < 4 and found.filled <= len(found.rank)
     assert f"in {found.filled} of {len(found.rank)} all dimensions are filled" in shown(found)
