@@ -93,6 +93,7 @@ def test_imports_the_lowest_layer_is_all_of_fedsim_but_the_lab() -> None:
     assert {name.strip() for name in lowest.split(":")} == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "line", "chain"),
     [
@@ -138,6 +139,7 @@ def test_imports_one_line_towards_the_truth_breaks_a_contract(
     assert not kept and chain in said, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "line", "contract"),
     [

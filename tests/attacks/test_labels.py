@@ -26,6 +26,7 @@ def test_a_classifiers_labels_are_counted_though_lengths_differ(adapt: Adapt, lo
     assert LabelCounts().reads(model) == "labels"
 
 
+@pytest.mark.slow
 def test_next_tokens_are_counted(adapt: Adapt, look: Look) -> None:
     model = adapt("gpt2-tiny", task="causal-lm")
     batch = look(model, (18, 12), granted=())

@@ -121,6 +121,7 @@ def test_protection_draws_from_the_generator_alone(defense: Defense) -> None:
     assert equal(dict(defense.protect(update(), seeded(3))), first)
 
 
+@pytest.mark.slow
 def test_a_wrapped_training_is_a_training(
     defense: Defense, adapt: Adapt, sentences: Sentences
 ) -> None:
@@ -183,6 +184,7 @@ def client(vault: Path, *defenses: Defense) -> tuple[ClientSettings, Broadcast]:
     return settings, Broadcast(round=1, parameters=parameters, config=training.as_config())
 
 
+@pytest.mark.slow
 def test_what_a_client_sends_passes_the_audit_and_is_measured(
     defense: Defense, tmp_path: Path
 ) -> None:

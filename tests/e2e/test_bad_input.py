@@ -52,6 +52,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "line"), CASES, ids=lambda value: str(value)[:40])
 def test_bad_input(
     words: list[str],

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 WORDS = {"dropout", "freeze", "none"}  # keys of the config, and a word of HTML, too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["attacks", "fedsim"])
 def test_no_defense_is_known_by_name(package: str) -> None:
     """Of all constants, those that name a plugin: an outsider's is in no such list."""

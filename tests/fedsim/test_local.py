@@ -198,6 +198,7 @@ def naive_fedavg(
     return {name: now[name] - weights[name] for name in now}, epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("optimizer", "rate", "epochs", "size"),
     [
@@ -384,6 +385,7 @@ def test_an_unknown_optimizer_is_never_a_setting() -> None:
         TrainingSettings(optimizer="lion")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheduler", "warmup"), [("constant", 0), ("constant", 2), ("linear", 1), ("cosine", 2)]
 )

@@ -56,6 +56,7 @@ def run(wrong: Wrong, **changes: Any) -> tuple[list[Progress], list[Sequence[Exc
     return reported, shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("secure_sum", [False, True], ids=["fedavg", "secure sum"])
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_reply_is_left_out(name: str, secure_sum: bool) -> None:

@@ -41,12 +41,14 @@ def test_every_sentence_is_found_exactly(scene: Scene, sentences: Sentences, cou
     assert not blurred(guess) and not guess.diagnostics["cut"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", [100, 200, 300, 400])
 def test_other_sentences_are_found_as_well(scene: Scene, sentences: Sentences, skip: int) -> None:
     truth = sentences(scene.model, 4, skip=skip)
     assert sorted(scene.attack(scene.update(truth)).sequences) == sorted(truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_the_scale_of_an_update_changes_nothing(
     scene: Scene, sentences: Sentences, scale: float
@@ -56,6 +58,7 @@ def test_the_scale_of_an_update_changes_nothing(
     assert scene.attack(scaled).sequences == scene.attack(update).sequences != ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 @pytest.mark.parametrize("count", [1, 4])
 def test_updates_of_other_dtypes_are_read_as_well(
@@ -138,6 +141,7 @@ def test_equal_sentences_and_beginnings_of_others_are_found_as_often_as_they_wer
     assert guess.diagnostics["counted"] and guess.diagnostics["explained"] > 0.999999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("times", [(2, 0), (2, 2), (3, 3), (4, 2)])
 def test_a_next_token_batch_in_which_all_repeat_may_be_fewer_and_texts_without_a_loss(
@@ -157,6 +161,7 @@ def test_a_next_token_batch_in_which_all_repeat_may_be_fewer_and_texts_without_a
     assert guess.diagnostics["above_floor"] == len(truth) // math.gcd(*times)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [0, 5, 10**9])
 def test_a_wrong_number_of_examples_counts_nothing(
     scene: Scene, sentences: Sentences, examples: int
@@ -169,6 +174,7 @@ def test_a_wrong_number_of_examples_counts_nothing(
     assert guess.diagnostics["best_effort"] and not guess.diagnostics["counted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_last_tokens_of_a_next_token_loss_are_read_off_the_last_mlp(
@@ -233,6 +239,7 @@ def law(sequences: Sequence[Tokens], *, bias: bool) -> int:
     return min(len(pairs), len(component) - count + bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
 @pytest.mark.parametrize("bias", [False, True])
 def test_the_rank_of_block_0_follows_the_law_and_that_of_block_1_counts_prefixes(
@@ -257,6 +264,7 @@ def test_zeros_give_nothing(scene: Scene, sentences: Sentences) -> None:
     assert guess.diagnostics["best_effort"] and not guess.diagnostics["counted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_gives_no_sentence(scene: Scene, sentences: Sentences, seed: int) -> None:
     truth, generator = sentences(scene.model, 2), torch.Generator().manual_seed(seed)
@@ -288,6 +296,7 @@ def test_an_update_at_other_weights_than_were_sent_gives_nothing(
     assert exact(scene.attack(update), truth) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [12, 16, 24])
 def test_more_prefixes_than_dimensions_is_no_match_and_says_so(
     scene: Scene, sentences: Sentences, count: int
@@ -397,6 +406,7 @@ def test_all_tokens_equal(scene: Scene) -> None:
     assert guess.sequences == tuple(truth)  # after a BOS, copies differ by what they attend to
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", [(0, "hidden"), (0, "middle"), (1, "hidden")])
 def test_inputs_that_stand_out_of_one_layer_alone_are_said_to_be_unread(
     scene: Scene, sentences: Sentences, gone: tuple[int, Any]
@@ -461,6 +471,7 @@ def test_trained_weights_with_grouped_queries_are_read_as_well(
     assert scene.attack(scene.update([tuple(ids)])).sequences == (tuple(ids),)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip", range(0, 40, 4))
 def test_last_tokens_that_trained_weights_are_nearly_sure_of(
     shared: Any, gradient: Gradient, observe: Observe, skip: int

@@ -26,6 +26,7 @@ def near_twin(model: ModelAdapter, preset: str, twin: int, off: float) -> Mappin
     return {**parameters, HEADS[preset]: rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize(("twin", "off"), [(400, 0.0), (1900, 0.0), (400, 1e-3), (1900, 1e-2)])
 def test_a_last_token_that_another_may_stand_for_is_not_sure(

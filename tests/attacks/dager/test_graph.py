@@ -48,6 +48,7 @@ def test_an_encoder_is_read_exactly(
     assert exact(read, WHOLE[:size]) == len(read.sequences) == size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["modernbert", "deberta-v2"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_of_relative_positions_the_order_is_read_off_attention(
@@ -107,6 +108,7 @@ SIBLINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["modernbert", "albert"])
 @pytest.mark.parametrize("trained", [False, True])
 def test_texts_that_are_alike_are_never_sure_and_wrong(

@@ -70,6 +70,7 @@ def rotary(kind: str) -> ModelAdapter:
     return LlamaAdapter(spec, config, preset_tokenizer(LlamaAdapter))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [*PRESETS, "dynamic", "linear", "longrope", "yarn"])
 @pytest.mark.parametrize("start", [(), (1, 2)])
 def test_the_middle_check_computes_what_the_model_does(

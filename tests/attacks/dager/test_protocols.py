@@ -18,6 +18,7 @@ def scene(request: Any, adapt: Adapt, gradient: Gradient, observe: Observe) -> S
     return Scene(adapt(request.param), gradient, observe)
 
 
+@pytest.mark.slow
 @peft_warns
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("after_a_step", [False, True])
@@ -113,6 +114,7 @@ def test_a_delta_of_decay_alone_gives_nothing(scene: Scene) -> None:
     assert scene.attack(update, kind="delta", max_pairs=20_000).sequences == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-4, 1e-3])
 def test_noise_is_allowed_for(scene: Scene, sentences: Sentences, scale: float) -> None:
     truth, generator = sentences(scene.model, 2), torch.Generator().manual_seed(0)
@@ -127,6 +129,7 @@ def test_noise_is_allowed_for(scene: Scene, sentences: Sentences, scale: float) 
     assert guess.diagnostics["floor_0"] > scale / 10
 
 
+@pytest.mark.slow
 @peft_warns
 @pytest.mark.parametrize("rank", [1, 2, 4, 7])
 def test_a_tiny_rank_gives_nothing_sure(
@@ -157,6 +160,7 @@ def test_what_loras_adapters_do_not_tell_is_not_claimed(
     assert guess.diagnostics["best_effort"] and not guess.diagnostics["counted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("task", ["classification", "causal-lm"])
 def test_a_delta_of_one_step_is_read_to_its_ends_and_counts(

@@ -109,6 +109,7 @@ def test_a_text_without_a_loss_is_no_copy_of_another(
         assert guess.diagnostics["above_floor"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
 @pytest.mark.parametrize("copies", [1, 2])
 def test_tokens_that_are_embedded_alike_are_not_told_apart(
@@ -146,6 +147,7 @@ def test_an_update_of_another_scale_is_counted_where_one_reading_fits(
     assert sorted(guess.sequences) == sorted(twice) and sure(guess)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [*PRESETS, "bert-tiny"])
 @pytest.mark.parametrize("stated", [1, 3, 5])
 def test_what_does_not_add_up_to_the_examples_stated_is_not_sure(
@@ -157,6 +159,7 @@ def test_what_does_not_add_up_to_the_examples_stated_is_not_sure(
     assert not sure(guess) and sorted(guess.sequences) == sorted(truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_guesses_of_an_update_that_hides_them_are_no_more_than_the_examples_stated(
     adapt: Adapt, sentences: Sentences, preset: str
@@ -174,6 +177,7 @@ def test_guesses_of_an_update_that_hides_them_are_no_more_than_the_examples_stat
     assert len(guess.sequences) <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("stated", [1, 2])
 def test_texts_that_are_clearly_there_outlive_a_number_that_is_too_small(

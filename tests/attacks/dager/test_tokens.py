@@ -44,6 +44,7 @@ def naive(opening: Opening, token: int, position: int, complement: Tensor) -> fl
     return float((complement.double().T @ vector).norm() / vector.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("weights", ["fresh", "stirred"])
 def test_the_sets_are_those_of_a_naive_loop(

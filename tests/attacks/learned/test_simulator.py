@@ -24,6 +24,7 @@ FAST = [
 TEXTS = ((9, 700, 41, 800, 77), (9, 1203, 5, 42))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "fields"), FAST)
 @pytest.mark.parametrize("count", [1, 2])
 def test_clients_of_one_backward_pass_send_what_each_sends_alone(

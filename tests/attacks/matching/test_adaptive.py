@@ -44,6 +44,7 @@ def test_signs(adapt: Adapt, look: Look, make: Any) -> None:
     assert truth < 1e-3 < 0.05 < others  # key biases are rounding: their signs are of noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defense", [TopK(fraction=0.1), RandomMask(fraction=0.1)])
 @pytest.mark.parametrize("make", [Cosine(), L2()])
 def test_zeroed_entries(adapt: Adapt, look: Look, defense: Defense, make: Any) -> None:

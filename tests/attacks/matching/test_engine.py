@@ -108,6 +108,7 @@ def test_a_replaced_sequence_is_scored_as_the_whole_batch_is(adapt: Adapt, look:
     assert scores.computed == before  # nothing is computed twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "task"),
     [("gpt2-tiny", "causal-lm"), ("llama-tiny", "causal-lm"), ("bert-tiny", "masked-lm")],

@@ -23,6 +23,7 @@ LEFT_OUT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["gemma2", "falcon", "roberta", "albert", "mixtral", "opt", "deberta-v2"]
 )

@@ -58,6 +58,7 @@ def everyone() -> tuple[Texts, Texts, Texts, Texts]:
     return members, others, outsiders, twins(model, members, stream(2, "twins"))
 
 
+@pytest.mark.slow
 def test_members_are_told_exactly_and_their_twins_are_not() -> None:
     members, others, outsiders, near = everyone()
     asked = members.and_(others).and_(outsiders).and_(near)
@@ -67,6 +68,7 @@ def test_members_are_told_exactly_and_their_twins_are_not() -> None:
     assert min(said.scores[:MEMBERS]) > max(said.scores[MEMBERS:])
 
 
+@pytest.mark.slow
 def test_under_adam_members_stand_out_and_another_clients_do_not() -> None:
     members, others, outsiders, _ = everyone()
     asked = members.and_(others).and_(outsiders)
@@ -84,6 +86,7 @@ def test_under_adam_members_stand_out_and_another_clients_do_not() -> None:
     assert again == said  # whatever was made before, and whatever stream it is given
 
 
+@pytest.mark.slow
 def test_an_answer_does_not_hang_on_who_was_asked_about_before() -> None:
     members, others, outsiders, near = everyone()
     adam = {"algorithm": "fedavg", "optimizer": "adamw", "learning_rate": 1e-4,
@@ -97,6 +100,7 @@ def test_an_answer_does_not_hang_on_who_was_asked_about_before() -> None:
     assert Membership().reconstruct(second, torch.Generator()) == alone
 
 
+@pytest.mark.slow
 def test_a_little_noise_on_the_update_does_not_blind_it() -> None:
     members, others, outsiders, _ = everyone()
     seen = observed(members, members.and_(others).and_(outsiders))
@@ -120,6 +124,7 @@ def test_what_the_wire_rounds_is_rehearsed() -> None:
     assert sum(said.members[:MEMBERS]) > MEMBERS / 2 > sum(said.members[MEMBERS:])
 
 
+@pytest.mark.slow
 def test_public_texts_of_another_kind_are_noticed() -> None:
     model, _ = world()
     members, others, outsiders, _ = everyone()

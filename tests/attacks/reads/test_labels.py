@@ -38,6 +38,7 @@ def labels(
     return None if read.labels is None else read.labels.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
 @pytest.mark.parametrize("truth", [(1,), (0,), (0, 0), (0, 1), (1, 1), (0, 0, 0, 0), (0, 0, 0, 1)])
 @pytest.mark.parametrize("count", [2, 5])

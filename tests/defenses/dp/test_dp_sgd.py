@@ -91,6 +91,7 @@ def test_fedavg_draws_for_each_step_what_plain_training_would_take() -> None:
 # What is sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "llama-tiny", "bert-tiny"])
 @pytest.mark.parametrize("how", [
     {},

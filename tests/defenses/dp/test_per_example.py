@@ -34,6 +34,7 @@ def some(model: ModelAdapter, sentences: Sentences, count: int) -> Examples:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "spec"), MODELS)
 def test_the_clipped_sum_is_that_of_one_example_after_the_other(
     preset: str, spec: dict[str, Any], adapt: Adapt, sentences: Sentences

@@ -47,6 +47,7 @@ def test_sizes_are_those_of_the_config(adapt: Adapt, preset: str) -> None:
     assert embedded.shape == (model.vocabulary, model.width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", TINY)
 def test_initial_parameters_follow_the_seed_alone(adapt: Adapt, preset: str) -> None:
     first = adapt(preset).initial_parameters()
@@ -133,6 +134,7 @@ def test_freezing_block_1_leaves_block_10_to_train(tmp_path: Path) -> None:
     assert blocks == set(range(11)) - {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "task", "freeze", "frozen"),
     [  # by hand, from transformers' parameter names

@@ -44,6 +44,7 @@ def logits(model: ModelAdapter) -> torch.Tensor:
         return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

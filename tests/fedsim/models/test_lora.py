@@ -110,6 +110,7 @@ def test_targets_that_are_not_there_are_bad_input(adapt: Adapt) -> None:
         adapt("llama-tiny", lora_rank=2, lora_targets=("v_proj", "q_prj")).trainable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "kind"),
     [

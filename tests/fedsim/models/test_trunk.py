@@ -209,6 +209,7 @@ def in_span(inputs: Tensor, gradient: Tensor) -> bool:
     return bool(rest.norm() < 1e-9 * gradient.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("layer", [0, 1, 3])
 def test_projections_are_the_weights_whose_gradient_lies_in_the_span_of_the_inputs(

@@ -26,6 +26,7 @@ def test_a_recipe_is_a_grid_with_the_papers_figures_beside_it(path: Path) -> Non
         assert recipe.attack in [section.name for section in cell.config.attack]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_passes_every_check(path: Path) -> None:
     base = read_toml(path)

@@ -36,6 +36,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ENDS)
 def test_what_an_attack_does_to_its_process_is_a_line(
     worker: AttackWorker, task: Tasks, how: str
@@ -57,6 +58,7 @@ def test_what_a_crash_left_behind_is_kept(worker: AttackWorker, task: Tasks) -> 
     assert "Fatal Python error" in answer.traceback and "in _crash" in answer.traceback
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["loop", "sleep", "chatter"])
 def test_an_attack_that_does_not_end_is_ended(worker: AttackWorker, task: Tasks, how: str) -> None:
     started = time.monotonic()
@@ -161,6 +163,7 @@ def test_the_environment_is_what_libraries_need() -> None:
 # The same guess
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ["dager", "tag", "dlg"])
 def test_a_guess_in_the_worker_is_that_of_this_process(
     worker: AttackWorker, attack: str, adapt: Adapt, sentences: Sentences, gradient: Gradient

@@ -57,6 +57,7 @@ def test_the_sampled_loss_is_the_full_one_on_average_over_samples(
     assert sampled_loss(states, words, targets, generator).item() == pytest.approx(full.item())
 
 
+@pytest.mark.slow
 def test_it_learns_and_a_seed_fixes_it(adapt: Adapt) -> None:
     tokenizer = adapt("bert-tiny").tokenizer
     model, figures = train_prior(tokenizer, TEXTS, TEXTS[:3], SMALL, quietly)

@@ -144,6 +144,7 @@ def test_the_noise_follows_from_the_secret_and_from_nothing_that_is_captured(
         assert by_torch < chance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "same"),
     [

@@ -46,6 +46,7 @@ def test_an_older_run_has_the_same_samples(written: RunDirectory, older: RunDire
     assert before == {path: path.read_bytes() for path in older.root.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_quick_run_stays_quick(older: RunDirectory) -> None:
     path = older.root / "summary.json"
     summary = json.loads(path.read_text())

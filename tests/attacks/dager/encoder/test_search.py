@@ -72,6 +72,7 @@ def test_every_sentence_is_found_exactly(
     assert guess.diagnostics["rank_1"] == sum(map(len, truth))  # what ends the search
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [2, 3, 7, 64, 128])
 def test_one_sentence_of_any_length_is_found(scene: Scene, length: int) -> None:
     generator = torch.Generator().manual_seed(length)

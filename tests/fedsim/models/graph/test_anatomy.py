@@ -28,6 +28,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return tiny(tmp_path_factory.mktemp("model"), request.param)
 
 
+@pytest.mark.slow
 def test_a_model_is_what_its_type_is_known_to_be(model: ModelAdapter) -> None:
     assert model.by_graph and model.layers == 3 and not model.notes
     assert (model.causal, model.positional, model.mixes) == KNOWN[model.family]
