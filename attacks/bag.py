@@ -20,7 +20,7 @@ client's update, and its own batch, where it must read most types or its silence
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from typing_extensions import override
@@ -36,7 +36,13 @@ from fedsim.types import Reads, Tokens
 class Bag(Attack):
     """The tokens whose rows moved, by local steps where a clock tells them."""
 
+    kind: ClassVar = "analytic"
     needs_loss: ClassVar[bool] = False
+
+    @override
+    def applies(self, model: ModelAdapter) -> bool:
+        module: Any = model.module
+        return bool(module.get_input_embeddings().weight.requires_grad)
 
     @override
     def reads(self, model: ModelAdapter) -> Reads:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import ClassVar, Literal, final
 
 import torch
 
@@ -10,7 +10,7 @@ from fedsim.errors import BadInput, UnsupportedObservation
 from fedsim.finite import finite
 from fedsim.messages import Observation, Reconstruction
 from fedsim.models import ModelAdapter
-from fedsim.types import Reads
+from fedsim.types import Kind, Reads
 
 Notes = dict[str, bool | int | float]  # a reconstruction's diagnostics, as they come together
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -20,6 +20,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 class Attack(ABC):
     """Reads text off one client's update; its fields are its hyper-parameters and only state."""
 
+    kind: ClassVar[Kind | Literal[""]] = ""  # what it goes by; "": none of those, or not said
     families: ClassVar[tuple[str, ...]] = ()  # the model families it fits; (): every one
     paper_knowledge: ClassVar[tuple[str, ...]] = ()  # what its paper grants it, see Knowledge
     needs: ClassVar[tuple[str, ...]] = ()  # of Knowledge, without which it says nothing
@@ -39,6 +40,10 @@ class Attack(ABC):
                 f"attack {type(self).__name__.lower()} computes the client's loss, but the project "
                 "has a head of its own, which nobody knows; dager needs none"
             )
+
+    def applies(self, model: ModelAdapter) -> bool:
+        """Return whether updates of ``model`` have what it goes by; if not, its silence is none."""
+        return True
 
     def reads(self, model: ModelAdapter) -> Reads:
         """Return what its sequences are, of ``model``: texts, or what is in the batch."""

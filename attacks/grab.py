@@ -47,6 +47,7 @@ class Grab(Attack):
     learn_dropout: bool = True  # where the client's config turns dropout on
     patience: int = 300  # steps without a changed token before a descent ends; 0: never
 
+    kind: ClassVar = "matching"
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
 
     def __post_init__(self) -> None:

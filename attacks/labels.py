@@ -39,6 +39,7 @@ LENGTH = 16  # tokens of the random texts that a classifier is asked about, wher
 class LabelCounts(Attack):
     """The labels of a classifier's batch, or the tokens that are predicted."""
 
+    kind: ClassVar = "analytic"
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "lengths")
 
     @override

@@ -48,6 +48,7 @@ class Lamp(Attack):
     prior: str = ""  # a directory with a causal language model; "": none
     patience: int = 4  # rounds without a changed token before it ends; 0: never
 
+    kind: ClassVar = "matching"
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
     paths: ClassVar[tuple[str, ...]] = ("prior",)
 

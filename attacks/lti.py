@@ -62,6 +62,7 @@ class Lti(Attack):
     hashing: float = 0.1  # bins over the update's entries, paper; in (0, 1]
     cache: str = ""  # a directory for trained inverters; "": they end with the process
 
+    kind: ClassVar = "learned"
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "defense", "labels", "lengths")
     paths: ClassVar[tuple[str, ...]] = ("auxiliary", "cache")
     learns_from: ClassVar[tuple[str, ...]] = ("auxiliary",)

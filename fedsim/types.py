@@ -8,6 +8,11 @@ from torch import Tensor
 Parameters = Mapping[str, Tensor]
 """Tensors by parameter name, as ``named_parameters`` calls them."""
 
+Kind = Literal["span", "matching", "learned", "membership", "analytic"]
+"""What an attack goes by: the span of what a map reads; an update of dummy texts that matches the
+client's; a network that learned to invert; candidates that it is asked about; what an update says
+by itself, as rows of the embeddings do."""
+
 Reads = Literal["texts", "types", "tokens", "labels"]
 """What an attack's sequences are. Texts; or of a whole batch, in no order: its tokens, once each or
 as often as they are there, or a classifier's labels."""

@@ -70,6 +70,7 @@ logger = logging.getLogger("fedsim.attacks")
 class Dager(Attack):
     """Keep the tokens in the span of block 0's inputs, then the prefixes in that of its MLP's."""
 
+    kind: ClassVar = "span"
     needs_loss: ClassVar = False
     max_prefixes: int = 1024  # kept per position, closest first, fewer under rounding; > 0
     max_pairs: int = 5_000_000  # (prefix, token) pairs before the search is cut short; > 0

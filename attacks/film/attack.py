@@ -48,6 +48,7 @@ class Film(Attack):
     tries: int = 28  # variants of a text in each; >= 0
     alpha: float = 0.1  # weight of nats a token; >= 0
 
+    kind: ClassVar = "analytic"
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size",)
 
     def __post_init__(self) -> None:

@@ -25,6 +25,7 @@ class SingleStart(Attack):
     learning_rate: float = 0.1  # > 0
     deviation: float = 1.0  # of the random start; > 0; token embeddings' own where they are small
 
+    kind: ClassVar = "matching"
     paper_knowledge: ClassVar[tuple[str, ...]] = ("batch_size", "labels", "lengths")
     precision: ClassVar[torch.dtype] = torch.float32  # of the observed gradient
 

@@ -37,6 +37,7 @@ class Membership(Attack):
 
     threshold: float = 2.33  # deviations of public texts' scores; 1 % of a normal are above
 
+    kind: ClassVar = "membership"
     needs: ClassVar[tuple[str, ...]] = ("candidates", "public")
 
     def __post_init__(self) -> None:

@@ -79,15 +79,16 @@ def watched(most: list[int]) -> Iterator[None]:
         thread.join()
 
 
-def attempt(attack: str, captures: Path, public: Path, tally: Counter[str]) -> str:
+def attempt(attack: str, captures: Path, texts: Path, tally: Counter[str]) -> str:
     """Attack once; return what is wrong with how it ended, "" where nothing is."""
     kind = attack_table()[attack]
     words = [f"seconds={SECONDS:g}", f"memory={MEMORY:g}", *LESS.get(attack, ())]
-    asked = public if "candidates" in kind.needs else None
+    asked = "candidates" in kind.needs
+    files = {name: texts / f"{name}.jsonl" for name in ("public", "truth") if asked}
     most, out = [0], captures.parent / "out"
     try:
         with watched(most), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            replay = prepare_replay(captures, attack, words, out, public=asked)
+            replay = prepare_replay(captures, attack, words, out, **files)
             run_replay(replay, Silent())
     except FedsimError as error:
         tally["refused"] += 1
@@ -124,8 +125,12 @@ def base(root: Path, name: str) -> Path:
 def measure(attack: str, ways: list[str], folder: Path, bases: dict[str, Path]) -> dict[str, Any]:
     """Return what came of each way to spoil each of the captures."""
     tally, faults = Counter[str](), dict[str, str]()
-    public = folder / "public.txt"
-    public.write_text("\n".join(f"the patient of room {n} has a cough" for n in range(60)))
+    for file, several in (("public", 400), ("truth", 2)):
+        rows = [
+            {"client": 0, "text": f"{file}: room {n} has a cough", "label": n % 2}
+            for n in range(several)
+        ]
+        (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     started = time.monotonic()
     for name, place in bases.items():
         for way in ways:
@@ -134,7 +139,7 @@ def measure(attack: str, ways: list[str], folder: Path, bases: dict[str, Path]) 
                 captured = Captured.read(place)
                 WAYS[way](captured)
                 captured.write(root / "round=1" / "client=0")
-                if wrong := attempt(attack, root, public, tally):
+                if wrong := attempt(attack, root, folder, tally):
                     faults[f"{name}, {way}"] = wrong
                 tally["captures"] += 1
     return {**tally, "faults": faults, "seconds": round(time.monotonic() - started)}

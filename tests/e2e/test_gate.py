@@ -45,9 +45,13 @@ def test_its_files(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main([*words, "--junit", str(junit), "--markdown", str(markdown)]) == 1
     said = json.loads(capsys.readouterr().out)
     assert said["outcome"] == "fail"
-    assert [one["key"] for one in said["checks"]] == ["leakage.dager.bag_f1", "verdict.dager"]
+    assert [one["key"] for one in said["checks"]] == [
+        "leakage.dager.bag_f1",
+        "verdict.dager",
+        "verdict",
+    ]
     suite = ElementTree.parse(junit).getroot()
-    assert (suite.get("tests"), suite.get("failures")) == ("2", "2")
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "3")
     assert "| fail | leakage.dager.bag\\_f1 |" in markdown.read_text()
 
 

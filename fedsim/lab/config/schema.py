@@ -14,6 +14,7 @@ from clients.holdings import ClientSettings
 from fedsim import limits
 from fedsim.lab.config.fields import PathText, Section, default_of
 from fedsim.lab.config.model import ModelSection
+from fedsim.lab.config.standard import expanded
 from fedsim.training import Algorithm, Optimizer, Scheduler, TrainingSettings, WireDtype
 from server import ServerSettings
 from server.app import OnFailure
@@ -236,6 +237,7 @@ class DefenseSection(PluginSection):
 class AttackSection(PluginSection):
     """What the server tries: a name, a table, or a list of either.
 
+    ``standard`` is a set: ``dager``, ``bag`` and a short ``lamp``, told of the defense.
     Its parameters stand beside its name; ``fedsim list attacks`` names them.
     """
 
@@ -263,6 +265,11 @@ def tables(value: object) -> list[Any]:
     return [{"name": row} if isinstance(row, str) else row for row in rows]
 
 
+def attacks(value: object) -> list[Any]:
+    """The same of attacks, where `standard` is a set of them."""
+    return expanded(tables(value))
+
+
 def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
@@ -286,7 +293,7 @@ class Config(Section):
     defense: Annotated[list[DefenseSection], BeforeValidator(tables)] = [
         DefenseSection(name="none")
     ]
-    attack: Annotated[list[AttackSection], BeforeValidator(tables)] = []
+    attack: Annotated[list[AttackSection], BeforeValidator(attacks)] = []
     tracker: Annotated[list[str], BeforeValidator(_listed)] = Field(
         [],
         description="curves in `trackers/` of the run: `tensorboard`, `wandb` (offline), `mlflow` "

@@ -170,7 +170,10 @@ def _show(figure: Interval) -> str:
 
 
 def _verdicts(policy: Policy, cell: str, summary: Summary) -> Iterator[Check]:
-    """Yield a check for each attack's verdict: inconclusive never passes, asked for or not."""
+    """Yield a check for each attack's verdict: inconclusive never passes, asked for or not.
+
+    The run's own comes last, where verdicts are asked for: one attack's silence earns none.
+    """
     if policy.allow is not None and not summary.verdicts:
         why = "No attack was run, so there is no verdict."
         yield Check(cell=cell, key="verdict", outcome="inconclusive", why=why)
@@ -183,3 +186,10 @@ def _verdicts(policy: Policy, cell: str, summary: Summary) -> Iterator[Check]:
             outcome = "pass" if judged.verdict in policy.allow else "fail"
         why = f"The verdict is {judged.verdict}. {judged.reason}".strip()
         yield Check(cell=cell, key=f"verdict.{attack}", outcome=outcome, why=why)
+    if policy.allow is not None and summary.verdicts:
+        whole = summary.overall
+        outcome = "pass" if whole.verdict in policy.allow else "fail"
+        if whole.verdict == "inconclusive":
+            outcome = "inconclusive"
+        why = f"The run's verdict is {whole.verdict}. {whole.reason}".strip()
+        yield Check(cell=cell, key="verdict", outcome=outcome, why=why)

@@ -11,7 +11,7 @@ from fedsim.lab.report.plots.timeline import timeline
 from fedsim.lab.report.recognised import recognised_headline, recognised_section
 from fedsim.lab.report.words import percent
 from fedsim.lab.scoring.again import samples_of_run
-from fedsim.lab.store.figures import VERDICT_METRIC
+from fedsim.lab.store.figures import VERDICT_METRIC, Verdict
 from fedsim.lab.store.records import whose
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
@@ -32,7 +32,7 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
     top = strongest(summary)
     mine = [sample for sample in samples if sample.attack == top]
     exact = sum(sample.exact for sample in mine)
-    verdict = words.worst([judged.verdict for judged in summary.verdicts.values()])
+    whole = summary.overall
     shown = texts.shown_texts(samples, run, redact=redact)
     parts = [
         PageSection(
@@ -60,21 +60,26 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
         title=summary.name,
         kind="run",
         subtitle=f"{words.subtitle(config)}, seed {summary.seed}",
-        verdict=verdict,
+        verdict=whole.verdict,
         headline=(
-            words.headline(verdict, top, exact, len(mine))
+            words.headline(whole.verdict, top, exact, len(mine))
             if top or not (about := recognised_headline(summary) or counted_headline(summary))
             else about
         ),
-        reasons=[
-            (name, judged.verdict, words.without_errors(judged.reason) if redact else judged.reason)
-            for name, judged in summary.verdicts.items()
-        ],
+        reasons=_reasons(summary, redact=redact),
         figures=_figures(summary, top, exact, len(mine)),
         redacted=redact,
         files=[texts.samples_file([sample.as_row() for sample in samples], redact=redact)],
         sections=[part for part in parts if not part.empty],
     )
+
+
+def _reasons(summary: Summary, *, redact: bool) -> list[tuple[str, Verdict, str]]:
+    """Return each verdict with its reason, the run's first."""
+    whole = summary.overall
+    told = [("all attacks", whole.verdict, whole.reason)]
+    told += [(name, one.verdict, one.reason) for name, one in summary.verdicts.items()]
+    return [(name, v, words.without_errors(why) if redact else why) for name, v, why in told]
 
 
 def strongest(summary: Summary) -> str:

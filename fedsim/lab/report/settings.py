@@ -84,7 +84,7 @@ def _setting(number: int, ran: Sequence[Ran], metric: str) -> SweptSetting:
     leakage = {name: over_updates(ran, name, VERDICT_METRIC) for name in attacks}
     top = max(leakage, key=lambda name: leakage[name].mean, default="")
     summaries = [cell.summary for cell in ran]
-    verdicts = [judged.verdict for summary in summaries for judged in summary.verdicts.values()]
+    verdicts = [summary.overall.verdict for summary in summaries]
     used = [summary.utility.figures().get(metric) for summary in summaries if summary.utility]
     measured = [value for value in used if value is not None]
     keys = ran[0].keys

@@ -52,7 +52,10 @@ def headline(verdict: Verdict, attack: str, exact: int, samples: int) -> str:
     if verdict == "leak":
         return f"It leaks: {attack} read more of the clients' text than chance can explain."
     if verdict == "no-leak":
-        return "No leak was found: the attacks work here, and read no more than chance."
+        return (
+            "No leak was found: attacks of each kind that applies here work, and read no more "
+            "than chance."
+        )
     return "Inconclusive: this neither shows a leak nor that there is none."
 
 

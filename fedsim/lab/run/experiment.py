@@ -14,7 +14,7 @@ from fedsim.lab.run.attacking import Runner, in_force
 from fedsim.lab.run.audit import guarantee, stop_where_a_defense_failed, wire
 from fedsim.lab.run.bounds import bounded
 from fedsim.lab.run.checks import check_done, check_whole
-from fedsim.lab.run.planned import Clients
+from fedsim.lab.run.planned import Clients, judged_run
 from fedsim.lab.run.prepare import Experiment
 from fedsim.lab.run.secrecy import caveats, clients_secret
 from fedsim.lab.run.settings import client_settings, resources, server_settings
@@ -237,6 +237,9 @@ def summarize(
         attacks=bounded([entry_of(scored) for scored in scores], scores, experiment, run),
         leakage=leakage,
         verdicts=verdicts,
+        verdict=judged_run(
+            experiment.planned, verdicts, adapter, defended=bool(in_force(experiment.defenses))
+        ),
         failures=failures(rounds),
         checksum=rounds[-1].checksum,
         notes=[*experiment.notes, *stays(rounds), *scorer.notes(scores), *caveats(promised)],

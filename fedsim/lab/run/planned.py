@@ -9,7 +9,10 @@ from fedsim.errors import BadInput, unknown
 from fedsim.lab.config import AttackSection
 from fedsim.lab.config.paths import there
 from fedsim.lab.isolation.worker import Limits
+from fedsim.lab.scoring.earned import Tried, kinds_for, run_verdict
+from fedsim.lab.store.summary import Judgement, RunVerdict
 from fedsim.messages import Knowledge
+from fedsim.models import ModelAdapter
 from fedsim.plugins import make
 
 ASKED = ("candidates", "public")  # knowledge of attacks alone that need it
@@ -87,3 +90,31 @@ def plan(sections: Sequence[AttackSection]) -> list[PlannedAttack]:
             )
         )
     return planned
+
+
+def judged_run(
+    planned: Sequence[PlannedAttack],
+    verdicts: Mapping[str, Judgement],
+    model: ModelAdapter,
+    *,
+    defended: bool,
+) -> RunVerdict:
+    """Return the verdict of a run by those of its attacks.
+
+    Args:
+        planned: the attacks that were to run.
+        verdicts: by attack.
+        model: whose updates they were.
+        defended: whether a defense was in force that an attack may be told of.
+    """
+    tried = {
+        at.name: Tried(
+            attack=at.attack,
+            judged=verdicts[at.name],
+            told=not defended or "defense" in at.knowledge,
+            fits=at.attack.applies(model),
+        )
+        for at in planned
+        if at.name in verdicts
+    }
+    return run_verdict(tried, kinds_for(model))

@@ -35,7 +35,7 @@ from fedsim.lab.run.candidates import Reserve, public_reserve
 from fedsim.lab.run.foreign import Fitted, fit
 from fedsim.lab.run.looks import hiding
 from fedsim.lab.run.named import captured_model, given_model
-from fedsim.lab.run.planned import PlannedAttack, plan
+from fedsim.lab.run.planned import PlannedAttack, judged_run, plan
 from fedsim.lab.run.said import data_said, taken
 from fedsim.lab.run.secrecy import caveats
 from fedsim.lab.run.truths import miscount, public_pool, read_truths
@@ -281,6 +281,9 @@ def run_replay(
         attacks=[entry_of(scored) for scored in scores],
         leakage=leakage,
         verdicts=verdicts,
+        verdict=judged_run(
+            [replay.planned], verdicts, replay.adapter, defended=bool(replay.defenses)
+        ),
         notes=[*scorer.notes(scores), *locked, *told, *caveats(promised)],
     )
     out.finish(summary, samples_of(scores))

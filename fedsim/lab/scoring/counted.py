@@ -52,22 +52,33 @@ class WholeBatch:
         return told | {"counted_recall": shared / whole, COUNTED: f1}
 
     def unrelated(
-        self, size: int, pool: Sequence[Tokens], labels: int, chance: random.Random
+        self,
+        rows: Iterable[Sequence[int]],
+        size: int,
+        pool: Sequence[Tokens],
+        labels: int,
+        chance: random.Random,
     ) -> list[float]:
         """Return F1 of what has nothing to do with the update, drawn again and again.
 
+        Of a batch that is drawn as many are taken as were guessed: few that are all right are no
+        chance, though all of an unrelated batch would have a higher F1.
+
         Args:
+            rows: what was guessed.
             size: B.
             pool: unrelated sentences: B of them stand for a batch.
             labels: how many there are; B of them, each as likely, stand for a batch's.
             chance: draws.
         """
-        scores = []
+        scores, many = [], self._bag(rows).total()
         for _ in range(DRAWS if pool or self.reads == "labels" else 0):
             drawn: list[Tokens] = [(chance.randrange(labels),) for _ in range(size)]
             if self.reads != "labels":
                 drawn = chance.choices(pool, k=size)
-            scores.append(self.compared(drawn)[COUNTED])
+            there = list(self._bag(drawn).elements())
+            some = chance.sample(there, min(many, len(there)))
+            scores.append(self.compared([(one,) for one in some])[COUNTED])
         return scores
 
     def _bag(self, rows: Iterable[Sequence[int]]) -> Counter[int]:

@@ -131,7 +131,7 @@ class Scorer:
         if self.controls:
             lot = random.Random(derive(self.seed, "chance", mine.round, mine.client))
             pool, labels = self._clean(self.pool), self.adapter.spec.num_labels
-            scored.chance = whole.unrelated(len(known.sequences), pool, labels, lot)
+            scored.chance = whole.unrelated(mine.sequences, len(known.sequences), pool, labels, lot)
             if scored.chance:
                 scored.controls["no_gradient"] = {COUNTED: fmean(scored.chance)}
             own = _positive(mine, attempts)

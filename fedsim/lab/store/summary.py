@@ -56,6 +56,18 @@ class Judgement(FileRecord):
     silent: dict[str, Count] = {}  # by metric: samples of which it says nothing, read or not
 
 
+class RunVerdict(FileRecord):
+    """The verdict over all attacks: ``no-leak`` only of each kind that applies, each one working.
+
+    See :mod:`fedsim.lab.scoring.earned`.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    tried: list[str] = []  # kinds of attacks
+    missing: list[str] = []  # kinds that apply and of which none worked and found nothing
+
+
 class Course(FileRecord):
     """One figure of the model on held-out text: before the first round, after each."""
 
@@ -102,6 +114,7 @@ class Summary(FileRecord):
     attacks: list[Entry]
     leakage: Leakage
     verdicts: dict[str, Judgement]  # by attack
+    verdict: RunVerdict | None = None  # of all; None: a file of before it was said
     failures: list[Failure] = []
     checksum: str = ""  # of the last weights
     notes: list[str] = []
@@ -116,6 +129,20 @@ class Summary(FileRecord):
         if not isinstance(defenses, list) or not all(isinstance(one, dict) for one in defenses):
             raise ValueError("a list of tables as defenses")
         return wire
+
+    @property
+    def overall(self) -> RunVerdict:
+        """The run's verdict; of a file of before it was said, a leak or none."""
+        if self.verdict is not None:
+            return self.verdict
+        leaks = any(judged.verdict == "leak" for judged in self.verdicts.values())
+        return RunVerdict(
+            verdict="leak" if leaks else "inconclusive",
+            reason=""
+            if leaks
+            else "An earlier version wrote this, which did not say whether each "
+            "kind of attack was tried; run or attack it again.",
+        )
 
     @property
     def epsilon(self) -> float | None:

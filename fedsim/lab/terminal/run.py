@@ -100,6 +100,13 @@ def _print_words(console: Console, summary: Summary) -> None:
             f"{escape(printable(judged.reason))}",
             soft_wrap=True,
         )
+    if summary.verdicts:
+        whole = summary.overall
+        console.print(
+            f"[{STYLES[whole.verdict]}]The run: {whole.verdict}[/]. "
+            f"{escape(printable(whole.reason))}",
+            soft_wrap=True,
+        )
 
 
 def _read(entries: Sequence[Entry]) -> Table:

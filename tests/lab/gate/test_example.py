@@ -4,8 +4,10 @@ from pathlib import Path
 
 import yaml
 
+from attacks import ATTACKS
 from fedsim.lab.config import load_config
 from fedsim.lab.gate import read_policy
+from fedsim.lab.scoring.earned import FIRST
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "gate"
 
@@ -13,7 +15,9 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "gate"
 def test_the_policy_and_the_experiment_are_valid() -> None:
     policy = read_policy(EXAMPLE / "policy.toml", attacks=(), utilities=())
     config = load_config(EXAMPLE / "experiment.toml", [])
-    assert {one.attack for one in policy.thresholds} - {""} == {one.name for one in config.attack}
+    there = {one.name for one in config.attack}
+    assert {one.attack for one in policy.thresholds} - {""} <= there
+    assert {ATTACKS[name].kind for name in there} == set(FIRST)  # what a run's verdict asks for
 
 
 def test_the_workflow_runs_what_is_there() -> None:

@@ -26,9 +26,7 @@ ENTRY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def summary_of(
-    low: float = 0.1, high: float = 0.3, verdict: str = "no-leak", **more: Any
-) -> Summary:
+def summary_of(low: float = 0.1, high: float = 0.3, dager: str = "no-leak", **more: Any) -> Summary:
     spread = {"mean": (low + high) / 2, "low": low, "high": high}
     tree = {
         "schema": 1,
@@ -36,7 +34,7 @@ def summary_of(
         "seed": 1,
         "attacks": [ENTRY],
         "leakage": {"dager": {"bag_f1": spread}},
-        "verdicts": {"dager": {"verdict": verdict, "reason": "Because."}},
+        "verdicts": {"dager": {"verdict": dager, "reason": "Because."}},
         "utility": {
             "metric": "accuracy",
             "before": 0.5,
@@ -148,7 +146,7 @@ def test_no_guarantee_is_no_epsilon() -> None:
 
 def test_an_inconclusive_verdict_never_passes_whatever_was_asked() -> None:
     """A broken attack reads nothing: below every maximum."""
-    unsure = summary_of(low=0.0, high=0.0, verdict="inconclusive")
+    unsure = summary_of(low=0.0, high=0.0, dager="inconclusive")
     for policy in (
         asked("leakage", "bag_f1", "dager", max=0.5),
         asked("utility", "accuracy", min=0.1),
@@ -170,9 +168,9 @@ def test_an_inconclusive_verdict_never_passes_whatever_was_asked() -> None:
     ],
 )
 def test_low_figures_of_a_broken_attack_never_pass(more: dict[str, Any], why: str) -> None:
-    summary = summary_of(verdict="leak", **more)
+    summary = summary_of(dager="leak", **more)
     allowed = asked("leakage", "bag_f1", "dager", max=0.5)
-    assert outcome(allowed, summary_of(verdict="leak")) == "pass"
+    assert outcome(allowed, summary_of(dager="leak")) == "pass"
     (check,) = judge(allowed, "", summary)
     assert check.outcome == "inconclusive" and why in check.why
     assert outcome(asked("leakage", "bag_f1", "dager", max=0.2), summary) == "fail"  # it is one
@@ -189,10 +187,26 @@ def test_verdicts() -> None:
     strict, loose = (
         Policy(thresholds=(), allow=allowed) for allowed in (("no-leak",), ("leak", "no-leak"))
     )
-    assert outcome(strict, summary_of()) == "pass"
-    assert outcome(strict, summary_of(verdict="leak")) == "fail"
-    assert outcome(loose, summary_of(verdict="leak")) == "pass"
+    earned, open_ = ({"verdict": v, "reason": "So."} for v in ("no-leak", "leak"))
+    assert outcome(strict, summary_of(verdict=earned)) == "pass"
+    assert outcome(strict, summary_of(dager="leak", verdict=open_)) == "fail"
+    assert outcome(loose, summary_of(dager="leak", verdict=open_)) == "pass"
     assert outcome(strict, summary_of(verdicts={}, leakage={})) == "inconclusive"
+
+
+def test_one_attacks_silence_is_not_the_runs() -> None:
+    """Nor is a file's that does not say which kinds of attacks were tried."""
+    strict = Policy(thresholds=(), allow=("no-leak",))
+    alone = {"verdict": "inconclusive", "reason": "No matching attack was tried: add lamp."}
+    checks = judge(strict, "", summary_of(verdict=alone))
+    assert [(check.key, check.outcome) for check in checks] == [
+        ("verdict.dager", "pass"),
+        ("verdict", "inconclusive"),
+    ]
+    assert "add lamp" in checks[1].why
+    (_, before) = judge(strict, "", summary_of())
+    assert before.outcome == "inconclusive" and "earlier version" in before.why
+    assert outcome(asked("leakage", "bag_f1", "dager", max=0.5), summary_of()) == "pass"
 
 
 def test_a_cell_without_results_never_passes() -> None:

@@ -67,8 +67,20 @@ def test_nothing_known_is_not_scored() -> None:
 
 def test_chance_of_labels_is_that_of_drawing_them() -> None:
     whole = WholeBatch.of(Truth(sequences=((1,),), labels=(0,)), "labels", NONE)
-    scores = whole.unrelated(1, (), 4, random.Random(1))
+    scores = whole.unrelated([(3,)], 1, (), 4, random.Random(1))
     assert set(scores) == {0.0, 1.0} and 0.15 < sum(scores) / len(scores) < 0.35  # 1 in 4
+
+
+def test_chance_is_of_as_many_as_were_guessed() -> None:
+    """By hand: of 20 unrelated ones 5 are there, so of 2 that are guessed a quarter is right."""
+    whole = WholeBatch.of(Truth(sequences=(tuple(range(10)),), labels=(0,)), "types", NONE)
+    pool = [tuple(range(5, 25))]
+    scores = whole.unrelated([(0, 1)], 1, pool, 4, random.Random(1))
+    one_right, two_right = 2 * 1 / 12, 2 * 2 / 12
+    assert {round(score, 9) for score in scores} <= {0.0, round(one_right, 9), round(two_right, 9)}
+    assert sum(scores) / len(scores) == pytest.approx(0.25 * two_right, abs=0.02)
+    whole_pool = whole.unrelated([tuple(range(30))], 1, pool, 4, random.Random(1))
+    assert set(whole_pool) == {2 * 5 / 30}  # no more than there are
 
 
 @pytest.fixture
