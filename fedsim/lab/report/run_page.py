@@ -61,17 +61,34 @@ def run_page(run: RunDirectory, *, redact: bool) -> Page:
         kind="run",
         subtitle=f"{words.subtitle(config)}, seed {summary.seed}",
         verdict=whole.verdict,
-        headline=(
-            words.headline(whole.verdict, top, exact, len(mine))
-            if top or not (about := recognised_headline(summary) or counted_headline(summary))
-            else about
-        ),
+        headline=headline(summary, exact, len(mine)),
         reasons=_reasons(summary, redact=redact),
         figures=_figures(summary, top, exact, len(mine)),
         redacted=redact,
         files=[texts.samples_file([sample.as_row() for sample in samples], redact=redact)],
         sections=[part for part in parts if not part.empty],
     )
+
+
+def headline(summary: Summary, exact: int, samples: int) -> str:
+    """Return the run's verdict as a sentence, by the attack that it rests on.
+
+    Args:
+        summary: of the run.
+        exact: how many texts the strongest attack read word for word.
+        samples: of so many.
+    """
+    whole, top = summary.overall.verdict, strongest(summary)
+    leaks = [name for name, judged in summary.verdicts.items() if judged.verdict == "leak"]
+    if whole == "leak" and top not in leaks:  # what leaks is who took part, or what was there
+        about = (recognised_headline(summary), counted_headline(summary))
+        told = [sentence for sentence in about if sentence.startswith(words.LEAKS)]
+        return told[0] if told else words.headline(whole, leaks[0], 0, 0)
+    if whole == "inconclusive" and not top:
+        _, _, told_of = (recognised_headline(summary) or counted_headline(summary)).partition(": ")
+        if told_of:
+            return f"Inconclusive: {told_of}"
+    return words.headline(whole, top or next(iter(summary.verdicts), ""), exact, samples)
 
 
 def _reasons(summary: Summary, *, redact: bool) -> list[tuple[str, Verdict, str]]:

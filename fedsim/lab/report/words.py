@@ -15,6 +15,7 @@ GRANTED = {
     "candidates": "texts, some of which the client trained on",
     "public": "texts like the clients' that no client holds",
 }
+LEAKS = "It leaks"  # how each sentence on a leak begins
 PROTOCOL = (
     "Only what the protocol gives the server: the weights and settings it sent, and each client's "
     "update, example count and reported metrics."
