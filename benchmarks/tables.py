@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rows import counts, dager, defenses, field, lab, matching, membership, summary
+from rows import counts, dager, defenses, faults, field, lab, matching, membership, summary
 from rows.markdown import Results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     **counts.TABLES,
     **dager.TABLES,
     **defenses.TABLES,
+    **faults.TABLES,
     **field.TABLES,
     **lab.TABLES,
     **matching.TABLES,
