@@ -43,10 +43,15 @@ class Tried:
         return self.told and self.fits and self.judged.verdict == "no-leak"
 
 
-def kinds_for(model: ModelAdapter) -> list[Kind]:
-    """Return the kinds of :data:`FIRST` of which an attack fits updates of ``model``."""
-    fit = {made.kind for made in ATTACKS.values() if _fits(made(), model)}
-    return [kind for kind in FIRST if kind in fit]
+def kinds_for(model: ModelAdapter) -> dict[Kind, str]:
+    """Return the kinds of :data:`FIRST` that fit updates of ``model``, each with what to try."""
+    fit = {name for name, made in ATTACKS.items() if _fits(made(), model)}
+    found = dict[Kind, str]()
+    for kind, first in FIRST.items():
+        some = [name for name in (first, *ATTACKS) if name in fit and ATTACKS[name].kind == kind]
+        if some:
+            found[kind] = some[0]
+    return found
 
 
 def _fits(attack: Attack, model: ModelAdapter) -> bool:
@@ -57,12 +62,12 @@ def _fits(attack: Attack, model: ModelAdapter) -> bool:
     return attack.applies(model)
 
 
-def run_verdict(tried: Mapping[str, Tried], kinds: Collection[Kind]) -> RunVerdict:
+def run_verdict(tried: Mapping[str, Tried], kinds: Mapping[Kind, str]) -> RunVerdict:
     """Return one verdict for all attacks of a run.
 
     Args:
         tried: the attacks, by the names that their scores have.
-        kinds: those that apply, see :func:`kinds_for`.
+        kinds: those that apply, with what to try, see :func:`kinds_for`.
     """
     working = {one.attack.kind for one in tried.values() if one.works}
     there = list(dict.fromkeys(one.attack.kind for one in tried.values() if one.attack.kind))
@@ -71,7 +76,7 @@ def run_verdict(tried: Mapping[str, Tried], kinds: Collection[Kind]) -> RunVerdi
     verdict: Verdict = "leak" if leaks else "no-leak"
     if leaks:
         said = [f"{leaks[0]}: {tried[leaks[0]].judged.reason}"]
-    elif gaps := [*_gaps(tried, working), *_untried(there, missing)]:
+    elif gaps := [*_gaps(tried, working), *_untried(tried, missing, kinds)]:
         verdict, said = "inconclusive", gaps
     elif tried:
         others = [kind for kind in get_args(Kind) if kind not in there]
@@ -95,12 +100,15 @@ def _gaps(tried: Mapping[str, Tried], working: Collection[str]) -> list[str]:
     return said
 
 
-def _untried(there: Collection[str], missing: Sequence[Kind]) -> list[str]:
-    """Return what to try of the kinds of which nothing was."""
-    never = [kind for kind in missing if kind not in there]
+def _untried(
+    tried: Mapping[str, Tried], missing: Sequence[Kind], kinds: Mapping[Kind, str]
+) -> list[str]:
+    """Return what to try of the kinds of which nothing that fits was."""
+    fit = {one.attack.kind for one in tried.values() if one.fits}
+    never = [kind for kind in missing if kind not in fit]
     if not never:
         return []
-    add = _all([FIRST[kind] for kind in never])
+    add = _all([kinds[kind] for kind in never])
     return [f"No {_all(never, 'or')} attack was tried, which reads what others do not: add {add}."]
 
 

@@ -17,7 +17,7 @@ from fedsim.models import ModelSpec, load_adapter
 from fedsim.types import Kind
 from tests.lab.conftest import experiment, preset
 
-KINDS: tuple[Kind, ...] = ("span", "matching", "analytic")
+KINDS: dict[Kind, str] = dict(FIRST)
 
 
 def tried(*, told: bool = True, **verdicts: Any) -> dict[str, Tried]:
@@ -70,20 +70,24 @@ def test_silence_without_knowing_the_defense_does_not_count() -> None:
 def test_an_attack_that_has_nothing_to_go_by_asks_for_nothing() -> None:
     some = tried(dager="no-leak", lamp="no-leak", bag="inconclusive")
     bag = Tried(attack=some["bag"].attack, judged=some["bag"].judged, told=True, fits=False)
-    assert run_verdict({**some, "bag": bag}, ("span", "matching")).verdict == "no-leak"
+    needed: dict[Kind, str] = {"span": "dager", "matching": "lamp"}
+    assert run_verdict({**some, "bag": bag}, needed).verdict == "no-leak"
+    other = run_verdict({**some, "bag": bag}, {**needed, "analytic": "labels"})
+    assert (other.verdict, other.missing) == ("inconclusive", ["analytic"])
+    assert "No analytic attack was tried" in other.reason and "add labels" in other.reason
     silent = Tried(attack=bag.attack, judged=Judgement(verdict="no-leak"), told=True, fits=False)
     assert run_verdict({**some, "bag": silent}, KINDS).missing == ["analytic"]
 
 
 def test_kinds_apply_where_what_they_go_by_travels() -> None:
-    assert kinds_for(preset()) == list(KINDS)
+    assert kinds_for(preset()) == KINDS
     frozen = load_adapter(ModelSpec(name="builtin:gpt2-tiny", freeze=("embeddings",)))
     assert not ATTACKS["bag"]().applies(frozen)
-    assert kinds_for(frozen) == list(KINDS)  # labels, which is analytic, too
+    assert kinds_for(frozen) == {**KINDS, "analytic": "labels"}
     hidden = load_adapter(
         ModelSpec(name="builtin:bert-tiny", task="masked-lm", freeze=("embeddings",))
     )
-    assert kinds_for(hidden) == ["span", "matching"]  # and it counts no labels of that task
+    assert list(kinds_for(hidden)) == ["span", "matching"]  # and it counts no labels of that task
 
 
 def test_the_standard_set_has_one_of_each_kind() -> None:
