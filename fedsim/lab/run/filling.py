@@ -55,8 +55,9 @@ def filled(update: Parameters, sent: Parameters, kind: str) -> bool:
 def _first(update: Parameters) -> dict[str, Tensor]:
     """Return the B's of the first block."""
     ups = [name for name in update if UP in name]
-    block = {name: int(found[1]) if (found := BLOCK.search(name)) else 0 for name in ups}
-    return {name: update[name] for name in ups if block[name] == min(block.values())}
+    block = {name: int(found[1]) for name in ups if (found := BLOCK.search(name))}
+    least = min(block.values(), default=None)  # without a number: a pooler's, or all are of a list
+    return {name: update[name] for name in ups if block.get(name) == least}
 
 
 def _filled(moved: Tensor, rounded: Tensor) -> bool:

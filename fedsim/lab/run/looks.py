@@ -128,6 +128,8 @@ class Looks:
 def looks_of(tensors: Parameters, sent: Parameters | None = None, kind: str = "gradient") -> Looks:
     """Return what the matrices of an update's blocks look like; embeddings are mostly untouched.
 
+    Of LoRA its B's alone: what A moves by is often less than float32 keeps of A.
+
     Args:
         tensors: the update.
         sent: the weights before it, where they are known: they tell what rounding is.
@@ -183,6 +185,8 @@ def _spread(tensors: Parameters) -> float | None:
 def _matrices(tensors: Mapping[str, Tensor]) -> list[Tensor]:
     found = [t.detach().float() for t in tensors.values() if t.dim() == 2 and t.numel() >= LEAST]
     tallest = max((t.shape[0] for t in found), default=0)
+    if ups := [t for n, t in tensors.items() if UP in n and t.dim() == 2 and t.numel() >= LEAST]:
+        found = [t.detach().float() for t in ups]
     blocks = [t for t in found if t.shape[0] < tallest or t.shape[0] <= 8 * t.shape[1]]
     return [t for t in blocks if t.any()] or [t for t in found if t.any()]
 

@@ -64,7 +64,7 @@ def _shows(found: Mapping[str, Any]) -> str:
             "was added to them, and dager may tell none apart"
         )
     elif not found["hidden"]:
-        text += "; dager reads where they are fewer"
+        text += "; dager needs fewer, and in the blocks that follow, where each place counts, too"
     if found["vague"]:
         text += f"; in {found['vague']} of {len(rank)} nothing shows their end, and more may hide"
     return text

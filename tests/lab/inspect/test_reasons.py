@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 from fedsim.lab.inspect import Inspection, inspect_captures
 from fedsim.lab.terminal.inspect import inspection_lines
+from tests.lab.run import projects
 from tests.lab.run.projects import adapters, capture, classifier, lora, named, saved
 
 pytestmark = pytest.mark.slow  # projects that train
@@ -130,7 +131,9 @@ REPEATED = {0: ["a b a a b b a b b a a b a b b"], 1: ["b a b a b b a a b a b b a
 def test_few_tokens_often_do_not_fill_a_rank_though_later_blocks_do(
     tmp_path: Path, llama: str
 ) -> None:
-    """RoPE's block 0 reads each token once: 4 of 16 differ, and ``dager`` reads them."""
+    """RoPE's block 0 reads each token once: 4 of 16 differ. Block 1 reads each place, which is more
+    than the rank, so ``dager`` names tokens and no text: what it needs is said, not what it reads.
+    """
     build = functools.partial(
         lora, task="CAUSAL_LM", r=8, lora_alpha=16, target_modules=["q_proj", "k_proj", "v_proj"]
     )
@@ -139,10 +142,32 @@ def test_few_tokens_often_do_not_fill_a_rank_though_later_blocks_do(
     assert len(tokens) == 16 and len(set(tokens)) == 4
     found = inspect_captures(root)
     assert found.rank == [4, 4] and not found.filled and not found.hidden
-    assert "dager reads where they are fewer" in shown(found)
+    assert "dager needs fewer, and in the blocks that follow" in shown(found)
     update = load_file(sorted(root.rglob("update.safetensors"))[0])
     later = [t for n, t in update.items() if "layers.3" in n and "lora_B" in n and t.any()]
     assert any(torch.linalg.matrix_rank(t.double(), rtol=1e-6) == 8 for t in later)
+
+
+def test_plain_steps_that_float32_loses_of_a_are_no_mask_and_no_quantisation(
+    tmp_path: Path, gpt2: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps of SGD: A moves by less than its own rounding, B does not, and dager reads it."""
+    train = projects._train
+
+    def thrice(*given: Any) -> None:
+        for _ in range(3):
+            train(*given)
+
+    monkeypatch.setattr(projects, "_train", thrice)
+    build = functools.partial(
+        lora, r=16, lora_alpha=16, target_modules=["c_attn"], fan_in_fan_out=True
+    )
+    texts = {0: ["The key hangs."], 1: ["A boat sold."]}
+    root = capture(tmp_path / "captures", gpt2, build, adapters, texts=texts)
+    update = load_file(sorted(root.rglob("update.safetensors"))[0])
+    lost = [float((t == 0).float().mean()) for n, t in update.items() if "lora_A" in n]
+    assert min(lost) > 0.5  # it would be called top-k
+    assert named_in(inspect_captures(root)) == []
 
 
 def test_weight_decay_fills_a_later_round_and_may_be_why(

@@ -32,6 +32,16 @@ def test_what_a_short_wire_rounds_is_no_input(wire: torch.dtype) -> None:
         assert filled({NAME: after - before}, {NAME: before}, "delta") == full
 
 
+def test_block_0_alone_is_judged_whatever_stands_beside_it() -> None:
+    """A pooler's adapter has no number and few inputs; a later block has many."""
+    sent = {f"{name}.lora_B.weight": torch.zeros(96, 8) for name in ("pooler", "h.0.q", "h.1.q")}
+    for inputs, full in ((40, True), (3, False)):
+        update = dict(zip(sent, (moved(2, 8), moved(inputs, 8), moved(40, 8)), strict=True))
+        assert filled(update, sent, "delta") == full
+    listed = {NAME: moved(40, 8), "k.lora_B.weight": moved(3, 8)}  # one of block 0's shows its end
+    assert not filled(listed, {name: torch.zeros(96, 8) for name in listed}, "delta")
+
+
 def test_of_whole_weights_nothing_is_said() -> None:
     assert not filled({"q.weight": moved(40, 8)}, {}, "gradient")
     assert not filled({NAME: torch.zeros(96, 8)}, {}, "delta")
