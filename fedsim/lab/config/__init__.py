@@ -18,8 +18,8 @@ from fedsim.lab.config.schema import (
     EngineName,
     PluginSection,
     TrainingSection,
-    tables,
 )
+from fedsim.lab.config.standard import tables
 
 __all__ = [
     "QUICK_START",

@@ -10,7 +10,8 @@ from fedsim import limits
 from fedsim.errors import BadInput, MalformedFile, shown
 from fedsim.files import read_text, too_deep
 from fedsim.lab.config.checking import check
-from fedsim.lab.config.schema import PLUGINS, Config, tables
+from fedsim.lab.config.schema import PLUGINS, Config
+from fedsim.lab.config.standard import tables
 
 QUICK_START = Path(__file__).with_name("quick_start.toml")
 

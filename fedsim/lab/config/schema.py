@@ -14,7 +14,7 @@ from clients.holdings import ClientSettings
 from fedsim import limits
 from fedsim.lab.config.fields import PathText, Section, default_of
 from fedsim.lab.config.model import ModelSection
-from fedsim.lab.config.standard import expanded
+from fedsim.lab.config.standard import expanded, tables
 from fedsim.training import Algorithm, Optimizer, Scheduler, TrainingSettings, WireDtype
 from server import ServerSettings
 from server.app import OnFailure
@@ -259,17 +259,6 @@ class AttackSection(PluginSection):
     )
 
 
-def tables(value: object) -> list[Any]:
-    """A bare name, a table, or a list of either: always a list of tables."""
-    rows = value if isinstance(value, list) else [value]
-    return [{"name": row} if isinstance(row, str) else row for row in rows]
-
-
-def attacks(value: object) -> list[Any]:
-    """The same of attacks, where `standard` is a set of them."""
-    return expanded(tables(value))
-
-
 def _listed(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
@@ -293,7 +282,7 @@ class Config(Section):
     defense: Annotated[list[DefenseSection], BeforeValidator(tables)] = [
         DefenseSection(name="none")
     ]
-    attack: Annotated[list[AttackSection], BeforeValidator(attacks)] = []
+    attack: Annotated[list[AttackSection], BeforeValidator(expanded)] = []
     tracker: Annotated[list[str], BeforeValidator(_listed)] = Field(
         [],
         description="curves in `trackers/` of the run: `tensorboard`, `wandb` (offline), `mlflow` "

@@ -17,14 +17,20 @@ ATTACKS: tuple[Mapping[str, Any], ...] = (
 KNOWN: Mapping[str, Any] = {"knowledge": {"defense": True}}
 
 
-def expanded(rows: list[Any]) -> list[Any]:
-    """Return an attack's tables with those of the set in its place; what stands beside its name
+def tables(value: object) -> list[Any]:
+    """A bare name, a table, or a list of either: always a list of tables."""
+    rows = value if isinstance(value, list) else [value]
+    return [{"name": row} if isinstance(row, str) else row for row in rows]
+
+
+def expanded(value: object) -> list[Any]:
+    """The same of attacks, with those of the set in its place; what stands beside its name
     (``rounds``, ``clients``, ...) is of each of them."""
-    tables = list[Any]()
-    for row in rows:
+    found = list[Any]()
+    for row in tables(value):
         if not isinstance(row, Mapping) or row.get("name") != NAME:
-            tables.append(row)
+            found.append(row)
             continue
         beside = {key: value for key, value in row.items() if key != "name"}
-        tables += [{**KNOWN, **table, **beside} for table in ATTACKS]
-    return tables
+        found += [{**KNOWN, **table, **beside} for table in ATTACKS]
+    return found
