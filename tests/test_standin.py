@@ -112,6 +112,7 @@ def test_what_cuda_takes_gives_what_the_cpu_gives(device: torch.device, name: st
     torch.testing.assert_close(found.cpu(), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "llama-tiny", "bert-tiny"])
 def test_a_model_and_its_gradient_are_the_cpus(adapt: Adapt, preset: str) -> None:
     def gradient(where: torch.device) -> dict[str, Tensor]:

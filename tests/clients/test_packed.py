@@ -31,6 +31,7 @@ def texts(path: Path, **options: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", WRITTEN)
 @pytest.mark.parametrize(
     "encoding", ["utf-8", "UTF8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"]

@@ -71,6 +71,7 @@ def test_labels_that_are_one_number_in_two_forms_are_named(
         load_corpus(DataSettings(name=str(path), evaluate=0), seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sites",
     [

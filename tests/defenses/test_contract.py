@@ -139,6 +139,7 @@ def test_a_wrapped_training_is_a_training(
     assert equal(again, sent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_who_claims_a_guarantee_says_what_a_round_spends_and_nobody_else_does(name: str) -> None:
     defense = DEFENSES[name](**SETTINGS.get(name, {}))

@@ -77,6 +77,7 @@ def classifier(family: str) -> PreTrainedModel:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt2", "llama", "bert"])
 def test_the_texts_of_ones_own_classifier_are_read(family: str) -> None:
     model, tokenizer = classifier(family), tokenizer_of(family)

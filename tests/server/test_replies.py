@@ -78,6 +78,7 @@ def test_a_wrong_reply_is_left_out(name: str, secure_sum: bool) -> None:
     assert [exchange.received is None for exchange in shown[0]] == [False, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_reply_stops_the_run(name: str) -> None:
     wrong, why = WRONG[name]

@@ -32,6 +32,7 @@ def blurred(guess: Reconstruction) -> bool:
     return bool(guess.diagnostics["blurred_0"] or guess.diagnostics["blurred_1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_every_sentence_is_found_exactly(scene: Scene, sentences: Sentences, count: int) -> None:
     truth = sentences(scene.model, count)
@@ -71,6 +72,7 @@ def test_updates_of_other_dtypes_are_read_as_well(
     assert not blurred(guess)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "skip"), [(2, 0), (1, 1), (1, 23)])
 def test_a_gradient_taken_in_float64_is_read_as_well(
     scene: Scene, sentences: Sentences, count: int, skip: int
@@ -327,6 +329,7 @@ def test_a_search_that_dropped_prefixes_says_so(scene: Scene, sentences: Sentenc
     assert guess.diagnostics["cut"]
 
 
+@pytest.mark.slow
 def test_a_search_that_ran_out_of_pairs_says_so(scene: Scene, sentences: Sentences) -> None:
     truth = sentences(scene.model, 4)
     update = scene.update(truth)
@@ -335,6 +338,7 @@ def test_a_search_that_ran_out_of_pairs_says_so(scene: Scene, sentences: Sentenc
     assert short.diagnostics["pairs_checked"] < whole.diagnostics["pairs_checked"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_guess_and_inputs_come_back(
     scene: Scene, sentences: Sentences
 ) -> None:
@@ -451,6 +455,7 @@ def test_every_family_is_taken_before_anything_starts(adapt: Adapt) -> None:
         Dager().check(adapt(preset))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [

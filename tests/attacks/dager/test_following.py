@@ -70,6 +70,7 @@ def stepped(model: ModelAdapter, steps: Sequence[Sequence[Tokens]], size: int) -
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_shares_of_several_steps_count_no_copies(adapt: Adapt, preset: str) -> None:
     model = adapt(preset, task="causal-lm")
@@ -87,6 +88,7 @@ def test_shares_of_several_steps_count_no_copies(adapt: Adapt, preset: str) -> N
     assert sorted(guess.sequences) == sorted([a, a, b]) and sure(guess)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_classifiers_shares_of_uneven_steps_count_no_copies(adapt: Adapt, preset: str) -> None:
     model = adapt(preset)

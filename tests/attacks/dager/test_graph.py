@@ -14,6 +14,7 @@ TEXTS = ((1, 700, 801, 902), (1, 1500, 333, 1201, 640))  # each begins with <s>
 WHOLE = ((5, 700, 801, 902, 6), (5, 1500, 333, 1201, 640, 6))  # [CLS] ... [SEP]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["qwen3", "phi", "opt", "mixtral"])
 def test_a_decoder_is_read_exactly(
     kind: str, tmp_path: Path, gradient: Gradient, observe: Observe
@@ -35,6 +36,7 @@ def test_other_decoders_are_read_exactly(
     test_a_decoder_is_read_exactly(kind, tmp_path, gradient, observe)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["roberta", "electra"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_an_encoder_is_read_exactly(
@@ -63,6 +65,7 @@ def test_of_relative_positions_the_order_is_read_off_attention(
     assert read.diagnostics["above_floor"] == size
 
 
+@pytest.mark.slow
 def test_an_order_that_noise_hides_leaves_the_tokens_and_that_is_said(
     tmp_path: Path, gradient: Gradient, observe: Observe
 ) -> None:

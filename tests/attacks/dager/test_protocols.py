@@ -59,6 +59,7 @@ def test_queries_which_no_first_token_trains_do_not_shut_it_out(
     assert distances[0] < 1e-4 and distances.max() < 1e-3
 
 
+@pytest.mark.slow
 @peft_warns
 @pytest.mark.parametrize("preset", PRESETS)
 def test_an_a_that_is_frozen_is_public_so_b_tells(
@@ -147,6 +148,7 @@ def test_a_tiny_rank_gives_nothing_sure(
         assert guess.diagnostics["best_effort"] and not guess.diagnostics["counted"]
 
 
+@pytest.mark.slow
 @peft_warns
 @pytest.mark.parametrize("task", ["classification", "causal-lm"])
 def test_what_loras_adapters_do_not_tell_is_not_claimed(

@@ -52,6 +52,7 @@ def test_basis_and_complement_are_one_orthonormal_frame() -> None:
     torch.testing.assert_close(frame.T @ frame, torch.eye(D).double(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0, 1e2, 1e4])
 @pytest.mark.parametrize("count", [2, 17, 40, 76])
@@ -170,6 +171,7 @@ def inside(span: Span, vectors: Tensor) -> int:
     return int((gate.excess(vectors.float()) < 1.0).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("widths", [(K, K, K), (K,), (D, D, D), (D,), (D, 24, 25)])
 def test_pure_noise_spans_nothing_or_is_called_blurred(seed: int, widths: tuple[int, ...]) -> None:

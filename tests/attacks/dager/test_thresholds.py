@@ -42,6 +42,7 @@ def test_a_number_says_where_it_is_from(name: str) -> None:
     assert re.search(r"\bFrom: \S", comments()[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_numbers_mark_is_what_was_measured(name: str) -> None:
     cells = json.loads(RECORD.read_text(encoding="utf-8"))["cells"].values()

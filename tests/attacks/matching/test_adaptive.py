@@ -102,6 +102,7 @@ def test_clipping(adapt: Adapt, look: Look) -> None:
     assert truth < 1e-3 * at_truth_and_elsewhere(plain, L2(), part)[0] and truth < 1e-2 * others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip", [0.5, 1e9])  # one that all reach, one that none does
 @pytest.mark.parametrize("preset", ["gpt2-tiny", "llama-tiny"])
 def test_clipping_of_a_language_models_update_by_the_defense_itself(

@@ -33,6 +33,7 @@ def targets_of(batch: Batch) -> Tensor:
     return batch.ids[None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "fields"),
     [

@@ -54,6 +54,7 @@ def test_products_and_their_derivatives_are_those_of_float32(kind: str) -> None:
         assert torch.equal(half, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny", "llama-tiny"])
 def test_a_descent_goes_the_same_way(adapt: Adapt, look: Look, preset: str) -> None:
     batch = look(adapt(preset), (8, 6))

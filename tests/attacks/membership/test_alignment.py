@@ -53,6 +53,7 @@ def test_the_statistic_is_the_matched_filter_of_whitened_gradients(batch_size: i
     assert torch.allclose(unlike[:, 0], shares, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "task", "rank"),
     [("gpt2-tiny", "causal-lm", 0), ("bert-tiny", "classification", 4),

@@ -115,6 +115,7 @@ def test_a_little_noise_on_the_update_does_not_blind_it() -> None:
     assert sum(said.members[:MEMBERS]) > MEMBERS / 2 > sum(said.members[MEMBERS:])
 
 
+@pytest.mark.slow
 def test_what_the_wire_rounds_is_rehearsed() -> None:
     members, others, outsiders, _ = everyone()
     seen = observed(members, members.and_(others).and_(outsiders), wire_dtype="float16")

@@ -37,6 +37,7 @@ def test_an_undefended_length_is_exact(
     assert read.mask.shape == (1, 8) and read.exact_lengths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["bert-tiny", "gpt2-tiny"])
 @pytest.mark.parametrize(
     "defense",

@@ -81,6 +81,7 @@ def test_the_bias_of_the_last_norm_counts_exactly(adapt: Adapt, look: Look) -> N
     assert read(batch.observation) == (true(batch), True, 1)
 
 
+@pytest.mark.slow
 def test_the_weight_of_an_untied_head_counts_nearly(adapt: Adapt, look: Look) -> None:
     batch = look(adapt("llama-tiny", task="causal-lm"), (30, 20, 35), granted=())
     counts, _, way = read(batch.observation, predicted=true(batch).total())
@@ -117,6 +118,7 @@ def test_the_number_of_tokens_is_what_makes_counts_whole(predicted: int) -> None
     assert _predicted(blurred)[0] == pytest.approx(predicted, rel=0.02)
 
 
+@pytest.mark.slow
 def test_the_model_speaks_by_its_own_chances_and_the_generators(adapt: Adapt, look: Look) -> None:
     seen = look(adapt("gpt2-tiny", task="causal-lm"), (9,), granted=()).observation
     first, again, other = (spoken(seen, torch.Generator().manual_seed(n)) for n in (1, 1, 2))
@@ -125,6 +127,7 @@ def test_the_model_speaks_by_its_own_chances_and_the_generators(adapt: Adapt, lo
     assert float(first.second.trace()) == pytest.approx(first.mean.numel(), rel=0.01)  # |h|^2 = D
 
 
+@pytest.mark.slow
 def test_counts_at_another_scale_are_not_sure(adapt: Adapt, look: Look) -> None:
     batch = look(adapt("gpt2-tiny", task="causal-lm"), (12,), granted=())
     scaled = {name: 1e-3 * t for name, t in batch.observation.update.tensors.items()}

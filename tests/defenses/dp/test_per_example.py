@@ -43,6 +43,7 @@ def test_the_clipped_sum_is_that_of_one_example_after_the_other(
     agrees(model, moved(model), some(model, sentences, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "task"), [("gpt2-tiny", "causal-lm"), ("bert-tiny", "masked-lm")]
 )

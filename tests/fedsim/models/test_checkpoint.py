@@ -202,6 +202,7 @@ def test_random_weights_that_cannot_be_drawn_are_one_line(tmp_path: Path) -> Non
 # What the files hold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "called"),
     [

@@ -20,6 +20,7 @@ def logits(model: ModelAdapter) -> torch.Tensor:
 
 
 # by hand: 4 blocks, A and B for each of c_attn or q, k, v; then the head
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "task", "adapters", "head"),
     [

@@ -44,6 +44,7 @@ def test_block_0_in_the_open_is_what_the_model_computes(adapt: Adapt, preset: st
     assert torch.allclose(middle, read[0][0], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_projection_reads_what_its_place_says(adapt: Adapt, preset: str, place: Place) -> None:

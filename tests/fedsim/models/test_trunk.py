@@ -68,6 +68,7 @@ def close(states: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(states, expected, rtol=0, atol=1e-5)  # entries are about 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
 def test_a_trunk_ends_in_what_the_real_q_k_v_read(adapt: Adapt, preset: str, depth: int) -> None:

@@ -10,6 +10,7 @@ from fedsim.lab.report import about
 from fedsim.lab.report.about import attack_tables
 
 
+@pytest.mark.slow
 def test_the_page_and_its_folder_have_the_table(page: Path) -> None:
     html = page.read_text(encoding="utf-8")
     assert "The attacks, in the words of their own headers" in html

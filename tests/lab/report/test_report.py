@@ -218,6 +218,7 @@ BROKEN: list[tuple[str, str, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "text", "line"), BROKEN)
 def test_a_broken_file_is_one_line(
     name: str, text: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

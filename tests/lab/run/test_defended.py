@@ -110,6 +110,7 @@ def test_composed_defenses_are_measured_in_order(tmp_path: Path) -> None:
     assert wire["bytes_up"] == pytest.approx(entries * (0.1 * 8 + 1) / 8, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sections", "message"),
     [

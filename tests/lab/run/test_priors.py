@@ -67,6 +67,7 @@ def test_it_learns_and_a_seed_fixes_it(adapt: Adapt) -> None:
     assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
 
 
+@pytest.mark.slow
 def test_nats_are_those_of_the_model_alone_and_padded(adapt: Adapt, folder: Path) -> None:
     model = adapt("bert-tiny")
     prior = Prior(str(folder), model)

@@ -104,6 +104,7 @@ def test_a_single_word_has_no_pair() -> None:
     assert rouge(("fine",), ("fine",)) == {"rouge1": 100.0, "rouge2": 0.0, "rougeL": 100.0}
 
 
+@pytest.mark.slow
 def test_ascii_is_rouge_scores_to_the_last_bit() -> None:
     theirs = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
     draw = random.Random(7)

@@ -81,6 +81,7 @@ def test_one_sentence_of_any_length_is_found(scene: Scene, length: int) -> None:
     assert scene.attack(scene.update([truth])).sequences == (truth,)
 
 
+@pytest.mark.slow
 def test_equal_sentences_are_found_as_often_as_they_were_there(
     scene: Scene, sentences: Sentences
 ) -> None:
@@ -96,6 +97,7 @@ def test_equal_sentences_are_found_as_often_as_they_were_there(
     assert guess.diagnostics["best_effort"]  # three sentences are not five examples
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [0, 4, 10**9])
 def test_a_wrong_number_of_examples_counts_nothing(
     scene: Scene, sentences: Sentences, examples: int
@@ -187,6 +189,7 @@ def test_a_search_that_ended_early_says_so(scene: Scene, sentences: Sentences) -
     assert guess.diagnostics["best_effort"] and guess.diagnostics["cut"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "least", "examples"), [("EFFORT", 0, 4), ("PATIENCE", -1, 4), ("ENOUGH", -1, 1)]
 )
