@@ -42,7 +42,7 @@ class Attack(ABC):
             )
 
     def applies(self, model: ModelAdapter) -> bool:
-        """Return whether updates of ``model`` have what it goes by; if not, its silence is none."""
+        """Return whether updates of ``model`` have what it goes by: else its silence is no sign."""
         return True
 
     def reads(self, model: ModelAdapter) -> Reads:

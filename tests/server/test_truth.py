@@ -4,6 +4,7 @@ import json
 import logging
 import pickle
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,29 @@ def test_a_mod_of_the_app_and_of_its_function_counts_once(tmp_path: Path) -> Non
     for _ in range(2):
         truth(message(5, content=silent), context(), lambda asked, two: truth(asked, two, app))
     assert [row["round"] for row in noted(truth.root)] == [1, 2]
+
+
+def test_clients_that_train_at_once_note_their_own(tmp_path: Path) -> None:
+    """Each waits within its message until the other is within its own."""
+    truth, both = TruthNotes(tmp_path / "truth"), threading.Barrier(2, timeout=20)
+
+    def client(node: int) -> None:
+        def app(asked: Message, _: Context) -> Message:
+            both.wait()
+            truth.note([f"of {node}"])
+            both.wait()
+            return answer(asked)
+
+        truth(message(5), context(node=node), app)
+
+    threads = [threading.Thread(target=client, args=(node,)) for node in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for node in (1, 2):
+        (line,) = (truth.root / f"node={node}.jsonl").read_text().splitlines()
+        assert json.loads(line)["text"] == f"of {node}"
 
 
 def test_a_directory_is_one_however_it_is_written(

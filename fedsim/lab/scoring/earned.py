@@ -1,6 +1,6 @@
 """The run's verdict: no leak is earned by attacks of every kind that applies, each one working.
 
-One attack's silence says nothing of what another kind reads: top-k stops DAGER, and LAMP reads it.
+One attack's silence says nothing of what another kind reads: top-k stops DAGER, not ``bag``.
 So a run has ``no-leak`` only where an attack of each kind that fits the model found nothing, showed
 by its controls that it works, and knew of the defense in force.
 """

@@ -136,12 +136,12 @@ class Summary(FileRecord):
         if self.verdict is not None:
             return self.verdict
         leaks = any(judged.verdict == "leak" for judged in self.verdicts.values())
+        if leaks:
+            return RunVerdict(verdict="leak")
         return RunVerdict(
-            verdict="leak" if leaks else "inconclusive",
-            reason=""
-            if leaks
-            else "An earlier version wrote this, which did not say whether each "
-            "kind of attack was tried; run or attack it again.",
+            verdict="inconclusive",
+            reason="An earlier version wrote this, which did not say whether each kind of attack "
+            "was tried; run or attack it again.",
         )
 
     @property

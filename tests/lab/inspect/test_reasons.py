@@ -151,7 +151,7 @@ def test_few_tokens_often_do_not_fill_a_rank_though_later_blocks_do(
 def test_plain_steps_that_float32_loses_of_a_are_no_mask_and_no_quantisation(
     tmp_path: Path, gpt2: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three steps of SGD: A moves by less than its own rounding, B does not, and dager reads it."""
+    """Three steps of SGD: A moves by less than its own rounding, and B does not."""
     train = projects._train
 
     def thrice(*given: Any) -> None:
@@ -209,7 +209,7 @@ def test_small_steps_of_short_weights_are_no_mask(tmp_path: Path, plain: Path) -
 def test_captures_without_a_span_and_of_other_shapes_are_counted_right(
     tmp_path: Path, gpt2: str
 ) -> None:
-    """One whose block 0 did not move has no dimension to count; a B of another shape is told of."""
+    """One whose block 0 did not move has no dimension to count; nor has one of another rank."""
     build = functools.partial(
         lora, r=4, lora_alpha=8, target_modules=["c_attn"], fan_in_fan_out=True
     )
@@ -221,5 +221,6 @@ def test_captures_without_a_span_and_of_other_shapes_are_counted_right(
     short = {n: t[:, :3].contiguous() if "lora_B" in n else t for n, t in sorted(update.items())}
     save_file(short, other)
     found = inspect_captures(root)
-    assert found.looked == 4 and len(found.rank) < 4 and found.filled <= len(found.rank)
-    assert f"in {found.filled} of {len(found.rank)} all dimensions are filled" in shown(found)
+    assert found.looked == 4 and found.rank == [4, 4]  # neither of those two shows a span
+    assert found.filled == 2 and "in 2 of 2 all dimensions are filled" in shown(found)
+    assert list(found.hidden.values()) == [3]  # what is of the rank it has fills it as well
