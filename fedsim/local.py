@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import get_scheduler
 from typing_extensions import override
 
 from fedsim.messages import Broadcast, Update
@@ -157,6 +156,8 @@ def make_scheduler(
     settings: TrainingSettings, optimizer: torch.optim.Optimizer, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """Return what sets the learning rate of each of a round's ``steps``, as transformers does."""
+    from transformers import get_scheduler  # here: it takes half a second
+
     warm = settings.lr_scheduler == "constant" and settings.warmup_steps > 0
     kind = "constant_with_warmup" if warm else settings.lr_scheduler
     made: torch.optim.lr_scheduler.LRScheduler = get_scheduler(

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import chi
+from scipy.special import gammainccinv, gammaincinv
 from torch import Tensor
 
 from attacks.reads.decay import shown_decay
@@ -109,7 +109,8 @@ def _noise(norms: Tensor, width: int) -> float:
     quiet = float(norms.kthvalue(max(1, round(QUIET * len(norms)))).values)
     if not quiet:
         return 0.0
-    return quiet * float(chi.isf(FALSE / len(norms), width) / chi.ppf(QUIET, width))
+    loud = gammainccinv(width / 2, FALSE / len(norms)) / gammaincinv(width / 2, QUIET)
+    return quiet * math.sqrt(float(loud))
 
 
 def _least(observation: Observation, rows: Tensor, sent: Tensor) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom, norm
+from scipy.special import ndtri
 
 SHARES = ((0.05, 0.05), (0.25, 0.25), (0.5, 0.5), (0.05, 0.0), (0.25, 0.0))
 """Which shares of all canaries to call "in" and "out": each is tried, at a part of the level."""
@@ -67,6 +67,8 @@ def lower_bound(m: int, guesses: int, right: int, delta: float, level: float) ->
 
 def p_value(m: int, guesses: int, right: int, epsilon: float, delta: float) -> float:
     """Return how likely ``right`` of ``guesses`` are, were the run (epsilon, delta)-private."""
+    from scipy.stats import binom  # here: it takes half a second
+
     q = 1.0 / (1.0 + math.exp(-epsilon))
     beta = float(binom.sf(right - 1, guesses, q))
     i = np.arange(1, right + 1)
@@ -100,5 +102,5 @@ def mu_hat(inside: Sequence[float], outside: Sequence[float], level: float) -> M
         return Mu(mean=math.inf, low=math.inf, high=math.inf)
     mu = gap / deviation
     spread = math.sqrt(1 / len(there) + 1 / len(absent) + mu**2 / (2 * len(absent)))
-    reach = float(norm.ppf(1 - level)) * spread
+    reach = float(ndtri(1 - level)) * spread
     return Mu(mean=mu, low=mu - reach, high=mu + reach)

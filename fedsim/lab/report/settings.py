@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from fedsim.lab.config.labels import short_names
 from fedsim.lab.report import words
@@ -126,7 +126,7 @@ def over_seeds(values: Sequence[float], *, share: bool = False) -> Interval:
     mean = fmean(values)
     if len(values) < 2:
         return Interval(mean, mean, mean)
-    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
     low, high = mean - half, mean + half
     return Interval(mean, max(0.0, low), min(1.0, high)) if share else Interval(mean, low, high)
 

@@ -10,7 +10,6 @@ from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from fedsim.lab.scoring.intervals import cluster_interval, wilson
 from fedsim.lab.store.attempts import AttackRecord
@@ -73,6 +72,8 @@ class Answers:
 
 def auc(inside: Numbers, outside: Numbers) -> float:
     """Return the share of pairs in which the member's score is the higher; ties count half."""
+    from scipy.stats import rankdata  # here: it takes half a second
+
     ranks = rankdata(np.concatenate([inside, outside]))[: len(inside)]
     pairs = len(inside) * len(outside)
     return float((ranks.sum() - len(inside) * (len(inside) + 1) / 2) / pairs)
