@@ -1,10 +1,10 @@
 import contextlib
 import fcntl
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
+import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -16,15 +16,11 @@ from fedsim.lab.store.lock import held
 from fedsim.lab.store.run import RunDirectory
 from tests.lab.conftest import experiment
 
-HOLDER = """
-import sys, time
-from pathlib import Path
-from fedsim.lab.store.lock import held
 
-with held(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
-"""
+def hold(root: Path, said: Connection) -> None:
+    with held(root):
+        said.send("held")
+        time.sleep(600)
 
 
 def test_one_works_in_a_directory_at_a_time(tmp_path: Path) -> None:
@@ -39,15 +35,16 @@ def test_one_works_in_a_directory_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.slow
 def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(BadInput, match="another process works in"):
-            with held(tmp_path):
-                pass
-        holder.send_signal(signal.SIGKILL)
+    fork = multiprocessing.get_context("fork")
+    heard, said = fork.Pipe(duplex=False)
+    holder = fork.Process(target=hold, args=(tmp_path, said), daemon=True)
+    holder.start()
+    assert heard.poll(60) and heard.recv() == "held"
+    with pytest.raises(BadInput, match="another process works in"), held(tmp_path):
+        pass
+    holder.kill()
+    holder.join()
     with held(tmp_path):
         pass
 
