@@ -81,16 +81,28 @@ CELLS: dict[str, Setting] = {
     "minilm, full, FedSGD 64": Setting({"name": MINILM}, {}, 64),
     "minilm, full, FedSGD 64, dropout": Setting({"name": MINILM}, {"dropout": True}, 64),
 }
-SMOLLM2 = "SmolLM2-135M, LoRA 32, AdamW 16 x 10, clip 1, dropout, response only"
+SMOLLM2 = "SmolLM2-135M"
+Q_AND_V = ("q_proj", "v_proj")
 
 
-def smollm2(folder: Path) -> Setting:
-    """Return FlowerTune's own round on a trained language model."""
-    model = {"name": str(folder), "task": "causal-lm", "lora_rank": 32, "lora_alpha": 64,
-             "lora_targets": ("q_proj", "v_proj"), "lora_dropout": 0.075,
-             "response": ALPACA}  # fmt: skip
-    training = {**ADAM, "mini_batch_size": 16, "max_grad_norm": 1.0}
-    return Setting(model, training, 160, reserve=450, data="alpaca", length=96, least=0)
+def smollm2(folder: Path) -> dict[str, Setting]:
+    """Return the projects' own rounds on a trained language model (``examples/practice``)."""
+    model = {"name": str(folder), "task": "causal-lm", "response": ALPACA, "lora_targets": Q_AND_V}
+    wide = {**model, "lora_rank": 32, "lora_alpha": 64, "lora_dropout": 0.075}
+    small = {**model, "lora_rank": 8, "lora_alpha": 16}
+    flowertune = {**ADAM, "mini_batch_size": 16, "max_grad_norm": 1.0}
+    scope = {"algorithm": "fedavg", "mini_batch_size": 1, "learning_rate": 3e-4, "dropout": True}
+    pfl = {"algorithm": "fedavg", "mini_batch_size": 4, "learning_rate": 0.01, "max_grad_norm": 1.0}
+    alpaca: dict[str, Any] = {"reserve": 450, "data": "alpaca", "length": 96, "least": 0}
+    return {
+        f"{SMOLLM2}, LoRA 32, AdamW 16 x 10, clip 1, dropout, response only": Setting(
+            wide, flowertune, 160, **alpaca
+        ),
+        f"{SMOLLM2}, LoRA 8, SGD 1 x 30, dropout, response only": Setting(
+            {**small, "lora_dropout": 0.05}, scope, 30, **alpaca
+        ),
+        f"{SMOLLM2}, LoRA 8, SGD 4 x 4, clip 1, response only": Setting(small, pfl, 16, **alpaca),
+    }
 
 
 def texts_of(adapter: ModelAdapter, setting: Setting, seed: int) -> Texts:
@@ -213,7 +225,7 @@ def main() -> None:
     results = start(options, "membership_rounds", "who was trained on is recognised")
     cells = dict(CELLS)
     if options.smollm2:
-        cells[SMOLLM2] = smollm2(options.smollm2)
+        cells |= smollm2(options.smollm2)
     for name, setting in cells.items():
         if not options.only or any(name.startswith(some) for some in options.only):
             measure(name, setting, options, results)
