@@ -60,12 +60,21 @@ class LocalTraining(Training):
     ) -> tuple[dict[str, Tensor], float]:
         """Return dL/dθ of the whole batch; zeros where the loss does not reach."""
         module.zero_grad(set_to_none=True)
-        loss = self.gradient(module, self.adapter, examples, generator)
+        loss = self._step(module, examples, generator)
         gradients = {
             name: torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()
             for name, p in trained.items()
         }
         return gradients, loss
+
+    def _step(self, module: nn.Module, examples: Examples, generator: torch.Generator) -> float:
+        """Leave a step's gradient in ``grad``; one autocast a step, which keeps casts of weights.
+
+        One around all steps would go on with the weights of the first.
+        """
+        low = self.settings.compute_dtype == "bfloat16"
+        with torch.autocast(self.adapter.device.type, torch.bfloat16, enabled=low):
+            return self.gradient(module, self.adapter, examples, generator)
 
     def _delta(
         self,
@@ -86,7 +95,7 @@ class LocalTraining(Training):
             for rows in steps:
                 optimizer.zero_grad(set_to_none=True)
                 some = examples.take(rows)
-                losses.append(self.gradient(module, self.adapter, some, generator))
+                losses.append(self._step(module, some, generator))
                 if self.settings.proximal_mu:
                     self._add_proximal(trained, sent)
                 if self.settings.max_grad_norm:

@@ -16,12 +16,14 @@ Algorithm = Literal["fedsgd", "fedavg"]
 Optimizer = Literal["sgd", "momentum", "adamw"]
 Scheduler = Literal["constant", "linear", "cosine"]
 WireDtype = Literal["float32", "float16"]
+ComputeDtype = Literal["float32", "bfloat16"]
 MOMENTUM = 0.9  # of the optimizer of that name
 WORDS: dict[str, tuple[str, ...]] = {
     "algorithm": get_args(Algorithm),
     "optimizer": get_args(Optimizer),
     "lr_scheduler": get_args(Scheduler),
     "wire_dtype": get_args(WireDtype),
+    "compute_dtype": get_args(ComputeDtype),
 }
 
 
@@ -41,6 +43,7 @@ class TrainingSettings:
     warmup_steps: int = 0  # local steps over which the learning rate rises from 0, first
     dropout: bool = False  # True: the model's own rates
     wire_dtype: WireDtype = "float32"  # of the update
+    compute_dtype: ComputeDtype = "float32"  # bfloat16: autocast, weights stay float32
     proximal_mu: float = 0.0  # FedProx's weight of ||θ - θ_global||² / 2, set by its strategy
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from fedsim.types import Parameters, Scalar
 from fedsim.wire import to_arrays, to_tensors, train_config
 from server.central import central
 from server.grids import PartitionedGrid
+from server.rates import RoundRates, RoundScheduler
 from server.replies import CheckedGrid
 from server.secagg import SecureSum
 from server.state import load_state, save_state
@@ -46,12 +47,23 @@ class ServerSettings:
     rounds: int
     seed: int
     learning_rate: float  # of the step along averaged gradients
+    round_lr_scheduler: RoundScheduler = "constant"  # of the learning rate over the rounds
+    final_learning_rate: float = 0.0  # of the last round, where it is not constant
     strategy: str = "fedavg"
     strategy_options: Mapping[str, Any] = field(default_factory=dict)
     on_failure: OnFailure = "stop"
     secure_sum: bool = False  # the server sees the sum of a round's updates, and none of them
     config: Mapping[str, Scalar] = field(default_factory=dict)  # sent with every broadcast
     central: Mapping[str, float] | None = None  # noise_multiplier and clipping_norm of central DP
+
+    def rate(self, round_: int) -> float:
+        """Return the learning rate of a round."""
+        return RoundRates(
+            first=self.learning_rate,
+            last=self.final_learning_rate,
+            rounds=self.rounds,
+            scheduler=self.round_lr_scheduler,
+        ).at(round_)
 
 
 def build_server_app(
@@ -90,6 +102,7 @@ def build_server_app(
             uniform(settings.clients_per_round, settings.seed),
             first_round=start.round + 1,
             must_move=settings.on_failure == "stop",
+            rate=None if settings.round_lr_scheduler == "constant" else settings.rate,
         )
         strategy.start(
             grid=tapped,

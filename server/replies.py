@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from typing_extensions import override
 
@@ -20,8 +20,9 @@ from fedsim.flower import stamp
 from fedsim.messages import UpdateKind
 from fedsim.tap import GridProxy
 from fedsim.tap.arrays import view
-from fedsim.tap.keys import EXAMPLES, SUM
+from fedsim.tap.keys import CONFIG, EXAMPLES, SUM
 from fedsim.wire import only_arrays, update_kind
+from server.rates import told
 from server.steps import moved, step_of
 
 WRONG = 2  # Flower's code for an exception in a ClientApp
@@ -39,7 +40,7 @@ class CheckedGrid(GridProxy):
     Args:
         inner: the grid of the clients.
         kind: what all clients send; None: they may send weights, too.
-        learning_rate: of the step along a gradient.
+        learning_rate: of the step along a gradient, where the config that was sent has none.
     """
 
     def __init__(self, inner: Grid, kind: UpdateKind | None, learning_rate: float) -> None:
@@ -65,6 +66,10 @@ class CheckedGrid(GridProxy):
             if message.metadata.message_id in answers
         ]
 
+    def _rate(self, message: Message) -> float:
+        config = message.content.config_records.get(CONFIG, ConfigRecord())
+        return told(config, self.learning_rate)
+
     def _checked(
         self, reply: Message, message: Message, sent: ArrayRecord, usual: Names
     ) -> Message:
@@ -72,7 +77,7 @@ class CheckedGrid(GridProxy):
             return reply
         try:
             kind = check_kind(reply.content, self.kind)
-            step = -1.0 if kind is None else step_of(kind, self.learning_rate)
+            step = -1.0 if kind is None else step_of(kind, self._rate(message))
             check_arrays(only_arrays(reply.content, "reply"), sent, step)
             check_metrics(reply.content, usual)
         except MalformedMessage as error:

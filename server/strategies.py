@@ -16,6 +16,7 @@ from fedsim.tap.keys import ARRAYS
 from fedsim.wire import update_kind
 from server.grids import Only
 from server.options import check_clients, check_options
+from server.rates import RATE, told
 from server.steps import like, moved, step_of
 
 STRATEGIES: dict[str, type[strategy.FedAvg]] = {
@@ -109,11 +110,16 @@ class FromUpdates(Wrapper):
     around FedAvg this is FedSGD: w - lr * mean(g) = mean(w - lr * g) (McMahan et al., AISTATS 2017,
     arXiv:1602.05629, sec. 2). Steps are taken in float64; what is sent next keeps its dtype.
     Failures are taken away: some of Flower's strategies would drop the whole round for one.
+
+    Args:
+        inner: the strategy.
+        learning_rate: of a round whose config has none.
     """
 
     def __init__(self, inner: Strategy, *, learning_rate: float) -> None:
         super().__init__(inner)
         self.learning_rate = learning_rate
+        self._rate = learning_rate
         self._sent = ArrayRecord()
 
     @override
@@ -121,6 +127,7 @@ class FromUpdates(Wrapper):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         self._sent = arrays
+        self._rate = told(config, self.learning_rate)
         return self.inner.configure_train(server_round, arrays, config, grid)
 
     @override
@@ -144,7 +151,7 @@ class FromUpdates(Wrapper):
             if kind is None:  # of a client that sends weights
                 weights[k] = Array(like(values, sent))
             else:
-                weights[k] = Array(moved(sent, values, step_of(kind, self.learning_rate)))
+                weights[k] = Array(moved(sent, values, step_of(kind, self._rate)))
         records = {k: v for k, v in reply.content.items() if k != name}
         reply.content = RecordDict({**records, ARRAYS: ArrayRecord(weights)})
         return reply
@@ -175,14 +182,22 @@ class Driven(Wrapper):
         select: who takes part in a round.
         first_round: where it begins.
         must_move: whether a round without an aggregate ends the run.
+        rate: the learning rate of a round; None: what the config says.
     """
 
     def __init__(
-        self, inner: Strategy, select: Select, *, first_round: int = 1, must_move: bool = False
+        self,
+        inner: Strategy,
+        select: Select,
+        *,
+        first_round: int = 1,
+        must_move: bool = False,
+        rate: Callable[[int], float] | None = None,
     ) -> None:
         super().__init__(inner)
         self.select = select
         self.must_move = must_move
+        self.rate = rate
         self.stayed = False  # whether the last round left the weights as they were
         self.shift = first_round - 1  # Flower counts from 1 after a resume, too
         self._order: list[int] = []
@@ -196,6 +211,8 @@ class Driven(Wrapper):
         chosen = [self._order[client] for client in self.select(round_, len(self._order))]
         if not chosen:
             return []
+        if self.rate:
+            config = ConfigRecord({**config, RATE: self.rate(round_)})
         messages = self.inner.configure_train(round_, arrays, config, Only(grid, chosen))
         return sorted(messages, key=lambda message: self._order.index(message.metadata.dst_node_id))
 

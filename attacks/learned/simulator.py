@@ -56,7 +56,8 @@ class Simulator:
         """Whether many clients may share one backward pass."""
         settings = self.settings
         plain = settings.algorithm == "fedsgd" and not settings.dropout
-        if not plain or (self.pipeline.each and self.shape.texts > 1):
+        whole = settings.compute_dtype == "float32"  # an example of many may be rounded otherwise
+        if not (plain and whole) or (self.pipeline.each and self.shape.texts > 1):
             return False
         try:
             self.gradients(torch.full((1, self.shape.texts, self.shape.longest), 1), _fixed())

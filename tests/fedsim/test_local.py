@@ -387,17 +387,23 @@ def test_an_unknown_optimizer_is_never_a_setting() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scheduler", "warmup"), [("constant", 0), ("constant", 2), ("linear", 1), ("cosine", 2)]
+    ("scheduler", "warmup", "dtype"),
+    [
+        ("constant", 0, "float32"),
+        ("constant", 2, "float32"),
+        ("linear", 1, "float32"),
+        ("cosine", 2, "bfloat16"),
+    ],
 )
-def test_clipped_steps_and_schedules_are_those_of_transformers_trainer(
-    scheduler: Any, warmup: int, tmp_path: Path
+def test_steps_are_those_of_transformers_trainer(
+    scheduler: Any, warmup: int, dtype: Any, tmp_path: Path
 ) -> None:
     model = load_adapter(ModelSpec(name="builtin:llama-tiny", task="causal-lm"))
     rows = [tuple(300 + 7 * row + place for place in range(8)) for row in range(12)]
     how = TrainingSettings(
         algorithm="fedavg", optimizer="adamw", learning_rate=1e-2, mini_batch_size=4,
         local_epochs=2, max_grad_norm=0.3, lr_scheduler=scheduler, warmup_steps=warmup,
-        weight_decay=0.02,
+        weight_decay=0.02, compute_dtype=dtype,
     )  # fmt: skip
     weights = model.initial_parameters()
     steps = tuple(tuple(range(first, first + 4)) for first in (0, 4, 8, 0, 4, 8))
@@ -414,6 +420,7 @@ def test_clipped_steps_and_schedules_are_those_of_transformers_trainer(
         learning_rate=1e-2, lr_scheduler_type=scheduler if scheduler != "constant" or not warmup
         else "constant_with_warmup", warmup_steps=warmup, max_grad_norm=0.3, weight_decay=0.02,
         use_cpu=True, report_to=[], save_strategy="no", disable_tqdm=True, logging_strategy="no",
+        bf16=dtype == "bfloat16",
     )  # fmt: skip
     batches = [{"input_ids": list(row), "labels": list(row)} for row in rows]
     decayed = InOrder(model=module.eval(), args=arguments, train_dataset=batches)

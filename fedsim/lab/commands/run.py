@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         display.step("checking the model and the data")
         experiment = prepare(config)
         if began.federation.rounds < config.federation.rounds:
-            check_longer(prepare(began).defenses, experiment.defenses)
+            check_longer(prepare(began).defenses, experiment.defenses, config)
         with held(run.root):
             if not options.resume:
                 run.check_free()

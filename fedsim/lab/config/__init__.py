@@ -17,9 +17,9 @@ from fedsim.lab.config.schema import (
     DefenseSection,
     EngineName,
     PluginSection,
-    TrainingSection,
 )
 from fedsim.lab.config.standard import tables
+from fedsim.lab.config.training import TrainingSection
 
 __all__ = [
     "QUICK_START",

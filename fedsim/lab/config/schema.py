@@ -15,7 +15,7 @@ from fedsim import limits
 from fedsim.lab.config.fields import PathText, Section, default_of
 from fedsim.lab.config.model import ModelSection
 from fedsim.lab.config.standard import expanded, tables
-from fedsim.training import Algorithm, Optimizer, Scheduler, TrainingSettings, WireDtype
+from fedsim.lab.config.training import TrainingSection
 from server import ServerSettings
 from server.app import OnFailure
 
@@ -145,74 +145,6 @@ class FederationSection(Section):
                 f"{self.clients}, got {self.clients_per_round}"
             )
         return self
-
-
-class TrainingSection(Section):
-    """How a client trains, and what it sends."""
-
-    algorithm: Algorithm = default_of(
-        TrainingSettings, "algorithm", "`fedsgd` uploads a gradient, `fedavg` a weight delta"
-    )
-    batch_size: int = Field(
-        4,
-        ge=0,
-        le=limits.EXAMPLES,
-        description="examples a client trains on in a round; 0: all that it holds",
-    )
-    local_epochs: int = default_of(
-        TrainingSettings, "local_epochs", "of FedAvg", ge=1, le=limits.EPOCHS
-    )
-    max_steps: int = default_of(
-        TrainingSettings,
-        "max_steps",
-        "local steps of FedAvg in place of local_epochs, over the batch again and again; 0: none",
-        ge=0,
-        le=limits.EPOCHS,
-    )
-    mini_batch_size: int = default_of(
-        TrainingSettings,
-        "mini_batch_size",
-        "examples of a local step of FedAvg",
-        ge=1,
-        le=limits.EXAMPLES,
-    )
-    learning_rate: float = default_of(
-        TrainingSettings,
-        "learning_rate",
-        "of FedAvg's local steps; with FedSGD of the server's step",
-        gt=0,
-    )
-    optimizer: Optimizer = default_of(
-        TrainingSettings, "optimizer", "of FedAvg's local steps; `momentum` is 0.9"
-    )
-    weight_decay: float = default_of(
-        TrainingSettings,
-        "weight_decay",
-        "of `sgd` and `momentum`; AdamW's is torch's 0.01 where this is 0",
-        ge=0,
-    )
-    max_grad_norm: float = default_of(
-        TrainingSettings,
-        "max_grad_norm",
-        "of FedAvg's local steps: a step's gradient is scaled down to this norm; 0: none is",
-        ge=0,
-    )
-    lr_scheduler: Scheduler = default_of(
-        TrainingSettings,
-        "lr_scheduler",
-        "of FedAvg's learning rate within a client's round, as transformers has it",
-    )
-    warmup_steps: int = default_of(
-        TrainingSettings,
-        "warmup_steps",
-        "FedAvg's local steps over which the learning rate rises from 0, first",
-        ge=0,
-        le=limits.EPOCHS,
-    )
-    dropout: bool = default_of(
-        TrainingSettings, "dropout", "train with the model's own dropout rates"
-    )
-    wire_dtype: WireDtype = default_of(TrainingSettings, "wire_dtype", "of the update on its way")
 
 
 class PluginSection(Section):

@@ -8,6 +8,7 @@ import torch
 
 from clients.data import Corpus
 from defenses import Defense
+from defenses import DPSGD
 from defenses.base import Private
 from fedsim.errors import BadInput, MalformedFile, reading
 from fedsim.files import read_text
@@ -126,10 +127,21 @@ def check_together(config: Config, defenses: Sequence[Defense]) -> None:
         )
     if any(defense.sums for defense in defenses) and any(defense.central() for defense in defenses):
         raise BadInput("defense: central-dp clips each update, and secagg hides each; take one")
+    low = config.training.compute_dtype
+    if low != "float32" and any(isinstance(defense, DPSGD) for defense in defenses):
+        raise BadInput(
+            f"training.compute_dtype: must be float32 under dp-sgd, which clips each example's "
+            f"gradient, got {low!r}"
+        )
 
 
-def check_longer(began: Sequence[Defense], now: Sequence[Defense]) -> None:
-    """Raise BadInput when a run that is to go on longer would noise its last rounds otherwise."""
+def check_longer(began: Sequence[Defense], now: Sequence[Defense], config: Config) -> None:
+    """Raise BadInput when a run that is to go on longer would have had other rounds before."""
+    if config.training.round_lr_scheduler != "constant":
+        raise BadInput(
+            "federation.rounds: must stay what it was, for training.round_lr_scheduler = "
+            f"{config.training.round_lr_scheduler!r} goes by it"
+        )
     for before, after in zip(began, now, strict=True):
         if before != after:
             raise BadInput(

@@ -85,9 +85,8 @@ def server_settings(
     noised = [options for defense in defenses if (options := defense.central()) is not None]
     return settings_of(
         ServerSettings,
-        [config.federation],
+        [config.federation, config.training],
         seed=config.seed,
-        learning_rate=training.learning_rate,
         config=training.as_config(),
         secure_sum=any(defense.sums for defense in defenses),
         central=noised[0] if noised else None,

@@ -334,3 +334,17 @@ def test_no_setting_of_a_plugin_has_the_name_of_a_key_of_its_table() -> None:
         for name, kind in kinds.items():
             hidden = {field.name for field in fields(kind)} & set(section.model_fields)
             assert not hidden, f"{name}: nobody could set {hidden}"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["training.final_learning_rate=1e-3"], "is for a round_lr_scheduler of linear or cosine"),
+        (["training.round_lr_scheduler=cosine"], "wanted more than 0 and at most .* got 0"),
+        (["training.round_lr_scheduler=cosine", "training.final_learning_rate=2"], "got 2"),
+        (["training.compute_dtype=float16"], "training.compute_dtype: wanted 'float32' or 'bf"),
+    ],
+)
+def test_a_learning_rate_falls_to_where_it_can(words: list[str], line: str) -> None:
+    with pytest.raises(BadInput, match=line):
+        load_config(None, words)

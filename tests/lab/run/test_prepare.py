@@ -95,3 +95,8 @@ def test_what_the_texts_were_made_of_is_a_note(tmp_path: Path) -> None:
     ]
     tree["data"] = RIGHT["data"]
     assert prepare(check(tree)).notes == []
+
+
+def test_examples_gradients_are_not_clipped_in_bfloat16() -> None:
+    said = complaint('defense={name="dp-sgd"}', "training.compute_dtype=bfloat16")
+    assert said.startswith("training.compute_dtype: must be float32 under dp-sgd")

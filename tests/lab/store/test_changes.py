@@ -136,8 +136,14 @@ def test_a_longer_run_may_not_be_noised_otherwise() -> None:
         for rounds in (2, 4)
     )
     with pytest.raises(BadInput, match=r"federation.rounds: must stay what it was"):
-        check_longer(short, long)
-    check_longer(short, short)
+        check_longer(short, long, experiment())
+    check_longer(short, short, experiment())
+
+
+def test_a_longer_run_may_not_have_had_other_learning_rates() -> None:
+    falling = experiment(training={"round_lr_scheduler": "cosine", "final_learning_rate": 1e-6})
+    with pytest.raises(BadInput, match=r"for training\.round_lr_scheduler = 'cosine' goes by it"):
+        check_longer([], [], falling)
 
 
 def test_no_more_rounds_may_be_done_than_there_are() -> None:
