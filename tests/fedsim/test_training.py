@@ -20,6 +20,7 @@ OTHER: dict[str, Any] = {  # every setting, none at its default
     "dropout": True,
     "wire_dtype": "float16",
     "proximal_mu": 0.5,
+    "compute_dtype": "bfloat16",
 }
 
 

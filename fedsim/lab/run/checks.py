@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 
 from clients.data import Corpus
-from defenses import Defense
-from defenses import DPSGD
+from defenses import DPSGD, Defense
 from defenses.base import Private
 from fedsim.errors import BadInput, MalformedFile, reading
 from fedsim.files import read_text
