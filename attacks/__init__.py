@@ -12,7 +12,7 @@ from attacks.lti import Lti
 from attacks.membership import Membership
 from attacks.partial import Partial
 from attacks.tag import Tag
-from fedsim.plugins import table
+from fedsim.plugins import Plugins, table
 
 ATTACKS: dict[str, type[Attack]] = {
     "bag": Bag,
@@ -29,7 +29,7 @@ ATTACKS: dict[str, type[Attack]] = {
 }
 
 
-def attack_table() -> dict[str, type[Attack]]:
+def attack_table() -> Plugins[Attack]:
     """Return every attack by name: the project's own and those registered by others."""
     return table("fedsim.attacks", Attack, ATTACKS)  # type: ignore[type-abstract]
 

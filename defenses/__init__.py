@@ -13,7 +13,7 @@ from defenses.secagg import SecAgg
 from defenses.sign import Sign
 from defenses.topk import TopK
 from defenses.truncated_svd import TruncatedSVD
-from fedsim.plugins import table
+from fedsim.plugins import Plugins, table
 
 DEFENSES: dict[str, type[Defense]] = {
     "central-dp": CentralDP,
@@ -33,7 +33,7 @@ DEFENSES: dict[str, type[Defense]] = {
 }
 
 
-def defense_table() -> dict[str, type[Defense]]:
+def defense_table() -> Plugins[Defense]:
     """Return every defense by name: the project's own and those registered by others."""
     return table("fedsim.defenses", Defense, DEFENSES)
 

@@ -5,43 +5,73 @@ Outsiders register a class under the entry-point group ``fedsim.attacks`` or ``f
 
 import functools
 import json
+import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
-from importlib.metadata import EntryPoints, entry_points
-from typing import Any, TypeVar
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from fedsim.errors import BadInput, unknown
+from fedsim.printing import printable
 
 P = TypeVar("P")
+logger = logging.getLogger("fedsim.plugins")
 
 
-def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> dict[str, type[P]]:
+class Plugins(dict[str, type[P]]):
+    """Plugins by name; those of others that cannot be used only by why (``broken``)."""
+
+    def __init__(self, own: Mapping[str, type[P]]) -> None:
+        super().__init__(own)
+        self.broken: dict[str, str] = {}
+
+
+def table(group: str, base: type[P], own: Mapping[str, type[P]]) -> Plugins[P]:
     """Return ``own`` and the plugins registered under ``group``, by name.
 
-    Raises:
-        BadInput: an outsider's plugin has a name that is taken, cannot be imported, or is no
-            ``base``.
+    An outsider's that cannot be imported, is no ``base`` or has a name that is taken is said once,
+    in a warning: whoever asks for it gets to know why it is not there (:func:`make`).
     """
-    known = dict(own)
-    for point in _registered(group, tuple((folder, _changed(folder)) for folder in sys.path)):
-        try:
-            plugin = point.load()
-        except (Exception, SystemExit) as error:  # anything may, while a stranger's is imported
-            raise BadInput(f"plugin {point.name!r} ({point.value}): {error!r}") from error
-        fits = isinstance(plugin, type) and issubclass(plugin, base) and is_dataclass(plugin)
-        if not fits:
-            raise BadInput(
-                f"plugin {point.name!r} ({point.value}) must be a dataclass that derives from "
-                f"{base.__name__}"
-            )
-        if point.name in known:
-            raise BadInput(f"plugin {point.name!r} ({point.value}): that name is taken")
-        known[point.name] = plugin
+    known = Plugins(own)
+    path = tuple((folder, _changed(folder)) for folder in sys.path)
+    for point in _registered(group, path):
+        what = f"plugin {point.name!r} ({point.value})"
+        if point.name in own:
+            _warn(f"{what}: that name is taken, by one of fedsim's own")
+            continue
+        plugin, why = _loaded(point, cast(Hashable, base), path)
+        if point.name in (*known, *known.broken):
+            known.pop(point.name, None)  # which of them is meant?
+            plugin, why = None, ": that name is taken"
+        if plugin is None:
+            known.broken[point.name] = f"{what}{why}"
+            _warn(known.broken[point.name])
+        else:
+            known[point.name] = plugin
     return known
+
+
+@functools.lru_cache(maxsize=64)  # a broken import is tried anew each time
+def _loaded(
+    point: EntryPoint, base: Any, path: tuple[tuple[str, int], ...]
+) -> tuple[type[Any] | None, str]:
+    """Return the plugin, or None and why it cannot be used; ``path`` as in :func:`_registered`."""
+    try:
+        plugin = point.load()
+    except (Exception, SystemExit) as error:  # anything may, while a stranger's is imported
+        return None, f": {error!r}"
+    if isinstance(plugin, type) and issubclass(plugin, base) and is_dataclass(plugin):
+        return plugin, ""
+    return None, f" must be a dataclass that derives from {base.__name__}"
+
+
+@functools.lru_cache(maxsize=64)  # once
+def _warn(line: str) -> None:
+    logger.warning("%s; it is left out", printable(line))
 
 
 @functools.lru_cache(maxsize=8)  # it reads a file of every package there is
@@ -62,8 +92,11 @@ def make(what: str, name: str, known: Mapping[str, type[P]], parameters: Mapping
     """Return the plugin called ``name`` with ``parameters``, checked against its fields.
 
     Raises:
-        BadInput: an unknown name, an unknown parameter, a wrong type or a value out of range.
+        BadInput: an unknown name, a plugin that is broken, an unknown parameter, a wrong type or a
+            value out of range.
     """
+    if isinstance(known, Plugins) and name in known.broken:
+        raise BadInput(known.broken[name])
     if name not in known:
         raise BadInput(unknown(what, name, known))
     kind = known[name]

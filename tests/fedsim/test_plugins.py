@@ -1,5 +1,6 @@
 """Plugins: what is asked for is checked, and outsiders' own are found where they were installed."""
 
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -141,10 +142,21 @@ def test_what_is_installed_after_a_first_look_is_found(install: Install) -> None
     assert sorted(table("fedsim.tests", Base, KNOWN)) == ["later", "needy", "sieve"]
 
 
-def test_a_name_that_is_taken_is_refused(install: Install) -> None:
+def test_a_name_of_our_own_stays_ours(install: Install, caplog: pytest.LogCaptureFixture) -> None:
     install("sieve = outsider_b:Theirs", THEIRS)
-    with pytest.raises(BadInput, match=r"plugin 'sieve' \(outsider_b:Theirs\): that name is taken"):
-        table("fedsim.tests", Base, KNOWN)
+    plugins = table("fedsim.tests", Base, KNOWN)
+    assert plugins["sieve"] is Sieve and not plugins.broken
+    said = "plugin 'sieve' (outsider_b:Theirs): that name is taken, by one of fedsim's own"
+    assert caplog.messages == [f"{said}; it is left out"]
+
+
+def test_one_name_of_two_outsiders_is_neithers(install: Install) -> None:
+    install("theirs = outsider_h:Theirs", THEIRS)
+    install("theirs = outsider_i:Theirs", THEIRS)
+    plugins = table("fedsim.tests", Base, KNOWN)
+    assert "theirs" not in plugins
+    with pytest.raises(BadInput, match=r"'theirs' \(outsider_[hi]:Theirs\): that name is taken"):
+        make("attack", "theirs", plugins, {})
 
 
 @pytest.mark.parametrize(
@@ -157,11 +169,11 @@ def test_a_name_that_is_taken_is_refused(install: Install) -> None:
         f"from {__name__} import Base\nTheirs = Base()",  # no class
     ],
 )
-def test_what_is_no_plugin_class_is_refused(install: Install, thing: str) -> None:
+def test_what_is_no_plugin_class_is_left_out(install: Install, thing: str) -> None:
     install("odd = outsider_c:Theirs", thing)
     wanted = r"plugin 'odd' \(outsider_c:Theirs\) must be a dataclass that derives from Base"
     with pytest.raises(BadInput, match=wanted):
-        table("fedsim.tests", Base, KNOWN)
+        make("attack", "odd", table("fedsim.tests", Base, KNOWN), {})
 
 
 @pytest.mark.parametrize(
@@ -173,12 +185,18 @@ def test_what_is_no_plugin_class_is_refused(install: Install, thing: str) -> Non
         ("Other = 3", "Theirs"),
     ],
 )
-def test_a_plugin_that_cannot_be_imported_is_named_with_the_reason(
-    install: Install, code: str, reason: str
+def test_a_plugin_that_cannot_be_imported_stops_nobody_but_who_asks_for_it(
+    install: Install, code: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     install("broken = outsider_d:Theirs", code)
-    with pytest.raises(BadInput, match=rf"plugin 'broken' \(outsider_d:Theirs\): .*{reason}"):
-        table("fedsim.tests", Base, KNOWN)
+    plugins = table("fedsim.tests", Base, KNOWN)
+    assert make("attack", "sieve", plugins, {}) == Sieve()
+    why = rf"plugin 'broken' \(outsider_d:Theirs\): .*{reason}"
+    with pytest.raises(BadInput, match=why):
+        make("attack", "broken", plugins, {})
+    assert table("fedsim.tests", Base, KNOWN).broken == plugins.broken
+    (warned,) = caplog.messages  # once
+    assert re.match(why, warned) and warned.endswith("; it is left out")
 
 
 def test_an_outsiders_attack_and_defense_are_offered(

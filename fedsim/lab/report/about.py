@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from attacks import ATTACKS, attack_table
-from fedsim.errors import BadInput
 from fedsim.headers import NOT_SAID, header
 from fedsim.lab.report.page import Table
 
@@ -28,12 +27,7 @@ def attack_tables(names: Iterable[str]) -> list[Table]:
 
 
 def _said(name: str) -> list[str]:
-    plugin = ATTACKS.get(name)
-    if plugin is None:
-        try:
-            plugin = attack_table().get(name)
-        except BadInput:  # somebody's plugin is broken: no reason to have no report
-            plugin = None
+    plugin = ATTACKS.get(name) or attack_table().get(name)
     if plugin is None:
         return [AWAY] * len(COLUMNS)
     said = header(plugin)

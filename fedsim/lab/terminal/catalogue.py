@@ -29,9 +29,10 @@ def catalogue(kind: str | None, name: str | None = None) -> dict[str, list[dict[
     Raises:
         BadInput: there is nothing of that name.
     """
+    attacks, defenses = attack_table(), defense_table()
     everything = {
-        "attacks": [_plugin(n, plugin, ATTACK) for n, plugin in sorted(attack_table().items())],
-        "defenses": [_plugin(n, plugin, DEFENSE) for n, plugin in sorted(defense_table().items())],
+        "attacks": [_plugin(n, plugin, ATTACK) for n, plugin in sorted(attacks.items())],
+        "defenses": [_plugin(n, plugin, DEFENSE) for n, plugin in sorted(defenses.items())],
         "models": _models(),
         "data": _data(),
     }
@@ -39,7 +40,8 @@ def catalogue(kind: str | None, name: str | None = None) -> dict[str, list[dict[
         return everything
     rows = {row["name"]: row for row in everything[kind]}
     if name is not None and name not in rows:
-        raise BadInput(unknown(kind.removesuffix("s"), name, rows))
+        broken = {"attacks": attacks.broken, "defenses": defenses.broken}.get(kind, {})
+        raise BadInput(broken.get(name) or unknown(kind.removesuffix("s"), name, rows))
     return {kind: everything[kind] if name is None else [rows[name]]}
 
 
