@@ -149,6 +149,7 @@ class Recall:
         emitted: how many the guesses hold in all.
         invented: how many of those are nowhere in that update's texts.
         chance: how many of ``there`` are in what was guessed about another client's update.
+        countable: whether the rules could find any; no names in texts without a capital letter.
     """
 
     kind: str
@@ -157,14 +158,22 @@ class Recall:
     emitted: int
     invented: int
     chance: int | None  # None: no other client was attacked
+    countable: bool = True
 
 
 def recalls(updates: Sequence[UpdateTexts]) -> list[Recall]:
     """Return one row a kind; exact strings after the rules' own normalisation."""
-    return [_recall(kind, find, updates) for kind, find in KINDS.items()]
+    texts = [text for update in updates for text in update.truths]
+    cased = not texts or any(character.isupper() for text in texts for character in text)
+    return [
+        _recall(kind, find, updates, countable=cased or find is not names)
+        for kind, find in KINDS.items()
+    ]
 
 
-def _recall(kind: str, find: Callable[[str], list[str]], updates: Sequence[UpdateTexts]) -> Recall:
+def _recall(
+    kind: str, find: Callable[[str], list[str]], updates: Sequence[UpdateTexts], *, countable: bool
+) -> Recall:
     truths = [Counter(e for text in update.truths for e in find(text)) for update in updates]
     guesses = [Counter(e for text in update.guesses for e in find(text)) for update in updates]
     others = [_other(place, updates) for place in range(len(updates))]
@@ -177,6 +186,7 @@ def _recall(kind: str, find: Callable[[str], list[str]], updates: Sequence[Updat
         emitted=sum(g.total() for g in guesses),
         invented=sum(n for t, g in pairs for e, n in g.items() if e not in t),
         chance=sum((t & g).total() for t, g in compared) if compared else None,
+        countable=countable,
     )
 
 

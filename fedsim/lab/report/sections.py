@@ -67,6 +67,9 @@ def _updates(
 
 def _recall_row(recall: Recall) -> list[Any]:
     there, chance = recall.there, recall.chance
+    if not recall.countable:
+        why = "no capitals, so they cannot be counted"
+        return [f"{recall.kind} ({why})", *[None] * 6]
     return [
         recall.kind,
         there,

@@ -2,11 +2,15 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from clients import corpus
 from fedsim.lab.report.personal_data import UpdateTexts, dates, mails, names, phones, recalls
+from fedsim.lab.report.sections import private_table
+from fedsim.lab.scoring.again import samples_of_run
+from tests.lab.synthetic import synthetic_run
 
 
 @pytest.mark.parametrize(
@@ -108,3 +112,22 @@ def test_recall_and_invention_by_hand() -> None:
 def test_without_another_client_there_is_no_chance_level() -> None:
     updates = [UpdateTexts(client=0, truths=["Zelda Birkett"], guesses=[]) for _ in range(2)]
     assert {one.chance for one in recalls(updates)} == {None}
+
+
+@pytest.mark.parametrize("texts", [["zelda birkett, 555-0100"], ["我叫王小明", "555-0100"]])
+def test_names_are_not_counted_where_no_text_has_a_capital(texts: list[str]) -> None:
+    found = {one.kind: one for one in recalls([UpdateTexts(client=0, truths=texts, guesses=texts)])}
+    assert not found["names"].countable
+    assert found["phone numbers"].countable and found["phone numbers"].read == 1
+    cased = [UpdateTexts(client=0, truths=[*texts, "No name"], guesses=[])]
+    assert all(one.countable for one in recalls(cased))
+    assert all(one.countable for one in recalls([]))
+
+
+def test_the_table_says_that_names_cannot_be_counted(tmp_path: Path) -> None:
+    texts = ["zelda birkett rang from 555-0100"]
+    run = synthetic_run(tmp_path / "run", rounds=1, clients=1, batch=1, texts=texts, read=1.0)
+    samples = samples_of_run(run, run.summary())
+    rows = private_table("dager", [(samples, run.attacked(run.summary()))]).rows
+    assert rows[0] == ["names (no capitals, so they cannot be counted)", *[None] * 6]
+    assert rows[2][:3] == ["phone numbers", 1, 1]
