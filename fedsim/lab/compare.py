@@ -33,7 +33,9 @@ class ComparedRun:
         self.path = path
         run = open_run(path)
         self.summary = run.summary()  # first: it says what is wrong with the directory
-        self.config = dict(flat(run.config().as_toml()))
+        config = run.config()
+        self.config = dict(flat(config.as_toml()))
+        self.defended = any(defense.name != "none" for defense in config.defense)
         self.samples = samples_of_run(run, self.summary)
 
     def updates(self, attack: str) -> Updates:
@@ -50,23 +52,50 @@ class ComparedRun:
         return self.summary.wire.get("bytes_up")
 
 
-def compare(paths: Sequence[Path]) -> dict[str, Any]:
-    """Return how each run differs from the first; a difference is the run's value minus its.
+def compare(paths: Sequence[Path], reference: Path | None = None) -> dict[str, Any]:
+    """Return how runs differ from one of them; a difference is the run's value minus its.
+
+    Args:
+        paths: the runs.
+        reference: the one that the others are held against, which need not be among them; default:
+            the first, but of cells of one sweep (which a shell names by the alphabet) the first
+            without a defense, if there is one.
 
     Raises:
         BadInput: fewer than two runs, one that is not there, not finished, broken, or a sweep.
     """
+    if reference is not None:
+        paths = [reference, *(path for path in paths if path.resolve() != reference.resolve())]
     if len(paths) < 2:
         raise BadInput(f"compare needs at least two runs, got {len(paths)}")
     try:
-        first, *others = [ComparedRun(path) for path in paths]
+        runs = [ComparedRun(path) for path in paths]
     except MalformedMessage as error:
         raise BadInput(str(error)) from error
+    plain = [run for run in runs if not run.defended]
+    chosen = reference is None and _of_one_sweep(paths) and bool(plain)
+    first = plain[0] if chosen else runs[0]
     return {
         "schema": 1,
         "reference": str(first.path),
-        "runs": [_against(first, other) for other in others],
+        "reference_why": _why(first, asked=reference is not None, chosen=chosen),
+        "runs": [_against(first, other) for other in runs if other is not first],
     }
+
+
+def _of_one_sweep(paths: Sequence[Path]) -> bool:
+    """Return whether all of them are cells of the same sweep."""
+    (folder, *others) = {path.resolve().parent for path in paths}
+    return not others and folder.name == layout.CELLS and layout.is_sweep(folder.parent)
+
+
+def _why(first: ComparedRun, *, asked: bool, chosen: bool) -> str:
+    """Return in words why the others are held against ``first``."""
+    if asked:
+        return "as asked for"
+    if chosen:
+        return "the first without a defense"
+    return f"the first that was named{', which has a defense' if first.defended else ''}"
 
 
 def _against(first: ComparedRun, other: ComparedRun) -> dict[str, Any]:

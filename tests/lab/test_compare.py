@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from fedsim.errors import BadInput
+from fedsim.lab.cli import main
 from fedsim.lab.compare import ComparedRun, compare, leakage_between
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
 from fedsim.lab.terminal.compare import print_comparison
 from tests.lab.conftest import experiment
 from tests.lab.runs import go
+from tests.lab.synthetic import synthetic_run
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -147,3 +149,28 @@ def test_a_metric_that_no_pair_has_is_not_compared(runs: dict[str, RunDirectory]
 
 def wordless(sample: Sample) -> dict[str, float]:
     return {name: value for name, value in sample.metrics.items() if "rouge" not in name}
+
+
+def test_of_a_sweeps_cells_the_reference_is_the_first_without_a_defense(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = tmp_path / "sweep" / "cells"
+    kinds = {"defense=dp-sgd": "dp-sgd", "defense=none": "none", "defense=topk": "topk"}
+    roots = [
+        synthetic_run(cells / name, rounds=1, batch=1, sections={"defense": [{"name": kind}]}).root
+        for name, kind in kinds.items()  # as a shell writes out cells/*
+    ]
+    alone = compare(roots)  # runs that are no sweep's
+    assert alone["reference"] == str(roots[0])
+    assert alone["reference_why"] == "the first that was named, which has a defense"
+    (tmp_path / "sweep" / "sweep.json").write_text("{}")
+    chosen = compare(roots)
+    assert chosen["reference"] == str(roots[1])
+    assert chosen["reference_why"] == "the first without a defense"
+    assert [one["run"] for one in chosen["runs"]] == [str(roots[0]), str(roots[2])]
+    assert compare([roots[0], roots[2]])["reference"] == str(roots[0])  # there is none
+    words = ["compare", *map(str, roots), "--reference", str(roots[2])]
+    assert main(words) == 0
+    assert f"Reference: {roots[2]} (as asked for)" in capsys.readouterr().out
+    assert main(["compare", str(roots[0]), "--reference", str(roots[0])]) == 2
+    assert "at least two runs, got 1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``fedsim compare``: how runs differ from the first of them, with intervals."""
+"""``fedsim compare``: how runs differ from one of them, with intervals."""
 
 import argparse
 import contextlib
@@ -10,15 +10,20 @@ from fedsim.printing import printable_json
 
 EXAMPLES = """examples:
   fedsim compare runs/plain runs/defended           what the defense changed
-  fedsim compare runs/sweep/cells/* --json
+  fedsim compare runs/sweep/cells/*                 against the first cell without a defense
+  fedsim compare runs/a runs/b --reference runs/c --json
+The reference is the first run that is named; of cells of one sweep the first without a defense.
 Runs that trained on the same texts are paired sample by sample, clustered by client update.
 exit codes: 0 fine, 2 no finished run there, or a file in it is broken"""
 
 
 def add(commands: Any) -> None:
     """Add the command to the parser's ``commands``."""
-    compare = new_command(commands, "compare", _compare, "compare runs with the first", EXAMPLES)
+    compare = new_command(commands, "compare", _compare, "compare runs with one of them", EXAMPLES)
     compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    compare.add_argument(
+        "--reference", type=Path, metavar="RUN", help="the run that all are held against"
+    )
     compare.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -27,7 +32,7 @@ def _compare(options: argparse.Namespace) -> int:
         from fedsim.lab.compare import compare
         from fedsim.lab.terminal.compare import print_comparison
 
-    comparison = compare(options.runs)
+    comparison = compare(options.runs, options.reference)
     if options.json:
         print(printable_json(comparison))
     else:

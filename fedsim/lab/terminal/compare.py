@@ -15,7 +15,8 @@ from fedsim.printing import printable
 def print_comparison(comparison: Mapping[str, Any]) -> None:
     """Print how each run differs from the reference."""
     console = Console(file=sys.stdout, highlight=False)
-    console.print(escape(printable(f"Reference: {comparison['reference']}")), soft_wrap=True)
+    said = f"Reference: {comparison['reference']} ({comparison['reference_why']})"
+    console.print(escape(printable(said)), soft_wrap=True)
     for run in comparison["runs"]:
         console.print()
         console.print(escape(printable(f"Against it: {run['run']}")), soft_wrap=True)
