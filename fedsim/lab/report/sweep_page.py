@@ -1,5 +1,6 @@
 """A sweep's page."""
 
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -235,7 +236,9 @@ def _cost(it: Gathered) -> PageSection:
 
 def _manifest(it: Gathered) -> PageSection:
     first = RunDirectory(it.ran[0].cell.root)
-    facts = [("command", f"fedsim sweep CONFIG {' '.join(it.sweep.words)}")]
+    words = shlex.join(it.sweep.words)
+    said = it.sweep.commands or [f"fedsim sweep base.toml {words} (base.toml: as below)"]
+    facts = [("command", line) for line in said]
     base: dict[str, Any] = dict(it.sweep.base)
     return PageSection(
         anchor="manifest",

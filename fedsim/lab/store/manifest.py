@@ -21,10 +21,11 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def manifest(config: Config, *, quick: bool = False) -> dict[str, Any]:
+def manifest(config: Config, *, quick: bool = False, command: str = "") -> dict[str, Any]:
     """Return versions, config, inputs, machine, dtype and commit of a run that starts now."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"command": command} if command else {}),
         "seed": config.seed,
         "config": config.as_toml(),
         "quick": quick,

@@ -99,18 +99,19 @@ class RunDirectory:
         if self.root.exists() and not self.root.is_dir():
             raise BadInput(f"--out: {str(self.root)!r} is not a directory")
 
-    def create(self, config: Config, *, quick: bool = False) -> None:
+    def create(self, config: Config, *, quick: bool = False, command: str = "") -> None:
         """Make the directory and write what the run is: config and manifest.
 
         Args:
             config: the run's.
             quick: whether its attacks have no controls.
+            command: that began it, if one did.
 
         Raises:
             BadInput: there is a run already.
         """
         self.check_free()
-        write_json(self.root / layout.MANIFEST, manifest(config, quick=quick))
+        write_json(self.root / layout.MANIFEST, manifest(config, quick=quick, command=command))
         write_text(self.root / layout.CONFIG, tomli_w.dumps(config.as_toml()))
 
     def check(self) -> None:

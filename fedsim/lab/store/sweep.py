@@ -21,6 +21,7 @@ class CellEnd(FileRecord):
 
     status: Status
     error: str | None = None  # one line; None: it did not fail
+    quotes: bool | None = None  # whether that may quote texts; None: nobody noted
     seconds: Seconds = 0.0  # in all
     working: Seconds = 0.0  # of these: training, evaluation, attacks, controls, their scores
 
@@ -46,6 +47,7 @@ class CellRecord(FileRecord):
     training: str  # equal for cells that train alike
     status: Status
     error: str | None = None
+    quotes: bool | None = None  # as in CellEnd
     seconds: Seconds = 0.0
     working: Seconds = 0.0
     config: Tree
@@ -61,6 +63,7 @@ class SweepRecord(FileRecord):
     schema_: Literal[1] = Field(alias="schema")
     name: str
     words: list[str]  # of the command line
+    commands: list[str] = []  # that began it, and that made it grow; []: of before they were noted
     quick: bool  # without controls
     axes: dict[str, list[Any]]  # swept key -> its values
     seeds: list[int] = []
@@ -94,6 +97,7 @@ class RunResult:
     root: Path
     summary: Summary | None
     error: str | None = None
+    quotes: bool | None = False  # whether that may quote texts; None: nobody noted
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
@@ -151,6 +155,7 @@ def _result(directory: Path, cell: CellRecord) -> RunResult:
         root=root,
         summary=read_summary(root) if done else None,
         error=None if done else cell.error or "it is not finished",
+        quotes=cell.quotes if cell.error else False,
         settings=cell.settings,
         seed=cell.config.get("seed", 0),
     )
