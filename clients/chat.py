@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from clients.templates import INPUT, INSTRUCTION, OUTPUT, named_cells
 from clients.values import blank
-from fedsim.errors import BadInput, reading, shown
+from fedsim.errors import BadInput, quote, reading, shown
 from fedsim.models.tokenizing import around
 
 MESSAGES = "messages"  # the column's name
@@ -77,7 +77,8 @@ def _conversation(cell: object, column: str, row: object) -> str:
         if not all(isinstance(one, str) for one in said):
             raise BadInput(
                 f"data.template 'chat': column {column!r}, row {row}: wanted a list of objects "
-                f'{{"role": text, "content": text}}, got {shown(turn, 80)} in it'
+                f'{{"role": text, "content": text}}, got {quote(shown(turn, 80))} '
+                "in it"
             )
     return _kept([(turn["role"], turn["content"]) for turn in turns])
 
@@ -122,7 +123,8 @@ def rendered(tokenizer: PreTrainedTokenizerBase, conversations: Sequence[str]) -
     turns = [json.loads(conversation) for conversation in conversations]
     if not tokenizer.chat_template:
         return ["\n".join(f"{one['role']}: {one['content']}" for one in row) for row in turns]
-    with reading("data.template 'chat': the tokenizer's chat template refuses a conversation"):
+    what = "data.template 'chat': the tokenizer's chat template refuses a conversation"
+    with reading(what, private=True):
         return [str(tokenizer.apply_chat_template(row, tokenize=False)) for row in turns]
 
 

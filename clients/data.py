@@ -14,7 +14,7 @@ from clients.named import Rows, find_rows
 from clients.partitions import PARTITIONS, PARTITIONS_BY_COLUMN, divide
 from clients.texts import TextSource, need_unicode, text_source
 from clients.values import meant, numbered
-from fedsim.errors import BadInput, unknown
+from fedsim.errors import BadInput, quote, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,7 @@ def _columns(rows: Rows, settings: DataSettings) -> dict[str, str]:
     there = list(rows.train.columns)
     for key in ("text_column", "label_column"):
         if (wanted := getattr(settings, key)) and wanted not in there:
-            raise BadInput(unknown(f"data.{key}", wanted, there))
+            raise BadInput(unknown(f"data.{key}", wanted, there, private=True))
     label = settings.label_column or ("label" if "label" in there else "")
     columns = {"label": label} if label else {}
     by = settings.partition_by
@@ -172,7 +172,7 @@ def _need_column(settings: DataSettings, there: Iterable[str]) -> None:
     if settings.partition_by not in there:
         raise BadInput(
             f"data.partition {settings.partition!r} goes by the column data.partition_by = "
-            f"{settings.partition_by!r}, but the columns are {', '.join(there)}"
+            f"{settings.partition_by!r}, but the columns are {quote(', '.join(there))}"
         )
 
 
@@ -192,7 +192,7 @@ def _clean(
     picked.insert(0, "text", texts)
     picked = picked[picked["text"] != ""]
     if picked.empty:
-        there = ", ".join(map(repr, source.columns))
+        there = quote(", ".join(map(repr, source.columns)))
         raise BadInput(
             f"data.name {name!r} has no text in its column{'s' * (len(source.columns) > 1)} {there}"
         )

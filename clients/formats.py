@@ -14,7 +14,7 @@ from clients.decoding import UTF8, decoded
 from clients.packed import unpacked
 from clients.separators import separator, split_hint
 from fedsim import limits
-from fedsim.errors import BadInput, MalformedFile, reading, shown
+from fedsim.errors import BadInput, MalformedFile, quote, reading, shown
 from fedsim.files import read_bytes
 
 UNTYPED = (".csv", ".tsv")  # all cells of such files are texts
@@ -147,7 +147,7 @@ def _parquet(path: Path, key: str) -> pd.DataFrame:
     if wrong := [name for name in names if not isinstance(name, str) or names.count(name) > 1]:
         raise BadInput(
             f"{key}: {str(path)!r} must have columns with a text each as name, none twice, got "
-            f"{shown(wrong[0])}"
+            f"{quote(shown(wrong[0]))}"
         )
     return frame
 

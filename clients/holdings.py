@@ -90,7 +90,7 @@ def encode(
     if not texts:
         return Examples(sequences=(), labels=())
     name = adapter.spec.tokenizer or adapter.spec.name
-    with reading(f"model.tokenizer: {name!r} cannot encode the texts"):
+    with reading(f"model.tokenizer: {name!r} cannot encode the texts", private=True):
         ids = (chat_ids if chat else plain_ids)(adapter.tokenizer, texts, max_length)
     shortest = 2 if adapter.spec.task == "causal-lm" else 1
     kept = [row for row, tokens in enumerate(ids) if len(tokens) >= shortest]

@@ -176,5 +176,7 @@ def template_of_file(name: str, there: Collection[str]) -> Filled:
     places = {one: _at(one, there) for one in template.names}
     for one, column in places.items():
         if not column:
-            raise BadInput(f"{place}: {unknown('column', one, there)}; a brace is written {{{{")
+            raise BadInput(
+                f"{place}: {unknown('column', one, there, private=True)}; a brace is written {{{{"
+            )
     return Filled(template, template, places)

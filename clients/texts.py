@@ -14,7 +14,7 @@ from clients.named import Rows
 from clients.separators import SIGNS
 from clients.templates import alpaca, instruction_places, template_of_file
 from clients.values import kinds, meant
-from fedsim.errors import BadInput, unknown
+from fedsim.errors import BadInput, quote, unknown
 
 TEMPLATES = ("alpaca", "chat")  # words of data.template; any other is a file
 
@@ -66,7 +66,8 @@ class OneColumn:
         cells = frame[self.column]
         if others := sorted(_kinds(cells, self.untyped) - {"str", "blank"}):
             raise BadInput(
-                f"data.text_column {self.column!r} must hold strings, got {', '.join(others)}"
+                f"data.text_column {quote(repr(self.column))} must hold strings, got "
+                f"{', '.join(others)}"
             )
         return [cell.strip() if isinstance(cell, str) else "" for cell in cells]
 
@@ -109,7 +110,7 @@ def _by_template(template: str, frame: pd.DataFrame) -> TextSource:
     wanted = "instruction, input (or context; it may be missing) and output (or response)"
     raise BadInput(
         f"data.template {template!r} takes the columns {'messages, or ' * (template == 'chat')}"
-        f"{wanted}, got {', '.join(there)}"
+        f"{wanted}, got {quote(', '.join(there))}"
     )
 
 
@@ -129,7 +130,7 @@ def _text_column(rows: Rows, label: str) -> str:
     if len(strings) != 1:
         raise BadInput(
             "data.text_column must be given: none is called text, sentence or prompt, and "
-            f"{len(strings)} hold strings (columns: {', '.join(map(str, frame.columns))})"
+            f"{len(strings)} hold strings (columns: {quote(', '.join(_names(frame)))})"
         )
     if len(frame.columns) == 1:
         _need_one(strings[0], frame[strings[0]])
@@ -142,8 +143,9 @@ def _need_one(column: str, cells: Iterable[Any]) -> None:
     for sign in SIGNS:
         if sign in column and all(sign in text for text in texts):
             raise BadInput(
-                f"data.name has one column, {column!r}, and all its texts have {sign!r} in them as "
-                "its name has, as if they were several; name it as data.text_column if it is one"
+                f"data.name has one column, {quote(repr(column))}, and all its texts have {sign!r} "
+                "in them as its name has, as if they were several; name it as data.text_column if "
+                "it is one"
             )
 
 
@@ -163,6 +165,6 @@ def need_unicode(values: Collection[Any], name: str, column: str) -> None:
         half = re.search("[\ud800-\udfff]", value) if isinstance(value, str) else None
         if half:
             raise BadInput(
-                f"data.name {name!r}, column {column!r}, row {number}: wanted text, got a lone "
-                f"surrogate, U+{ord(half[0]):04X}"
+                f"data.name {name!r}, column {quote(repr(column))}, row {number}: wanted text, got "
+                f"a lone surrogate, U+{ord(half[0]):04X}"
             )

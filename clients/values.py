@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fedsim.errors import BadInput, shown
+from fedsim.errors import BadInput, quote, shown
 
 # No 01: that is a name, a code, a postcode. No 1e5: hexadecimal names look like that.
 NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]{0,99})(?:\.[0-9]*)?|\.[0-9]+)")
@@ -42,7 +42,8 @@ def numbered(
     known = list(range(len(names))) or sorted(set(values))
     if strange := sorted(set(values) - set(known)):
         raise BadInput(
-            f"{what} must be 0 to {len(names) - 1} ({', '.join(names)}), got {strange[0]!r}"
+            f"{what} must be 0 to {len(names) - 1} ({', '.join(names)}), got "
+            f"{quote(repr(strange[0]))}"
         )
     place = {value: number for number, value in enumerate(known)}
     return [place[value] for value in values], names or tuple(map(str, known))
@@ -58,8 +59,8 @@ def _check_one_form(column: "pd.Series[Any]", values: Sequence[Any], what: str) 
         other_row, other = first.setdefault(value, (row, form))
         if other != form:
             raise BadInput(
-                f"{what} must have one form of each number, got {other} in row {other_row} and "
-                f"{form} in row {row}"
+                f"{what} must have one form of each number, got {quote(other)} in row {other_row} "
+                f"and {quote(form)} in row {row}"
             )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedsim import limits
-from fedsim.errors import MalformedFile
+from fedsim.errors import MalformedFile, quote
 from fedsim.files import read_json
 
 Round = Annotated[int, Field(ge=0, le=limits.ROUND)]
@@ -49,7 +49,7 @@ def checked_record(place: str, value: Any, kind: type[R]) -> R:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise MalformedFile(f"{place}: {first_error(error)}") from error
+        raise MalformedFile(f"{place}: {first_error(error, private=True)}") from error
 
 
 def checked_rows(path: Path, rows: Iterable[Any], kind: type[R]) -> list[R]:
@@ -64,9 +64,10 @@ def checked_rows(path: Path, rows: Iterable[Any], kind: type[R]) -> list[R]:
     ]
 
 
-def first_error(error: ValidationError) -> str:
-    """Return what is wrong first: where, what was wanted, what came."""
+def first_error(error: ValidationError, *, private: bool = False) -> str:
+    """Return what is wrong first: where, what was wanted, what came (``private``: marked so)."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"])) or "all of it"
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{place}: wanted {wanted}, got {str(first['input'])[:SHOWN]!r}"
+    got = repr(str(first["input"])[:SHOWN])
+    return f"{place}: wanted {wanted}, got {quote(got) if private else got}"

@@ -14,6 +14,7 @@ from attacks.worker.attempt import attempted
 from attacks.worker.channel import ANSWER, LAST, STEP, receive, send
 from attacks.worker.enclosing import hold_to
 from attacks.worker.task import Answer, Task
+from fedsim.errors import LEFT_OUT
 
 LOGGER = "fedsim.attacks"  # whose lines of level INFO are progress
 STEP_MOST = 500  # characters of such a line
@@ -31,7 +32,7 @@ def serve(channel: socket.socket) -> None:
         broadcast = replace(task.broadcast, parameters=tensors[0])
         answer = answered(
             replace(task, broadcast=broadcast, update=replace(task.update, tensors=tensors[1])),
-            Teller(channel, number),
+            Teller(channel, number, texts=task.texts),
         )
         if os.getpid() != worker:  # a child of the attack's, which is not asked
             os._exit(0)
@@ -61,13 +62,28 @@ def goes_on() -> bool:
 class Teller(logging.Handler):
     """Sends what attacks log as progress on the task of a number."""
 
-    def __init__(self, channel: socket.socket, number: int) -> None:
+    def __init__(self, channel: socket.socket, number: int, *, texts: bool) -> None:
         super().__init__(logging.INFO)
         self._channel, self._number, self._worker = channel, number, os.getpid()
+        self._texts = texts
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        """Send the record's message."""
-        text = record.getMessage()[:STEP_MOST].encode("utf-8", "backslashreplace")
-        if os.getpid() == self._worker:
+        """Send the record's message, if there is anything to say."""
+        line = record.getMessage() if self._texts else numbers_of(record)
+        if line and os.getpid() == self._worker:
+            text = line[:STEP_MOST].encode("utf-8", "backslashreplace")
             send(self._channel, STEP, text, number=self._number)
+
+
+def numbers_of(record: logging.LogRecord) -> str:
+    """Return the line of ``record`` with its numbers: whatever else it is given may be a text.
+
+    A line that comes in one piece may hold one anywhere: "" then.
+    """
+    given = record.args if isinstance(record.args, tuple) else ()
+    numbers = tuple(one if isinstance(one, int | float) else LEFT_OUT for one in given)
+    try:
+        return str(record.msg) % numbers if numbers else ""
+    except (TypeError, ValueError):
+        return ""

@@ -28,6 +28,7 @@ class Task:
     knowledge: Knowledge
     seed: int  # of the attack's own random stream
     tells: bool = False  # whether anybody wants to hear of its progress
+    texts: bool = False  # whether that may hold texts; else numbers alone
     memory: int = 0  # bytes that the worker may hold; 0: nobody counts
 
 

@@ -2,14 +2,15 @@
 
 import argparse
 import errno
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from fedsim import __version__
-from fedsim.errors import BadInput, FedsimError
+from fedsim.errors import LEFT_OUT, BadInput, FedsimError, redacted
 from fedsim.lab.commands import COMMANDS
-from fedsim.lab.commands.base import BAD_INPUT, FAILED, INTERRUPTED
+from fedsim.lab.commands.base import BAD_INPUT, FAILED, INTERRUPTED, redacts
 from fedsim.lab.environment import set_environment
 from fedsim.printing import printable, printable_lines
 
@@ -25,13 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(stray)}")
     if more:
         options.words += more
+    typed = sys.argv[1:] if arguments is None else arguments
+    options.typed = shlex.join(["fedsim", *typed])  # for the record
     command: Callable[[argparse.Namespace], int] = options.command
+    redact = redacts(options, progress=True)
     try:
         return command(options)
     except BadInput as error:
-        return _complain(error, BAD_INPUT)
+        return _complain(_said(error, redact), BAD_INPUT)
     except FedsimError as error:
-        return _complain(error, FAILED)
+        return _complain(_said(error, redact), FAILED)
     except KeyboardInterrupt:
         print("fedsim: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -42,11 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, BAD_INPUT if error.errno == errno.ENAMETOOLONG else FAILED)
     except SystemExit as error:  # no work of ours ends so: a plugin's 0 would say that all is done
         at = traceback.extract_tb(error.__traceback__)[-1]
-        return _complain(f"{at.filename}:{at.lineno} called exit({error.code!r})", FAILED)
-    except BaseException:  # a fault of ours, or of a plugin
-        print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
+        code = LEFT_OUT if redact and isinstance(error.code, str) else repr(error.code)
+        return _complain(f"{at.filename}:{at.lineno} called exit({code})", FAILED)
+    except BaseException as error:  # a fault of ours, or of a plugin
+        whole = _frames(error) if redact else traceback.format_exc()
+        print(printable_lines(whole), end="", file=sys.stderr)
         print("fedsim: this is a bug; please report the lines above", file=sys.stderr)
         return FAILED
+
+
+def _said(error: FedsimError, redact: bool) -> str:
+    """Return what ``error`` says; with ``redact`` not what it quotes of the clients' data."""
+    whole, told = str(error), redacted(error) if redact else str(error)
+    return whole if told == whole else f"{told} ({LEFT_OUT} is the data's; --no-redact prints it)"
+
+
+def _frames(error: BaseException) -> str:
+    """Return the traceback of ``error`` and its kind: its words might quote the data."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    return f"{frames}{type(error).__name__}: {LEFT_OUT} (--no-redact prints what it says)\n"
 
 
 def _complain(error: Exception | str, code: int) -> int:
@@ -58,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fedsim",
         description="Federated fine-tuning of language models under a curious server.",
+        epilog="exit codes: 0 fine, 1 the gate is closed or a claim refuted, 2 bad input, "
+        "3 inconclusive, 4 the run failed, 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"fedsim {__version__}")
     commands = parser.add_subparsers(required=True, metavar=" | ".join(COMMANDS))

@@ -8,6 +8,10 @@ from fedsim.lab.store.sweep import CellEnd
 class Display(Protocol):
     """Shows what a run does."""
 
+    @property
+    def redact(self) -> bool:
+        """Whether texts, and what may quote them, are left out of what it is told."""
+
     def say(self, line: str) -> None:
         """Show a line that stays."""
 
@@ -27,6 +31,8 @@ class SweepDisplay(Display, Protocol):
 
 class Silent:
     """A display that shows nothing: nobody watches a task on Ray."""
+
+    redact = True
 
     def say(self, line: str) -> None:
         """Show nothing."""

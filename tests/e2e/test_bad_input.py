@@ -80,7 +80,7 @@ def test_bad_input(
     Path("bare").mkdir()
     Path("bare/config.json").write_text('{"model_type": "gpt2"}')
     settings = words if words[0].endswith(".toml") else ["data.evaluate=2", *words]
-    assert main(["run", *settings, "--out", "run"]) == 2
+    assert main(["run", *settings, "--out", "run", "--no-redact"]) == 2
     complaints = [one for one in capsys.readouterr().err.splitlines() if one.startswith("fedsim: ")]
     assert len(complaints) == 1
     assert re.search(line, complaints[0]), complaints[0]

@@ -84,7 +84,7 @@ def test_a_sweep_passes_only_if_every_cell_does(
     write_json(path, summary)
     assert main(gate) == 1
     assert "a=2: utility.accuracy: accuracy is 0.1: it is below the 0.7" in capsys.readouterr().out
-    cells[1] |= {"status": "failed", "error": "RunFailed: diverged"}
+    cells[1] |= {"status": "failed", "error": "RunFailed: diverged", "quotes": False}
     write_json(sweep / "sweep.json", tree)
     assert main(gate) == 3
     assert "a=2: run: This run has no results: RunFailed: diverged." in capsys.readouterr().out

@@ -146,7 +146,7 @@ def test_an_attack_that_finds_nothing_anywhere_proves_nothing(
     assert "positive control" in summary["verdicts"]["blind"]["reason"]
     assert summary["leakage"]["blind"]["exact_match"]["mean"] == 0.0
 
-    done = fedsim("attack", "run", "--attack", "crash")
+    done = fedsim("attack", "run", "--attack", "crash", "--no-redact")
     assert done.returncode == 3  # what could not run proves nothing either
     assert "a slip of its author" in done.stdout
     said = [one for one in done.stderr.splitlines() if "crash could not run on" in one]
@@ -156,7 +156,7 @@ def test_an_attack_that_finds_nothing_anywhere_proves_nothing(
     whole = Path(said[0].partition("the whole traceback: ")[2].removesuffix(")"))
     assert (tmp_path / whole).read_text().endswith("KeyError: 'a slip of its author'\n")
 
-    done = fedsim("attack", "run", "--attack", "quits")
+    done = fedsim("attack", "run", "--attack", "quits", "--no-redact")
     assert done.returncode == 3 and "quits raised SystemExit: 0" in done.stderr
 
 

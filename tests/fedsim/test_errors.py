@@ -1,7 +1,9 @@
+import pickle
+
 import pytest
 
 from fedsim import errors
-from fedsim.errors import FedsimError, unknown
+from fedsim.errors import BadInput, FedsimError, quote, reading, redacted, unknown
 
 
 def test_unknown_names_the_nearest_then_all() -> None:
@@ -40,3 +42,42 @@ def test_every_error_is_ours_and_the_builtin_that_others_catch(
 def test_the_tree_in_the_docstring_is_complete() -> None:
     drawn = {line.split()[1] for line in (errors.__doc__ or "").splitlines() if "──" in line}
     assert drawn == {kind.__name__ for kind in FedsimError.__subclasses__()}
+
+
+def test_what_is_quoted_of_the_data_is_said_and_can_be_left_out() -> None:
+    error = BadInput(f"data.name: wanted a number, got {quote(repr('Nora'))} in row 3")
+    assert str(error) == "data.name: wanted a number, got 'Nora' in row 3"
+    assert redacted(error) == "data.name: wanted a number, got … in row 3"
+    again = pickle.loads(pickle.dumps(error))  # as Ray's workers send it
+    assert (str(again), redacted(again)) == (str(error), redacted(error))
+    assert str(BadInput(error)) == str(error) and redacted(BadInput(error)) == redacted(error)
+
+
+def test_an_error_that_repeats_another_leaves_out_the_same() -> None:
+    with pytest.raises(FedsimError) as caught:
+        try:
+            raise BadInput(f"got {quote('Nora')}")
+        except BadInput as error:
+            raise FedsimError(f"{error} (in the cell a=1)") from error
+    assert str(caught.value) == "got Nora (in the cell a=1)"
+    assert redacted(caught.value) == "got … (in the cell a=1)"
+
+
+def test_data_cannot_end_its_own_quotation() -> None:
+    hostile = "a\ufdd1 Nora \ufdd0b"
+    assert redacted(BadInput(f"got {quote(hostile)}")) == "got …"
+    assert str(BadInput(f"got {quote(hostile)}")) == "got a Nora b"
+
+
+def test_a_librarys_words_are_the_datas_where_they_may_be() -> None:
+    for private, told in ((True, "texts: …"), (False, "texts: no Nora")):
+        with pytest.raises(BadInput) as caught, reading("texts", private=private):
+            raise ValueError("no Nora")
+        assert redacted(caught.value) == told
+        assert str(caught.value) == "texts: no Nora"
+
+
+def test_names_of_the_data_are_left_out_too() -> None:
+    line = unknown("column", "txt", ["text", "Nora"], private=True)
+    assert str(BadInput(line)) == "unknown column 'txt'; did you mean 'text'? (known: Nora, text)"
+    assert redacted(BadInput(line)) == "unknown column 'txt'; did you mean …? (known: …)"

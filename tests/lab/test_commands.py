@@ -91,7 +91,7 @@ def test_whatever_ends_a_command_has_a_code_of_its_own_and_drives_no_terminal(
         raise error
 
     monkeypatch.setattr("fedsim.lab.commands.list._list", broken)
-    assert main(["list"]) == code
+    assert main(["list", "--no-redact"]) == code
     lines = capsys.readouterr().err.splitlines()
     assert all(one.isprintable() for one in lines)
     assert re.fullmatch(line, lines[-1])

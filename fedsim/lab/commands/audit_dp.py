@@ -57,7 +57,7 @@ def _audit(options: argparse.Namespace) -> int:
     run = RunDirectory(options.out) if options.out else RunDirectory.default(config)
 
     secret = read_secret(options.secret) if options.secret else None
-    with display_for(options) as display:
+    with display_for(options, attacks=False) as display:
         display.step("checking the model and the data")
         experiment = prepare(config)
         audited(experiment.defenses)
@@ -65,7 +65,7 @@ def _audit(options: argparse.Namespace) -> int:
             run.check_free()
             if secret is not None:
                 give_secret(run.vault, experiment.defenses, secret)
-            run.create(config)
+            run.create(config, command=options.typed)
             display.say(f"{config.name}: {options.canaries} canaries, results in {run.root}")
             audit = run_audit(experiment, run, options.canaries, options.level)
     if options.json:

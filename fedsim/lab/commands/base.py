@@ -35,6 +35,13 @@ def new_command(
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--redact",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="leave clients' texts, and what attacks read, out of all that is printed (default: "
+        "where stdout is no terminal)",
+    )
     parser.set_defaults(command=function)
     return parser
 
@@ -43,6 +50,23 @@ def common_options(parser: argparse.ArgumentParser) -> None:
     """Add what every command that attacks can take."""
     parser.add_argument("--json", action="store_true", help="print summary.json and nothing else")
     parser.add_argument("--quick", action="store_true", help="skip the controls: no verdict then")
+
+
+def redacts(options: argparse.Namespace, *, progress: bool = False) -> bool:
+    """Return whether texts stay out of what is printed: as asked for, or where it is no terminal.
+
+    ``progress``: of what goes to stderr, which may be a file where stdout is none.
+    """
+    if options.redact is not None:
+        return bool(options.redact)
+    return not sys.stdout.isatty() or (progress and not sys.stderr.isatty())
+
+
+def tell_redacted(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Say, where nobody asked for it, that texts are left out: before rich takes the streams."""
+    if options.redact is None and redacts(options, progress=True):
+        which = "stderr" if sys.stdout.isatty() else "stdout"
+        say(f"Texts are left out, for {which} is no terminal; --no-redact prints them")
 
 
 def secret_option(parser: argparse.ArgumentParser) -> None:
@@ -82,12 +106,14 @@ def importing(*, attacks: bool = False) -> Iterator[None]:
         gc.enable()
 
 
-def display_for(options: argparse.Namespace) -> Any:
-    """Return the display that an attack's log lines go to as well."""
+def display_for(options: argparse.Namespace, *, attacks: bool = True) -> Any:
+    """Return the display that an attack's log lines go to as well, if there are ``attacks``."""
     from fedsim.lab.terminal.run import Terminal
 
-    display = Terminal(quiet=options.json)
+    display = Terminal(quiet=options.json, redact=redacts(options, progress=True))
     listen(display)
+    if attacks:
+        tell_redacted(options, display.say)
     return display
 
 
@@ -103,12 +129,16 @@ def listen(display: Any) -> None:
 
 def show(options: argparse.Namespace, summary: "Summary", scores: Any, adapter: Any) -> int:
     """Print ``summary`` as asked for; return the exit code that its verdicts give."""
+    from fedsim.lab.store.quoting import without_quotes
+
+    texts = not redacts(options)
+    told = summary if texts else without_quotes(summary)
     if options.json:
-        print(printable_json(summary.as_dict()))
+        print(printable_json(told.as_dict()))
     else:
         from fedsim.lab.terminal.run import SideBySide, print_summary
 
         with contextlib.suppress(BrokenPipeError, SystemExit):  # rich ends when the reader leaves
-            print_summary(summary, scores, SideBySide(adapter))
+            print_summary(told, scores, SideBySide(adapter) if texts else None)
     verdicts = [judged.verdict for judged in summary.verdicts.values()]
     return INCONCLUSIVE if "inconclusive" in verdicts else FINE

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedsim.lab.commands.base import FINE, INCONCLUSIVE, LEAK, importing, new_command
+from fedsim.lab.commands.base import FINE, INCONCLUSIVE, LEAK, importing, new_command, redacts
 
 EXAMPLES = """examples:
   fedsim gate runs/mine --policy policy.toml
@@ -28,10 +28,13 @@ def _gate(options: argparse.Namespace) -> int:
     with importing():
         from fedsim.files import write_text
         from fedsim.lab import gate
+        from fedsim.lab.store.quoting import redacted_result
         from fedsim.lab.store.sweep import read_results
         from fedsim.printing import printable, printable_json
 
     results = read_results(options.directory)
+    if redacts(options):
+        results = [redacted_result(result) for result in results]
     summaries = [result.summary for result in results if result.summary is not None]
     attacks = {name for summary in summaries for name in summary.verdicts}
     policy = gate.read_policy(

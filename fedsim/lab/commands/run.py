@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
     secret = read_secret(options.secret) if options.secret else None
     if not config.attack:
         none_needed()
-    with display_for(options) as display:
+    with display_for(options, attacks=bool(config.attack)) as display:
         display.step("checking the model and the data")
         experiment = prepare(config)
         if began.federation.rounds < config.federation.rounds:
@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
                 run.check_free()
                 if secret is not None:  # first: what is begun without it goes on without it
                     give_secret(run.vault, experiment.defenses, secret)
-                run.create(config, quick=options.quick)
+                run.create(config, quick=options.quick, command=options.typed)
             for note in experiment.notes:
                 display.say(note)
             display.say(f"{config.name}: {config.federation.rounds} rounds, results in {run.root}")

@@ -12,6 +12,7 @@ from fedsim.lab.report.recognised import recognised_headline, recognised_section
 from fedsim.lab.report.words import percent
 from fedsim.lab.scoring.again import samples_of_run
 from fedsim.lab.store.figures import VERDICT_METRIC, Verdict
+from fedsim.lab.store.quoting import without_errors
 from fedsim.lab.store.records import whose
 from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.samples import Sample
@@ -96,7 +97,7 @@ def _reasons(summary: Summary, *, redact: bool) -> list[tuple[str, Verdict, str]
     whole = summary.overall
     told = [("all attacks", whole.verdict, whole.reason)]
     told += [(name, one.verdict, one.reason) for name, one in summary.verdicts.items()]
-    return [(name, v, words.without_errors(why) if redact else why) for name, v, why in told]
+    return [(name, v, without_errors(why) if redact else why) for name, v, why in told]
 
 
 def strongest(summary: Summary) -> str:
@@ -169,7 +170,7 @@ def _leakage(summary: Summary, samples: Sequence[Sample], *, redact: bool) -> Pa
     return PageSection(
         anchor="leakage",
         title="Leakage, round by round",
-        words=[f"Note: {words.without_errors(note) if redact else note}" for note in summary.notes],
+        words=[f"Note: {without_errors(note) if redact else note}" for note in summary.notes],
         plots=plots,
         tables=[means] if long else [updates, means],
         folded=[updates] if long else [],

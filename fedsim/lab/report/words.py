@@ -30,7 +30,8 @@ CONTROLS = (
 PRIVATE = (
     "Found by rules, in the clients' texts and in what was read of the same update. Names are "
     "capitalised words in a row, or one after a title or beside an initial: lower-cased "
-    "text, single names and scripts without capitals have none by these rules, "
+    "text, single names and scripts without capitals have none by these rules (where no text has "
+    "a capital they are not counted), "
     "and a place or a firm may count as a name. Dates need a day and a month; telephone "
     "numbers have 7 to 15 digits. “Invented” is the share of "
     "what the attack put out that is nowhere in that update; “by chance” is what its reading "
@@ -134,9 +135,3 @@ def percent(share: float) -> str:
     shown = 100 * share
     digits = 1 if 99 < shown < 100 or 0 < shown < 1 else 0
     return f"{shown:.{digits}f} %"
-
-
-def without_errors(sentence: str) -> str:
-    """Return ``sentence`` without an attack's own words: they might quote what it read."""
-    head, broken, _ = sentence.partition("could not run")
-    return f"{head}{broken}." if broken else sentence

@@ -12,7 +12,7 @@ from attacks.worker.task import LONGEST, Answer, Task
 from defenses import Defense
 from fedsim import limits
 from fedsim.effects import Effect
-from fedsim.errors import BadInput, FedsimError
+from fedsim.errors import LEFT_OUT, BadInput, FedsimError
 from fedsim.lab.config.paths import paths_of
 from fedsim.lab.display import Display
 from fedsim.lab.isolation.worker import Attempts, attack_worker
@@ -181,6 +181,7 @@ class Runner:
                 knowledge=about.knowledge,
                 seed=derive(self.seed, *name),
                 tells=logging.getLogger(LOGGER).isEnabledFor(logging.INFO),
+                texts=not self.display.redact,
             ),
             planned.limits,
         )
@@ -243,7 +244,7 @@ class Runner:
             after = f" ({where}the whole traceback: {whole})"
         if error not in self.told:
             self.told.add(error)
-            line = error.splitlines()[0]
+            line = LEFT_OUT if self.display.redact else error.splitlines()[0]
             self.display.say(
                 f"round {about.round}: {name} could not run on {about.what}: {line}{after}"
             )

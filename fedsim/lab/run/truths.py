@@ -16,7 +16,7 @@ from clients.holdings import encode
 from clients.values import blank, meant
 from fedsim import limits
 from fedsim.captures import Captured
-from fedsim.errors import BadInput, shown
+from fedsim.errors import BadInput, quote, shown
 from fedsim.models import ModelAdapter
 from fedsim.types import Tokens
 from fedsim.vault.reader import Truth, Truths
@@ -58,7 +58,7 @@ def read_truths(
     if "text" not in columns or not {"client", "node"} & set(columns):
         raise BadInput(
             f"{KEY}: {str(path)!r} needs the columns text and client (or node), and may have round "
-            f"and label; got {', '.join(map(str, frame.columns))}"
+            f"and label; got {quote(', '.join(map(str, frame.columns)))}"
         )
     numbers = {name: _whole(columns[name], name, path) for name in columns if name != "text"}
     clients = _clients(numbers, nodes, path)
@@ -104,8 +104,8 @@ def _whole(cells: Sequence[Any], name: str, path: Path) -> list[int | None]:
         least = -limits.INTEGER if name == "label" else 0
         if not number or not least <= cell < 2**64 or cell != int(cell):
             raise BadInput(
-                f"{KEY}: {str(path)!r} needs whole numbers as {name}, got {shown(cell)} in row "
-                f"{row}"
+                f"{KEY}: {str(path)!r} needs whole numbers as {name}, got {quote(shown(cell))} in "
+                f"row {row}"
             )
         found.append(int(cell))
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from clients.memory import ClientMemory
 from fedsim.captures import CapturePath, captured_clients, place, read_capture
-from fedsim.errors import FedsimError, RunFailed
+from fedsim.errors import FedsimError, RunFailed, redacted
 from fedsim.files import DRAFT, make_directory, write_atomically
 from fedsim.lab.config import Config
 from fedsim.lab.display import Display
@@ -62,7 +62,8 @@ def run_cell(
         working = summary.seconds + summary.scoring["seconds"]
         end = ended(None, time.perf_counter() - started, working)
     except FedsimError as error:
-        end = ended(str(error), time.perf_counter() - started)
+        quotes = redacted(error) != str(error)
+        end = ended(str(error), time.perf_counter() - started, quotes=quotes)
     except KeyboardInterrupt:  # the user's
         raise
     except BaseException as error:  # of a plugin or a library, an exit too: the other cells go on
@@ -72,11 +73,14 @@ def run_cell(
     return end
 
 
-def ended(error: str | None, seconds: float, working: float = 0.0) -> CellEnd:
-    """Return how a cell ended; ``error``: None when it is done."""
+def ended(
+    error: str | None, seconds: float, working: float = 0.0, *, quotes: bool = True
+) -> CellEnd:
+    """Return how a cell ended; ``error``: None when it is done, ``quotes``: it may quote texts."""
     return CellEnd(
         status="failed" if error else "done",
         error=" ".join(error.split()) if error else None,
+        quotes=bool(error) and quotes,
         seconds=round(seconds, 3),
         working=round(working, 3),
     )

@@ -14,6 +14,7 @@ from fedsim.lab.display import Display, Silent, SweepDisplay
 from fedsim.lab.environment import quiet_libraries, set_environment, shut_in_ray
 from fedsim.lab.run.prepare import prepare
 from fedsim.lab.run.secrecy import UNCLAIMED, claims
+from fedsim.lab.store.run import RunDirectory
 from fedsim.lab.store.sweep import CellEnd, write_end
 from fedsim.lab.sweep.cells import ended, run_cell
 from fedsim.lab.sweep.directory import Ledger, SweepDirectory
@@ -132,10 +133,10 @@ class Queue:
     def __post_init__(self) -> None:
         """Find what is done; what has failed is tried again."""
         for cell in near(self.cells):
-            if self.ledger.cells[cell.name].status == "done":
-                self.sources.setdefault(cell.training, self.directory.cell(cell.name))
-            else:
+            if self.ledger.cells[cell.name].status != "done":
                 self.left.append(cell)
+            elif RunDirectory(where := self.directory.cell(cell.name)).captures.is_dir():
+                self.sources.setdefault(cell.training, where)  # `fedsim clean` takes them away
 
     def take(self) -> Job | None:
         """Return the next cell that can start, or None."""
@@ -233,7 +234,8 @@ class OnRay:
         try:
             end: CellEnd = self._ray.get(task)
         except self._ray.exceptions.RayError as error:  # its process died: no memory, a signal
-            end = ended(f"the cell's process died: {error}".splitlines()[0], 0.0)
+            why = f"the cell's process died: {error}".splitlines()[0]
+            end = ended(why, 0.0, quotes=False)  # Ray's words: what a cell raises ends in its own
             write_end(self._directory.cell(cell.name), end)
         return cell, end
 

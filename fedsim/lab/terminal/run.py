@@ -32,9 +32,10 @@ STYLES = {"leak": "bold red", "no-leak": "bold green", "inconclusive": "bold yel
 
 
 class Terminal:
-    """Progress on stderr, so that stdout stays for results."""
+    """Progress on stderr, so that stdout stays for results; ``redact``: without anybody's text."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, redact: bool = False) -> None:
+        self.redact = redact
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self._status: Status | None = None
         self._last = 0.0
@@ -182,8 +183,22 @@ def counted(entries: Sequence[Entry]) -> Table:
     return table
 
 
-def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide") -> None:
-    """Print the texts side by side, the worst first, then the table and the verdicts."""
+def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide | None") -> None:
+    """Print the texts side by side, the worst first, then the table and the verdicts.
+
+    ``texts``: prints them; None: they are left out, and ``summary`` quotes none.
+    """
+    if texts is not None:
+        _print_texts(scores, texts)
+    if summary.attacks:
+        print_table(summary)
+    if summary.utility:
+        print_utility(summary.utility)
+    if summary.wire:
+        print_wire(summary.wire)
+
+
+def _print_texts(scores: Sequence[Scored], texts: "SideBySide") -> None:
     ranked = sorted(scores, key=lambda scored: -fmean(scored.values(VERDICT_METRIC) or [0.0]))
     pairs = [(pair.truth, pair.guess) for scored in ranked for pair in scored.pairs]
     if pairs:
@@ -191,12 +206,6 @@ def print_summary(summary: Summary, scores: Sequence[Scored], texts: "SideBySide
     for scored in scores:
         if not scored.pairs and not scored.answers and not scored.counted:
             texts.print_guesses(scored.attempt)
-    if summary.attacks:
-        print_table(summary)
-    if summary.utility:
-        print_utility(summary.utility)
-    if summary.wire:
-        print_wire(summary.wire)
 
 
 def print_wire(wire: Mapping[str, Any]) -> None:

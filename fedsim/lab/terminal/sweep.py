@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.lab.config.labels import label, short_names
+from fedsim.lab.store.quoting import told
 from fedsim.lab.store.sweep import CellEnd
 from fedsim.lab.terminal.run import STYLES, Terminal
 from fedsim.printing import printable
@@ -23,8 +24,8 @@ SHOWN = 60  # cells; all of them are in the table
 class SweepTerminal(Terminal):
     """Progress over the cells, on stderr; what a cell itself says is shown behind it."""
 
-    def __init__(self, *, quiet: bool, total: int) -> None:
-        super().__init__(quiet=quiet)
+    def __init__(self, *, quiet: bool, total: int, redact: bool = False) -> None:
+        super().__init__(quiet=quiet, redact=redact)
         self._total = total
         self.done = 0
         self._here = 0  # cells ended by this process
@@ -51,7 +52,8 @@ class SweepTerminal(Terminal):
         """Say how a cell ended."""
         self.done += 1
         self._here += 1
-        how = f"failed: {end.error}" if end.error else f"{end.seconds:.1f} s"
+        why = told(end.error, end.quotes, redact=self.redact)
+        how = f"failed: {why}" if why else f"{end.seconds:.1f} s"
         super().say(f"{self.done}/{self._total} {name}: {how}{self._left()}")
 
     def _left(self) -> str:

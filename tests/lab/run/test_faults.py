@@ -44,6 +44,7 @@ LINE = next(
 class Heard(Silent):
     """Keeps the lines that stay."""
 
+    redact = False
     lines: list[str] = field(default_factory=list)
 
     @override
