@@ -3,6 +3,7 @@
 from fedsim.lab.commands import (
     attack,
     audit_dp,
+    clean,
     compare,
     gate,
     inspect,
@@ -21,6 +22,7 @@ COMMANDS = {
     "inspect": inspect.add,
     "report": report.add,
     "gate": gate.add,
+    "clean": clean.add,
     "audit-dp": audit_dp.add,
     "train-prior": train_prior.add,
     "list": list.add,

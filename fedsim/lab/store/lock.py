@@ -18,17 +18,21 @@ OURS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # whatever lies t
 
 
 @contextlib.contextmanager
-def held(root: Path) -> Iterator[None]:
+def held(root: Path, key: str = "--out") -> Iterator[None]:
     """Keep others from working in ``root`` meanwhile; drop what killed ones were writing there.
+
+    Args:
+        root: the directory.
+        key: what a line of error begins with.
 
     Raises:
         BadInput: another process works there, or it is no directory.
         RunFailed: it cannot be written, or its file system knows no locks.
     """
     if root.exists() and not root.is_dir():
-        raise BadInput(f"--out: {str(root)!r} is not a directory")
+        raise BadInput(f"{key}: {str(root)!r} is not a directory")
     make_directory(root, wanted=root / layout.CONFIG)
-    lock = _lock(root)
+    lock = _lock(root, key)
     try:
         drop_drafts(root, deep=layout.is_ours(root))
         yield
@@ -36,7 +40,7 @@ def held(root: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _lock(root: Path) -> int:
+def _lock(root: Path, key: str) -> int:
     """Lock the directory itself, which nobody undoes by removing a file.
 
     Where its file system can lock files alone (NFS), a file in it.
@@ -52,7 +56,7 @@ def _lock(root: Path) -> int:
             return lock
         except BlockingIOError:
             os.close(lock)
-            raise BadInput(f"--out: another process works in {str(root)!r}") from None
+            raise BadInput(f"{key}: another process works in {str(root)!r}") from None
         except OSError as error:
             os.close(lock)
             reason = str(error)
