@@ -16,7 +16,9 @@ from fedsim.lab.commands.base import (
     is_path,
     listen,
     new_command,
+    redacts,
     secret_option,
+    tell_redacted,
 )
 from fedsim.printing import printable_json
 
@@ -31,6 +33,7 @@ EXAMPLES = """examples:
   fedsim sweep experiment.toml 'defense=none,{name="topk", fraction=0.1}' --out runs/defenses
   fedsim sweep examples/recipes/dager-table2-small.toml     a paper's table, beside ours
   fedsim sweep --out runs/defenses --resume         go on; so does the same command again
+  fedsim sweep --out runs/defenses defense=sign seed=2,3    more values, beside those it has
 A finished cell is never run again; one that failed is a row with its error, and is tried again by
 the next call. Cells that differ in their attacks only train once.
 exit codes: 0 fine, 2 bad input, 3 a verdict is inconclusive, 4 a cell failed"""
@@ -63,10 +66,15 @@ def _sweep(options: argparse.Namespace) -> int:
     secret = read_secret(options.secret) if options.secret else None
     mark = secret.bound("sweep").value.hex() if secret else None
     plan = replace(_plan(options), secret=mark)
+    if plan.grows or not plan.commands:
+        plan = replace(plan, commands=[*plan.commands, options.typed])
     directory = SweepDirectory(options.out) if options.out else SweepDirectory.default(plan)
     directory.claim(plan)
-    display = SweepTerminal(quiet=options.json, total=len(plan.cells))
+    display = SweepTerminal(
+        quiet=options.json, total=len(plan.cells), redact=redacts(options, progress=True)
+    )
     listen(display)
+    tell_redacted(options, display.announce)
     with display:
         display.step("checking every cell")
         check_cells(plan.cells, options.jobs, secret=secret is not None)
@@ -93,8 +101,10 @@ def _sweep(options: argparse.Namespace) -> int:
 def _plan(options: argparse.Namespace) -> "SweepPlan":
     from fedsim.lab.config import QUICK_START, read_toml
     from fedsim.lab.config.recipes import recipe_of
+    from fedsim.lab.store.layout import is_sweep
     from fedsim.lab.sweep.directory import SweepDirectory
     from fedsim.lab.sweep.grid import make_plan
+    from fedsim.lab.sweep.growing import grown
 
     if options.resume:
         if options.out is None or options.words or options.quick:
@@ -103,7 +113,10 @@ def _plan(options: argparse.Namespace) -> "SweepPlan":
             )
         return SweepDirectory(options.out).plan()
     words = list(options.words)
-    path = Path(words.pop(0)) if words and is_path(words[0]) else QUICK_START
+    given = bool(words) and is_path(words[0])
+    path = Path(words.pop(0)) if given else QUICK_START
+    if not given and words and options.out is not None and is_sweep(options.out):
+        return grown(SweepDirectory(options.out), words, quick=options.quick)
     base, recipe = read_toml(path), recipe_of(path)
     words = words if recipe is None else recipe.words(words)
     return make_plan(base, words, quick=options.quick, recipe=recipe)
@@ -114,7 +127,7 @@ def _show(options: argparse.Namespace, directory: "SweepDirectory", sweep: "Swee
     from fedsim.lab.sweep.overview import overview
     from fedsim.lab.terminal.sweep import print_sweep
 
-    shown = overview(directory, sweep)
+    shown = overview(directory, sweep, redact=redacts(options))
     if options.json:
         print(printable_json(shown))
     else:

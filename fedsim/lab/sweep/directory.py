@@ -80,6 +80,7 @@ class SweepDirectory:
             quick=begun.quick,
             recipe=self.recipe(),
             secret=begun.secret,
+            commands=begun.commands,
         )
 
     def recipe(self) -> Recipe | None:
@@ -100,7 +101,8 @@ class SweepDirectory:
         if not layout.is_sweep(self.root):
             return
         begun = self.read()
-        if [cell.name for cell in begun.cells] != [cell.name for cell in plan.cells]:
+        there, wanted = ([cell.name for cell in one.cells] for one in (begun, plan))
+        if not (set(there) <= set(wanted) if plan.grows else there == wanted):
             grid = " ".join(begun.words)
             raise BadInput(f"{what} holds another sweep ({grid}); choose another directory")
         if begun.quick != plan.quick:
@@ -147,6 +149,7 @@ class Ledger:
             seeds=sorted({cell.config.seed for cell in plan.cells}),
             base=dict(plan.base),
             secret=plan.secret,
+            commands=list(plan.commands),
             cells=list(self.cells.values()),
         )
 

@@ -61,6 +61,8 @@ class SweepPlan:
     quick: bool  # without controls
     recipe: Recipe | None = None  # whose table this is, if it is one
     secret: str | None = None  # what stands for the one that it was given, and does not tell it
+    commands: Sequence[str] = ()  # that began it, and that made it grow
+    grows: bool = False  # more cells than were begun
 
 
 def make_plan(
@@ -98,7 +100,7 @@ def axes(words: Sequence[str]) -> list[Axis]:
             raise BadInput(f"{key}: given twice; name all its values at once: {key}=v1,v2")
         values = [parse(f"{key}={part}")[1] for part in _split(key, text)]
         for place, value in enumerate(values):
-            if any(_same(value, earlier) for earlier in values[:place]):
+            if any(same(value, earlier) for earlier in values[:place]):
                 raise BadInput(f"{key}: the value {label(value)} is there twice")
         axes_by_key[key] = Axis(key, tuple(values))
     if not axes_by_key:
@@ -131,7 +133,8 @@ def cells(base: Mapping[str, Any], grid: Sequence[Axis]) -> list[Cell]:
     return list(by_name.values())
 
 
-def _same(value: object, other: object) -> bool:
+def same(value: object, other: object) -> bool:
+    """Return whether two values of a key are one, as TOML has them."""
     return value == other and isinstance(value, bool) == isinstance(other, bool)  # True == 1
 
 
