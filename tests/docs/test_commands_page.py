@@ -5,6 +5,7 @@ import re
 import pytest
 
 from fedsim.lab.cli import main
+from fedsim.lab.commands import COMMANDS, base
 from fedsim.lab.store import layout
 from tests.docs.pages import ROOT
 
@@ -27,3 +28,18 @@ def test_a_name_of_a_kind_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -
         main(["list", "--help"])
     assert "[name]" in capsys.readouterr().out
     assert "|data] [NAME] [--json]`" in PAGE.replace("\\|", "|")
+
+
+def test_every_exit_code_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    codes = {base.FINE, base.LEAK, base.BAD_INPUT, base.INCONCLUSIVE, base.FAILED}
+    page = PAGE.partition("**Exit codes.**")[2].partition("\n\n")[0]
+    for told in (page, capsys.readouterr().out.partition("exit codes:")[2]):
+        for code in codes | {base.INTERRUPTED}:
+            assert re.search(rf"\b{code} [a-z]", " ".join(told.split()))
+
+
+def test_every_command_has_a_row() -> None:
+    rows = re.findall(r"^\| `fedsim ([a-z-]+)", PAGE, re.MULTILINE)
+    assert sorted(rows) == sorted(COMMANDS)
