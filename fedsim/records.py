@@ -65,9 +65,10 @@ def checked_rows(path: Path, rows: Iterable[Any], kind: type[R]) -> list[R]:
 
 
 def first_error(error: ValidationError, *, private: bool = False) -> str:
-    """Return what is wrong first: where, what was wanted, what came (``private``: marked so)."""
+    """Return what is wrong first: where, what was wanted, what came; ``private`` marks a text."""
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"])) or "all of it"
     wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     got = repr(str(first["input"])[:SHOWN])
-    return f"{place}: wanted {wanted}, got {quote(got) if private else got}"
+    number = isinstance(first["input"], int | float)
+    return f"{place}: wanted {wanted}, got {quote(got) if private and not number else got}"
