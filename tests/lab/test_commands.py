@@ -95,3 +95,13 @@ def test_whatever_ends_a_command_has_a_code_of_its_own_and_drives_no_terminal(
     lines = capsys.readouterr().err.splitlines()
     assert all(one.isprintable() for one in lines)
     assert re.fullmatch(line, lines[-1])
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "audit-dp"])
+def test_a_config_that_is_not_there_is_said_before_anything_is_imported(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = command.replace("-", "_")
+    monkeypatch.setattr(f"fedsim.lab.commands.{name}.importing", None)
+    assert main([command, "nowhere.toml", "seed=1,2"]) == 2
+    assert capsys.readouterr().err == "fedsim: config 'nowhere.toml' does not exist\n"

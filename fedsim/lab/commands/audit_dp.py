@@ -11,6 +11,7 @@ from fedsim.lab.commands.base import (
     display_for,
     importing,
     is_path,
+    need_config,
     new_command,
     secret_option,
 )
@@ -43,6 +44,7 @@ def add(commands: Any) -> None:
 
 
 def _audit(options: argparse.Namespace) -> int:
+    need_config(options.words)
     with importing():
         from fedsim.lab.canaries.audit import audited, run_audit
         from fedsim.lab.config import load_config

@@ -6,13 +6,14 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # slow to import, and `fedsim --help` needs none of it
     from fedsim.lab.store.summary import Summary
 
+from fedsim.errors import BadInput
 from fedsim.lab.environment import quiet_libraries
 from fedsim.lab.isolation.processes import processes
 from fedsim.printing import printable_json
@@ -82,6 +83,15 @@ def is_path(word: str) -> bool:
     """Return whether a command's first word names a config, not a key: a cell's has ``=``, too."""
     key, equals, _ = word.partition("=")
     return not equals or "/" in key or os.path.isfile(word)  # False, too, of what no name can be
+
+
+def need_config(words: Sequence[str]) -> None:
+    """Raise BadInput where the config that ``words`` begin with is not there.
+
+    Whoever reads it says so, too: after all imports, which take seconds.
+    """
+    if words and is_path(words[0]) and not os.path.exists(words[0]):
+        raise BadInput(f"config {words[0]!r} does not exist")
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from fedsim.lab.commands.base import (
     display_for,
     importing,
     is_path,
+    need_config,
     new_command,
     secret_option,
     show,
@@ -40,6 +41,7 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    need_config(options.words)
     with importing(attacks=True):
         from fedsim.lab.config import load_config
         from fedsim.lab.config.paths import absolute

@@ -15,6 +15,7 @@ from fedsim.lab.commands.base import (
     importing,
     is_path,
     listen,
+    need_config,
     new_command,
     redacts,
     secret_option,
@@ -56,6 +57,7 @@ def add(commands: Any) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
+    need_config(options.words)
     with importing(attacks=options.jobs == 1):
         from fedsim.lab.run.secrecy import read_secret
         from fedsim.lab.store.lock import held
