@@ -12,13 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message
 
 from fedsim.files import append_line
 from fedsim.tap.exchange import fault
 from fedsim.tap.keys import told_round
 
 logger = logging.getLogger("fedsim.tap")
+
+STATE = "fedsim.truth"  # in a client's own state, which no message has: messages by directory
 
 
 class Notebook:
@@ -40,10 +42,18 @@ class Notebook:
         """Return the one of a directory, however it is written."""
         return cls._open.setdefault(Path(os.path.realpath(root)), cls())
 
-    def next_round(self, run: int, node: int) -> int:
-        """Count one more message of a node."""
+    def next_round(self, context: Context, root: Path) -> int:
+        """Count one more message of a node, by its state, too: a process may live for one alone.
+
+        Where a client fails its state is not kept, and this process knows of the message.
+        """
+        run, node, name = context.run_id, context.node_id, os.path.realpath(root)
         with self.lock:
-            self.counts[run, node] += 1
+            kept = dict(context.state.config_records.get(STATE, {}))
+            so_far = kept.get(name)
+            before = so_far if isinstance(so_far, int) else 0
+            self.counts[run, node] = max(self.counts[run, node], before) + 1
+            context.state[STATE] = ConfigRecord({**kept, name: self.counts[run, node]})
             return self.counts[run, node]
 
 
@@ -62,7 +72,10 @@ class TruthNotes:
     A line of ``node=N.jsonl`` is a text: ``{"node", "round", "text"}``, and ``label`` where it has
     one. It never raises: what cannot be noted is said in the log, and the training goes on. As a
     mod of a whole ``ClientApp`` it sees evaluations, too: what is noted then is no truth, and is
-    left out, so that ``note`` may stand where a client loads its data.
+    left out, so that ``note`` may stand where a client loads its data. Two of one directory, of
+    other prefixes each, note what either waits for.
+
+    Where no message says its round, messages are counted, in the client's ``context.state``.
 
     Args:
         root: a directory for the notes of a run, made so that this user alone can read it.
@@ -83,14 +96,15 @@ class TruthNotes:
     ) -> Message:
         """Have ``note`` know whose message is answered, and of which round."""
         now = self._book.now
-        if getattr(now, "inside", False):  # a mod of the app, and of its function as well
-            return call_next(message, context)
+        inside, idle = getattr(now, "inside", False), getattr(now, "idle", False)
+        if inside and not (idle and self._trains(message)):
+            return call_next(message, context)  # a mod of the app, and of its function as well
         now.inside = True
         try:
             self._begin(message, context)
             return call_next(message, context)
-        finally:
-            now.inside, now.place, now.idle = False, None, False
+        finally:  # as it was: within a mod that waits for messages of other types
+            now.inside, now.place, now.idle = inside, None, idle
 
     def note(self, texts: Sequence[str], labels: Sequence[int] | None = None) -> None:
         """Note what the client trains on in the round that is on.
@@ -107,14 +121,17 @@ class TruthNotes:
     def _begin(self, message: Message, context: Context) -> None:
         now = self._book.now
         try:
-            now.idle = not message.metadata.message_type.startswith(self.prefix)
+            now.idle = not self._trains(message)
             if now.idle:
                 return
             told = told_round(message.content, message.metadata.group_id)
-            run, node = context.run_id, context.node_id
-            now.place = node, self._book.next_round(run, node) if told is None else told
+            counted = self._book.next_round(context, self.root) if told is None else told
+            now.place = context.node_id, counted
         except Exception as error:
             logger.warning("no truth is noted: %s", fault(error))
+
+    def _trains(self, message: Message) -> bool:
+        return bool(message.metadata.message_type.startswith(self.prefix))
 
     def _note(self, texts: Sequence[str], labels: Sequence[int] | None) -> None:
         if getattr(self._book.now, "idle", False):

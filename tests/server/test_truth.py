@@ -1,5 +1,6 @@
 """A client notes its truth where it is, and in no message."""
 
+import functools
 import json
 import logging
 import pickle
@@ -12,6 +13,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from fedsim.tap import TruthNotes
+from fedsim.tap.truth import Notebook
 from tests.server.tapped import message
 
 NODE = 2**63 + 11
@@ -56,6 +58,58 @@ def test_rounds_that_no_message_says_are_counted(tmp_path: Path) -> None:
     for text in ("one", "two"):
         train(truth, message(5, content=RecordDict({"c": ConfigRecord({})})), [text])
     assert [(row["round"], row["text"]) for row in noted(truth.root)] == [(1, "one"), (2, "two")]
+
+
+def test_they_are_counted_where_each_message_has_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a SuperNode starts them: nothing is kept but the client's state."""
+    truth, other = tmp_path / "truth", tmp_path / "other"
+    kept, silent = context(), RecordDict({"c": ConfigRecord({})})
+    for text in ("one", "two", "three"):
+        monkeypatch.setattr(Notebook, "_open", {})
+        mod, beside = TruthNotes(truth), TruthNotes(other)  # a message counts once in each
+
+        def app(asked: Message, _: Context, mod: TruthNotes = mod, text: str = text) -> Message:
+            mod.note([text])
+            return answer(asked)
+
+        mod(message(5, content=silent), kept, functools.partial(beside, call_next=app))
+    assert [(row["round"], row["text"]) for row in noted(truth)] == [
+        (1, "one"), (2, "two"), (3, "three"),
+    ]  # fmt: skip
+
+
+def test_a_client_that_failed_was_asked_all_the_same(tmp_path: Path) -> None:
+    """Flower drops the state of a client that raised; the process knows."""
+    truth, silent = TruthNotes(tmp_path / "truth"), RecordDict({"c": ConfigRecord({})})
+
+    def broken(_: Message, __: Context) -> Message:
+        raise KeyError("theirs")
+
+    with pytest.raises(KeyError, match="theirs"):
+        truth(message(5, content=silent), context(), broken)
+    train(truth, message(5, content=silent), ["two"])
+    assert [row["round"] for row in noted(truth.root)] == [2]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_mods_of_other_prefixes_on_one_directory_note_what_either_waits_for(
+    tmp_path: Path, turned: bool
+) -> None:
+    pair = [TruthNotes(tmp_path / "truth"), TruthNotes(tmp_path / "truth", prefix="query.fit")]
+    outer, inner = reversed(pair) if turned else pair
+
+    def app(asked: Message, _: Context) -> Message:
+        pair[0].note([asked.metadata.message_type])
+        return answer(asked)
+
+    for kind in ("train", "query.fit", "evaluate", "query.fit", "train"):
+        asked = message(5, kind=kind, content=RecordDict({"c": ConfigRecord({})}))
+        outer(asked, context(), lambda asked, two: inner(asked, two, app))
+    assert [(row["round"], row["text"]) for row in noted(outer.root)] == [
+        (1, "train"), (2, "query.fit"), (3, "query.fit"), (4, "train"),
+    ]  # fmt: skip
 
 
 def test_what_a_client_evaluates_on_is_no_truth(
