@@ -26,6 +26,7 @@ from fedsim.records import Client, FileRecord, Round, checked_record, checked_ro
 from fedsim.types import Parameters, Scalar
 
 NUMBER = "(0|[1-9][0-9]{0,17})"  # one way to write it: no two directories are of one client
+SHORTEST = 2  # bytes of a float: with less torch has no arithmetic
 PLACE = re.compile(rf"(?:^|/)round={NUMBER}/client={NUMBER}\Z")  # $ would take a line feed, too
 
 
@@ -260,6 +261,11 @@ def read_capture(where: CapturePath) -> Captured:
 def _tensors(path: Path) -> Parameters:
     check_regular(path)
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise MalformedFile(f"{path} cannot be read: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.itemsize < SHORTEST:
+            kind = f"{tensor.dtype} of {printable(name)!r}"
+            raise MalformedFile(f"{path}: wanted floats of 16, 32 or 64 bits, got {kind}")
+    return tensors

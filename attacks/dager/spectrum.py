@@ -178,7 +178,7 @@ def _span(
         drifting=drifting,
         floor=(spread / values[0]).item() if kept else 0.0,
         faintest=(values[-1] / spread.clamp_min(1e-300)).item() if kept else 0.0,
-        saturated=full or rank >= width - _spare(width),
+        saturated=full or rank > most_inputs(width),
     )
 
 
@@ -249,6 +249,11 @@ def steps_level(gradient: Tensor) -> float:
 def _quiet(values: Tensor, times: int = 1) -> int:
     """Return the index of a singular value that signal does not reach, ``times`` so far up."""
     return len(values) - 1 - times * _spare(len(values))
+
+
+def most_inputs(width: int) -> int:
+    """Return how many inputs of so many dimensions can be told from noise; with more it hides."""
+    return width - _spare(width) - 1
 
 
 def _spare(width: int) -> int:

@@ -8,7 +8,7 @@ loss predicts, and how often. effects: of the defenses that the attack is told o
 
 from attacks.reads.clock import Dated, read_clock
 from attacks.reads.counts import label_counts
-from attacks.reads.decay import shown_decay
+from attacks.reads.decay import decay_of, shown_decay
 from attacks.reads.effects import clip_of, share_of, told
 from attacks.reads.gradient import example_share, gradient_of, observed_gradient, shares_are_even
 from attacks.reads.labels import batch_labels, read_labels
@@ -26,6 +26,7 @@ __all__ = [
     "Targets",
     "batch_labels",
     "clip_of",
+    "decay_of",
     "embedding_of",
     "example_share",
     "find_slope",

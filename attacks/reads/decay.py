@@ -4,6 +4,7 @@ A local step with decay w moves the weights by w times themselves, beside the gr
 says w; the embeddings that no text touched show what came of it, whatever the optimizer.
 """
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 import torch
@@ -26,22 +27,33 @@ def said_decay(observation: Observation) -> float:
 
 
 def shown_decay(observation: Observation) -> float:
-    """Return the share of the weights that decay added to a delta: negative, or 0.
-
-    A row of the embeddings that no text of the client's touched only shrinks, so it tells.
-    """
+    """Return the share of the weights that decay added to a delta: negative, or 0."""
     if observation.update.kind != "delta":
         return 0.0
+    patterns = observation.model.groups["embeddings"]
+    sent = observation.broadcast.parameters
+    return decay_of(
+        (update, sent[name])
+        for name, update in observation.update.tensors.items()
+        if update.ndim == 2 and any(fnmatchcase(name, pattern) for pattern in patterns)
+    )
+
+
+def decay_of(embeddings: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return the share of the weights that decay added to the updates of ``embeddings``.
+
+    A row of the embeddings that no text of the client's touched only shrinks, so it tells.
+
+    Args:
+        embeddings: (N, D) each: the update, and the weights that were sent.
+    """
     shares = []
-    for name, update in observation.update.tensors.items():
-        sent = observation.broadcast.parameters[name]
-        patterns = observation.model.groups["embeddings"]
-        if update.ndim == 2 and any(fnmatchcase(name, pattern) for pattern in patterns):
-            rows = torch.linspace(0, len(update) - 1, min(SAMPLE, len(update))).long()
-            change, weight = update[rows].double(), sent[rows].double()
-            share = (change * weight).sum(1) / weight.square().sum(1).clamp_min(1e-30)
-            rest = (change - share[:, None] * weight).norm(dim=1)
-            shares.append(share[(rest < ALIKE * change.norm(dim=1)) & (share < 0)])
+    for update, sent in embeddings:
+        rows = torch.linspace(0, len(update) - 1, min(SAMPLE, len(update))).long()
+        change, weight = update[rows].double(), sent[rows].double()
+        share = (change * weight).sum(1) / weight.square().sum(1).clamp_min(1e-30)
+        rest = (change - share[:, None] * weight).norm(dim=1)
+        shares.append(share[(rest < ALIKE * change.norm(dim=1)) & (share < 0)])
     alike = torch.cat(shares) if shares else torch.empty(0)
     return alike.median().item() if len(alike) >= ROWS else 0.0
 

@@ -44,12 +44,28 @@ def filled(update: Parameters, sent: Parameters, kind: str) -> bool:
         kind: of the update, ``gradient`` or ``delta``.
     """
     told = [
-        _filled(tensor.double(), written(sent.get(name), tensor, kind))
+        directions(tensor, written(sent.get(name), tensor, kind)) == tensor.shape[1]
         for name, tensor in _first(update).items()
         if tensor.dim() == 2 and min(tensor.shape) > 1 and len(tensor) >= tensor.shape[1]
         if finite(tensor) and tensor.any()
     ]
     return bool(told) and all(told)
+
+
+def directions(moved: Tensor, rounded: Tensor) -> int:
+    """Return in how many dimensions inputs moved LoRA's B.
+
+    Args:
+        moved: (K, R), K >= R: what it moved by.
+        rounded: of its shape: the numbers that were rounded, see :func:`written`.
+    """
+    scale = rounded.abs().max().double().clamp_min(1e-300)  # squares of float64's largest have none
+    values = torch.linalg.svdvals(moved.double() / scale)
+    step = (rounded.double() / scale).square().mean().sqrt() * epsilon_of(rounded) / 2
+    noise = step * sum(side**0.5 for side in moved.shape)
+    above = int((values > ABOVE * noise).sum())
+    wide = (values[:-1] / values[1:].clamp_min(1e-300) >= GAP).nonzero()
+    return min([above, *(wide[0] + 1).tolist()]) if len(wide) else above
 
 
 def _first(update: Parameters) -> dict[str, Tensor]:
@@ -58,11 +74,3 @@ def _first(update: Parameters) -> dict[str, Tensor]:
     block = {name: int(found[1]) for name in ups if (found := BLOCK.search(name))}
     least = min(block.values(), default=None)  # without a number: a pooler's, or all are of a list
     return {name: update[name] for name in ups if block.get(name) == least}
-
-
-def _filled(moved: Tensor, rounded: Tensor) -> bool:
-    values = torch.linalg.svdvals(moved)
-    step = rounded.double().square().mean().sqrt() * epsilon_of(rounded) / 2
-    noise = step * sum(side**0.5 for side in moved.shape)
-    gaps = values[:-1] / values[1:].clamp_min(1e-300)
-    return bool(values[-1] > ABOVE * noise and gaps.max() < GAP)

@@ -48,9 +48,8 @@ class Fitted:
         told = list(self.misfits)
         if unsaid := open_questions(config, kind):
             told.append(f"how the clients train was not said ({', '.join(unsaid)})")
-        if config.get("optimizer", "adamw") != "adamw" and looks_of(first.update.tensors).adam(
-            kind
-        ):
+        looks = looks_of(first.update.tensors, first.broadcast.parameters, kind)
+        if config.get("optimizer", "adamw") != "adamw" and looks.adam(kind):
             told.append("the updates look like Adam's steps, and training.optimizer is another")
         return told
 

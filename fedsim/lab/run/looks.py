@@ -7,6 +7,8 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
+from attacks.dager.spectrum import find_span
+from attacks.reads import decay_of
 from fedsim.captures import Captured
 from fedsim.finite import all_finite
 from fedsim.lab.run.filling import filled
@@ -31,6 +33,7 @@ FEW_ROWS = 8  # of a B below which their spread tells nothing: a head's two are 
 SPREAD = 24.0  # over n: the variance of the kurtosis of n draws of a normal distribution
 NORMAL = 0.8  # share of matrices, within four deviations of its 3, from which on all is noise
 SPARSE = 0.5  # share of zeros from which on most of an update was left out
+TALL = 4  # times as many rows as columns, from which on a matrix is no block's
 VALUES = 257  # distinct values of a matrix that 8 bits can tell apart, and zero
 
 
@@ -47,7 +50,7 @@ class Looks:
         rows: how much the norms of the rows of LoRA's B (K, R) differ, the deviation over the
             mean: the median over adapters; None: none was moved.
         filled: whether all dimensions of LoRA's B's in block 0 were moved.
-        short: whether the weights have 16 bits, which lose small steps.
+        short: whether 16 bits hold all weights after a delta, or all of a gradient.
     """
 
     kurtosis: float
@@ -84,12 +87,22 @@ class Looks:
             return False
         return 0 < self.kurtosis < ADAM and not self.noise and self.values > 1
 
-    def words(self, kind: str) -> list[str]:
-        """Return what hides texts in it, in words; [] where nothing shows."""
+    def words(self, kind: str, *, blurred: bool = False) -> list[str]:
+        """Return what hides texts in it, in words; [] where nothing shows.
+
+        Args:
+            kind: of the update.
+            blurred: nothing parts what block 0 reads from noise.
+        """
         if not self.finite:
             return ["the update holds NaN or infinite values"]
         told = []
-        if self.sparse and self.short:
+        if self.short and blurred and not self.sparse:
+            told.append(
+                f"the {'weights' if kind == 'delta' else 'numbers'} have 16 bits: inputs that "
+                "change them by less than rounding does are lost"
+            )
+        if self.sparse and self.short and kind == "delta":
             told.append(
                 "most of a matrix did not move: its weights have 16 bits, which lose small steps, "
                 "or most was left out (top-k, a mask)"
@@ -115,7 +128,7 @@ class Looks:
             )
         elif self.values <= 1:
             told.append("all entries of a matrix are of one size: signs alone were sent")
-        elif self.values <= VALUES and not self.short:
+        elif self.values <= VALUES and not (self.short and kind == "delta"):
             told.append("a matrix has no more sizes of entries than 8 bits: it was quantised")
         elif self.filled and not self.sparse:
             told.append(
@@ -128,16 +141,17 @@ class Looks:
 def looks_of(tensors: Parameters, sent: Parameters | None = None, kind: str = "gradient") -> Looks:
     """Return what the matrices of an update's blocks look like; embeddings are mostly untouched.
 
-    Of LoRA its B's alone: what A moves by is often less than float32 keeps of A.
+    Of LoRA its B's alone: what A moves by is often less than float32 keeps of A. Of whole weights
+    what decay added is taken off first, as attacks do.
 
     Args:
         tensors: the update.
         sent: the weights before it, where they are known: they tell what rounding is.
         kind: of the update.
     """
-    some = _matrices(tensors)
     finite = all_finite(tensors.values())
-    if not some or not finite:
+    some = _matrices(without_decay(tensors, sent or {}, kind)) if finite else []
+    if not some:
         none = float(VALUES + 1)
         return Looks(kurtosis=0.0, normal=0.0, zeros=0.0, values=none, finite=finite)
     tails = [_kurtosis(matrix) for matrix in some]
@@ -152,20 +166,71 @@ def looks_of(tensors: Parameters, sent: Parameters | None = None, kind: str = "g
         finite=True,
         rows=_spread(tensors),
         filled=sent is not None and filled(tensors, sent, kind),
-        short=kind == "delta" and sent is not None and _are_short(tensors, sent),
+        short=sent is not None and _are_short(tensors, sent, kind),
     )
+
+
+def astray(sent: Parameters) -> list[str]:
+    """Return in words whether no model computes with the weights that were sent; [] where one does.
+
+    An update of such values tells what any other does: what is read of it is of no size.
+    """
+    if all_finite(t.float() for t in sent.values() if t.is_floating_point()):
+        return []
+    return [
+        "the weights that were sent hold NaN, or values beyond float32: the training went astray, "
+        "and no attack has a model to hold texts to"
+    ]
+
+
+def without_decay(update: Parameters, sent: Parameters, kind: str) -> Parameters:
+    """Return a delta without what weight decay added, by the rows that no text touched.
+
+    Those are of embeddings: of the matrices that are far too tall for a block's. What is zero
+    stays: a defense may have left it out.
+    """
+    if kind != "delta":
+        return update
+    known = {name for name, t in update.items() if name in sent and sent[name].shape == t.shape}
+    share = decay_of(
+        (tensor, sent[name])
+        for name, tensor in update.items()
+        if name in known and UP not in name and tensor.dim() == 2
+        if tensor.shape[0] > TALL * tensor.shape[1]
+    )
+    if not share:
+        return update
+    return {
+        name: (t.double() - share * sent[name].double()) * (t != 0) if name in known else t
+        for name, t in update.items()
+    }
 
 
 def hiding(captured: Captured, adapter: ModelAdapter) -> list[str]:
     """Return what hides texts in a capture: by its looks, and by what is said of its training."""
     update, sent = captured.update, captured.broadcast
-    told = looks_of(update.tensors, sent.parameters, update.kind).words(update.kind)
+    looks = looks_of(update.tensors, sent.parameters, update.kind)
+    blurred = looks.short and looks.finite and _blurred(update.tensors, adapter)
+    told = [*astray(sent.parameters), *looks.words(update.kind, blurred=blurred)]
     if sent.config.get("dropout") is True and _drops(adapter):
         told.append(
             "dropout was on in training, which no update shows: dager holds texts to a model that "
             "drops nothing, so it reads none"
         )
     return told
+
+
+def _blurred(tensors: Parameters, adapter: ModelAdapter) -> bool:
+    """Return whether nothing parts what block 0's attention reads from noise, in what shows it."""
+    blocks: list[Tensor] = []
+    for part in adapter.projections(0, "hidden"):
+        name, axis = (
+            (part.adapters[1], 1) if adapter.spec.lora_rank else (part.name, part.input_axis)
+        )
+        if name in tensors:
+            turned = tensors[name] if axis == 0 else tensors[name].T
+            blocks += turned.chunk(part.fused, dim=1)
+    return any(block.any() for block in blocks) and find_span(blocks).blurred
 
 
 def _drops(adapter: ModelAdapter) -> bool:
@@ -177,18 +242,27 @@ def _drops(adapter: ModelAdapter) -> bool:
 
 
 def _spread(tensors: Parameters) -> float | None:
-    ups = [tensor.double() for name, tensor in tensors.items() if UP in name and tensor.any()]
-    norms = [tensor.norm(dim=1) for tensor in ups if tensor.dim() == 2 and len(tensor) >= FEW_ROWS]
+    ups = [_scaled(tensor).double() for name, tensor in tensors.items() if UP in name]
+    tall = [tensor for tensor in ups if tensor.dim() == 2 and len(tensor) >= FEW_ROWS]
+    norms = [tensor.norm(dim=1) for tensor in tall if tensor.any()]
     return median(float(norm.std() / norm.mean()) for norm in norms) if norms else None
 
 
 def _matrices(tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    found = [t.detach().float() for t in tensors.values() if t.dim() == 2 and t.numel() >= LEAST]
-    tallest = max((t.shape[0] for t in found), default=0)
-    if ups := [t for n, t in tensors.items() if UP in n and t.dim() == 2 and t.numel() >= LEAST]:
-        found = [t.detach().float() for t in ups]
+    some = {name: t for name, t in tensors.items() if t.dim() == 2 and t.numel() >= LEAST}
+    tallest = max((len(t) for t in some.values()), default=0)
+    ups = {name: tensor for name, tensor in some.items() if UP in name}
+    found = [_scaled(tensor) for tensor in (ups or some).values()]
     blocks = [t for t in found if t.shape[0] < tallest or t.shape[0] <= 8 * t.shape[1]]
     return [t for t in blocks if t.any()] or [t for t in found if t.any()]
+
+
+def _scaled(tensor: Tensor) -> Tensor:
+    """Return it in float32, up to a factor: float64 has numbers that float32 has not."""
+    values = tensor.detach()
+    if values.dtype == torch.float64 and values.numel():
+        values = values / values.abs().max().clamp_min(1e-300)
+    return values.float()
 
 
 def _kurtosis(matrix: Tensor) -> float:
@@ -198,10 +272,10 @@ def _kurtosis(matrix: Tensor) -> float:
     return float((values**4).mean() / (values**2).mean() ** 2)
 
 
-def _are_short(tensors: Parameters, sent: Parameters) -> bool:
-    """Return whether 16 bits hold all weights of the matrices, those after the update."""
+def _are_short(tensors: Parameters, sent: Parameters, kind: str) -> bool:
+    """Return whether 16 bits hold all of what was rounded of the matrices."""
     moved = {name: t for name, t in tensors.items() if t.dim() == 2 and name in sent and t.any()}
-    return bool(moved) and all(is_short(written(sent[k], t, "delta")) for k, t in moved.items())
+    return bool(moved) and all(is_short(written(sent[k], t, kind)) for k, t in moved.items())
 
 
 def _sizes(matrix: Tensor) -> int:

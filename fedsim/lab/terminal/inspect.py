@@ -32,10 +32,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"What shows: {_shows(found)}"
     for word, count in found["hidden"].items():
         yield f"What hides: {word} ({count} of {found['looked']})"
-    yield (
-        "What cannot be seen: whether dropout was on (DAGER reads nothing then), and what else the "
-        "clients' code does"
-    )
+    unseen = "" if "dropout" in settings else "whether dropout was on (DAGER reads nothing then), "
+    yield f"What cannot be seen: {unseen}{'and ' * bool(unseen)}what else the clients' code does"
     yield from found["notes"]
     yield f"Next: {_next(found)}"
 
@@ -55,18 +53,34 @@ def _shows(found: Mapping[str, Any]) -> str:
     rank, width = found["rank"], found["width"]
     if found["adam"] == found["looked"]:
         return "no inputs: steps of Adam are no sums of gradients"
+    if found["broken"] == found["looked"]:
+        return "nothing: there is no number that a gradient could have"
+    if not rank and found["lacking"] == found["looked"]:
+        return "no inputs of block 0, as no array that reads them moved"
     if not rank:
         return "no map that reads block 0's inputs was found by name; an attack may find it"
-    text = f"{_range(min(rank), max(rank))} inputs of block 0 stand out, of {width} that can"
+    clear = not (found["filled"] or found["crowded"] or found["vague"] or found["hidden"])
+    what = "inputs" if clear or found["crowded"] else "dimensions of the inputs"
+    text = f"{_range(min(rank), max(rank))} {what} of block 0 stand out, of {width} that can"
     if found["filled"]:
         text += (
             f"; in {found['filled']} of {len(rank)} all dimensions are filled, by inputs or what "
             "was added to them, and dager may tell none apart"
         )
-    elif not found["hidden"]:
-        text += "; dager needs fewer, and in the blocks that follow, where each place counts, too"
+    if found["crowded"]:
+        text += (
+            f"; in {found['crowded']} of {len(rank)} they are more than the {found['most']} that "
+            "can be told from noise, and dager may tell none apart"
+        )
     if found["vague"]:
         text += f"; in {found['vague']} of {len(rank)} nothing shows their end, and more may hide"
+    if clear:
+        text += (
+            f"; dager needs at most {found['most']}, and in the blocks that follow, where each "
+            "place counts, too"
+        )
+    if found["steps"] > 1:
+        text += f"; a client took {found['steps']} steps, and of several dager reads less surely"
     return text
 
 

@@ -1,0 +1,115 @@
+"""How many inputs of block 0 an update shows: as dager would find them, without a model."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from attacks.dager.spectrum import find_span, most_inputs
+from fedsim.captures import Captured
+from fedsim.lab.inspect.parts import Parts
+from fedsim.lab.run.filling import directions
+from fedsim.lab.run.looks import Looks, without_decay
+from fedsim.lab.run.rounding import written
+from fedsim.models.shapes import Shapes
+from fedsim.types import Parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What block 0's attention reads, as an update shows it: one of the last three, or clear.
+
+    Attributes:
+        rank: in how many dimensions it stands out.
+        filled: those are all.
+        crowded: they are not, and still too many to tell from what noise fills.
+        blurred: nothing parts them from noise, so that there may be more.
+    """
+
+    rank: int
+    filled: bool = False
+    crowded: bool = False
+    blurred: bool = False
+
+
+def shown_inputs(captured: Captured, shapes: Shapes, parts: Parts, looks: Looks) -> Shown | None:
+    """Return what an update shows of block 0's inputs; None: no array is known to read them.
+
+    Of adapters, by the one that shows most: each B reads through another A.
+    """
+    if not looks.finite:
+        return None
+    update, sent = captured.update, captured.broadcast.parameters
+    tensors = {name: update.tensors[name] for name in shapes.sent if name in update.tensors}
+    if shapes.rank:
+        ups = {name: tensors[name] for name in _adapters(tensors, shapes, parts)}
+        shown = [
+            _by_adapter(moved, written(sent.get(name), moved, update.kind), shapes.width)
+            for name, moved in ups.items()
+            if moved.any()
+        ]
+        return max(shown, key=lambda one: one.rank, default=None)
+    blocks = _readers(without_decay(tensors, sent, update.kind), shapes, parts)
+    return _by_weights(blocks, looks) if any(block.any() for block in blocks) else None
+
+
+def _by_adapter(moved: Tensor, rounded: Tensor, width: int) -> Shown:
+    """Return what B (K, R) shows, which reads the inputs through A from the first step on.
+
+    With nearly as many inputs as dimensions a spectrum has no noise to go by. Rounding tells.
+    """
+    whole = moved.shape[1]
+    count = directions(moved, rounded) if len(moved) >= whole > 1 else 0
+    if count == whole:
+        return Shown(rank=count, filled=True)
+    if count > most_inputs(whole):
+        return Shown(rank=count, crowded=True)
+    span = find_span(moved.T.chunk(3 if len(moved) == 3 * width else 1, dim=1))
+    if span.blurred:
+        return Shown(rank=max(count, min(span.rank, most_inputs(whole))), blurred=True)
+    return Shown(rank=span.rank)
+
+
+def _by_weights(blocks: Sequence[Tensor], looks: Looks) -> Shown:
+    span, width = find_span(blocks), len(blocks[0])
+    if span.blurred and looks.short:  # what fills them is rounding
+        return Shown(rank=span.rank, blurred=True)
+    if span.saturated and span.rank <= most_inputs(width):  # its spectrum falls up to its end
+        return Shown(rank=width, filled=True)
+    return Shown(
+        rank=span.rank, crowded=span.saturated, blurred=span.blurred and not span.saturated
+    )
+
+
+def _adapters(tensors: Parameters, shapes: Shapes, parts: Parts) -> Sequence[str]:
+    """Return the names of the B's that dager would look at; of a list, of the first."""
+    ups = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.dim() == 2 and tensor.shape[1] == shapes.rank and shapes.is_up(name)
+    ]
+    return ups[:1] if shapes.listed else [name for name in ups if name in parts.readers]
+
+
+def _readers(tensors: Parameters, shapes: Shapes, parts: Parts) -> list[Tensor]:
+    """Return the updates of block 0's queries, keys and values: (D, K) each, input axis first."""
+    width = shapes.width
+    fits = [
+        name
+        for name, tensor in tensors.items()
+        if tensor.dim() == 2 and width in tensor.shape and max(tensor.shape) <= 4 * width
+    ]
+    if shapes.listed:  # blocks repeat, and embeddings do not
+        often = Counter(tuple(tensors[name].shape) for name in fits)
+        fits = [name for name in fits if often[tuple(tensors[name].shape)] > 1]
+        fits = fits[: 1 if fits and max(tensors[fits[0]].shape) == 3 * width else 3]
+    else:
+        fits = [name for name in fits if name in parts.readers]
+    return [part for name in fits for part in _input_first(tensors[name], width)]
+
+
+def _input_first(matrix: Tensor, width: int) -> list[Tensor]:
+    """Return a map with its input axis first; queries, keys and values in one are taken apart."""
+    turned = matrix.T if matrix.shape[1] == width else matrix  # a square one is torch's Linear
+    return list(turned.chunk(3, dim=1)) if turned.shape[1] == 3 * width else [turned]
