@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fedsim.captures import (
@@ -161,6 +162,16 @@ def test_torn_tensors_are_malformed(tmp_path: Path, name: str, kept: int) -> Non
 def test_missing_tensors_are_malformed(tmp_path: Path, name: str) -> None:
     (capture(tmp_path) / name).unlink()
     with pytest.raises(MalformedMessage, match=rf"{name} cannot be read"):
+        read_capture(find_captures(tmp_path)[0])
+
+
+@pytest.mark.parametrize("name", ["update.safetensors", "broadcast.safetensors"])
+def test_floats_that_torch_cannot_add_are_malformed(tmp_path: Path, name: str) -> None:
+    """Safetensors has them and torch loads them, but not even their greatest can be asked for."""
+    save_file({"w": torch.ones(2, 2).to(torch.float8_e4m3fn)}, capture(tmp_path) / name)
+    with pytest.raises(
+        MalformedFile, match=r"wanted floats of 16, 32 or 64 bits, got torch\.float8"
+    ):
         read_capture(find_captures(tmp_path)[0])
 
 

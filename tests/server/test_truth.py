@@ -95,7 +95,7 @@ def test_a_client_that_failed_was_asked_all_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_two_mods_of_other_prefixes_on_one_directory_note_what_either_waits_for(
-    tmp_path: Path, turned: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, turned: bool
 ) -> None:
     pair = [TruthNotes(tmp_path / "truth"), TruthNotes(tmp_path / "truth", prefix="query.fit")]
     outer, inner = reversed(pair) if turned else pair
@@ -104,9 +104,17 @@ def test_two_mods_of_other_prefixes_on_one_directory_note_what_either_waits_for(
         pair[0].note([asked.metadata.message_type])
         return answer(asked)
 
-    for kind in ("train", "query.fit", "evaluate", "query.fit", "train"):
-        asked = message(5, kind=kind, content=RecordDict({"c": ConfigRecord({})}))
-        outer(asked, context(), lambda asked, two: inner(asked, two, app))
+    def between(asked: Message, two: Context) -> Message:
+        reply = inner(asked, two, app)
+        if not asked.metadata.message_type.startswith(outer.prefix):
+            outer.note(["late"])  # within a message that the outer one does not wait for
+        return reply
+
+    with caplog.at_level(logging.WARNING, logger="fedsim.tap"):
+        for kind in ("train", "query.fit", "evaluate", "query.fit", "train"):
+            asked = message(5, kind=kind, content=RecordDict({"c": ConfigRecord({})}))
+            outer(asked, context(), between)
+    assert not caplog.text
     assert [(row["round"], row["text"]) for row in noted(outer.root)] == [
         (1, "train"), (2, "query.fit"), (3, "query.fit"), (4, "train"),
     ]  # fmt: skip

@@ -38,20 +38,21 @@ def shown_inputs(captured: Captured, shapes: Shapes, parts: Parts, looks: Looks)
 
     Of adapters, by the one that shows most: each B reads through another A.
     """
+    update, sent = captured.update, captured.broadcast.parameters
     if not looks.finite:
         return None
-    update, sent = captured.update, captured.broadcast.parameters
-    tensors = {name: update.tensors[name] for name in shapes.sent if name in update.tensors}
-    if shapes.rank:
-        ups = {name: tensors[name] for name in _adapters(tensors, shapes, parts)}
-        shown = [
-            _by_adapter(moved, written(sent.get(name), moved, update.kind), shapes.width)
-            for name, moved in ups.items()
-            if moved.any()
-        ]
-        return max(shown, key=lambda one: one.rank, default=None)
-    blocks = _readers(without_decay(tensors, sent, update.kind), shapes, parts)
-    return _by_weights(blocks, looks) if any(block.any() for block in blocks) else None
+    named = {name: update.tensors[name] for name in shapes.sent if name in update.tensors}
+    clean = without_decay(named, sent, update.kind)
+    names = (_adapters if shapes.rank else _maps)(named, shapes, parts)
+    moved = [
+        (clean[name], written(sent.get(name), named[name], update.kind))
+        for name in names
+        if named[name].any()
+    ]
+    if not shapes.rank:
+        return _by_maps(moved, shapes.width) if moved else None
+    shown = [_by_adapter(tensor, rounded, shapes.width) for tensor, rounded in moved]
+    return max(shown, key=lambda one: one.rank, default=None)
 
 
 def _by_adapter(moved: Tensor, rounded: Tensor, width: int) -> Shown:
@@ -71,15 +72,14 @@ def _by_adapter(moved: Tensor, rounded: Tensor, width: int) -> Shown:
     return Shown(rank=span.rank)
 
 
-def _by_weights(blocks: Sequence[Tensor], looks: Looks) -> Shown:
-    span, width = find_span(blocks), len(blocks[0])
-    if span.blurred and looks.short:  # what fills them is rounding
-        return Shown(rank=span.rank, blurred=True)
-    if span.saturated and span.rank <= most_inputs(width):  # its spectrum falls up to its end
-        return Shown(rank=width, filled=True)
-    return Shown(
-        rank=span.rank, crowded=span.saturated, blurred=span.blurred and not span.saturated
-    )
+def _by_maps(moved: Sequence[tuple[Tensor, Tensor]], width: int) -> Shown:
+    """Return what queries, keys and values show together, each with the numbers rounded."""
+    span = find_span([part for tensor, _ in moved for part in _input_first(tensor, width)])
+    if span.saturated:  # by inputs, or by rounding, if that is coarse
+        count = max(directions(tensor, rounded) for tensor, rounded in moved)
+        if count > most_inputs(width):
+            return Shown(rank=count, filled=count == width, crowded=count < width)
+    return Shown(rank=span.rank, blurred=span.blurred)
 
 
 def _adapters(tensors: Parameters, shapes: Shapes, parts: Parts) -> Sequence[str]:
@@ -92,8 +92,8 @@ def _adapters(tensors: Parameters, shapes: Shapes, parts: Parts) -> Sequence[str
     return ups[:1] if shapes.listed else [name for name in ups if name in parts.readers]
 
 
-def _readers(tensors: Parameters, shapes: Shapes, parts: Parts) -> list[Tensor]:
-    """Return the updates of block 0's queries, keys and values: (D, K) each, input axis first."""
+def _maps(tensors: Parameters, shapes: Shapes, parts: Parts) -> Sequence[str]:
+    """Return the names of block 0's queries, keys and values, in whole."""
     width = shapes.width
     fits = [
         name
@@ -103,10 +103,8 @@ def _readers(tensors: Parameters, shapes: Shapes, parts: Parts) -> list[Tensor]:
     if shapes.listed:  # blocks repeat, and embeddings do not
         often = Counter(tuple(tensors[name].shape) for name in fits)
         fits = [name for name in fits if often[tuple(tensors[name].shape)] > 1]
-        fits = fits[: 1 if fits and max(tensors[fits[0]].shape) == 3 * width else 3]
-    else:
-        fits = [name for name in fits if name in parts.readers]
-    return [part for name in fits for part in _input_first(tensors[name], width)]
+        return fits[: 1 if fits and max(tensors[fits[0]].shape) == 3 * width else 3]
+    return [name for name in fits if name in parts.readers]
 
 
 def _input_first(matrix: Tensor, width: int) -> list[Tensor]:

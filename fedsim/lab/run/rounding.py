@@ -3,17 +3,22 @@
 import torch
 from torch import Tensor
 
+from fedsim.finite import finite
+
 
 def written(sent: Tensor | None, moved: Tensor, kind: str) -> Tensor:
     """Return the numbers that were rounded: weights after a step, or a gradient.
 
     Args:
         sent: the weights before, where they are known.
-        moved: the update, of the same shape; else nothing is known of what was before.
+        moved: the update, of the same shape; else nothing is known of what was before. Nor is it
+            where that has no number.
         kind: of the update, ``gradient`` or ``delta``.
     """
-    before = None if sent is None or sent.shape != moved.shape else sent
-    return moved if before is None or kind != "delta" else before.to(moved) + moved
+    if sent is None or sent.shape != moved.shape or kind != "delta":
+        return moved
+    after = sent.to(moved) + moved
+    return after if finite(after) else moved
 
 
 def epsilon_of(numbers: Tensor) -> float:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedsim.lab.run.filling import filled
+from fedsim.lab.run.filling import directions, filled
 
 NAME = "q.lora_B.weight"
 
@@ -40,6 +40,34 @@ def test_block_0_alone_is_judged_whatever_stands_beside_it() -> None:
         assert filled(update, sent, "delta") == full
     listed = {NAME: moved(40, 8), "k.lora_B.weight": moved(3, 8)}  # one of block 0's shows its end
     assert not filled(listed, {name: torch.zeros(96, 8) for name in listed}, "delta")
+
+
+def spectrum(values: list[float]) -> torch.Tensor:
+    """B (96, R) of such singular values, in float64."""
+    generator = torch.Generator().manual_seed(3)
+    sides = [torch.randn(n, len(values), generator=generator).double() for n in (96, len(values))]
+    left, right = (torch.linalg.qr(side).Q for side in sides)
+    made: torch.Tensor = left @ torch.diag(torch.tensor(values).double()) @ right.T
+    return made
+
+
+@pytest.mark.parametrize(("times", "inputs"), [(20, 4), (40, 5)])
+def test_an_input_is_what_is_thirty_times_louder_than_rounding(times: float, inputs: int) -> None:
+    """Rounding's own singular values reach half a unit of B's root mean square, times the sum of
+    the roots of its sides (random matrices: Vershynin, arXiv:1011.3027, theorem 5.32).
+    """
+    noise = (1 / (96 * 5)) ** 0.5 * 2.0**-24 * (96**0.5 + 5**0.5)
+    update = spectrum([1.0, 3e-2, 1e-3, 2e-5, times * noise]).float()  # no gap of a hundred
+    assert directions(update, update) == inputs
+    sent = {NAME: torch.zeros(96, 5)}
+    assert filled({NAME: update}, sent, "gradient") == (inputs == 5)
+
+
+@pytest.mark.parametrize(("gap", "inputs"), [(70, 4), (140, 2)])
+def test_a_gap_of_a_hundred_ends_them_however_loud_what_follows(gap: float, inputs: int) -> None:
+    update = spectrum([1.0, 0.5, 0.5 / gap, 0.4 / gap]).float()
+    assert directions(update, update) == inputs
+    assert filled({NAME: update}, {NAME: torch.zeros(96, 4)}, "gradient") == (inputs == 4)
 
 
 def test_of_whole_weights_nothing_is_said() -> None:

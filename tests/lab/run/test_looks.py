@@ -6,9 +6,48 @@ import pytest
 import torch
 
 from fedsim.captures import Captured
-from fedsim.lab.run.looks import hiding
+from fedsim.lab.run.looks import hiding, without_decay
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelSpec, load_adapter
+
+
+def test_decay_is_taken_off_what_was_sent_and_of_nothing_else() -> None:
+    """Half a percent of all weights, two rows of the embeddings that a text touched, and zeros."""
+    generator = torch.Generator().manual_seed(1)
+    sent = {"wte": torch.randn(90, 8, generator=generator), "map": torch.randn(8, 8)}
+    step = {"wte": torch.zeros(90, 8), "map": torch.randn(8, 8, generator=generator)}
+    step["wte"][:2] = torch.randn(2, 8, generator=generator)
+    delta = {name: step[name] - 0.005 * sent[name] for name in sent}
+    delta["map"][3] = 0.0  # a defense left it out
+    rid = without_decay(delta, sent, "delta")
+    assert not rid["map"][3].any()
+    step["map"][3] = 0.0
+    for name, wanted in step.items():
+        torch.testing.assert_close(rid[name].float(), wanted, atol=1e-6, rtol=1e-5)
+    assert without_decay(delta, sent, "gradient") is delta
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [3e-3, 1.0])
+def test_an_attack_on_weights_of_16_bits_says_what_is_lost(rate: float) -> None:
+    """Steps far below a weight's last bit, or above it, of one input a map."""
+    adapter = load_adapter(ModelSpec(name="builtin:gpt2-tiny"))
+    generator = torch.Generator().manual_seed(1)
+    name = adapter.projections(0, "hidden")[0].name
+    sent = torch.randn(192, 576, generator=generator).bfloat16()
+    step = (
+        torch.randn(192, 20, generator=generator) @ torch.randn(20, 576, generator=generator) ** 3
+    )
+    after = (sent.float() + rate * step).bfloat16().float()
+    captured = Captured(
+        round=1,
+        client=0,
+        broadcast=Broadcast(round=1, parameters={name: sent.float()}),
+        update=Update(tensors={name: after - sent.float()}, kind="delta", num_examples=2),
+        model={},
+    )
+    words = hiding(captured, adapter)
+    assert any("16 bits: inputs that change them" in word for word in words) == (rate < 1)
 
 
 @pytest.mark.parametrize(
