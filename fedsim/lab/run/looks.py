@@ -77,6 +77,10 @@ class Looks:
         """Whether most entries are zero."""
         return self.zeros > SPARSE
 
+    @property
+    def _alike(self) -> bool:
+        return 0 < self.kurtosis < ADAM and not self.noise and self.values > 1
+
     def adam(self, kind: str) -> bool:
         """Return whether it looks like some steps of Adam, or of LoRA like noise."""
         if kind != "delta" or not self.finite:
@@ -85,7 +89,9 @@ class Looks:
             return self.even
         if self.sparse:  # what is left of entries, or not lost to rounding, is of one size, too
             return False
-        return 0 < self.kurtosis < ADAM and not self.noise and self.values > 1
+        if self.short:  # rounding leaves a few sizes of any steps
+            return False
+        return self._alike
 
     def words(self, kind: str, *, blurred: bool = False) -> list[str]:
         """Return what hides texts in it, in words; [] where nothing shows.
@@ -120,6 +126,11 @@ class Looks:
             told.append(
                 "the update's entries are of much the same size, as Adam's steps are: it is no sum "
                 "of gradients, so dager and matching attacks read nothing"
+            )
+        elif kind == "delta" and self.rows is None and self._alike and not self.sparse:
+            told.append(
+                "the update's entries are of much the same size: as Adam's steps are, of which "
+                "dager and matching attacks read nothing, or as rounding to 16 bits leaves any"
             )
         elif self.noise:
             told.append(

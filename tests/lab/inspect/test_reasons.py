@@ -94,7 +94,10 @@ def test_what_was_done_to_an_update_is_named_and_nothing_else(
     for path in sorted(root.rglob("update.safetensors")):
         tensors = load_file(path)
         save_file({name: change(t, generator) for name, t in sorted(tensors.items())}, path)
-    assert named_in(inspect_captures(root)) == ([reason] if reason else [])
+    found = inspect_captures(root)
+    assert named_in(found) == ([reason] if reason else [])
+    nothing = "What shows: nothing: there is no number" in shown(found)
+    assert nothing == (reason == "NaN")
 
 
 @pytest.mark.parametrize("state", [named, adapters])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedsim.captures import Captured
-from fedsim.lab.run.looks import hiding, without_decay
+from fedsim.lab.run.looks import hiding, looks_of, without_decay
 from fedsim.messages import Broadcast, Update
 from fedsim.models import ModelSpec, load_adapter
 
@@ -27,17 +27,31 @@ def test_decay_is_taken_off_what_was_sent_and_of_nothing_else() -> None:
     assert without_decay(delta, sent, "gradient") is delta
 
 
+def test_decayed_weights_are_normal_and_neither_noise_nor_adams_steps() -> None:
+    generator = torch.Generator().manual_seed(1)
+    sent = {"wte": torch.randn(600, 96, generator=generator)}
+    step = {"wte": torch.zeros(600, 96)}
+    for name in "abc":
+        sent[name] = torch.randn(96, 96, generator=generator)
+        left, right = (torch.randn(96, 6, generator=generator) ** 3 for _ in range(2))
+        step[name] = 1e-7 * left @ right.T
+    delta = {name: step[name].double() - 0.005 * sent[name].double() for name in sent}
+    assert not looks_of(delta, sent, "delta").words("delta")
+    assert looks_of(delta, kind="delta").words("delta")  # decay that nothing shows is loud enough
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", [3e-3, 1.0])
-def test_an_attack_on_weights_of_16_bits_says_what_is_lost(rate: float) -> None:
-    """Steps far below a weight's last bit, or above it, of one input a map."""
+@pytest.mark.parametrize(("rate", "fall", "power"), [(3e-3, 0.7, 1), (3e-2, 0.7, 1), (1.0, 1.0, 3)])
+def test_an_attack_on_weights_of_16_bits_says_what_is_lost(
+    rate: float, fall: float, power: int
+) -> None:
+    """Steps of about a weight's last bit, or far above it; of 20 inputs, each weaker or not."""
     adapter = load_adapter(ModelSpec(name="builtin:gpt2-tiny"))
     generator = torch.Generator().manual_seed(1)
     name = adapter.projections(0, "hidden")[0].name
     sent = torch.randn(192, 576, generator=generator).bfloat16()
-    step = (
-        torch.randn(192, 20, generator=generator) @ torch.randn(20, 576, generator=generator) ** 3
-    )
+    seen = fall ** torch.arange(20)[:, None] * torch.randn(20, 576, generator=generator) ** power
+    step = torch.randn(192, 20, generator=generator) @ seen
     after = (sent.float() + rate * step).bfloat16().float()
     captured = Captured(
         round=1,
@@ -48,6 +62,8 @@ def test_an_attack_on_weights_of_16_bits_says_what_is_lost(rate: float) -> None:
     )
     words = hiding(captured, adapter)
     assert any("16 bits: inputs that change them" in word for word in words) == (rate < 1)
+    assert not any("it is no sum of gradients" in word for word in words)
+    assert any("as rounding to 16 bits leaves any" in word for word in words) == (rate < 1e-2)
 
 
 @pytest.mark.parametrize(
