@@ -17,7 +17,7 @@ from fedsim.captures import (
     read_capture,
 )
 from fedsim.lab.inspect.parts import family_of, find_parts
-from fedsim.lab.inspect.shown import Shown, shown_inputs
+from fedsim.lab.inspect.shown import InputsShown, shown_inputs
 from fedsim.lab.run.looks import Looks, astray, looks_of
 from fedsim.lab.run.told import open_questions, training_config
 from fedsim.models.shapes import UP, Shapes
@@ -154,17 +154,17 @@ def _floats(parameters: Parameters) -> dict[str, tuple[int, ...]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class LookedAt:
     """One capture, looked at."""
 
     looks: Looks
-    shown: Shown | None
+    shown: InputsShown | None
     adam: bool
     lacking: bool
     words: Sequence[str]
 
 
-def _seen(captured: Captured, shapes: Shapes) -> Seen:
+def _seen(captured: Captured, shapes: Shapes) -> LookedAt:
     update, sent = captured.update, captured.broadcast.parameters
     looks = looks_of(_matrices(update.tensors, shapes), _matrices(sent, shapes), update.kind)
     moved = {name for name, t in update.tensors.items() if name in shapes.sent and t.any()}
@@ -178,7 +178,7 @@ def _seen(captured: Captured, shapes: Shapes) -> Seen:
             "dropout is on, as the server says: of a model that has any dager reads nothing"
         )
     adam, lacking = looks.adam(update.kind), bool(parts.lacks)
-    return Seen(looks=looks, shown=shown, adam=adam, lacking=lacking, words=words)
+    return LookedAt(looks=looks, shown=shown, adam=adam, lacking=lacking, words=words)
 
 
 def _steps(settings: Mapping[str, Any], examples: int) -> int:

@@ -42,7 +42,7 @@ def family_of(names: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class DagerParts:
     """The arrays that dager would look at.
 
     Attributes:
@@ -54,7 +54,7 @@ class Parts:
     lacks: str = ""
 
 
-def find_parts(shapes: Shapes, moved: Collection[str]) -> Parts:
+def find_parts(shapes: Shapes, moved: Collection[str]) -> DagerParts:
     """Return which of ``shapes``' arrays are what, by their names; a list's have none.
 
     Args:
@@ -64,10 +64,10 @@ def find_parts(shapes: Shapes, moved: Collection[str]) -> Parts:
     wanted = [name for name in shapes.sent if not shapes.rank or shapes.is_up(name)]
     places = {name: place for name in wanted if (place := _place(name)) is not None}
     if not places:
-        return Parts(readers=(), lacks=_without_readers(shapes, wanted, moved))
+        return DagerParts(readers=(), lacks=_without_readers(shapes, wanted, moved))
     stems = Counter(stem for name, (stem, _) in places.items() if name in moved)
     if not stems:
-        return Parts(readers=())
+        return DagerParts(readers=())
     stem = stems.most_common(1)[0][0]  # of the model that trains
     first = min(number for where, number in places.values() if where == stem)
     readers = [name for name in moved if places.get(name) == (stem, first)]
@@ -75,7 +75,7 @@ def find_parts(shapes: Shapes, moved: Collection[str]) -> Parts:
     block = [name for name in wanted if name.startswith(head) and name in moved]
     later = [name for name in moved if places.get(name) == (stem, first + 1)]
     lacks = _lacks(readers, block, later, "adapters on" if shapes.rank else "the update of")
-    return Parts(readers=tuple(sorted(readers)), lacks=lacks if first >= 0 else "")
+    return DagerParts(readers=tuple(sorted(readers)), lacks=lacks if first >= 0 else "")
 
 
 def _place(name: str) -> tuple[str, int] | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from attacks.dager.spectrum import find_span, most_inputs
 from fedsim.captures import Captured
-from fedsim.lab.inspect.parts import Parts
+from fedsim.lab.inspect.parts import DagerParts
 from fedsim.lab.run.filling import directions
 from fedsim.lab.run.looks import Looks, without_decay
 from fedsim.lab.run.rounding import written
@@ -17,7 +17,7 @@ from fedsim.types import Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class InputsShown:
     """What block 0's attention reads, as an update shows it: one of the last three, or clear.
 
     Attributes:
@@ -33,7 +33,9 @@ class Shown:
     blurred: bool = False
 
 
-def shown_inputs(captured: Captured, shapes: Shapes, parts: Parts, looks: Looks) -> Shown | None:
+def shown_inputs(
+    captured: Captured, shapes: Shapes, parts: DagerParts, looks: Looks
+) -> InputsShown | None:
     """Return what an update shows of block 0's inputs; None: no array is known to read them.
 
     Of adapters, by the one that shows most: each B reads through another A.
@@ -55,7 +57,7 @@ def shown_inputs(captured: Captured, shapes: Shapes, parts: Parts, looks: Looks)
     return max(shown, key=lambda one: one.rank, default=None)
 
 
-def _by_adapter(moved: Tensor, rounded: Tensor, width: int) -> Shown:
+def _by_adapter(moved: Tensor, rounded: Tensor, width: int) -> InputsShown:
     """Return what B (K, R) shows, which reads the inputs through A from the first step on.
 
     With nearly as many inputs as dimensions a spectrum has no noise to go by. Rounding tells.
@@ -63,26 +65,26 @@ def _by_adapter(moved: Tensor, rounded: Tensor, width: int) -> Shown:
     whole = moved.shape[1]
     count = directions(moved, rounded) if len(moved) >= whole > 1 else 0
     if count == whole:
-        return Shown(rank=count, filled=True)
+        return InputsShown(rank=count, filled=True)
     if count > most_inputs(whole):
-        return Shown(rank=count, crowded=True)
+        return InputsShown(rank=count, crowded=True)
     span = find_span(moved.T.chunk(3 if len(moved) == 3 * width else 1, dim=1))
     if span.blurred:
-        return Shown(rank=max(count, min(span.rank, most_inputs(whole))), blurred=True)
-    return Shown(rank=span.rank)
+        return InputsShown(rank=max(count, min(span.rank, most_inputs(whole))), blurred=True)
+    return InputsShown(rank=span.rank)
 
 
-def _by_maps(moved: Sequence[tuple[Tensor, Tensor]], width: int) -> Shown:
+def _by_maps(moved: Sequence[tuple[Tensor, Tensor]], width: int) -> InputsShown:
     """Return what queries, keys and values show together, each with the numbers rounded."""
     span = find_span([part for tensor, _ in moved for part in _input_first(tensor, width)])
     if span.saturated:  # by inputs, or by rounding, if that is coarse
         count = max(directions(tensor, rounded) for tensor, rounded in moved)
         if count > most_inputs(width):
-            return Shown(rank=count, filled=count == width, crowded=count < width)
-    return Shown(rank=span.rank, blurred=span.blurred)
+            return InputsShown(rank=count, filled=count == width, crowded=count < width)
+    return InputsShown(rank=span.rank, blurred=span.blurred)
 
 
-def _adapters(tensors: Parameters, shapes: Shapes, parts: Parts) -> Sequence[str]:
+def _adapters(tensors: Parameters, shapes: Shapes, parts: DagerParts) -> Sequence[str]:
     """Return the names of the B's that dager would look at; of a list, of the first."""
     ups = [
         name
@@ -92,7 +94,7 @@ def _adapters(tensors: Parameters, shapes: Shapes, parts: Parts) -> Sequence[str
     return ups[:1] if shapes.listed else [name for name in ups if name in parts.readers]
 
 
-def _maps(tensors: Parameters, shapes: Shapes, parts: Parts) -> Sequence[str]:
+def _maps(tensors: Parameters, shapes: Shapes, parts: DagerParts) -> Sequence[str]:
     """Return the names of block 0's queries, keys and values, in whole."""
     width = shapes.width
     fits = [

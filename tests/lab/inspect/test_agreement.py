@@ -18,7 +18,7 @@ from fedsim.errors import UnsupportedObservation
 from fedsim.lab.inspect import Inspection, inspect_captures
 from fedsim.lab.run.foreign import fit
 from fedsim.messages import Observation
-from tests.lab.inspect.test_reasons import named_in, shown
+from tests.lab.inspect.said import named_in, shown
 from tests.lab.run.projects import TEXTS, adapters, capture, classifier, lora, named, saved
 
 pytestmark = pytest.mark.slow  # projects that train

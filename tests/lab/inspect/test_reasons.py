@@ -16,18 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from fedsim.lab.inspect import Inspection, inspect_captures
-from fedsim.lab.terminal.inspect import inspection_lines
+from fedsim.lab.inspect import inspect_captures
+from tests.lab.inspect.said import FILLED, named_in, shown
 from tests.lab.run import projects
 from tests.lab.run.projects import adapters, capture, classifier, lora, named, saved
 
 pytestmark = pytest.mark.slow  # projects that train
 
 Change = Callable[[Tensor, torch.Generator], Tensor]
-FILLED = "all of its dimensions"
-REASONS = (
-    "Adam's steps", "normal noise", "signs alone", "8 bits", "left out", "NaN", "16 bits", FILLED,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +39,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, gpt2: str) -> Path:
     return capture(tmp_path_factory.mktemp("plain") / "captures", gpt2, classifier, named)
-
-
-def named_in(found: Inspection) -> list[str]:
-    """The reasons that an inspection gives, each capture's the same."""
-    assert set(found.hidden.values()) <= {found.looked}
-    return [reason for reason in REASONS if any(reason in said for said in found.hidden)]
-
-
-def shown(found: Inspection) -> str:
-    return "\n".join(inspection_lines(found.as_dict()))
 
 
 def eight_bits(delta: Tensor, generator: torch.Generator) -> Tensor:

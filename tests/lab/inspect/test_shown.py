@@ -6,17 +6,19 @@ from torch import Tensor
 
 from fedsim.captures import Captured
 from fedsim.lab.inspect.parts import find_parts
-from fedsim.lab.inspect.shown import Shown, shown_inputs
+from fedsim.lab.inspect.shown import InputsShown, shown_inputs
 from fedsim.lab.run.looks import looks_of
 from fedsim.messages import Broadcast, Update
 from fedsim.models.shapes import Shapes
-from tests.lab.run.test_filling import moved
+from tests.lab.run.adapted import moved
 
 UP, DOWN = (f"base_model.model.h.0.attn.c_attn.lora_{side}.weight" for side in "BA")
 MAP = "model.layers.0.self_attn.{}_proj.weight"
 
 
-def shown(update: dict[str, Tensor], sent: dict[str, Tensor], kind: str = "gradient") -> Shown:
+def shown(
+    update: dict[str, Tensor], sent: dict[str, Tensor], kind: str = "gradient"
+) -> InputsShown:
     shapes = Shapes.of({name: tuple(t.shape) for name, t in sent.items()})
     captured = Captured(
         round=1,
@@ -31,7 +33,7 @@ def shown(update: dict[str, Tensor], sent: dict[str, Tensor], kind: str = "gradi
     return found
 
 
-def adapter(inputs: int, rank: int) -> Shown:
+def adapter(inputs: int, rank: int) -> InputsShown:
     """B (96, R) alone moved, from zero, as it does in a first step."""
     sent = {DOWN: torch.ones(rank, 64), UP: torch.zeros(96, rank)}
     return shown({DOWN: torch.zeros(rank, 64), UP: moved(inputs, rank)}, sent)
@@ -41,11 +43,11 @@ def adapter(inputs: int, rank: int) -> Shown:
 def test_as_many_inputs_as_there_are_and_one_word_of_them(rank: int, most: int) -> None:
     """An eighth of the dimensions, and one, are kept for noise: dager's own spare."""
     for inputs in (1, rank // 2, most):
-        assert adapter(inputs, rank) == Shown(rank=inputs), inputs
+        assert adapter(inputs, rank) == InputsShown(rank=inputs), inputs
     for inputs in range(most + 1, rank):
-        assert adapter(inputs, rank) == Shown(rank=inputs, crowded=True), inputs
+        assert adapter(inputs, rank) == InputsShown(rank=inputs, crowded=True), inputs
     for inputs in (rank, rank + 3, 5 * rank):
-        assert adapter(inputs, rank) == Shown(rank=rank, filled=True), inputs
+        assert adapter(inputs, rank) == InputsShown(rank=rank, filled=True), inputs
 
 
 def maps(inputs: int, noise: float = 0.0) -> dict[str, Tensor]:
@@ -64,15 +66,15 @@ def maps(inputs: int, noise: float = 0.0) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("inputs", "noise", "wanted"),
     [
-        (40, 0.0, Shown(rank=40)),
-        (83, 0.0, Shown(rank=83)),  # 96 less an eighth, less one
-        (84, 0.0, Shown(rank=84, crowded=True)),
-        (95, 0.0, Shown(rank=95, crowded=True)),
-        (300, 0.0, Shown(rank=96, filled=True)),
-        (40, 3.0, Shown(rank=0, blurred=True)),
+        (40, 0.0, InputsShown(rank=40)),
+        (83, 0.0, InputsShown(rank=83)),  # 96 less an eighth, less one
+        (84, 0.0, InputsShown(rank=84, crowded=True)),
+        (95, 0.0, InputsShown(rank=95, crowded=True)),
+        (300, 0.0, InputsShown(rank=96, filled=True)),
+        (40, 3.0, InputsShown(rank=0, blurred=True)),
     ],
 )
-def test_of_whole_weights_one_word_too(inputs: int, noise: float, wanted: Shown) -> None:
+def test_of_whole_weights_one_word_too(inputs: int, noise: float, wanted: InputsShown) -> None:
     update = maps(inputs, noise)
     assert shown(update, {name: torch.ones(96, 96) for name in update}) == wanted
 
@@ -87,7 +89,7 @@ def test_rounding_to_16_bits_fills_nothing_with_inputs(rate: float) -> None:
     found = shown(delta, {name: t.float() for name, t in sent.items()}, "delta")
     assert found.blurred and not found.filled and not found.crowded
     assert looks_of(delta, {n: t.float() for n, t in sent.items()}, "delta").short
-    assert shown({n: rate * t for n, t in update.items()}, sent, "delta") == Shown(rank=20)
+    assert shown({n: rate * t for n, t in update.items()}, sent, "delta") == InputsShown(rank=20)
 
 
 @pytest.mark.parametrize("of", [maps, lambda inputs: {UP: moved(inputs, 64)}])
@@ -96,7 +98,7 @@ def test_an_update_has_no_size(of: object) -> None:
     update = {name: t.double() for name, t in of(20).items()}  # type: ignore[operator]
     huge = {name: t * (1e300 / t.abs().max()) for name, t in update.items()}
     sent = {name: torch.zeros_like(t) for name, t in update.items()}
-    assert shown(huge, sent, "delta") == shown(update, sent, "delta") == Shown(rank=20)
+    assert shown(huge, sent, "delta") == shown(update, sent, "delta") == InputsShown(rank=20)
     assert looks_of(huge, sent, "delta") == pytest.approx(looks_of(update, sent, "delta"))
 
 
@@ -105,4 +107,4 @@ def test_the_readers_tell_and_no_array_before_them() -> None:
     names = ("attention.output.dense", "attention.self.query", "attention.self.value")
     sent = {f"bert.layer.0.{n}.lora_{x}.weight": torch.zeros(96, 64) for n in names for x in "B"}
     update = dict(zip(sent, (moved(40, 64), moved(7, 64), moved(9, 64)), strict=True))
-    assert shown(update, sent) == Shown(rank=9)  # the one that shows most
+    assert shown(update, sent) == InputsShown(rank=9)  # the one that shows most

@@ -4,15 +4,9 @@ import pytest
 import torch
 
 from fedsim.lab.run.filling import directions, filled
+from tests.lab.run.adapted import moved
 
 NAME = "q.lora_B.weight"
-
-
-def moved(inputs: int, rank: int, seed: int = 1) -> torch.Tensor:
-    """B's gradient (K, R) of so many inputs, each seen through A, in float32 as a client has it."""
-    generator = torch.Generator().manual_seed(seed)
-    seen = torch.randn(inputs, rank, generator=generator)
-    return (torch.randn(96, inputs, generator=generator) @ seen) / inputs
 
 
 @pytest.mark.parametrize("rank", [4, 8, 32])
