@@ -72,8 +72,9 @@ class LocalTraining(Training):
 
         One around all steps would go on with the weights of the first.
         """
-        low = self.settings.compute_dtype == "bfloat16"
-        with torch.autocast(self.adapter.device.type, torch.bfloat16, enabled=low):
+        if self.settings.compute_dtype == "float32":
+            return self.gradient(module, self.adapter, examples, generator)
+        with torch.autocast(self.adapter.device.type, torch.bfloat16):
             return self.gradient(module, self.adapter, examples, generator)
 
     def _delta(

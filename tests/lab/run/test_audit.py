@@ -168,13 +168,13 @@ def test_an_empty_batch_is_answered_and_scored_as_noise(tmp_path: Path) -> None:
     config = experiment(
         defense={"name": "dp-sgd", "noise_multiplier": 1.0},
         attack="dager",
-        federation={"clients": 4, "clients_per_round": 4, "rounds": 1},
+        federation={"clients": 6, "clients_per_round": 6, "rounds": 1},
         training={"batch_size": 1},  # empty with probability (1 - 1/N)^N, about 0.37
     )
     summary = run(config, tmp_path / "run")
     empty = [entry for entry in summary["attacks"] if entry["samples"] == 0]
     assert empty and all("empty" in entry["reason"] for entry in empty)
-    assert summary["wire"]["updates"] == 4
+    assert summary["wire"]["updates"] == 6
     assert summary["verdicts"]["dager"]["verdict"] == "no-leak"
 
 
